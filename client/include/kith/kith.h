@@ -1,0 +1,322 @@
+/*
+ * kith.h - search and update a kith collection from this process.
+ *
+ * Life cycle:  kith_open -> kith_search / kith_upsert ... -> kith_close
+ * Threads:     share a handle freely; scratch memory is kept inside it, one piece for each
+ *              call that runs at a time. A kith_results, a kith_batch and a kith_pipe belong
+ *              to one thread at a time.
+ * Fork:        the child may go on reading with the same handle; it opens its own socket at
+ *              its first write. A kith_pipe does not survive a fork.
+ * Memory:      results are copied out; nothing points into the segment.
+ * Reading:     searches run on the mapped segment: no system call, no lock, no wait, and
+ *              they go on when the daemon is gone.
+ * Writing:     goes to kithd over its socket. A write that was acknowledged is durable and
+ *              visible to every process.
+ * Errors:      negative return: a KITH_E_* below, or -errno; see kith_strerror. The library
+ *              prints nothing, never exits, and never aborts because of bytes it found in
+ *              the segment.
+ * Ids:         UTF-8 without NUL, 1 to 511 bytes.
+ * Vectors:     1 to 4096 finite floats. Under cosine they are normalised inside and come
+ *              back, within float rounding, as they were given; zero vectors are refused.
+ * Distances:   l2: squared; cosine: 1 - cos; ip: 1 - dot. Smaller is nearer.
+ */
+#ifndef KITH_KITH_H
+#define KITH_KITH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KITH_API __attribute__((visibility("default")))
+#else
+#define KITH_API
+#endif
+
+#define KITH_VERSION_MAJOR 0
+#define KITH_VERSION_MINOR 1
+#define KITH_VERSION_PATCH 0
+
+/* Error codes. kith_strerror gives the text, kith_errname the name. */
+enum {
+    KITH_E_CORRUPT = -10001,
+    KITH_E_REPLACED = -10002,
+    KITH_E_STALE = -10003,
+    KITH_E_VERSION = -10004,
+    KITH_E_NOT_FOUND = -10005,
+    KITH_E_NO_COLLECTION = -10006,
+    KITH_E_EXISTS = -10007,
+    KITH_E_NAME = -10008,
+    KITH_E_ID = -10009,
+    KITH_E_DIMENSION = -10010,
+    KITH_E_NOT_FINITE = -10011,
+    KITH_E_ZERO_VECTOR = -10012,
+    KITH_E_FULL = -10013,
+    KITH_E_NO_SPACE = -10014,
+    KITH_E_DENIED = -10015,
+    KITH_E_TOO_LARGE = -10016,
+    KITH_E_PROTOCOL = -10017,
+    KITH_E_NO_DAEMON = -10018,
+    KITH_E_LOG_FAILED = -10019,
+    KITH_E_TIMEOUT = -10020,
+    KITH_E_K = -10021,
+    KITH_E_EF = -10022,
+    KITH_E_MOVED = -10023,
+    KITH_E_NOT_SEGMENT = -10024,
+    KITH_E_LOG_DAMAGED = -10025,
+    KITH_E_BUSY = -10026,
+    KITH_E_UNKNOWN_OUTCOME = -10027,
+    KITH_E_TRUNCATED = -10028,
+    KITH_E_FORMAT = -10029,
+    KITH_E_UNSUPPORTED = -10030,
+    KITH_E_PARAMETER = -10031,
+    KITH_E_RUN_DIR = -10032,
+    KITH_E_SHUTDOWN = -10033
+};
+
+enum kith_metric { KITH_METRIC_L2 = 1, KITH_METRIC_COSINE = 2, KITH_METRIC_IP = 3 };
+
+/* What went wrong, in words that say where and what to do. */
+struct kith_error {
+    int code;       /* the negative return value */
+    char text[404]; /* one sentence, NUL-terminated */
+};
+
+/* The fixed text of a code; never NULL. Thread-safe. */
+KITH_API const char *kith_strerror(int code);
+/* The name of a code, "KITH_E_STALE" or "ENOSPC"; never NULL. Thread-safe. */
+KITH_API const char *kith_errname(int code);
+/* "0.1.0" */
+KITH_API const char *kith_version(void);
+
+/*
+ * Options structs carry their size, so that they can grow: start from the INIT macro. A
+ * larger struct from a newer header is accepted when its unknown tail is zero, else -EINVAL.
+ */
+
+/* ---- opening ------------------------------------------------------------------------ */
+
+typedef struct kith kith; /* an open collection */
+
+struct kith_open_opts {
+    size_t struct_size;
+    const char *run_dir;     /* NULL: $KITH_RUN, then /dev/shm/kith, then /run/kith */
+    uint32_t attach_wait_ms; /* wait so long for the collection to appear; 0: do not wait */
+    uint32_t prefault;       /* 1: touch every page in use now, so that no search pays for it */
+    struct kith_error *error; /* may be NULL; filled on failure */
+};
+#define KITH_OPEN_OPTS_INIT { sizeof(struct kith_open_opts), NULL, 0, 0, NULL }
+
+/*
+ * Attach to a collection, read-only.
+ *   name   a collection of the run directory, or, with a slash in it, the path of a segment
+ *   opts   may be NULL
+ * Returns 0, KITH_E_NO_COLLECTION, KITH_E_NAME, KITH_E_NOT_SEGMENT, KITH_E_VERSION,
+ * KITH_E_CORRUPT, KITH_E_RUN_DIR, KITH_E_TIMEOUT (attach_wait_ms passed) or -errno.
+ * Needs no daemon: a segment whose daemon is gone can be opened and searched.
+ */
+KITH_API int kith_open(const char *name, const struct kith_open_opts *opts, kith **out);
+
+/* Detach. Accepts NULL. No other thread may be inside a call on the handle. */
+KITH_API void kith_close(kith *index);
+
+/* Facts that never change for a handle. */
+KITH_API uint32_t kith_dim(const kith *index);
+KITH_API enum kith_metric kith_metric_of(const kith *index);
+KITH_API const char *kith_name(const kith *index);
+
+/* The last epoch that is visible; rises by one a commit group. Thread-safe, wait-free. */
+KITH_API uint64_t kith_epoch(kith *index);
+
+/* ---- searching ---------------------------------------------------------------------- */
+
+typedef struct kith_results kith_results; /* reusable; owns copies of ids and distances */
+
+KITH_API kith_results *kith_results_new(void); /* NULL when out of memory */
+KITH_API void kith_results_free(kith_results *r);
+KITH_API uint32_t kith_results_count(const kith_results *r);
+/* Hit i, nearest first, 0 <= i < count; NULL or a NaN beyond. Valid until r is used again. */
+KITH_API const char *kith_results_id(const kith_results *r, uint32_t i);
+KITH_API size_t kith_results_id_len(const kith_results *r, uint32_t i);
+KITH_API float kith_results_distance(const kith_results *r, uint32_t i);
+
+/* What the search that filled r did. */
+struct kith_search_info {
+    size_t struct_size;
+    uint64_t epoch;             /* the snapshot that was searched */
+    uint64_t distance_count;    /* distances computed */
+    uint64_t expansion_count;   /* rows read */
+    uint32_t restart_count;     /* snapshots begun again because the first was overtaken */
+    uint32_t deadline_hit;      /* 1: the deadline cut the walk; hits are the best so far */
+    uint32_t generation_changed; /* 1: this call re-attached to a newer generation */
+    uint32_t reserved;
+};
+#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0 }
+KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *out);
+
+struct kith_search_opts {
+    size_t struct_size;
+    uint32_t ef;          /* breadth of the walk, k..1048576; 0: max(100, k) */
+    uint32_t exact;       /* 1: compare with every vector instead of walking the graph */
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC at which to stop; 0: none */
+    uint64_t reserved[4]; /* 0 */
+};
+#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, { 0, 0, 0, 0 } }
+
+/*
+ * Find up to k nearest neighbours of query.
+ *   query  len floats, finite; len must be the collection's dimension; read only during the call
+ *   k      1..65536; more than the collection holds gives all it holds
+ *   opts   may be NULL
+ *   out    filled on success; unchanged count semantics: nearest first
+ * Returns the number of hits (0..k), KITH_E_DIMENSION, KITH_E_NOT_FINITE, KITH_E_ZERO_VECTOR,
+ * KITH_E_K, KITH_E_EF, KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
+ * when the caller was stopped so long, several times, that what it saw was reused,
+ * KITH_E_REPLACED when another collection took the name, -ENOMEM, -EINVAL. A newer generation
+ * of the same collection is re-attached inside the call.
+ * Thread-safe. In the steady state it allocates nothing, blocks never, makes no system call.
+ */
+KITH_API int kith_search(kith *index, const float *query, size_t len, uint32_t k,
+                         const struct kith_search_opts *opts, kith_results *out);
+
+/*
+ * n searches in one call: queries holds n rows of len floats, out holds n results. Each search
+ * takes its own snapshot. Returns 0, or the first error (out up to that query is filled, and
+ * *out_failed, when not NULL, is its number).
+ */
+KITH_API int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, uint32_t k,
+                               const struct kith_search_opts *opts, kith_results *const *out, size_t *out_failed);
+
+/* Neighbours of a stored vector, itself excluded. KITH_E_NOT_FOUND when there is no such id. */
+KITH_API int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_search_opts *opts,
+                            kith_results *out);
+
+/*
+ * Copy the vector of id into out (len floats; len must be the dimension; NULL with len 0 only
+ * asks whether it is there). out_epoch may be NULL. 0 or KITH_E_NOT_FOUND. Thread-safe.
+ */
+KITH_API int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_epoch);
+
+/* 1 when id is there, 0 when not, or an error. */
+KITH_API int kith_exists(kith *index, const char *id);
+
+/* Vectors visible now. */
+KITH_API int kith_count(kith *index, uint64_t *out_count);
+
+struct kith_stats {
+    size_t struct_size;
+    uint64_t epoch;          /* last visible commit group */
+    uint64_t live_count;     /* vectors visible */
+    uint64_t dead_count;     /* replaced or deleted, not yet unlinked */
+    uint64_t resting_count;  /* unlinked, not yet free */
+    uint64_t free_count;     /* slots ready for reuse */
+    uint64_t slot_count;     /* slots ever used: live + dead + resting + free + being filled */
+    uint64_t slot_max;       /* ceiling */
+    uint64_t bytes_taken;    /* memory of the segment */
+    uint64_t bytes_reserved; /* address space of the segment */
+    uint64_t generation;
+    uint32_t dim;
+    uint32_t metric; /* enum kith_metric */
+    uint32_t m;
+    uint32_t ef_construction;
+    uint32_t level_max; /* top level of the graph */
+    uint32_t daemon_alive; /* 1: kithd holds the collection now (asks the socket) */
+};
+#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+KITH_API int kith_stats(kith *index, struct kith_stats *out);
+
+/* ---- writing ------------------------------------------------------------------------ */
+
+/*
+ * Writes return 0 when durable and visible; *out_epoch (may be NULL) is the first epoch at
+ * which every reader sees it. KITH_E_NO_DAEMON: nothing was sent, try again when kithd is back.
+ * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered. KITH_E_DENIED, KITH_E_FULL,
+ * KITH_E_NO_SPACE, KITH_E_LOG_FAILED and the checks of id and vector refuse the write whole.
+ * Thread-safe: a handle has one socket, calls take turns.
+ */
+KITH_API int kith_upsert(kith *index, const char *id, const float *vector, size_t len, uint64_t *out_epoch);
+/* KITH_E_NOT_FOUND when there was nothing to delete. */
+KITH_API int kith_delete(kith *index, const char *id, uint64_t *out_epoch);
+
+typedef struct kith_batch kith_batch; /* changes that become visible together or not at all */
+
+KITH_API kith_batch *kith_batch_new(kith *index);
+KITH_API void kith_batch_free(kith_batch *b);
+KITH_API void kith_batch_clear(kith_batch *b);
+KITH_API uint32_t kith_batch_count(const kith_batch *b);
+KITH_API size_t kith_batch_bytes(const kith_batch *b); /* a commit takes at most 32 MiB of them */
+/* Checked here as far as possible; the same id twice in a batch: the last wins. */
+KITH_API int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t len);
+KITH_API int kith_batch_delete(kith_batch *b, const char *id);
+
+struct kith_commit {
+    size_t struct_size;
+    uint64_t epoch;       /* first epoch at which it is visible */
+    uint32_t found;       /* deletes that found their id */
+    uint32_t failed_item; /* on error: number of the item at fault, or UINT32_MAX */
+    struct kith_error error;
+};
+/* Send and wait for the answer. out may be NULL (its struct_size set by the caller otherwise). */
+KITH_API int kith_batch_commit(kith_batch *b, struct kith_commit *out);
+
+/* Wait until all that the daemon accepted before for this collection is durable and visible. */
+KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
+
+/*
+ * Wait until epoch is visible, at most timeout_ms (-1: for ever). 0 or KITH_E_TIMEOUT. Sleeps
+ * on a futex of the read-only mapping: no daemon is asked, none is needed.
+ */
+KITH_API int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms);
+
+/*
+ * A pipe sends batches without waiting for each answer. It has a socket of its own.
+ * kith_pipe_submit copies nothing and returns as soon as the bytes are handed over; it takes
+ * answers in between while its socket is full. At most `depth` batches are unanswered.
+ */
+typedef struct kith_pipe kith_pipe;
+
+KITH_API int kith_pipe_open(kith *index, uint32_t depth, kith_pipe **out);
+KITH_API void kith_pipe_close(kith_pipe *p); /* does not wait for answers */
+/* Send b (which may be cleared or freed afterwards); token comes back with the answer. */
+KITH_API int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token);
+/*
+ * Take one answer. Returns 1 and fills *out_status (0 or the error of that batch), *out_token and
+ * out (may be NULL); 0 when nothing is outstanding or timeout_ms passed; negative when the
+ * connection is lost: outstanding batches have an unknown outcome then.
+ */
+KITH_API int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_status, struct kith_commit *out);
+KITH_API uint32_t kith_pipe_pending(const kith_pipe *p);
+
+/* ---- collections -------------------------------------------------------------------- */
+
+struct kith_create_opts {
+    size_t struct_size;
+    uint32_t dim;
+    uint32_t metric;          /* enum kith_metric */
+    uint32_t m;               /* 2..64, 0: 16 */
+    uint32_t ef_construction; /* 1..65536, 0: 200 */
+    uint32_t quantization;    /* 0: none; nothing else in this version */
+    uint32_t max_vectors;     /* ceiling of slots, dead ones included; 0: 16,777,216 */
+    const char *run_dir;      /* as in kith_open_opts */
+    struct kith_error *error; /* may be NULL */
+};
+#define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL }
+
+/* Ask the daemon for a new collection. 0 when it is there and synced. KITH_E_EXISTS, KITH_E_NAME, ... */
+KITH_API int kith_create(const char *name, const struct kith_create_opts *opts);
+/* Remove a collection and its log for good. Readers that have it open get KITH_E_REPLACED. */
+KITH_API int kith_drop(const char *name, const char *run_dir, struct kith_error *error);
+/*
+ * Names of all collections, sorted: *out_names is one malloc'ed block of NUL-terminated names, to
+ * be freed by the caller; returns their number. Asks the daemon; without one it lists the segments
+ * of the run directory.
+ */
+KITH_API int kith_list(const char *run_dir, char **out_names, struct kith_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,113 @@
+/*
+ * index.h - the writer's side of one segment: commit groups, insertion, sweeps.
+ *
+ * Owns the writable mapping and everything that can be rebuilt from it: free lists, dead list,
+ * locks. Knows nothing of the log: whoever drives it (server/writer) sees to it that a group is
+ * durable before it is published.
+ *
+ * Threads. One thread, the owner, calls everything; only kithi_group_job and kithi_sweep_job run
+ * on other threads, several at a time, each with its own worker number. A group goes
+ *
+ *     kithi_group_add ...  (owner, any number of requests, each whole or not at all)
+ *     kithi_group_job 0..n-1 (workers, any order, in parallel)
+ *     kithi_group_publish  (owner, after every job has ended and the group is durable)
+ *
+ * and is then empty again. A sweep may run beside a group. Memory that ops point to must live
+ * until publish.
+ */
+#ifndef KITHI_INDEX_INDEX_H
+#define KITHI_INDEX_INDEX_H
+
+#include "shm/base/error.h"
+#include "shm/map/map.h"
+#include "shm/wire/op.h"
+
+struct kithi_index;
+
+struct kithi_index_identity {
+    uint8_t uid[16];
+    uint8_t hash_key[16];
+    struct kithi_geometry geometry;
+};
+
+struct kithi_index_tuning {
+    unsigned worker_count;  /* workers that may run jobs: numbers 0..worker_count-1 */
+    uint32_t grace_ms;      /* a dead slot stays linked so long at least; 0: 100 */
+    uint32_t rest_ms;       /* an unlinked slot rests so long before reuse; 0: 400 */
+};
+
+/*
+ * Make an empty segment at path (which must not exist; mode 0640), of the given generation. The
+ * file is complete and ready when this returns. KITHI_E_NO_SPACE when the file system cannot take
+ * it; then nothing is left behind.
+ */
+int kithi_index_create(const char *path, const struct kithi_index_identity *id, uint64_t generation,
+                       const struct kithi_index_tuning *tuning, struct kithi_index **out, struct kithi_errmsg *err);
+
+/*
+ * Adopt the segment at path, whatever instruction its last owner died at. Checks identity and
+ * what it relies on; undoes the open group; rebuilds private lists. KITHI_E_NO_COLLECTION (no
+ * file), KITHI_E_REPLACED (another uid or geometry), KITHI_E_VERSION, KITHI_E_CORRUPT,
+ * KITHI_E_NOT_SEGMENT: not adoptable, the caller builds a new one beside it.
+ */
+int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
+                      const struct kithi_index_tuning *tuning, struct kithi_index **out, struct kithi_errmsg *err);
+
+/* Unmap. The segment stays as it is. Accepts NULL. */
+void kithi_index_close(struct kithi_index *ix);
+
+const struct kithi_map *kithi_index_map(const struct kithi_index *ix);
+uint64_t kithi_index_epoch(const struct kithi_index *ix);
+uint64_t kithi_index_durable_epoch(const struct kithi_index *ix);
+uint64_t kithi_index_live(const struct kithi_index *ix);
+
+/* ---- commit groups ---- */
+
+struct kithi_group_result {
+    uint32_t failed_item; /* on error: which op, or UINT32_MAX */
+    uint32_t found;       /* deletes that found their id */
+};
+
+/*
+ * Stage n ops of one request: check each (id, dimension, finite, not zero under cosine), reserve
+ * everything that applying them can need, allot slots. All or nothing: on error (KITHI_E_ID,
+ * KITHI_E_DIMENSION, KITHI_E_NOT_FINITE, KITHI_E_ZERO_VECTOR, KITHI_E_FULL, KITHI_E_NO_SPACE,
+ * -ENOMEM) the group is as before. The same id again, in this request or an earlier one of the
+ * group: the last wins. Not to be called once jobs of the group have begun.
+ */
+int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct kithi_group_result *out,
+                    struct kithi_errmsg *err);
+
+/* Insertions staged in the group. */
+uint32_t kithi_group_job_count(const struct kithi_index *ix);
+
+/* Fill and link insertion i. Cannot fail. */
+void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i);
+
+/*
+ * [P1 commit] Make the group visible as epoch (> the current one), which is durable; wakes
+ * waiters. An empty group only moves the epoch. now_ms is a monotonic clock.
+ */
+void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
+
+/* ---- sweeps: unlinking dead slots, resting, freeing ---- */
+
+/*
+ * Look after dead and resting slots: frees what has rested, and when a sweep is due begins one
+ * and returns its number of jobs (0: nothing to do now). Milliseconds until it wants to be
+ * called again in *out_wait_ms (UINT32_MAX: only after the next publish). Call with no sweep
+ * running.
+ */
+uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms);
+void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i);
+/* All jobs have ended: what was unlinked begins its rest. */
+void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);
+
+/* ---- replacing a segment ---- */
+
+/* [P6 moved] Tell readers of this (old) segment to attach by name again. */
+void kithi_index_mark_moved(struct kithi_index *ix);
+/* The same for a segment that could not be adopted: only its header is touched, if it is one. */
+int kithi_segment_mark_moved(const char *path, bool dropped);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * scratch.h - private memory of one search at a time: the beam, the visited set, buffers.
+ *
+ * Sized by the work (ef and the nodes met), never by the collection: a search with ef 100
+ * uses about 100 KiB whether the collection holds ten thousand or ten million vectors. It
+ * grows when a search needs more and is kept, so the steady state allocates nothing.
+ */
+#ifndef KITHI_GRAPH_SCRATCH_H
+#define KITHI_GRAPH_SCRATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/kernel/distance.h"
+
+#define KITHI_BEAM_EXPANDED (1u << 31) /* flags beside the slot number, which is below 2^28 */
+#define KITHI_BEAM_GHOST (1u << 30)    /* walked through, takes no place in ef */
+#define KITHI_BEAM_SLOT (KITHI_BEAM_GHOST - 1u)
+
+struct kithi_beam_entry {
+    float distance;
+    uint32_t slot; /* with flags */
+};
+
+struct kithi_scratch {
+    struct kithi_beam_entry *beam; /* sorted, nearest first */
+    uint32_t beam_count, beam_capacity;
+    uint32_t live_count; /* entries that are no ghosts */
+
+    uint32_t *visited; /* open addressing; slot + 1; 0 is empty */
+    uint32_t visited_mask, visited_count, visited_capacity;
+
+    float *query; /* normalised copy under cosine; dim floats */
+    uint32_t query_capacity;
+
+    uint32_t *found; /* neighbours of the row at hand that were not visited before */
+    const struct kithi_kernel *kernel;
+    uint64_t distance_count, expansion_count;
+};
+
+/* An empty scratch; memory comes with its first use. */
+void kithi_scratch_init(struct kithi_scratch *s);
+void kithi_scratch_fini(struct kithi_scratch *s);
+
+/* Make room for a walk of breadth ef over vectors of dim floats, and clear. 0 or -ENOMEM. */
+int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim);
+
+/* Double the visited set; 0 or -ENOMEM. */
+int kithi_scratch_grow_visited(struct kithi_scratch *s);
+
+#endif

@@ -1,0 +1,123 @@
+/*
+ * geometry.c - the layout function. A change here is a change of format.
+ */
+#include "shm/layout/geometry.h"
+
+#include <string.h>
+
+#include "shm/base/bytes.h"
+#include "shm/layout/blob.h"
+#include "shm/layout/header.h"
+#include "shm/layout/ids.h"
+#include "shm/layout/record.h"
+#include "shm/layout/row.h"
+
+static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = {64, 128, 256, 576};
+_Static_assert(576 >= sizeof(struct kithi_blob) + 511, "the largest class takes the longest id");
+
+const char *kithi_region_name(unsigned region)
+{
+    static const char *const names[KITHI_REGION_COUNT] = {
+        "header", "records", "rows",  "vectors", "doubt", "upper", "ids0",     "ids1",
+        "blob0",  "blob1",   "blob2", "blob3",   "codes", "dict",  "postings", "writer"};
+    return region < KITHI_REGION_COUNT ? names[region] : "?";
+}
+
+const char *kithi_metric_name(uint32_t metric)
+{
+    switch (metric) {
+    case KITHI_METRIC_L2: return "l2";
+    case KITHI_METRIC_COSINE: return "cosine";
+    case KITHI_METRIC_IP: return "ip";
+    default: return "?";
+    }
+}
+
+int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *err)
+{
+    if (g->dim < 1 || g->dim > KITHI_DIM_MAX)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "dim is %u; it must be 1 to %u", g->dim, KITHI_DIM_MAX);
+    if (g->metric < KITHI_METRIC_L2 || g->metric > KITHI_METRIC_IP)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "metric %u is unknown; use l2, cosine or ip", g->metric);
+    if (g->m < KITHI_M_MIN || g->m > KITHI_M_MAX)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "m is %u; it must be %u to %u", g->m, KITHI_M_MIN, KITHI_M_MAX);
+    if (g->ef_construction < 1 || g->ef_construction > KITHI_EF_CONSTRUCTION_MAX)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "ef_construction is %u; it must be 1 to %u",
+                               g->ef_construction, KITHI_EF_CONSTRUCTION_MAX);
+    if (g->quantization != 0)
+        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "quantization %u is not in this version; use none",
+                               g->quantization);
+    if (g->slot_max < 1 || g->slot_max > KITHI_SLOT_MAX_LIMIT)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "max-vectors is %u; it must be 1 to %u", g->slot_max,
+                               KITHI_SLOT_MAX_LIMIT);
+    return 0;
+}
+
+/* Rows of vectors begin on a cache line; short ones share a line without crossing its end. */
+static uint32_t vector_stride(uint32_t dim)
+{
+    uint32_t bytes = dim * (uint32_t)sizeof(float), stride = 4;
+    if (bytes > 32) return (uint32_t)kithi_round_up(bytes, KITHI_CACHE_LINE);
+    while (stride < bytes) stride *= 2;
+    return stride;
+}
+
+static uint32_t pow2_at_least(uint64_t n)
+{
+    uint64_t p = KITHI_IDS_CAPACITY_MIN;
+    while (p < n) p *= 2;
+    return (uint32_t)p;
+}
+
+static uint64_t fold(uint64_t sum, uint64_t v)
+{
+    sum ^= v;
+    sum *= UINT64_C(0x9e3779b97f4a7c15);
+    return sum ^ (sum >> 29);
+}
+
+void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *out)
+{
+    struct kithi_layout l;
+    memset(&l, 0, sizeof l);
+    uint64_t slots = g->slot_max;
+    l.row_stride = (uint32_t)kithi_round_up(2u * g->m * sizeof(uint32_t), KITHI_CACHE_LINE);
+    l.vector_stride = vector_stride(g->dim);
+    l.upper_stride = (uint32_t)kithi_round_up(sizeof(struct kithi_upper) + g->m * sizeof(uint32_t), 8);
+    /* A slot has 1/(m-1) upper rows on average; the rest is for luck. A drawn level that finds no
+     * upper row left is lowered, so running out costs nothing but a little speed. */
+    l.upper_max = (uint32_t)(slots / (g->m - 1) + slots / 16 + 64);
+    l.id_capacity_max = pow2_at_least(2 * slots);
+    memcpy(l.blob_stride, blob_strides, sizeof blob_strides);
+
+    uint32_t *unit = l.unit;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) unit[r] = 1;
+    unit[KITHI_REGION_RECORDS] = sizeof(struct kithi_record);
+    unit[KITHI_REGION_ROWS] = l.row_stride;
+    unit[KITHI_REGION_VECTORS] = l.vector_stride;
+    unit[KITHI_REGION_DOUBT] = sizeof(uint64_t);
+    unit[KITHI_REGION_UPPER] = l.upper_stride;
+    unit[KITHI_REGION_IDS0] = unit[KITHI_REGION_IDS1] = sizeof(uint64_t);
+
+    l.size[KITHI_REGION_HEADER] = KITHI_HEADER_SIZE;
+    l.size[KITHI_REGION_RECORDS] = slots * unit[KITHI_REGION_RECORDS];
+    l.size[KITHI_REGION_ROWS] = slots * l.row_stride;
+    l.size[KITHI_REGION_VECTORS] = slots * l.vector_stride;
+    l.size[KITHI_REGION_DOUBT] = (slots + 63) / 64 * 8;
+    l.size[KITHI_REGION_UPPER] = (uint64_t)l.upper_max * l.upper_stride;
+    l.size[KITHI_REGION_IDS0] = l.size[KITHI_REGION_IDS1] = (uint64_t)l.id_capacity_max * 8;
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
+        unit[KITHI_REGION_BLOB0 + c] = blob_strides[c];
+        l.size[KITHI_REGION_BLOB0 + c] = slots * blob_strides[c];
+    }
+
+    uint64_t sum = fold(KITHI_FORMAT_VERSION, slots);
+    sum = fold(sum, (uint64_t)g->dim << 32 | g->m);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        l.off[r] = l.total;
+        l.total += kithi_round_up(l.size[r], KITHI_REGION_ALIGN);
+        sum = fold(fold(fold(sum, l.off[r]), l.size[r]), unit[r]);
+    }
+    l.sum = sum;
+    *out = l;
+}

@@ -1,0 +1,84 @@
+/*
+ * geometry.h - where everything lies in a segment, computed and never read.
+ *
+ * A segment's layout is a function of five numbers. Both sides compute it from them, attach
+ * compares the sum, and no offset that stands in shared memory is ever believed.
+ */
+#ifndef KITHI_LAYOUT_GEOMETRY_H
+#define KITHI_LAYOUT_GEOMETRY_H
+
+#include <stdint.h>
+
+#include "shm/base/error.h"
+#include "shm/kernel/distance.h"
+
+#define KITHI_M_MIN 2u
+#define KITHI_M_MAX 64u
+#define KITHI_M_DEFAULT 16u
+#define KITHI_EF_CONSTRUCTION_DEFAULT 200u
+#define KITHI_EF_CONSTRUCTION_MAX 65536u
+#define KITHI_SLOT_MAX_DEFAULT (1u << 24)
+#define KITHI_SLOT_MAX_LIMIT (1u << 28) /* beams keep two flag bits beside a slot number */
+#define KITHI_LEVEL_MAX 15u             /* top level of any slot */
+#define KITHI_REGION_ALIGN (2u << 20)   /* so that huge pages can back a region */
+
+/* The numbers are format: they index the header's taken[] words. */
+enum kithi_region {
+    KITHI_REGION_HEADER = 0,
+    KITHI_REGION_RECORDS = 1, /* one struct kithi_record a slot */
+    KITHI_REGION_ROWS = 2,    /* one level-0 row a slot */
+    KITHI_REGION_VECTORS = 3, /* one float32 vector a slot, padded to the stride */
+    KITHI_REGION_DOUBT = 4,   /* one bit a slot */
+    KITHI_REGION_UPPER = 5,   /* rows of the levels above 0 */
+    KITHI_REGION_IDS0 = 6,    /* the id table lives in one of two areas */
+    KITHI_REGION_IDS1 = 7,
+    KITHI_REGION_BLOB0 = 8, /* one region for each size class of blobs */
+    KITHI_REGION_BLOB1 = 9,
+    KITHI_REGION_BLOB2 = 10,
+    KITHI_REGION_BLOB3 = 11,
+    KITHI_REGION_CODES = 12,    /* reserved: compact codes */
+    KITHI_REGION_DICT = 13,     /* reserved: dictionary of payload fields */
+    KITHI_REGION_POSTINGS = 14, /* reserved: postings of payload fields */
+    KITHI_REGION_WRITER = 15,   /* reserved: what a later writer wants to find again */
+    KITHI_REGION_COUNT = 16,
+};
+
+#define KITHI_BLOB_CLASS_COUNT 4u
+
+/* What a collection is; fixed for the life of a segment. */
+struct kithi_geometry {
+    uint32_t dim;             /* 1..4096 */
+    uint32_t metric;          /* enum kithi_metric */
+    uint32_t m;               /* 2..64 links a level; level 0 has 2m */
+    uint32_t ef_construction; /* 1..65536 */
+    uint32_t quantization;    /* 0 */
+    uint32_t slot_max;        /* 1..2^28 */
+};
+
+struct kithi_layout {
+    uint64_t off[KITHI_REGION_COUNT];  /* bytes from the segment base, multiples of 2 MiB */
+    uint64_t size[KITHI_REGION_COUNT]; /* bytes of address space; memory is taken up to taken[] */
+    uint64_t total;                    /* bytes of the file */
+    uint64_t sum;                      /* all of the above folded together */
+    uint32_t row_stride;               /* bytes of a level-0 row */
+    uint32_t vector_stride;            /* bytes of a vector */
+    uint32_t upper_stride;             /* bytes of an upper row */
+    uint32_t upper_max;                /* upper rows */
+    uint32_t id_capacity_max;          /* entries of the largest id table, a power of two */
+    uint32_t blob_stride[KITHI_BLOB_CLASS_COUNT];
+    uint32_t unit[KITHI_REGION_COUNT]; /* bytes of one item of a region; 1 where it has no items */
+};
+
+/* "header", "records", ...; never NULL. */
+const char *kithi_region_name(unsigned region);
+
+/* "l2", "cosine", "ip", or "?" */
+const char *kithi_metric_name(uint32_t metric);
+
+/* 0, or KITHI_E_PARAMETER / KITHI_E_UNSUPPORTED with a sentence that names the number and its range. */
+int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *err);
+
+/* The layout of a checked geometry. */
+void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *out);
+
+#endif

@@ -1,0 +1,96 @@
+/*
+ * header.h - the first page of a segment: identity, publication words, marks, limits.
+ *
+ *      0 +------------------------------------------------------+
+ *        | identity: written once, before the magic             |
+ *    256 +------------------------------------------------------+
+ *        | publication: stored at every commit                  |
+ *    320 +------------------------------------------------------+
+ *        | marks and switches: what a slow reader may have lost |
+ *    384 +------------------------------------------------------+
+ *        | finders: entry point, id table, slots used           |
+ *    448 +------------------------------------------------------+
+ *        | taken[16]: bytes of each region that have memory     |
+ *    576 +------------------------------------------------------+
+ *        | tallies: for people, nothing relies on them          |
+ *   1024 +------------------------------------------------------+
+ *        | reserved: codec parameters, calibration, curves      |
+ *  65536 +------------------------------------------------------+
+ */
+#ifndef KITHI_LAYOUT_HEADER_H
+#define KITHI_LAYOUT_HEADER_H
+
+#include <stddef.h>
+
+#include "shm/base/compiler.h"
+#include "shm/layout/geometry.h"
+
+#define KITHI_SEGMENT_MAGIC UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
+#define KITHI_FORMAT_VERSION 1u
+#define KITHI_HEADER_SIZE 65536u
+#define KITHI_MARK_ALL UINT64_MAX /* a mark that sends every search to a newer generation */
+
+struct kithi_header {
+    _Atomic uint64_t magic;   /*   0..7   [P0 ready] stored last: 0 = being built */
+    uint32_t version;         /*   8..11  KITHI_FORMAT_VERSION */
+    uint32_t header_size;     /*  12..15  KITHI_HEADER_SIZE */
+    uint64_t incompat_flags;  /*  16..23  unknown bit: refuse to attach */
+    uint64_t compat_flags;    /*  24..31  unknown bit: ignore */
+    uint8_t uid[16];          /*  32..47  of the collection, random */
+    uint8_t hash_key[16];     /*  48..63  of the id table */
+    uint32_t dim;             /*  64..67  */
+    uint32_t metric;          /*  68..71  enum kithi_metric */
+    uint32_t m;               /*  72..75  */
+    uint32_t ef_construction; /*  76..79  */
+    uint32_t quantization;    /*  80..83  0 */
+    uint32_t slot_max;        /*  84..87  */
+    uint64_t generation;      /*  88..95  rises with every segment file of the collection */
+    uint64_t layout_sum;      /*  96..103 of kithi_geometry_layout() */
+    uint64_t created_ns;      /* 104..111 CLOCK_REALTIME */
+    uint8_t reserved0[144];   /* 112..255 zero */
+
+    alignas(64) _Atomic uint64_t epoch; /* 256..263 [P1 commit] last visible group */
+    _Atomic uint64_t live;              /* 264..271 vectors visible at about that epoch */
+    _Atomic uint64_t durable_epoch;     /* 272..279 last group known to be on disk */
+    _Atomic uint64_t timeline;          /* 280..287 changes when visible epochs were lost */
+    _Atomic uint32_t wake;              /* 288..291 futex: bumped at commit, move, adoption, drop */
+    uint8_t reserved1[28];              /* 292..319 zero */
+
+    alignas(64) _Atomic uint64_t unlinked; /* 320..327 [P3 unlinked] highest death that finders may miss */
+    _Atomic uint64_t reused;               /* 328..335 [P4 reused] highest death whose slot was refilled */
+    _Atomic uint32_t moved;                /* 336..339 [P6 moved] 1: attach by name again */
+    _Atomic uint32_t dropped;              /* 340..343 1: the collection was dropped */
+    uint8_t reserved2[40];                 /* 344..383 zero */
+
+    alignas(64) _Atomic uint64_t entry; /* 384..391 level << 32 | slot + 1; 0: the graph is empty */
+    _Atomic uint64_t id_table;          /* 392..399 [P7 id table] see ids.h; 0: no table yet */
+    _Atomic uint64_t slots_used;        /* 400..407 slots below this were used at least once */
+    uint8_t reserved3[40];              /* 408..447 zero */
+
+    _Atomic uint64_t taken[KITHI_REGION_COUNT]; /* 448..575 [P5 taken] bytes; beyond are holes */
+
+    _Atomic uint64_t tally_dead;        /* 576..583 dead, still linked */
+    _Atomic uint64_t tally_resting;     /* 584..591 unlinked, not yet free */
+    _Atomic uint64_t tally_free;        /* 592..599 free for reuse */
+    _Atomic uint64_t tally_upper;       /* 600..607 upper rows in use */
+    _Atomic uint64_t tally_blob[4];     /* 608..639 blobs in use, by class */
+    _Atomic uint64_t tally_ids;         /* 640..647 id-table places that are not empty */
+    _Atomic uint64_t tally_commits;     /* 648..655 groups since this segment was made */
+    _Atomic uint64_t tally_sweeps;      /* 656..663 passes that unlinked dead slots */
+    uint8_t reserved4[360];             /* 664..1023 zero */
+    uint8_t reserved5[KITHI_HEADER_SIZE - 1024];
+};
+_Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");
+_Static_assert(offsetof(struct kithi_header, unlinked) == 320, "owns its cache line");
+_Static_assert(offsetof(struct kithi_header, entry) == 384, "owns its cache line");
+_Static_assert(offsetof(struct kithi_header, taken) == 448, "format");
+_Static_assert(offsetof(struct kithi_header, tally_dead) == 576, "format");
+_Static_assert(offsetof(struct kithi_header, reserved5) == 1024, "format");
+_Static_assert(sizeof(struct kithi_header) == KITHI_HEADER_SIZE, "header size is format");
+
+/* The entry point is one word, so that slot and level always belong together. */
+static inline uint64_t kithi_entry_pack(uint32_t slot, uint32_t level) { return (uint64_t)level << 32 | (slot + 1u); }
+static inline uint32_t kithi_entry_link(uint64_t entry) { return (uint32_t)entry; }
+static inline uint32_t kithi_entry_level(uint64_t entry) { return (uint32_t)(entry >> 32); }
+
+#endif

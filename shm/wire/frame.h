@@ -1,0 +1,100 @@
+/*
+ * frame.h - requests and replies on kithd's Unix socket.
+ *
+ * A connection is a stream of frames in both directions; requests may be pipelined, and
+ * replies come in the order in which requests finish, matched by `tag`. All words are
+ * little-endian. Every frame begins with this header, then `len` bytes of body:
+ *
+ *    0 +-----------------------------------------------+
+ *      | u32 magic "KTH1" | u32 len (body bytes, <= 32 MiB, multiple of 8)
+ *    8 | u16 type | u16 flags (0) | u32 count          |
+ *   16 | u64 tag: chosen by the client, echoed         |
+ *      +-----------------------------------------------+
+ *
+ * Bodies, requests (count = 0 where not said):
+ *   HELLO   u32 protocol version, u32 zero. First frame of a connection.
+ *   CREATE  struct kithi_create (below), then the name
+ *   DROP    name                     (names are zero-padded to 8 bytes)
+ *   LIST    nothing
+ *   OPEN    name                     -> uid and geometry of the collection
+ *   WRITE   16 bytes uid, then `count` ops (op.h): applied whole or not at all
+ *   FLUSH   16 bytes uid: answered when all that was accepted before is durable and visible
+ *   STATS   16 bytes uid             -> JSON text of the daemon's own view
+ *
+ * Reply: type REPLY, count = number of items (LIST), body:
+ *    0 | i32 status (0, KITH_E_*, -errno) | u32 item: index of the op that failed, or UINT32_MAX
+ *    8 | u64 epoch at which the write is visible
+ *   16 | u32 found: how many deletes found their id | u32 text_len
+ *   24 | text: error sentence, or the answer (LIST: one name a line; STATS: JSON; OPEN: struct
+ *      | kithi_opened), zero-padded to 8
+ *
+ * Bytes that are not a frame, or a frame larger than the limit, are answered with one REPLY
+ * that says so (tag 0 when the header was unreadable) and the connection is closed.
+ */
+#ifndef KITHI_WIRE_FRAME_H
+#define KITHI_WIRE_FRAME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define KITHI_FRAME_MAGIC 0x3148544bu /* "KTH1" */
+#define KITHI_FRAME_MAX (32u << 20)   /* bytes of body */
+#define KITHI_WIRE_VERSION 1u
+
+enum kithi_frame_type {
+    KITHI_FRAME_HELLO = 1,
+    KITHI_FRAME_CREATE = 2,
+    KITHI_FRAME_DROP = 3,
+    KITHI_FRAME_LIST = 4,
+    KITHI_FRAME_OPEN = 5,
+    KITHI_FRAME_WRITE = 6,
+    KITHI_FRAME_FLUSH = 7,
+    KITHI_FRAME_STATS = 8,
+    KITHI_FRAME_REPLY = 128,
+};
+
+struct kithi_frame {
+    uint32_t magic; /*  0..3  */
+    uint32_t len;   /*  4..7  body bytes */
+    uint16_t type;  /*  8..9  */
+    uint16_t flags; /* 10..11 zero */
+    uint32_t count; /* 12..15 */
+    uint64_t tag;   /* 16..23 */
+};
+_Static_assert(sizeof(struct kithi_frame) == 24, "frame header is format");
+
+struct kithi_reply {
+    int32_t status;    /*  0..3  */
+    uint32_t item;     /*  4..7  */
+    uint64_t epoch;    /*  8..15 */
+    uint32_t found;    /* 16..19 */
+    uint32_t text_len; /* 20..23 */
+};
+_Static_assert(sizeof(struct kithi_reply) == 24, "reply head is format");
+
+/* What a new collection shall be; zero fields take the default. */
+struct kithi_create {
+    uint32_t dim;             /*  0..3  1..4096 */
+    uint32_t metric;          /*  4..7  enum kithi_metric */
+    uint32_t m;               /*  8..11 links a level, 2..64; level 0 has 2m */
+    uint32_t ef_construction; /* 12..15 */
+    uint32_t quantization;    /* 16..19 0 = none; others are refused in this version */
+    uint32_t slot_max;        /* 20..23 ceiling of vectors, dead ones included */
+    uint32_t name_len;        /* 24..27 */
+    uint32_t reserved;        /* 28..31 zero */
+};
+_Static_assert(sizeof(struct kithi_create) == 32, "create body is format");
+
+/* Answer to OPEN. */
+struct kithi_opened {
+    uint8_t uid[16];          /*  0..15 */
+    uint32_t dim;             /* 16..19 */
+    uint32_t metric;          /* 20..23 */
+    uint32_t m;               /* 24..27 */
+    uint32_t ef_construction; /* 28..31 */
+    uint32_t quantization;    /* 32..35 */
+    uint32_t slot_max;        /* 36..39 */
+};
+_Static_assert(sizeof(struct kithi_opened) == 40, "open body is format");
+
+#endif
