@@ -1,0 +1,93 @@
+/*
+ * append.h - the writing side of a collection's log.
+ *
+ * Start-up:   kithi_wal_settle -> kithi_wal_scan -> kithi_wal_open -> kithi_wal_append ...
+ * Threads:    kithi_wal_settle and kithi_wal_open block and may run on any thread (for a
+ *             collection made while the loop runs: by kithi_io_call); the rest belongs to
+ *             the loop's thread.
+ * Memory:     ops are copied by kithi_wal_append. A collection's log holds two buffers the
+ *             size of its largest recent group.
+ * Failure:    after any failed write or sync the log has failed for good: what was in
+ *             flight and every later append end with KITHI_E_LOG_FAILED, because nobody
+ *             knows any more what is on the disk. The daemon says why and exits.
+ */
+#ifndef KITHI_WAL_APPEND_H
+#define KITHI_WAL_APPEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "server/base/io.h"
+#include "server/wal/scan.h"
+#include "shm/base/error.h"
+
+#define KITHI_WAL_GROUP_MAX (64u << 20)         /* bytes of ops in a group */
+#define KITHI_WAL_FILE_SIZE_DEFAULT (64u << 20) /* bytes preallocated for a file */
+#define KITHI_WAL_SETTLE_MS 10000u
+
+struct kithi_wal;
+
+/* status: 0 when the group is durable, else KITHI_E_LOG_FAILED. */
+typedef void kithi_wal_done(void *arg, int status);
+
+/*
+ * Wait until no write of a killed predecessor can still be in flight, then sync what is there,
+ * so that what a scan reads is what the disk holds. Call before kithi_wal_scan(). A missing
+ * directory is fine. Returns 0, KITHI_E_BUSY when a file is still locked after wait_ms, -errno.
+ */
+int kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
+
+struct kithi_wal_open_opts {
+    const char *dir; /* exists */
+    uint8_t uid[16];
+    uint64_t timeline;
+    uint64_t file_size;                    /* to preallocate; 0: KITHI_WAL_FILE_SIZE_DEFAULT */
+    const struct kithi_wal_report *report; /* of the scan just made (zeroed for a new collection) */
+};
+
+/*
+ * Begin a new file behind what the scan found, with the last valid group written anew as its
+ * first one, and remove what a crash left unfinished. Blocks; file and directory are synced on
+ * return. The first epoch to append is report->last_epoch + 1. Returns 0, -errno, KITHI_E_LOG_DAMAGED.
+ */
+int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, struct kithi_wal **out_wal,
+                   struct kithi_errmsg *err);
+
+/*
+ * Log a group: n_ops ops of shm/wire/op.h from iov, together 1..KITHI_WAL_GROUP_MAX bytes and a
+ * multiple of 8. epoch follows the one before it by 1. iov may go once this returns. One group
+ * is being written at a time; one more may be handed over meanwhile and is written after it.
+ *
+ * Returns 0 when it was taken: done is called later, from kithi_io_run(). Negative when nothing
+ * was or will be written, and done is not called: -ENOMEM, -ENOSPC (the log stays good; refuse the
+ * requests of the group), -EBUSY (two groups already), KITHI_E_LOG_FAILED. So append first, and
+ * begin to change the index after it has returned 0.
+ */
+int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,
+                     uint32_t n_ops, kithi_wal_done *done, void *arg);
+
+/* True while a group is being written or waits for it. */
+bool kithi_wal_busy(const struct kithi_wal *wal);
+
+/* NULL while the log is good; what failed, in words for the operator, once it is not. */
+const struct kithi_errmsg *kithi_wal_failure(const struct kithi_wal *wal);
+
+struct kithi_wal_stats {
+    uint64_t groups;     /* durable since open, the rewritten one not counted */
+    uint64_t bytes;      /* of ops in them */
+    uint64_t last_epoch; /* highest durable epoch */
+    uint64_t files;      /* begun since open */
+    bool direct;         /* O_DIRECT is in use */
+    char file[KITHI_WAL_NAME_SIZE];
+    uint64_t file_off; /* where the next group goes */
+};
+
+void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_stats);
+
+/* Close a log that is not busy, or whose loop will not run again. Waits for the preparation
+ * of the next file. NULL is fine. */
+void kithi_wal_close(struct kithi_wal *wal);
+
+#endif
