@@ -114,10 +114,11 @@ static inline bool kithi_view_reused(const struct kithi_view *v)
     return atomic_load_explicit(&v->header->reused, memory_order_relaxed) > v->epoch;
 }
 
-/* [P6 moved] */
+/* [P6 moved] true: attach by name again. Relaxed for stay: a search that misses it tries once more. */
 static inline bool kithi_view_moved(const struct kithi_view *v)
 {
-    return atomic_load_explicit(&v->header->moved, memory_order_acquire) != 0;
+    return atomic_load_explicit(&v->header->moved, memory_order_acquire) != 0 &&
+           !atomic_load_explicit(&v->map->stay, memory_order_relaxed);
 }
 
 #endif

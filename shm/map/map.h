@@ -24,6 +24,7 @@ struct kithi_map {
     uint8_t uid[16];
     uint8_t hash_key[16];
     uint64_t generation;
+    _Atomic bool stay; /* go on searching a moved segment: its successor is not in place yet */
 };
 
 /*
