@@ -1,0 +1,31 @@
+/*
+ * distance_priv.h - the kernel sets that a build may contain, for the files of this folder.
+ *
+ * Every set is one object built with its own instruction flags (shm/CMakeLists.txt), so
+ * nothing but cpu.c, which asks the CPU first, may call into it.
+ */
+#ifndef KITHI_KERNEL_DISTANCE_PRIV_H
+#define KITHI_KERNEL_DISTANCE_PRIV_H
+
+#include "shm/base/compiler.h"
+#include "shm/kernel/distance.h"
+
+/* The bodies below are written once for both metrics and specialised by a constant `dot`:
+ * true sums products, false sums squared differences. That only pays when inlined. */
+#define KITHI_KERNEL_INLINE static inline __attribute__((always_inline))
+
+/* Plain and vector loads are data races in the eyes of ThreadSanitizer, and right so: its
+ * builds hold the set with atomic loads and no other. */
+#if KITHI_TSAN
+extern const struct kithi_kernel kithi_kernel_tsan;
+#else
+extern const struct kithi_kernel kithi_kernel_scalar;
+#if defined(__x86_64__)
+extern const struct kithi_kernel kithi_kernel_avx2;
+extern const struct kithi_kernel kithi_kernel_avx512;
+#elif defined(__aarch64__)
+extern const struct kithi_kernel kithi_kernel_neon;
+#endif
+#endif
+
+#endif

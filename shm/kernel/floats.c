@@ -1,0 +1,59 @@
+/*
+ * floats.c - what is done once to a vector before it is compared: check it, scale it.
+ *
+ * Runs on every CPU. Compilers turn the fixed inner loops into vector code.
+ */
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#include "shm/kernel/distance.h"
+
+/* Adding one to the exponent carries into the sign bit when the exponent is all ones, which
+ * is what NaN and infinity have in common. Cheap in any vector instruction set. */
+static uint32_t carry(uint32_t bits)
+{
+    return (bits & 0x7f800000u) + 0x00800000u;
+}
+
+bool kithi_floats_finite(const float *v, size_t n)
+{
+    enum { BLOCK = 16 };
+    uint32_t seen[BLOCK] = { 0 }, bits[BLOCK];
+    size_t i = 0;
+    for (; n - i >= BLOCK; i += BLOCK) {
+        memcpy(bits, v + i, sizeof bits);
+        for (size_t j = 0; j < BLOCK; j++)
+            seen[j] |= carry(bits[j]);
+    }
+    for (; i < n; i++) {
+        memcpy(bits, v + i, sizeof bits[0]);
+        seen[0] |= carry(bits[0]);
+    }
+    uint32_t all = 0;
+    for (size_t j = 0; j < BLOCK; j++)
+        all |= seen[j];
+    return all >> 31 == 0;
+}
+
+float kithi_normalise(float *dst, const float *src, uint32_t dim)
+{
+    /* Squares of floats lie between 2^-298 and 2^256: far inside the range of double. */
+    enum { LANES = 8 };
+    double s[LANES] = { 0 };
+    uint32_t i = 0;
+    for (; dim - i >= LANES; i += LANES) {
+        for (uint32_t j = 0; j < LANES; j++)
+            s[j] += (double)src[i + j] * (double)src[i + j];
+    }
+    for (uint32_t j = 0; i < dim; i++, j++)
+        s[j] += (double)src[i] * (double)src[i];
+    double len = sqrt(((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])));
+    if (!(len > 0.0 && len < (double)INFINITY))
+        return 0.0f;
+
+    double scale = 1.0 / len;
+    for (i = 0; i < dim; i++)
+        dst[i] = (float)((double)src[i] * scale);
+    return len < (double)FLT_MAX ? (float)len : FLT_MAX;
+}
