@@ -26,4 +26,13 @@ struct kithi_verify_report {
  */
 int kithi_verify(const struct kithi_map *map, kithi_verify_fn *report, void *arg, struct kithi_verify_report *out);
 
+#define KITHI_VERIFY_PATIENCE_MS 1000u
+
+/*
+ * The same with another patience: how long what looks wrong may go on looking wrong before it counts.
+ * 0 when no writer runs: it is looked at once more, without waiting.
+ */
+int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi_verify_fn *report, void *arg,
+                        struct kithi_verify_report *out);
+
 #endif
