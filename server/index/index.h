@@ -78,6 +78,9 @@ struct kithi_group_result {
 int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct kithi_group_result *out,
                     struct kithi_errmsg *err);
 
+/* Take back everything that was staged, as if it had never been added; before any job has begun. */
+void kithi_group_abort(struct kithi_index *ix);
+
 /* Insertions staged in the group. */
 uint32_t kithi_group_job_count(const struct kithi_index *ix);
 
