@@ -24,6 +24,7 @@ struct kithi_map {
     uint8_t uid[16];
     uint8_t hash_key[16];
     uint64_t generation;
+    uint64_t dev, ino; /* of the file: tells one generation's file from the next */
     _Atomic bool stay; /* go on searching a moved segment: its successor is not in place yet */
 };
 
