@@ -28,7 +28,8 @@ struct kithi_scratch {
     uint32_t beam_count, beam_capacity;
     uint32_t live_count; /* entries that are no ghosts */
 
-    uint32_t *visited; /* open addressing; slot + 1; 0 is empty */
+    uint32_t *visited;      /* set, open addressing; slot + 1; 0 is empty */
+    uint32_t *visited_list; /* the same slots + 1 in order of arrival, to rehash from */
     uint32_t visited_mask, visited_count, visited_capacity;
 
     float *query; /* normalised copy under cosine; dim floats */
@@ -48,5 +49,26 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim);
 
 /* Double the visited set; 0 or -ENOMEM. */
 int kithi_scratch_grow_visited(struct kithi_scratch *s);
+
+static inline uint32_t kithi_visited_home(uint32_t link, uint32_t mask) { return (link * 2654435769u) >> 7 & mask; }
+
+/* Half full: time to grow. */
+static inline bool kithi_visited_full(const struct kithi_scratch *s)
+{
+    return s->visited_count > s->visited_mask / 2;
+}
+
+/* Add slot to the set; false when it was there. The set is not full. */
+static inline bool kithi_visited_add(struct kithi_scratch *s, uint32_t slot)
+{
+    uint32_t link = slot + 1, at = kithi_visited_home(link, s->visited_mask);
+    while (s->visited[at]) {
+        if (s->visited[at] == link) return false;
+        at = (at + 1) & s->visited_mask;
+    }
+    s->visited[at] = link;
+    s->visited_list[s->visited_count++] = link;
+    return true;
+}
 
 #endif

@@ -27,13 +27,13 @@
 
 #define KITHI_SEGMENT_MAGIC UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
 #define KITHI_FORMAT_VERSION 1u
-#define KITHI_HEADER_SIZE 65536u
+#define KITHI_HEADER_SIZE 65536u /* bytes of the header's region */
 #define KITHI_MARK_ALL UINT64_MAX /* a mark that sends every search to a newer generation */
 
 struct kithi_header {
     _Atomic uint64_t magic;   /*   0..7   [P0 ready] stored last: 0 = being built */
     uint32_t version;         /*   8..11  KITHI_FORMAT_VERSION */
-    uint32_t header_size;     /*  12..15  KITHI_HEADER_SIZE */
+    uint32_t header_size;     /*  12..15  KITHI_HEADER_SIZE: the region, this struct and what is reserved */
     uint64_t incompat_flags;  /*  16..23  unknown bit: refuse to attach */
     uint64_t compat_flags;    /*  24..31  unknown bit: ignore */
     uint8_t uid[16];          /*  32..47  of the collection, random */
@@ -78,15 +78,14 @@ struct kithi_header {
     _Atomic uint64_t tally_commits;     /* 648..655 groups since this segment was made */
     _Atomic uint64_t tally_sweeps;      /* 656..663 passes that unlinked dead slots */
     uint8_t reserved4[360];             /* 664..1023 zero */
-    uint8_t reserved5[KITHI_HEADER_SIZE - 1024];
+    /* 1024..65535: reserved, zero */
 };
 _Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");
 _Static_assert(offsetof(struct kithi_header, unlinked) == 320, "owns its cache line");
 _Static_assert(offsetof(struct kithi_header, entry) == 384, "owns its cache line");
 _Static_assert(offsetof(struct kithi_header, taken) == 448, "format");
 _Static_assert(offsetof(struct kithi_header, tally_dead) == 576, "format");
-_Static_assert(offsetof(struct kithi_header, reserved5) == 1024, "format");
-_Static_assert(sizeof(struct kithi_header) == KITHI_HEADER_SIZE, "header size is format");
+_Static_assert(sizeof(struct kithi_header) == 1024, "header size is format");
 
 /* The entry point is one word, so that slot and level always belong together. */
 static inline uint64_t kithi_entry_pack(uint32_t slot, uint32_t level) { return (uint64_t)level << 32 | (slot + 1u); }

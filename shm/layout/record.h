@@ -2,14 +2,15 @@
  * record.h - what a slot is: 64 bytes, one cache line, every word a relaxed atomic.
  *
  *   FREE --fill (worker)--> FILLED, LINKED --commit: birth = E+1--> LIVE --commit: death = E+1--> DEAD
- *     ^                        |  a crash here: invisible,              a crash here: still      |
- *     |                        |  adoption makes it DEAD                served, swept later      |
- *     +-- rest is over: linked = 0 <-- RESTING <-- swept: no finder leads here any more <--------+
+ *     ^                        |  a crash here: invisible, adoption          a crash here: still   |
+ *     |                        |  makes it ABORTED, a sweep unlinks it       served, swept later   |
+ *     +-- rest is over: birth = 0, linked = 0 <-- RESTING <-- swept: no finder leads here <--------+
  *
  * birth, death and linked alone tell the state:
- *   linked 0              FREE: nothing leads here; birth keeps its last value until refilled
- *   linked 1, birth 0     FILLED: finders may lead here, no reader sees it
- *   linked 1, birth > 0   LIVE while death is 0, then DEAD, then RESTING
+ *   linked 0                   FREE or being filled: nothing leads here; birth is 0
+ *   linked 1, birth 0, death 0 FILLED: finders may lead here, no reader sees it
+ *   linked 1, birth 0, death>0 ABORTED: filled for a group that was never committed
+ *   linked 1, birth > 0        LIVE while death is 0, then DEAD, then RESTING
  */
 #ifndef KITHI_LAYOUT_RECORD_H
 #define KITHI_LAYOUT_RECORD_H
