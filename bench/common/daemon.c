@@ -1,0 +1,222 @@
+/*
+ * daemon.c - a kithd of the benchmark's own.
+ */
+#include "bench/common/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <kith/kith.h>
+
+#include "bench/common/clock.h"
+
+#define START_WAIT_MS 10000
+#define LOAD_BATCH    256u
+#define LOAD_DEPTH    16u
+
+static void daemon_path(char *out, size_t size)
+{
+    const char *chosen = getenv("KITHD");
+    if (chosen && *chosen) {
+        snprintf(out, size, "%s", chosen);
+        return;
+    }
+    ssize_t n = readlink("/proc/self/exe", out, size - sizeof("kithd"));
+    if (n < 0)
+        bench_die("/proc/self/exe: %s", strerror(errno));
+    out[n] = 0;
+    strcpy(strrchr(out, '/') + 1, "kithd");
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static void remove_tree(const char *path)
+{
+    (void)nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static _Noreturn void run_daemon(const struct bench_daemon *d, unsigned threads)
+{
+    char path[4096];
+    char count[16];
+    daemon_path(path, sizeof(path));
+    snprintf(count, sizeof(count), "%u", threads);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    char log[300];
+    snprintf(log, sizeof(log), "%s/kithd.log", d->data_dir);
+    int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (fd >= 0)
+        dup2(fd, STDERR_FILENO);
+    char data[300];
+    snprintf(data, sizeof(data), "%s/data", d->data_dir);
+    execl(path, "kithd", "--data", data, "--run", d->run_dir, "--threads", count, (char *)NULL);
+    fprintf(stderr, "%s: %s\n", path, strerror(errno));
+    _exit(127);
+}
+
+/* Waits for the benchmark's end (leash) or the daemon's, then leaves nothing behind. */
+static _Noreturn void keep(const struct bench_daemon *d, int leash, unsigned threads)
+{
+    setsid(); /* Ctrl-C is for the benchmark; the keeper notices its end */
+    pid_t pid = fork();
+    if (pid == 0)
+        run_daemon(d, threads);
+    struct pollfd p = { .fd = leash, .events = POLLIN };
+    while (poll(&p, 1, -1) < 0 && errno == EINTR) {
+    }
+    if (pid > 0) {
+        kill(pid, SIGTERM);
+        waitpid(pid, NULL, 0);
+    }
+    remove_tree(d->run_dir);
+    remove_tree(d->data_dir);
+    _exit(0);
+}
+
+static void show_log(const struct bench_daemon *d)
+{
+    char path[300];
+    char line[512];
+    snprintf(path, sizeof(path), "%s/kithd.log", d->data_dir);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof(line), f))
+        fputs(line, stderr);
+    if (f)
+        fclose(f);
+}
+
+void bench_daemon_start(struct bench_daemon *d, unsigned threads)
+{
+    const char *tmp = getenv("TMPDIR");
+    snprintf(d->run_dir, sizeof(d->run_dir), "/dev/shm/kith-bench-XXXXXX");
+    snprintf(d->data_dir, sizeof(d->data_dir), "%s/kith-bench-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+    if (!mkdtemp(d->run_dir))
+        bench_die("%s: %s", d->run_dir, strerror(errno));
+    if (!mkdtemp(d->data_dir))
+        bench_die("%s: %s", d->data_dir, strerror(errno));
+    char data[300];
+    snprintf(data, sizeof(data), "%s/data", d->data_dir);
+    if (mkdir(data, 0700) != 0)
+        bench_die("%s: %s", data, strerror(errno));
+    int leash[2];
+    if (pipe2(leash, O_CLOEXEC) != 0)
+        bench_die("pipe: %s", strerror(errno));
+    fflush(NULL);
+    d->keeper = fork();
+    if (d->keeper == 0) {
+        close(leash[1]);
+        keep(d, leash[0], threads);
+    }
+    close(leash[0]);
+    d->leash = leash[1];
+    if (d->keeper < 0)
+        bench_die("fork: %s", strerror(errno));
+
+    struct kith_error error = { 0 };
+    for (unsigned waited = 0; waited < START_WAIT_MS; waited += 20) {
+        char *names = NULL;
+        char socket[300];
+        snprintf(socket, sizeof(socket), "%s/kithd.sock", d->run_dir);
+        int rc = access(socket, F_OK) == 0 ? kith_list(d->run_dir, &names, &error) : KITH_E_NO_DAEMON;
+        free(names);
+        if (rc >= 0)
+            return;
+        poll(NULL, 0, 20);
+    }
+    show_log(d);
+    bench_die("kithd does not answer in %s", d->run_dir);
+}
+
+void bench_daemon_stop(struct bench_daemon *d)
+{
+    close(d->leash);
+    waitpid(d->keeper, NULL, 0);
+}
+
+void bench_daemon_create(const struct bench_daemon *d, const struct bench_set *set,
+                         const struct bench_options *o)
+{
+    struct kith_error error = { 0 };
+    struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
+    opts.dim = set->dim;
+    opts.metric = set->metric;
+    opts.m = o->m;
+    opts.ef_construction = o->ef_construction;
+    opts.run_dir = d->run_dir;
+    opts.error = &error;
+    int rc = kith_create(BENCH_COLLECTION, &opts);
+    if (rc < 0)
+        bench_die("create: %s", error.text[0] ? error.text : kith_strerror(rc));
+}
+
+/* Take one answer, waiting for it; false when none is outstanding. */
+static bool take_answer(kith_pipe *pipe)
+{
+    uint64_t token;
+    int status;
+    struct kith_commit commit = { .struct_size = sizeof(commit) };
+    int rc = kith_pipe_next(pipe, -1, &token, &status, &commit);
+    if (rc < 0)
+        bench_die("load: %s", kith_strerror(rc));
+    if (rc > 0 && status < 0)
+        bench_die("batch %llu: %s", (unsigned long long)token, commit.error.text);
+    return rc > 0;
+}
+
+double bench_daemon_load(const struct bench_daemon *d, const struct bench_set *set)
+{
+    kith *index;
+    kith_pipe *pipe;
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    opts.run_dir = d->run_dir;
+    int rc = kith_open(BENCH_COLLECTION, &opts, &index);
+    if (rc == 0)
+        rc = kith_pipe_open(index, LOAD_DEPTH, &pipe);
+    if (rc < 0)
+        bench_die("load: %s", kith_strerror(rc));
+    kith_batch *batch = kith_batch_new(index);
+    if (!batch)
+        bench_die("out of memory");
+
+    uint64_t begin = bench_now_ns();
+    for (uint32_t i = 0; i < set->base_count;) {
+        kith_batch_clear(batch);
+        for (uint32_t j = 0; j < LOAD_BATCH && i < set->base_count; i++, j++) {
+            char id[16];
+            snprintf(id, sizeof(id), "%u", i);
+            rc = kith_batch_upsert(batch, id, bench_set_base(set, i), set->dim);
+            if (rc < 0)
+                bench_die("row %u: %s", i, kith_strerror(rc));
+        }
+        while (kith_pipe_pending(pipe) >= LOAD_DEPTH)
+            take_answer(pipe);
+        rc = kith_pipe_submit(pipe, batch, i);
+        if (rc < 0)
+            bench_die("load: %s", kith_strerror(rc));
+    }
+    while (kith_pipe_pending(pipe) > 0 && take_answer(pipe)) {
+    }
+    double seconds = (double)(bench_now_ns() - begin) / 1e9;
+
+    kith_batch_free(batch);
+    kith_pipe_close(pipe);
+    kith_close(index);
+    return seconds;
+}

@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Builds the benchmarks, prepares the data, runs a table.
+#
+#   tools/dev/bench.sh TABLE [SET...] [-- OPTION...]
+#
+#   TABLE   search   recall and rate of one reader of a live kithd, beside hnswlib
+#           core     the same without a daemon: the graph alone
+#           build    vectors a second, beside hnswlib
+#           mixed    reader processes beside a writer at full speed
+#           attach   time and memory of an attached reader
+#           all      the tables of bench/README.md
+#   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
+#   OPTION  of the program behind the table, see its --help
+#
+# A packed set (manifest.json) is unpacked once into $KITH_BENCH_CACHE, by default below the build
+# folder. KITH_BENCH_BUILD names a build folder to use instead of build/release.
+set -euo pipefail
+
+usage() {
+    sed -n '2,/^set -euo/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    exit "$1"
+}
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=${KITH_BENCH_BUILD:-$root/build/release}
+cache=${KITH_BENCH_CACHE:-$build/bench-data}
+data=${KITH_BENCH_DATA:-}
+[ $# -ge 1 ] || usage 2
+case $1 in -h | --help) usage 0 ;; esac
+table=$1
+shift
+sets=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    sets+=("$1")
+    shift
+done
+[ $# -eq 0 ] || shift
+options=("$@")
+
+# A set as the programs read it: a folder of $cache with base.fvecs, query.fvecs, gt.ivecs, metric.
+prepare() {
+    local set=$1
+    [ "$set" != generated ] || return 0
+    if [ -f "$cache/$set/metric" ]; then
+        return
+    elif [ -f "$data/$set/base.fvecs" ]; then
+        mkdir -p "$cache"
+        ln -sfn "$data/$set" "$cache/$set"
+    elif [ -f "$data/$set/manifest.json" ]; then
+        rm -rf "${cache:?}/$set.part"
+        mkdir -p "$cache"
+        python3 "$data/unpack.py" "$data/$set" "$cache/$set.part" >&2
+        python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["metric"])' \
+            "$data/$set/manifest.json" >"$cache/$set.part/metric"
+        rm -rf "${cache:?}/$set"
+        mv "$cache/$set.part" "$cache/$set"
+    else
+        echo "bench.sh: $data/$set has neither base.fvecs nor manifest.json" >&2
+        exit 1
+    fi
+}
+
+run() { # TABLE SET [OPTION...]
+    local name=$1 set=$2
+    shift 2
+    prepare "$set"
+    echo
+    echo "$ tools/dev/bench.sh $name $set${*:+ -- $*}"
+    KITH_BENCH_DATA=$cache "$build/bin/bench_$name" "$@" "$set"
+}
+
+if [ ! -d "$build" ]; then
+    (cd "$root" && cmake --preset release -B "$build" >/dev/null)
+fi
+cmake --build "$build" >/dev/null
+
+if [ "$table" = all ]; then
+    if [ -n "$data" ]; then
+        for set in glove-twitter-25 mlnotes-bge-micro fashion-mnist sift-grocery; do
+            run search "$set" "${options[@]}"
+        done
+        run build fashion-mnist "${options[@]}"
+        run build sift-grocery -r 3 "${options[@]}"
+        run mixed sift-grocery "${options[@]}"
+        run attach sift-grocery "${options[@]}"
+    else
+        for name in search build mixed attach; do
+            run "$name" generated "${options[@]}"
+        done
+    fi
+    exit 0
+fi
+case $table in search | core | build | mixed | attach) ;; *) usage 2 ;; esac
+if [ ${#sets[@]} -eq 0 ]; then
+    [ -z "$data" ] || { echo "bench.sh: name the sets of $data to measure" >&2; exit 2; }
+    sets=(generated)
+fi
+for set in "${sets[@]}"; do
+    run "$table" "$set" "${options[@]}"
+done
