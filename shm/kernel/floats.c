@@ -36,19 +36,25 @@ bool kithi_floats_finite(const float *v, size_t n)
     return all >> 31 == 0;
 }
 
+static double square(float x)
+{
+    return (double)x * (double)x;
+}
+
 float kithi_normalise(float *dst, const float *src, uint32_t dim)
 {
     /* Squares of floats lie between 2^-298 and 2^256: far inside the range of double. */
-    enum { LANES = 8 };
-    double s[LANES] = { 0 };
+    double a = 0, b = 0, c = 0, d = 0;
     uint32_t i = 0;
-    for (; dim - i >= LANES; i += LANES) {
-        for (uint32_t j = 0; j < LANES; j++)
-            s[j] += (double)src[i + j] * (double)src[i + j];
+    for (; dim - i >= 4; i += 4) {
+        a += square(src[i]);
+        b += square(src[i + 1]);
+        c += square(src[i + 2]);
+        d += square(src[i + 3]);
     }
-    for (uint32_t j = 0; i < dim; i++, j++)
-        s[j] += (double)src[i] * (double)src[i];
-    double len = sqrt(((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7])));
+    for (; i < dim; i++)
+        a += square(src[i]);
+    double len = sqrt((a + b) + (c + d));
     if (!(len > 0.0 && len < (double)INFINITY))
         return 0.0f;
 
