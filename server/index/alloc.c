@@ -1,0 +1,217 @@
+/*
+ * alloc.c - who holds which slot, upper row and blob. Free lists are private and rebuilt at
+ * adoption; the segment itself only says what is held.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/index/index_priv.h"
+#include "shm/base/assert.h"
+
+int kithi_stack_reserve(struct stack *s, uint32_t count)
+{
+    if (s->capacity - s->count >= count) return 0;
+    uint32_t capacity = s->capacity ? s->capacity : 64;
+    while (capacity - s->count < count) capacity *= 2;
+    uint32_t *items = realloc(s->items, (size_t)capacity * sizeof *items);
+    if (!items) return -ENOMEM;
+    s->items = items;
+    s->capacity = capacity;
+    return 0;
+}
+
+int kithi_stack_push(struct stack *s, uint32_t v)
+{
+    int rc = kithi_stack_reserve(s, 1);
+    if (rc < 0) return rc;
+    s->items[s->count++] = v;
+    return 0;
+}
+
+static uint32_t stack_pop(struct stack *s)
+{
+    KITHI_ASSERT(s->count > 0);
+    return s->items[--s->count];
+}
+
+static int queue_reserve(struct queue *q, uint32_t count)
+{
+    if (q->capacity - q->count >= count) return 0;
+    uint32_t capacity = q->capacity ? q->capacity : 64;
+    while (capacity - q->count < count) capacity *= 2;
+    struct waiting *items = malloc((size_t)capacity * sizeof *items);
+    if (!items) return -ENOMEM;
+    for (uint32_t i = 0; i < q->count; i++) items[i] = q->items[(q->head + i) % q->capacity];
+    free(q->items);
+    q->items = items;
+    q->head = 0;
+    q->capacity = capacity;
+    return 0;
+}
+
+int kithi_queue_push(struct queue *q, uint32_t slot, uint64_t since_ms)
+{
+    int rc = queue_reserve(q, 1);
+    if (rc < 0) return rc;
+    q->items[(q->head + q->count++) % q->capacity] = (struct waiting){slot, since_ms};
+    return 0;
+}
+
+struct waiting kithi_queue_pop(struct queue *q)
+{
+    KITHI_ASSERT(q->count > 0);
+    struct waiting w = q->items[q->head];
+    q->head = (q->head + 1) % q->capacity;
+    q->count--;
+    return w;
+}
+
+static _Atomic uint64_t *doubt_word(struct kithi_index *ix, uint32_t slot)
+{
+    return (_Atomic uint64_t *)(void *)ix->view.doubt + slot / 64;
+}
+
+/* [P8 doubt] Only the owner stores these words, so load and store need not be one step. */
+void kithi_doubt_set(struct kithi_index *ix, uint32_t slot)
+{
+    _Atomic uint64_t *w = doubt_word(ix, slot);
+    uint64_t old = atomic_load_explicit(w, memory_order_relaxed);
+    atomic_store_explicit(w, old | UINT64_C(1) << (slot % 64), memory_order_relaxed);
+}
+
+void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot)
+{
+    _Atomic uint64_t *w = doubt_word(ix, slot);
+    uint64_t old = atomic_load_explicit(w, memory_order_relaxed);
+    atomic_store_explicit(w, old & ~(UINT64_C(1) << (slot % 64)), memory_order_relaxed);
+}
+
+uint32_t kithi_alloc_upper_available(const struct kithi_index *ix)
+{
+    return ix->upper_free.count + (ix->map.layout.upper_max - ix->upper_used);
+}
+
+static uint64_t beyond(uint32_t used, uint32_t free_count, uint32_t want)
+{
+    return (uint64_t)used + (want > free_count ? want - free_count : 0);
+}
+
+int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct kithi_errmsg *err)
+{
+    uint64_t slots = beyond(ix->slots_used, ix->slots_free.count, d->slots);
+    if (slots > ix->map.geometry.slot_max) {
+        uint32_t waiting = ix->dead.count + ix->resting.count + ix->sweep.slots_doomed.count;
+        return kithi_error_set(err, KITHI_E_FULL,
+                               "the collection is full: all of its %u slots (--max-vectors) are in use, %u of them by "
+                               "replaced or deleted vectors that will be free in a moment; create a larger collection",
+                               ix->map.geometry.slot_max, waiting);
+    }
+    int rc = 0;
+    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_RECORDS, slots, err);
+    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_ROWS, slots, err);
+    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_VECTORS, slots, err);
+    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_DOUBT, (slots + 63) / 64, err);
+    if (rc == 0)
+        rc = kithi_space_reserve(ix, KITHI_REGION_UPPER, beyond(ix->upper_used, ix->upper_free.count, d->uppers), err);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++)
+        rc = kithi_space_reserve(ix, KITHI_REGION_BLOB0 + c,
+                                 beyond(ix->blob_used[c], ix->blob_free[c].count, d->blobs[c]), err);
+    if (rc == 0) rc = kithi_ids_reserve(ix, ix->group.new_ids + d->ids, err);
+    if (rc < 0) return rc;
+
+    /* Private lists take, without failing, everything that is in use now or with this group. */
+    uint32_t in_use = (uint32_t)slots - ix->slots_free.count + d->slots;
+    rc = kithi_stack_reserve(&ix->slots_free, in_use);
+    if (rc == 0) rc = kithi_stack_reserve(&ix->upper_free, ix->upper_used - ix->upper_free.count + d->uppers);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++)
+        rc = kithi_stack_reserve(&ix->blob_free[c], ix->blob_used[c] - ix->blob_free[c].count + d->blobs[c]);
+    if (rc == 0) rc = kithi_stack_reserve(&ix->group.deaths, d->deaths);
+    uint32_t dying = ix->group.deaths.count + d->deaths + ix->group.insertion_count + d->slots;
+    if (rc == 0) rc = queue_reserve(&ix->dead, dying);
+    if (rc == 0)
+        rc = queue_reserve(&ix->resting, ix->dead.count + ix->sweep.slots_doomed.count + dying);
+    if (rc == 0) rc = kithi_stack_reserve(&ix->sweep.slots_doomed, ix->dead.count + dying);
+    if (rc < 0) return kithi_error_set(err, rc, "the daemon is out of memory");
+    kithi_view_begin(&ix->map, &ix->view);
+    return 0;
+}
+
+uint32_t kithi_alloc_slot(struct kithi_index *ix)
+{
+    if (ix->slots_free.count) return stack_pop(&ix->slots_free);
+    uint32_t slot = ix->slots_used++;
+    kithi_doubt_set(ix, slot);
+    /* Release: the doubt bit of a new slot is set before a scan covers it. */
+    atomic_store_explicit(&ix->header->slots_used, ix->slots_used, memory_order_release);
+    return slot;
+}
+
+uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows)
+{
+    uint32_t up = 0;
+    for (unsigned n = 0; n < rows; n++) { /* from the top down, so that each leads to the one above */
+        uint32_t number = ix->upper_free.count ? stack_pop(&ix->upper_free) : ix->upper_used++;
+        struct kithi_upper *u = kithi_view_upper(&ix->view, number);
+        for (uint32_t i = 0; i < ix->view.link_count; i++)
+            atomic_store_explicit(&u->links[i], 0, memory_order_relaxed);
+        atomic_store_explicit(&u->owner, owner + 1, memory_order_relaxed);
+        atomic_store_explicit(&u->up, up, memory_order_release);
+        up = number + 1;
+    }
+    return up;
+}
+
+uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class)
+{
+    uint32_t number = ix->blob_free[class].count ? stack_pop(&ix->blob_free[class]) : ix->blob_used[class]++;
+    return kithi_blob_ref(class, number);
+}
+
+void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
+{
+    const struct kithi_view *v = &ix->view;
+    struct kithi_record *r = kithi_view_record(v, slot);
+
+    /* [P4 reused] the mark first, then birth = 0 by a release store: whoever sees the slot or what
+     * it held being refilled sees the mark. Other half: kithi_view_reused(). */
+    uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
+    bool born = atomic_load_explicit(&r->birth, memory_order_relaxed) != 0; /* else no reader ever saw it */
+    if (born && death > atomic_load_explicit(&ix->header->reused, memory_order_relaxed))
+        atomic_store_explicit(&ix->header->reused, death, memory_order_relaxed);
+    atomic_store_explicit(&r->birth, 0, memory_order_release);
+    /* From here on the slot is free, whatever it still refers to: adoption after a crash goes by
+     * `linked`, and takes what no linked slot holds as free. */
+    atomic_store_explicit(&r->linked, 0, memory_order_release);
+
+    uint32_t id_len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed)), capacity;
+    uint64_t ref = atomic_load_explicit(&r->id[0], memory_order_relaxed);
+    struct kithi_blob *b = id_len > KITHI_ID_INLINE ? kithi_view_blob(v, ref, &capacity) : NULL;
+    if (b) {
+        struct stack *free_blobs = &ix->blob_free[ref >> 56];
+        atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
+        free_blobs->items[free_blobs->count++] = (uint32_t)ref - 1; /* room was reserved, here and below */
+    }
+    uint32_t up = atomic_load_explicit(&r->upper, memory_order_relaxed);
+    atomic_store_explicit(&r->upper, 0, memory_order_relaxed);
+    while (up) {
+        struct kithi_upper *u = kithi_view_upper(v, up - 1);
+        ix->upper_free.items[ix->upper_free.count++] = up - 1;
+        up = atomic_load_explicit(&u->up, memory_order_relaxed);
+        atomic_store_explicit(&u->owner, 0, memory_order_relaxed);
+    }
+    ix->slots_free.items[ix->slots_free.count++] = slot;
+}
+
+void kithi_alloc_tallies(struct kithi_index *ix)
+{
+    struct kithi_header *h = ix->header;
+    /* Relaxed: for people; nothing relies on them. */
+    atomic_store_explicit(&h->tally_dead, ix->dead.count + ix->sweep.slots_doomed.count, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_resting, ix->resting.count, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_free, ix->slots_free.count, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_upper, ix->upper_used - ix->upper_free.count, memory_order_relaxed);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
+        atomic_store_explicit(&h->tally_blob[c], ix->blob_used[c] - ix->blob_free[c].count, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_ids, ix->ids_filled, memory_order_relaxed);
+}

@@ -1,0 +1,193 @@
+/*
+ * index_priv.h - the writer's private state, shared by the files of this folder.
+ *
+ * Everything here can be rebuilt from the segment (adopt.c does). Fields belong to the owner
+ * thread unless they say otherwise; workers touch the segment, their own worker entry, and the
+ * locks.
+ */
+#ifndef KITHI_INDEX_PRIV_H
+#define KITHI_INDEX_PRIV_H
+
+#include <pthread.h>
+
+#include "server/index/index.h"
+#include "shm/graph/scratch.h"
+#include "shm/graph/view.h"
+
+#define LOCK_COUNT 8192u /* row locks; slots share them by number */
+#define NO_SLOT UINT32_MAX
+
+/* A growing array of numbers, used as a stack. */
+struct stack {
+    uint32_t *items;
+    uint32_t count, capacity;
+};
+
+/* A queue of dead or resting slots, oldest first. */
+struct waiting {
+    uint32_t slot;
+    uint64_t since_ms;
+};
+struct queue {
+    struct waiting *items; /* ring */
+    uint32_t head, count, capacity;
+};
+
+/* One staged insertion. */
+struct insertion {
+    const char *id; /* into the request */
+    const float *vector;
+    uint64_t hash;
+    uint64_t blob;  /* reference for a long id, or 0 */
+    uint32_t upper; /* first upper row + 1, or 0; the chain is already linked */
+    uint32_t slot;
+    uint32_t prev; /* slot + 1 of the version before, or 0 */
+    uint16_t id_len;
+    uint8_t level;
+    bool superseded; /* a later op of the group replaces or deletes it */
+};
+
+/* What the group has done to an id so far. */
+struct touched {
+    uint64_t hash;
+    const char *id;
+    uint32_t id_len;
+    uint32_t insertion; /* index, or NO_SLOT: deleted */
+};
+
+struct group {
+    struct insertion *insertions;
+    uint32_t insertion_count, insertion_capacity;
+    struct stack deaths; /* published slots that die with the group */
+    struct touched *touched;
+    uint32_t touched_count, touched_capacity;
+    uint32_t *overlay; /* open addressing over touched: index + 1 */
+    uint32_t overlay_mask;
+    uint32_t new_ids; /* id-table places that publishing may take */
+};
+
+struct candidate {
+    float distance;
+    uint32_t slot;
+};
+
+/* Private to a worker while it runs a job. */
+struct worker {
+    struct kithi_scratch scratch;
+    struct candidate *candidates; /* ef_construction + a row's worth */
+    struct candidate *chosen;
+    float *vector; /* copy of the vector at hand, aligned */
+};
+
+struct sweep {
+    bool running;
+    uint64_t *doomed;      /* bitmap by slot */
+    uint32_t doomed_words;
+    uint32_t slots;        /* slots that the pass covers */
+    struct stack slots_doomed;
+    struct kithi_view view; /* of its own: the owner renews ix->view while jobs run */
+    _Atomic uint64_t best; /* kithi_entry_pack() of a live slot of the highest level met, or 0; by workers */
+};
+
+struct kithi_index {
+    struct kithi_map map;
+    struct kithi_header *header;
+    int fd;
+    struct kithi_index_tuning tuning;
+    /* Limits as of the last reservation; workers copy it when a job begins. */
+    struct kithi_view view;
+
+    uint64_t taken[KITHI_REGION_COUNT];
+    uint32_t slots_used;
+    struct stack slots_free;
+    uint32_t upper_used; /* upper rows below were used at least once */
+    struct stack upper_free;
+    uint32_t blob_used[KITHI_BLOB_CLASS_COUNT];
+    struct stack blob_free[KITHI_BLOB_CLASS_COUNT];
+    uint32_t ids_filled; /* places of the id table that are not empty */
+
+    uint64_t epoch, live, random;
+    struct queue dead, resting;
+    struct group group;
+    struct sweep sweep;
+    uint8_t *levels; /* drawn for the request at hand */
+    uint32_t levels_capacity;
+
+    pthread_mutex_t entry_lock;
+    pthread_mutex_t locks[LOCK_COUNT]; /* of rows, level 0 and above; one at a time is held */
+    struct worker *workers;
+};
+
+/* ---- space.c: memory of the segment ---- */
+
+/* Take memory until region holds count items. 0 or KITHI_E_NO_SPACE. */
+int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err);
+
+/* ---- alloc.c: slots, upper rows, blobs ---- */
+
+int kithi_stack_push(struct stack *s, uint32_t v);
+int kithi_stack_reserve(struct stack *s, uint32_t count); /* room for count more */
+int kithi_queue_push(struct queue *q, uint32_t slot, uint64_t since_ms);
+struct waiting kithi_queue_pop(struct queue *q);
+
+struct demand { /* of one request */
+    uint32_t slots, uppers, ids, deaths;
+    uint32_t blobs[KITHI_BLOB_CLASS_COUNT];
+};
+/* Make sure that all of demand can be allotted without failing, on top of what the group holds. */
+int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct kithi_errmsg *err);
+uint32_t kithi_alloc_slot(struct kithi_index *ix);
+uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows); /* chain; first + 1, or 0 */
+uint32_t kithi_alloc_upper_available(const struct kithi_index *ix);
+uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class);
+/* Give back everything that slot holds, and the slot. [P4 reused] */
+void kithi_alloc_free(struct kithi_index *ix, uint32_t slot);
+void kithi_doubt_set(struct kithi_index *ix, uint32_t slot);
+void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot);
+void kithi_alloc_tallies(struct kithi_index *ix);
+
+/* ---- ids.c: the writer's half of [P7 id table] ---- */
+
+uint64_t kithi_ids_hash(const struct kithi_index *ix, const char *id, size_t len);
+/* Slot + 1 that the entry of id leads to (its newest published version, dead or alive), or 0. */
+uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char *id, size_t len);
+/* Make room for more new ids; may rebuild into the other area. 0 or KITHI_E_NO_SPACE. */
+int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err);
+/* Lead id to slot: replaces the entry of the version before, or adds one. Room was reserved. */
+void kithi_ids_put(struct kithi_index *ix, uint64_t hash, const char *id, size_t len, uint32_t slot);
+/* If the entry of slot's id leads to slot: lead it to link (slot + 1) or, with 0, bury it. */
+void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link);
+/* Count the places in use; KITHI_E_CORRUPT when the header word makes no sense. */
+int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err);
+
+/* ---- select.c: choosing neighbours ---- */
+
+/*
+ * The selection heuristic: walk the candidates (sorted, nearest first) and keep those that are
+ * nearer to the centre than to any kept one, at most max. Returns how many stand in out.
+ */
+uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c, uint32_t n,
+                      uint32_t max, struct candidate *out);
+void kithi_candidates_sort(struct candidate *c, uint32_t n);
+
+/* ---- insert.c ---- */
+
+/* Linked and not dead: may be chosen as a neighbour. */
+bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot);
+pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
+
+/* ---- sweep.c ---- */
+
+/* Forget everything, as when the segment is closed. */
+void kithi_sweep_fini(struct kithi_index *ix);
+
+/* ---- index.c ---- */
+
+/* Private state for the mapping in ix->map; 0 or -ENOMEM. */
+int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tuning);
+
+/* ---- publish.c: the only writer of publication words ---- */
+
+void kithi_publish_wake(struct kithi_index *ix);
+
+#endif

@@ -1,0 +1,226 @@
+/*
+ * insert.c - one insertion: fill the slot, find neighbours, link both ways.
+ *
+ * Runs on worker threads. Until the group is published the slot is unborn: readers walk through
+ * it and never return it. A crash at any point leaves a slot that adoption finds by `linked`.
+ *
+ * Locks: one row lock at a time, or the entry lock with row locks inside it. Loads of rows take
+ * no lock; rows are hints for the writer too.
+ */
+#include <string.h>
+
+#include "server/index/index_priv.h"
+#include "shm/graph/search.h"
+#include "shm/sync/slotbytes.h"
+
+pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot) { return &ix->locks[slot % LOCK_COUNT]; }
+
+bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot)
+{
+    if (!kithi_view_doubt(v, slot)) return true;
+    const struct kithi_record *r = kithi_view_record(v, slot);
+    return atomic_load_explicit(&r->linked, memory_order_acquire) &&
+           atomic_load_explicit(&r->death, memory_order_relaxed) == 0;
+}
+
+static void fill_id(const struct kithi_view *v, struct kithi_record *r, const struct insertion *in)
+{
+    uint64_t words[3] = {0, 0, 0};
+    if (in->id_len <= KITHI_ID_INLINE) {
+        memcpy(words, in->id, in->id_len);
+    } else {
+        uint32_t capacity;
+        struct kithi_blob *b = kithi_view_blob(v, in->blob, &capacity);
+        atomic_store_explicit(&b->owner, in->slot + 1, memory_order_relaxed);
+        atomic_store_explicit(&b->len, in->id_len, memory_order_relaxed);
+        kithi_slot_store(b->bytes, in->id, in->id_len);
+        words[0] = in->blob;
+    }
+    for (unsigned i = 0; i < 3; i++) atomic_store_explicit(&r->id[i], words[i], memory_order_relaxed);
+}
+
+/* [P2 birth] The slot's birth is 0 and nothing leads here. */
+static void fill(const struct kithi_view *v, struct worker *w, const struct insertion *in)
+{
+    const struct kithi_geometry *g = &v->map->geometry;
+    struct kithi_record *r = kithi_view_record(v, in->slot);
+
+    /* [P2 birth] release fence: whoever sees one of the stores below, and then an acquire fence,
+     * sees birth = 0 or later. Other half: kithi_birth_same(). */
+    atomic_thread_fence(memory_order_release);
+
+    float norm = 1;
+    if (g->metric == KITHI_METRIC_COSINE)
+        norm = kithi_normalise(w->vector, in->vector, g->dim);
+    else
+        memcpy(w->vector, in->vector, g->dim * sizeof *w->vector);
+    kithi_slot_store(kithi_view_vector(v, in->slot), w->vector, g->dim * sizeof *w->vector);
+
+    uint32_t norm_bits;
+    memcpy(&norm_bits, &norm, sizeof norm_bits);
+    atomic_store_explicit(&r->norm, norm_bits, memory_order_relaxed);
+    atomic_store_explicit(&r->meta, kithi_meta_pack(in->level, in->id_len), memory_order_relaxed);
+    atomic_store_explicit(&r->payload, 0, memory_order_relaxed);
+    atomic_store_explicit(&r->prev, in->prev, memory_order_relaxed);
+    atomic_store_explicit(&r->death, 0, memory_order_relaxed);
+    fill_id(v, r, in);
+    kithi_link *row = kithi_view_row(v, in->slot);
+    for (uint32_t i = 0; i < v->link_count0; i++) atomic_store_explicit(&row[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&r->upper, in->upper, memory_order_release);
+
+    /* R7: before the first finder. Release: whoever finds the slot eligible sees it filled. */
+    atomic_store_explicit(&r->linked, 1, memory_order_release);
+}
+
+/* Add slot to a row that has a free place, or that names it already; false when the row is full. */
+static bool row_add(kithi_link *links, uint32_t count, uint32_t slot)
+{
+    kithi_link *empty = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        if (link == slot + 1) return true;
+        if (link == 0 && !empty) empty = &links[i];
+    }
+    if (!empty) return false;
+    /* Release: a reader that follows the link meets a filled slot. */
+    atomic_store_explicit(empty, slot + 1, memory_order_release);
+    return true;
+}
+
+/*
+ * A full row: choose anew among its neighbours and slot. Survivors keep their places, so that no
+ * link is absent for a moment; dead ones are not chosen, or they would keep the living out.
+ */
+static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *links, uint32_t count, uint32_t centre,
+                      uint32_t slot, float distance)
+{
+    const float *from = kithi_view_vector(v, centre);
+    const struct kithi_kernel *k = w->scratch.kernel;
+    struct candidate *c = w->candidates;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        if (link - 1u >= v->slot_limit || !kithi_slot_eligible(v, link - 1)) continue;
+        c[n++] = (struct candidate){kithi_view_distance(v, k, from, link - 1), link - 1};
+    }
+    c[n++] = (struct candidate){distance, slot};
+    kithi_candidates_sort(c, n);
+    uint32_t kept = kithi_select(v, k, c, n, count, w->chosen);
+
+    bool chosen = false;
+    for (uint32_t j = 0; j < kept; j++) chosen |= w->chosen[j].slot == slot;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        bool stays = false;
+        for (uint32_t j = 0; j < kept; j++) stays |= w->chosen[j].slot + 1 == link;
+        if (stays) continue;
+        atomic_store_explicit(&links[i], chosen ? slot + 1 : 0, memory_order_release);
+        chosen = false;
+    }
+}
+
+/* Link slot and its chosen neighbours at level, both ways. */
+static void connect(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
+                    unsigned level, uint32_t chosen_count)
+{
+    uint32_t count;
+    kithi_link *own = kithi_view_links(v, slot, level, &count);
+    if (!own) return;
+    /* row_prune() uses w->chosen: keep this choice apart. */
+    struct candidate neighbours[KITHI_M_MAX];
+    memcpy(neighbours, w->chosen, chosen_count * sizeof *neighbours);
+
+    pthread_mutex_lock(kithi_row_lock(ix, slot));
+    for (uint32_t i = 0; i < chosen_count; i++) row_add(own, count, neighbours[i].slot);
+    pthread_mutex_unlock(kithi_row_lock(ix, slot));
+
+    for (uint32_t i = 0; i < chosen_count; i++) {
+        uint32_t other = neighbours[i].slot;
+        kithi_link *links = kithi_view_links(v, other, level, &count);
+        if (!links) continue;
+        pthread_mutex_lock(kithi_row_lock(ix, other));
+        if (!row_add(links, count, slot))
+            row_prune(v, w, links, count, other, slot, neighbours[i].distance);
+        pthread_mutex_unlock(kithi_row_lock(ix, other));
+    }
+}
+
+/* The eligible entries of the beam, without slot itself, nearest first. */
+static uint32_t candidates_from_beam(const struct kithi_scratch *s, uint32_t slot, struct candidate *out)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->beam_count; i++) {
+        if (s->beam[i].slot & KITHI_BEAM_GHOST) continue;
+        uint32_t found = s->beam[i].slot & KITHI_BEAM_SLOT;
+        if (found != slot) out[n++] = (struct candidate){s->beam[i].distance, found};
+    }
+    return n;
+}
+
+/* Find neighbours from entry downwards and link; false when no living slot was met at level 0. */
+static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
+                      unsigned level, uint64_t entry)
+{
+    struct kithi_scratch *s = &w->scratch;
+    const uint32_t ef = v->map->geometry.ef_construction, m = v->map->geometry.m;
+    uint32_t from = kithi_entry_link(entry) - 1;
+    unsigned top = kithi_entry_level(entry);
+    if (from >= v->slot_limit || top > KITHI_LEVEL_MAX) return false;
+
+    kithi_descend(v, s, w->vector, top, level, &from);
+    uint32_t seeds[KITHI_M_MAX], seed_count = 1, found = 0;
+    seeds[0] = from;
+    for (unsigned at = level < top ? level : top;; at--) {
+        /* Memory was set aside at start and grows only with visited nodes; without it the walk ends
+         * early and the slot gets the neighbours found so far. */
+        if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0) return found > 0;
+        for (uint32_t i = 0; i < seed_count; i++) kithi_walk_seed(v, s, w->vector, seeds[i], KITHI_EYES_WRITER);
+        (void)kithi_walk(v, s, w->vector, ef, at, KITHI_EYES_WRITER, 0, NULL);
+
+        /* The next level begins where this one ended, ghosts included: they lead on. */
+        uint32_t next = 0;
+        for (uint32_t i = 0; i < s->beam_count && next < m; i++) seeds[next++] = s->beam[i].slot & KITHI_BEAM_SLOT;
+        if (next) seed_count = next;
+
+        found = candidates_from_beam(s, slot, w->candidates);
+        uint32_t n = kithi_select(v, s->kernel, w->candidates, found, m, w->chosen);
+        connect(ix, v, w, slot, at, n);
+        if (at == 0) return found > 0;
+    }
+}
+
+void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
+{
+    struct worker *w = &ix->workers[worker];
+    const struct insertion *in = &ix->group.insertions[i];
+    const struct kithi_view *v = &ix->view;
+    fill(v, w, in);
+
+    /*
+     * The entry is read under its lock, after `linked`: a sweep that finds no living slot and one
+     * that becomes the first cannot miss each other (sweep.c). A slot that will be the new top
+     * keeps the lock while it links, as there is one top at a time.
+     */
+    pthread_mutex_lock(&ix->entry_lock);
+    uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
+    uint64_t own = kithi_entry_pack(in->slot, in->level);
+    bool top = entry == 0 || in->level > kithi_entry_level(entry);
+    if (!top) pthread_mutex_unlock(&ix->entry_lock);
+
+    bool met = entry != 0 && link_slot(ix, v, w, in->slot, in->level, entry);
+    if (!top && !met) {
+        /* Nothing but dead slots all round: whoever comes next must find this one. */
+        pthread_mutex_lock(&ix->entry_lock);
+        entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
+        top = entry == 0 || !kithi_slot_eligible(v, kithi_entry_link(entry) - 1);
+        if (!top) {
+            pthread_mutex_unlock(&ix->entry_lock);
+            link_slot(ix, v, w, in->slot, in->level, entry);
+        }
+    }
+    if (top) {
+        /* Release: the rows that the entry leads to are filled. Other half: search_graph(). */
+        atomic_store_explicit(&ix->header->entry, own, memory_order_release);
+        pthread_mutex_unlock(&ix->entry_lock);
+    }
+}

@@ -1,0 +1,84 @@
+/*
+ * publish.c - making a group visible: the only stores of publication words.
+ *
+ * The order is the contract (DESIGN R1, PROTOCOL.md [P1 commit]): births, id entries, deaths,
+ * then the epoch. A crash between any two of them leaves a segment that shows the old epoch
+ * whole, and adoption takes the rest back.
+ */
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "server/base/fault.h"
+#include "server/index/index_priv.h"
+#include "shm/base/assert.h"
+
+void kithi_publish_wake(struct kithi_index *ix)
+{
+    /* Release: whoever wakes sees what it was woken for. */
+    atomic_fetch_add_explicit(&ix->header->wake, 1, memory_order_release);
+    (void)syscall(SYS_futex, &ix->header->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static void births(struct kithi_index *ix, uint64_t epoch)
+{
+    const struct group *g = &ix->group;
+    for (uint32_t i = 0; i < g->insertion_count; i++) {
+        struct kithi_record *r = kithi_view_record(&ix->view, g->insertions[i].slot);
+        /* A version that its own group replaces is born dead: visible at no epoch. */
+        if (g->insertions[i].superseded) {
+            atomic_store_explicit(&r->death, epoch, memory_order_relaxed);
+            ix->live--;
+        }
+        ix->live++;
+        /* [P2 birth] release: the slot is filled. Other half: kithi_birth_begin(). */
+        atomic_store_explicit(&r->birth, epoch, memory_order_release);
+    }
+}
+
+void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
+{
+    struct group *g = &ix->group;
+    struct kithi_header *h = ix->header;
+    KITHI_ASSERT(epoch > ix->epoch);
+
+    births(ix, epoch);
+    KITHI_FAULT_CRASH("crash-after-births");
+    for (uint32_t i = 0; i < g->insertion_count; i++) {
+        const struct insertion *in = &g->insertions[i];
+        if (!in->superseded) kithi_ids_put(ix, in->hash, in->id, in->id_len, in->slot);
+    }
+    KITHI_FAULT_CRASH("crash-after-ids");
+    for (uint32_t i = 0; i < g->deaths.count; i++) {
+        uint32_t slot = g->deaths.items[i];
+        kithi_doubt_set(ix, slot);
+        atomic_store_explicit(&kithi_view_record(&ix->view, slot)->death, epoch, memory_order_release);
+        ix->live--;
+    }
+    KITHI_FAULT_CRASH("crash-after-deaths");
+
+    /* Relaxed: ordered by the release below, and each stands for itself. */
+    atomic_store_explicit(&h->live, ix->live, memory_order_relaxed);
+    atomic_store_explicit(&h->durable_epoch, epoch, memory_order_relaxed);
+    /* [P1 commit] release: births, id entries and deaths of the group are stored before the epoch
+     * that shows them. Other half: kithi_view_begin(). */
+    atomic_store_explicit(&h->epoch, epoch, memory_order_release);
+    ix->epoch = epoch;
+    kithi_publish_wake(ix);
+    KITHI_FAULT_CRASH("crash-after-epoch");
+
+    /* [P8 doubt] only now: a search at an older epoch that misses the bit drops the slot by its birth. */
+    for (uint32_t i = 0; i < g->insertion_count; i++) {
+        if (g->insertions[i].superseded)
+            kithi_queue_push(&ix->dead, g->insertions[i].slot, now_ms); /* room was reserved */
+        else
+            kithi_doubt_clear(ix, g->insertions[i].slot);
+    }
+    for (uint32_t i = 0; i < g->deaths.count; i++) kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
+
+    g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
+    for (uint32_t i = 0; g->overlay && i <= g->overlay_mask; i++) g->overlay[i] = 0;
+    atomic_fetch_add_explicit(&h->tally_commits, 1, memory_order_relaxed);
+    kithi_alloc_tallies(ix);
+}

@@ -1,0 +1,104 @@
+/*
+ * space.c - memory of the segment: taking it ahead of use, in small steps while small.
+ *
+ * fallocate on tmpfs either takes the pages or says no; a store into a hole would be SIGBUS.
+ * So nothing is touched before it is taken, and `taken` is published only afterwards.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "server/index/index_priv.h"
+#include "shm/base/bytes.h"
+
+#define STEP_MIN (16u << 10)
+#define STEP_MAX (16u << 20)
+/* Left free for others, and for readers: even a read of a hole takes a page. */
+#define RESERVE_MIN (64u << 10)
+#define RESERVE_MAX (16u << 20)
+
+/* One number from a cgroup file, or UINT64_MAX ("max", or no such file). */
+static uint64_t cgroup_number(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    unsigned long long v = UINT64_MAX;
+    if (!f) return UINT64_MAX;
+    if (fscanf(f, "%llu", &v) != 1) v = UINT64_MAX;
+    fclose(f);
+    return v;
+}
+
+/* Over a cgroup's limit fallocate does not fail, it ends in an OOM kill: so look before. Inside a
+ * container both files stand at the root of the mounted hierarchy. */
+static bool cgroup_has_room(uint64_t bytes)
+{
+    uint64_t max = cgroup_number("/sys/fs/cgroup/memory.max"), now;
+    if (max != UINT64_MAX) {
+        now = cgroup_number("/sys/fs/cgroup/memory.current");
+    } else {
+        max = cgroup_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+        now = cgroup_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
+    }
+    if (max == UINT64_MAX || now == UINT64_MAX) return true;
+    /* Page cache counts as used but gives way, so only a limit that is nearly filled by this step
+     * alone, or a current use within one step of it, says no. */
+    return bytes <= max && (now <= max - bytes || now - (max - bytes) < max / 16);
+}
+
+static int allocate(int fd, uint64_t off, uint64_t len)
+{
+    int rc;
+    do {
+        rc = fallocate(fd, 0, (off_t)off, (off_t)len);
+    } while (rc < 0 && errno == EINTR); /* it undoes itself when interrupted */
+    return rc < 0 ? -errno : 0;
+}
+
+int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err)
+{
+    const struct kithi_layout *l = &ix->map.layout;
+    uint64_t need = count * l->unit[region], taken = ix->taken[region];
+    if (need <= taken) return 0;
+    if (need > l->size[region])
+        return kithi_error_set(err, KITHI_E_FULL, "the region of %s is at its ceiling of %llu items",
+                               kithi_region_name(region), (unsigned long long)(l->size[region] / l->unit[region]));
+
+    uint64_t step = taken / 8;
+    if (step < STEP_MIN) step = STEP_MIN;
+    if (step > STEP_MAX) step = STEP_MAX;
+    uint64_t want = kithi_round_up(need > taken + step ? need : taken + step, 4096);
+    uint64_t ceiling = kithi_round_up(l->size[region], 4096);
+    if (want > ceiling) want = ceiling;
+
+    struct statvfs fs;
+    if (fstatvfs(ix->fd, &fs) == 0 && fs.f_blocks > 0) {
+        uint64_t size = (uint64_t)fs.f_blocks * fs.f_frsize, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+        uint64_t reserve = size / 64;
+        if (reserve < RESERVE_MIN) reserve = RESERVE_MIN;
+        if (reserve > RESERVE_MAX) reserve = RESERVE_MAX;
+        if (free_bytes < want - taken + reserve) want = kithi_round_up(need, 4096);
+        if (free_bytes < want - taken + reserve)
+            return kithi_error_set(err, KITHI_E_NO_SPACE,
+                                   "the run directory's file system has %llu KiB free and %llu KiB are needed for %s "
+                                   "(%llu KiB are kept in reserve); enlarge the tmpfs or delete vectors",
+                                   (unsigned long long)free_bytes >> 10, (unsigned long long)(want - taken) >> 10,
+                                   kithi_region_name(region), (unsigned long long)reserve >> 10);
+    }
+    if (!cgroup_has_room(want - taken))
+        return kithi_error_set(err, KITHI_E_NO_SPACE,
+                               "the cgroup's memory limit leaves no room for %llu KiB of %s; raise it or delete vectors",
+                               (unsigned long long)(want - taken) >> 10, kithi_region_name(region));
+    int rc = allocate(ix->fd, l->off[region] + taken, want - taken);
+    if (rc < 0)
+        return kithi_error_set(err, rc == -ENOSPC || rc == -ENOMEM ? KITHI_E_NO_SPACE : rc,
+                               "cannot take %llu KiB for %s: %s", (unsigned long long)(want - taken) >> 10,
+                               kithi_region_name(region), kithi_error_text(rc));
+    if (want > l->size[region]) want = l->size[region];
+    ix->taken[region] = want;
+    /* [P5 taken] release: the pages are there before the word says so. Other half: kithi_view_begin(). */
+    atomic_store_explicit(&ix->header->taken[region], want, memory_order_release);
+    return 0;
+}
