@@ -52,3 +52,20 @@ void test_rand_floats(struct test_rand *r, float *out, size_t n)
         out[i] = test_rand_float(r);
     }
 }
+
+uint64_t test_seed(void)
+{
+    static bool known;
+    static struct test_rand r;
+    if (!known) {
+        test_rand_init(&r);
+        known = true;
+    }
+    return r.state;
+}
+
+bool test_long(void)
+{
+    const char *s = getenv("KITH_TEST_LONG");
+    return s && *s && *s != '0';
+}

@@ -7,6 +7,7 @@
 #ifndef KITH_TESTS_RAND_H
 #define KITH_TESTS_RAND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,5 +30,11 @@ uint32_t test_rand_below(struct test_rand *r, uint32_t n);
 float test_rand_float(struct test_rand *r);
 
 void test_rand_floats(struct test_rand *r, float *out, size_t n);
+
+/* The seed of this process: KITH_SEED or drawn once, printed once. For tests that derive several generators. */
+uint64_t test_seed(void);
+
+/* KITH_TEST_LONG is set: run the long form. */
+bool test_long(void);
 
 #endif
