@@ -4,7 +4,8 @@
  * A reader may compute over a row that the writer is reusing; its birth check drops the
  * result (PROTOCOL.md, [P2 birth]). The other sets read such a row plainly, as opaque code.
  * Here every read of a row is an atomic one, so that whatever ThreadSanitizer still
- * reports is a real race. The query is private to the caller and read plainly.
+ * reports is a real race. The writer compares rows with rows, so that the query is read in
+ * the same way.
  */
 #include "shm/kernel/distance_priv.h"
 
@@ -26,7 +27,7 @@ static float sum(const float *query, const float *row, uint32_t dim, bool dot)
 {
     float s[LANES] = { 0 };
     for (uint32_t i = 0; i < dim; i++) {
-        float q = query[i], r = load(row + i);
+        float q = load(query + i), r = load(row + i);
         s[i % LANES] += dot ? q * r : (q - r) * (q - r);
     }
     return ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));

@@ -96,6 +96,12 @@ uint32_t test_model_count(const struct test_model *m)
     return n;
 }
 
+size_t test_model_id_format(uint32_t id, char out[TEST_ID_SIZE])
+{
+    int width = id % 4 == 3 ? 25 + (int)(id % 37) : 1;
+    return (size_t)snprintf(out, TEST_ID_SIZE, "%0*u", width, id);
+}
+
 uint32_t test_model_id(const struct test_model *m, const char *id)
 {
     char *end;

@@ -1,7 +1,8 @@
 /*
  * model.h - what a collection should hold at every epoch: the oracle of the concurrency tests.
  *
- * Ids are the numbers 0..id_count-1 in decimal. Each has a history of (epoch, version) pairs, version 0
+ * Ids are the numbers 0..id_count-1 in decimal, every fourth with so many leading zeros that it does not fit into a
+ * record. Each has a history of (epoch, version) pairs, version 0
  * being its absence; the vector of an id and version is a function of both, so that a distance tells
  * which version was found. The history is a ring: an epoch whose entries were overwritten is unknown.
  *
@@ -19,6 +20,7 @@
 #include "shm/base/compiler.h"
 
 #define TEST_HISTORY 64u /* changes of an id that are remembered */
+#define TEST_ID_SIZE 64u
 
 struct test_change {
     _Atomic uint64_t epoch;
@@ -61,7 +63,7 @@ uint32_t test_model_count(const struct test_model *m);
 
 /* One thing that a search at epoch returned. */
 struct test_hit {
-    char id[16];
+    char id[TEST_ID_SIZE];
     double distance;
 };
 
@@ -72,6 +74,8 @@ struct test_hit {
 bool test_model_judge(const struct test_model *m, uint64_t epoch, const float *query,
                       const struct test_hit *hits, uint32_t n, char *out_text, size_t text_size);
 
+/* 123 -> "123"; returns the length. */
+size_t test_model_id_format(uint32_t id, char out[TEST_ID_SIZE]);
 /* "123" -> 123; UINT32_MAX when it is no id of the model. */
 uint32_t test_model_id(const struct test_model *m, const char *id);
 

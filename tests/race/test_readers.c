@@ -1,0 +1,334 @@
+/*
+ * test_readers.c - the whole protocol on one mapping: a writer with its workers, and readers that search, look up
+ * and scan meanwhile. Slots rest for a millisecond or two only, so that reuse under the readers happens all the
+ * time. Run under ThreadSanitizer as well, which sees races only within one mapping.
+ *
+ * Every answer is compared with the model at the answer's own epoch: that says that a group is seen whole or not
+ * at all, that nothing is seen twice, and that id and vector belong together.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/base/bytes.h"
+#include "shm/graph/lookup.h"
+#include "shm/graph/scan.h"
+#include "shm/graph/search.h"
+#include "shm/graph/verify.h"
+#include "tests/support/index.h"
+#include "tests/support/model.h"
+#include "tests/support/rand.h"
+#include "tests/support/tmp.h"
+
+#define DIM      12u
+#define ID_COUNT 400u
+#define OPS_MAX  48u
+#define K        10u
+#define READERS  3u
+
+struct shared {
+    struct test_model *model;
+    const struct kithi_map *map;
+    _Atomic bool stop;
+    _Atomic uint64_t searches, lookups, scans, verifies, stale, restarts;
+    pthread_mutex_t lock;
+    char text[512]; /* the first thing that was wrong */
+};
+
+struct reader {
+    struct shared *shared;
+    uint64_t seed;
+    pthread_t thread;
+};
+
+static void KITHI_PRINTF(2, 3) complain(struct shared *s, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&s->lock);
+    if (!s->text[0])
+        vsnprintf(s->text, sizeof s->text, fmt, ap);
+    pthread_mutex_unlock(&s->lock);
+    va_end(ap);
+    atomic_store(&s->stop, true);
+}
+
+static void check_search(struct shared *s, struct test_rand *r, struct kithi_scratch *scratch,
+                         struct kithi_results *results)
+{
+    float query[DIM];
+    test_rand_floats(r, query, DIM);
+    struct kithi_search_params p = { .k = K, .ef = 64, .exact = test_rand_below(r, 4) == 0 };
+    int n = kithi_search(s->map, scratch, query, &p, results);
+    atomic_fetch_add(&s->searches, 1);
+    if (n == KITHI_E_STALE) {
+        atomic_fetch_add(&s->stale, 1);
+        return;
+    }
+    if (n < 0) {
+        complain(s, "search: %s", kithi_error_text(n));
+        return;
+    }
+    atomic_fetch_add(&s->restarts, results->stats.restart_count);
+    struct test_hit hits[K];
+    for (int i = 0; i < n; i++) {
+        snprintf(hits[i].id, sizeof hits[i].id, "%s", results->ids + results->hits[i].id_off);
+        hits[i].distance = (double)results->hits[i].distance;
+    }
+    char text[256];
+    if (!test_model_judge(s->model, results->stats.epoch, query, hits, (uint32_t)n, text, sizeof text))
+        complain(s, "%s search: %s", p.exact ? "exact" : "graph", text);
+}
+
+/* Is this the vector of that version, as it was given? */
+static bool vector_matches(const struct test_model *m, uint32_t id, uint64_t version, const float *vector)
+{
+    float expected[DIM];
+    test_model_vector(m, id, version, expected);
+    for (uint32_t i = 0; i < DIM; i++)
+        if (!(fabsf(vector[i] - expected[i]) <= (m->cosine ? 1e-5f : 0.0f)))
+            return false;
+    return true;
+}
+
+static void check_lookup(struct shared *s, struct test_rand *r)
+{
+    uint32_t id = test_rand_below(r, ID_COUNT);
+    char name[TEST_ID_SIZE];
+    size_t len = test_model_id_format(id, name);
+    float vector[DIM];
+    struct kithi_found found;
+    uint64_t version;
+    uint64_t before = atomic_load_explicit(&kithi_map_header(s->map)->epoch, memory_order_acquire);
+    int rc = kithi_lookup(s->map, name, len, vector, &found);
+    uint64_t after = atomic_load_explicit(&kithi_map_header(s->map)->epoch, memory_order_acquire);
+    atomic_fetch_add(&s->lookups, 1);
+    if (rc == KITHI_E_STALE)
+        atomic_fetch_add(&s->stale, 1);
+    else if (rc == 0) {
+        if (test_model_at(s->model, id, found.epoch, &version) &&
+            (version == 0 || !vector_matches(s->model, id, version, vector)))
+            complain(s, "id %u looked up at epoch %" PRIu64 ": not its version %" PRIu64, id, found.epoch,
+                     version);
+    } else if (rc == KITHI_E_NOT_FOUND) {
+        /* It was absent at some epoch between the two loads. */
+        bool absent = false, unknown = false;
+        for (uint64_t e = before; e <= after && !absent; e++) {
+            bool known = test_model_at(s->model, id, e, &version);
+            unknown |= !known;
+            absent = known && version == 0;
+        }
+        if (!absent && !unknown)
+            complain(s,
+                     "id %u is not found between epochs %" PRIu64 " and %" PRIu64
+                     ", and was there all the time",
+                     id, before, after);
+    } else
+        complain(s, "lookup: %s", kithi_error_text(rc));
+}
+
+static void check_scan(struct shared *s)
+{
+    struct kithi_scan scan;
+    struct kithi_item item;
+    float vector[DIM];
+    bool seen[ID_COUNT] = { false };
+    uint64_t version;
+    int rc;
+    kithi_scan_begin(s->map, &scan);
+    while ((rc = kithi_scan_next(&scan, &item, vector)) == 1) {
+        uint32_t id = test_model_id(s->model, item.id);
+        if (id == UINT32_MAX || seen[id]) {
+            complain(s, "scan at epoch %" PRIu64 ": id \"%s\" is %s", scan.view.epoch, item.id,
+                     id == UINT32_MAX ? "unknown" : "there twice");
+            return;
+        }
+        seen[id] = true;
+        if (test_model_at(s->model, id, scan.view.epoch, &version) &&
+            (version == 0 || !vector_matches(s->model, id, version, vector))) {
+            complain(s, "scan at epoch %" PRIu64 ": id %u is not at version %" PRIu64, scan.view.epoch, id,
+                     version);
+            return;
+        }
+    }
+    atomic_fetch_add(&s->scans, 1);
+    if (rc == KITHI_E_STALE) {
+        atomic_fetch_add(&s->stale, 1);
+        return;
+    }
+    if (rc < 0)
+        complain(s, "scan: %s", kithi_error_text(rc));
+    for (uint32_t id = 0; id < ID_COUNT; id++)
+        if (!seen[id] && test_model_at(s->model, id, scan.view.epoch, &version) && version != 0) {
+            complain(s, "scan at epoch %" PRIu64 " misses id %u, version %" PRIu64, scan.view.epoch, id,
+                     version);
+            return;
+        }
+}
+
+static void *read_all(void *arg)
+{
+    struct reader *me = arg;
+    struct test_rand r;
+    struct kithi_scratch scratch;
+    struct kithi_results results;
+    test_rand_seed(&r, me->seed);
+    kithi_scratch_init(&scratch);
+    kithi_results_init(&results);
+    while (!atomic_load(&me->shared->stop)) {
+        uint32_t what = test_rand_below(&r, 20);
+        if (what < 13)
+            check_search(me->shared, &r, &scratch, &results);
+        else if (what < 19)
+            check_lookup(me->shared, &r);
+        else
+            check_scan(me->shared);
+    }
+    kithi_results_fini(&results);
+    kithi_scratch_fini(&scratch);
+    return NULL;
+}
+
+static void violation(void *arg, const char *rule, const char *text)
+{
+    complain(arg, "verify: %s: %s", rule, text);
+}
+
+static void *verify_all(void *arg)
+{
+    struct shared *s = arg;
+    struct kithi_verify_report report;
+    while (!atomic_load(&s->stop)) {
+        int rc = kithi_verify(s->map, violation, s, &report);
+        if (rc < 0)
+            complain(s, "verify: %s", kithi_error_text(rc));
+        atomic_fetch_add(&s->verifies, 1);
+    }
+    return NULL;
+}
+
+/* One group of random changes; several requests of it may touch the same id, and the last one wins. */
+static void write_group(struct test_index *t, struct shared *s, struct test_rand *r)
+{
+    static float vectors[OPS_MAX][DIM];
+    static char names[OPS_MAX][TEST_ID_SIZE];
+    struct kithi_op ops[OPS_MAX];
+    uint64_t versions[OPS_MAX];
+    uint32_t ids[OPS_MAX], n = 1 + test_rand_below(r, OPS_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        /* A few ids are written again and again, so that dead versions crowd at one spot. */
+        ids[i] = test_rand_below(r, test_rand_below(r, 3) ? ID_COUNT : 8);
+        bool gone = test_rand_below(r, 5) == 0;
+        versions[i] = gone ? 0 : test_model_version_new(s->model);
+        test_model_vector(s->model, ids[i], versions[i], vectors[i]);
+        ops[i] = (struct kithi_op){ .type = gone ? KITHI_OP_DELETE : KITHI_OP_UPSERT,
+                                    .id_len = (uint16_t)test_model_id_format(ids[i], names[i]),
+                                    .dim = gone ? 0 : DIM,
+                                    .id = names[i],
+                                    .vector = gone ? NULL : vectors[i] };
+    }
+    struct kithi_errmsg err;
+    int rc = test_index_stage(t, ops, n, &err);
+    if (rc == KITHI_E_FULL) {
+        test_nap(); /* everything rests */
+        test_index_publish(t);
+        return;
+    }
+    if (rc < 0) {
+        complain(s, "group: %s", err.text);
+        return;
+    }
+    uint64_t epoch = kithi_index_epoch(t->ix) + 1;
+    for (uint32_t i = 0; i < n; i++) {
+        bool last = true;
+        for (uint32_t j = i + 1; j < n; j++)
+            last &= ids[j] != ids[i];
+        if (last)
+            test_model_note(s->model, ids[i], epoch, versions[i]);
+    }
+    test_index_publish(t);
+    test_model_complete(s->model, epoch);
+}
+
+static void run(uint32_t metric, uint32_t grace_ms, uint32_t rest_ms)
+{
+    struct test_dir dir;
+    struct test_index t;
+    struct shared s = { .lock = PTHREAD_MUTEX_INITIALIZER };
+    struct reader readers[READERS];
+    pthread_t verifier;
+    struct test_rand r;
+    struct kithi_geometry g = {
+        .dim = DIM, .metric = metric, .m = 6, .ef_construction = 40, .slot_max = 1u << 15
+    };
+    uint64_t seed = test_seed() + metric;
+
+    test_dir_make_shm(&dir);
+    test_rand_seed(&r, seed);
+    test_index_create(&t, test_path(&dir, "segment"), &g, 2, grace_ms, rest_ms);
+    s.model = test_model_new(seed, ID_COUNT, DIM, metric == KITHI_METRIC_COSINE);
+    s.map = test_index_map(&t);
+    for (unsigned i = 0; i < READERS; i++) {
+        readers[i] = (struct reader){ .shared = &s, .seed = seed ^ (0x1111u * (i + 1)) };
+        assert_int_equal(pthread_create(&readers[i].thread, NULL, read_all, &readers[i]), 0);
+    }
+    assert_int_equal(pthread_create(&verifier, NULL, verify_all, &s), 0);
+
+    uint64_t end = test_now_ms() + (test_long() ? 60000 : 4000), groups = 0;
+    while (!atomic_load(&s.stop) && test_now_ms() < end) {
+        write_group(&t, &s, &r);
+        groups++;
+    }
+    atomic_store(&s.stop, true);
+    for (unsigned i = 0; i < READERS; i++)
+        pthread_join(readers[i].thread, NULL);
+    pthread_join(verifier, NULL);
+
+    const struct kithi_header *h = kithi_map_header(s.map);
+    fprintf(stderr,
+            "%s: %" PRIu64 " groups, %" PRIu64 " sweeps, %" PRIu64 " searches, %" PRIu64 " lookups, %" PRIu64
+            " scans, %" PRIu64 " verifies; %" PRIu64 " restarts, %" PRIu64 " stale; %" PRIu64
+            " slots used, %" PRIu64 " live\n",
+            kithi_metric_name(metric), groups, t.sweep_count, s.searches, s.lookups, s.scans, s.verifies,
+            s.restarts, s.stale, (uint64_t)h->slots_used, (uint64_t)h->live);
+    if (s.text[0])
+        fail_msg("%s", s.text);
+    assert_true(s.searches > 0 && s.lookups > 0 && s.scans > 0 && s.verifies > 0);
+    assert_true(h->reused > 0); /* slots were refilled under the readers */
+    assert_true(s.stale < s.searches / 2 + 16);
+    assert_true(test_index_settle(&t, 20000));
+    assert_int_equal(h->live, test_model_count(s.model));
+    assert_true(test_verify_clean(s.map));
+    test_index_close(&t);
+    test_dir_remove(&dir);
+}
+
+static void readers_see_each_epoch_whole_l2(void **state)
+{
+    (void)state;
+    run(KITHI_METRIC_L2, 5, 5);
+}
+
+static void readers_see_each_epoch_whole_while_slots_hardly_rest(void **state)
+{
+    (void)state;
+    run(KITHI_METRIC_COSINE, 1, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(readers_see_each_epoch_whole_l2),
+        cmocka_unit_test(readers_see_each_epoch_whole_while_slots_hardly_rest),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
