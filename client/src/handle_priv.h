@@ -1,0 +1,115 @@
+/*
+ * handle_priv.h - what an open collection is, and how calls share it.
+ *
+ * A handle has one current generation: a mapped segment. Calls run in call slots, each with
+ * scratch memory of its own; a slot names the generation that its call uses, and a generation
+ * that was replaced is unmapped once no slot names it (hazard pointers). In the steady state a
+ * call costs one compare-and-exchange on a slot that only its own thread uses: no lock, no
+ * allocation, no system call.
+ *
+ *     claim a slot: hazard NULL -> current --reload current: same?--> search --> hazard = NULL
+ *                                             | no: name the new one, look again
+ *
+ * Slots are only ever added. A forked child inherits the slots of its parent's other threads
+ * as taken, and adds new ones.
+ */
+#ifndef KITHI_CLIENT_HANDLE_PRIV_H
+#define KITHI_CLIENT_HANDLE_PRIV_H
+
+#include <kith/kith.h>
+
+#include "client/src/conn_priv.h"
+#include "client/src/lock_priv.h"
+#include "shm/graph/results.h"
+#include "shm/graph/scratch.h"
+#include "shm/map/map.h"
+
+struct kithi_generation {
+    struct kithi_map map;
+    struct kithi_generation *next; /* the retired one before it; under attach_lock */
+    _Atomic uint64_t look_ns;      /* while map.stay: when to look for the successor again */
+};
+
+/* One call that is running, or could be. A cache line is not shared with another slot. */
+struct kithi_call {
+    alignas(KITHI_CACHE_LINE) _Atomic(struct kithi_generation *) hazard; /* NULL: free */
+    struct kithi_call *next;     /* constant once the slot is in the list */
+    struct kithi_generation *at; /* what the hazard names; for the owner alone */
+    struct kithi_scratch scratch;
+    float *vector;     /* dim floats; NULL until a call needs them */
+    uint32_t attempts; /* how often this call attached again */
+    bool changed;      /* ... and found a newer generation */
+};
+
+struct kith {
+    _Atomic(struct kithi_generation *) current;
+    _Atomic(struct kithi_call *) calls;
+    _Atomic(struct kithi_generation *) retired; /* replaced, maybe still in use */
+    _Atomic bool replaced; /* another collection has the name: nothing helps but to open again */
+    struct kithi_lock attach_lock;
+
+    uint64_t number; /* of the handle, never used twice in a process */
+    char *name;
+    char *segment; /* path */
+    char *run_dir; /* NULL: opened by a path that tells nothing about it */
+    uint8_t uid[16];
+    struct kithi_geometry geometry; /* dim and metric bind the handle */
+
+    struct kithi_lock write_lock; /* conn and write_buf */
+    struct kithi_conn conn;
+    unsigned char *write_buf; /* one encoded op */
+};
+
+/* Fill the caller's error (may be NULL) when code is one; returns code. */
+int kithi_report(struct kith_error *out, const struct kithi_errmsg *err, int code);
+
+/*
+ * Begin a call: a slot, protecting a generation that is current and not known to have moved.
+ * 0, KITH_E_REPLACED or -ENOMEM. Every successful begin is followed by one kithi_call_end().
+ */
+int kithi_call_begin(struct kith *index, struct kithi_call **out);
+
+/*
+ * After a call's work ended with rc: true when the segment has moved under it and the work is
+ * to be done again. May put another code into *rc. Bounded.
+ */
+bool kithi_call_again(struct kith *index, struct kithi_call *c, int *rc);
+
+void kithi_call_end(struct kith *index, struct kithi_call *c);
+
+/* Free slots and generations. For kith_close alone. */
+void kithi_calls_fini(struct kith *index);
+
+static inline const struct kithi_map *kithi_call_map(const struct kithi_call *c)
+{
+    return &c->at->map;
+}
+
+static inline const struct kithi_header *kithi_call_header(const struct kithi_call *c)
+{
+    return kithi_map_header(&c->at->map);
+}
+
+/*
+ * Is v a vector that the collection takes? 0, KITH_E_DIMENSION, KITH_E_NOT_FINITE, KITH_E_ZERO_VECTOR,
+ * -EINVAL when it is NULL.
+ */
+int kithi_vector_check(const struct kith *index, const float *v, size_t len);
+
+/* Connect, and check that the daemon's collection of this name is the handle's. */
+int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms);
+
+/* Hand an answer to the caller (out may be NULL); returns its status. */
+int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer *answer);
+
+struct kith_batch {
+    struct kith *index;
+    unsigned char *ops; /* as op.h encodes them */
+    size_t len, capacity;
+    uint32_t count;
+};
+
+/* CLOCK_MONOTONIC in nanoseconds. The vDSO answers. */
+uint64_t kithi_now_ns(void);
+
+#endif

@@ -1,0 +1,806 @@
+/*
+ * json.c - see json.h.
+ *
+ * Numbers: the digits go into an integer w and a decimal exponent e. When |e| <= 22, w * 10^e is
+ * computed in double with an error below two units in the last place (w is rounded once, 10^|e| is
+ * exact, the product or quotient is rounded once). Rounding that to float is rounding the true value
+ * to float, except when a border between two floats is that near: then, and for larger exponents,
+ * the C library decides, in the "C" locale whatever the host program has set.
+ */
+#include "client/src/json.h"
+
+#include <errno.h>
+#include <float.h>
+#include <locale.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/base/error.h"
+
+/* Digits that a 64-bit integer holds whatever they are. */
+#define DIGITS_MAX 19
+/* No float or double needs more digits than this to be told from its neighbours' border. */
+#define DIGITS_KEPT 800
+/* An exponent that no text has digits enough to make up for, and that can be added to. */
+#define WRITTEN_LIMIT INT64_C(100000000000000000)
+/* Beyond, every number of DIGITS_KEPT digits is 0 or too large. */
+#define EXPONENT_LIMIT 1000000u
+
+static const double powers[] = { 1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22 };
+#define POWER_MAX 22
+
+/* ---- plumbing ---- */
+
+void kithi_json_init(struct kithi_json *j)
+{
+    memset(j, 0, sizeof *j);
+}
+
+void kithi_json_fini(struct kithi_json *j)
+{
+    free(j->keys);
+    kithi_json_init(j);
+}
+
+void kithi_json_begin(struct kithi_json *j, const char *text, size_t len)
+{
+    j->begin = j->at = text;
+    j->end = text + len;
+    j->error = NULL;
+    j->error_off = 0;
+    j->code = 0;
+    j->depth = 0;
+    j->fresh = false;
+    j->key_count = 0;
+}
+
+static int fail_at(struct kithi_json *j, int code, const char *at, const char *text)
+{
+    if (!j->code) {
+        j->code = code;
+        j->error = text;
+        j->error_off = (size_t)(at - j->begin);
+    }
+    return j->code;
+}
+
+int kithi_json_fail(struct kithi_json *j, const char *text)
+{
+    return fail_at(j, KITHI_E_FORMAT, j->at, text);
+}
+
+static void skip_space(struct kithi_json *j)
+{
+    while (j->at < j->end && (*j->at == ' ' || *j->at == '\n' || *j->at == '\r' || *j->at == '\t'))
+        j->at++;
+}
+
+static bool is_digit(const char *p, const char *end)
+{
+    return p < end && *p >= '0' && *p <= '9';
+}
+
+enum kithi_json_kind kithi_json_peek(struct kithi_json *j)
+{
+    skip_space(j);
+    if (j->code || j->at == j->end)
+        return KITHI_JSON_NONE;
+    switch (*j->at) {
+    case 'n': return KITHI_JSON_NULL;
+    case 't':
+    case 'f': return KITHI_JSON_BOOL;
+    case '"': return KITHI_JSON_STRING;
+    case '[': return KITHI_JSON_ARRAY;
+    case '{': return KITHI_JSON_OBJECT;
+    default: return *j->at == '-' || is_digit(j->at, j->end) ? KITHI_JSON_NUMBER : KITHI_JSON_NONE;
+    }
+}
+
+/* The next value begins with c, or it is an error that says what was expected. */
+static int expect(struct kithi_json *j, char c, const char *text)
+{
+    skip_space(j);
+    if (j->code)
+        return j->code;
+    if (j->at == j->end)
+        return kithi_json_fail(j, "the text ends too early");
+    if (*j->at != c)
+        return kithi_json_fail(j, text);
+    return 0;
+}
+
+static int word(struct kithi_json *j, const char *text)
+{
+    size_t len = strlen(text);
+    if (j->code)
+        return j->code;
+    if ((size_t)(j->end - j->at) < len || memcmp(j->at, text, len) != 0)
+        return kithi_json_fail(j, "expected a value");
+    j->at += len;
+    return 0;
+}
+
+/* ---- strings ---- */
+
+/* Bytes of the UTF-8 character at p, 0 when there is none. The range of the second byte keeps out
+ * overlong forms, surrogates and what lies beyond Unicode. */
+static size_t utf8_len(const char *text, const char *end)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    size_t left = (size_t)(end - text);
+    if (p[0] < 0x80)
+        return 1;
+    unsigned char low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
+    unsigned char high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
+    size_t len = p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
+    if (len == 0 || len > left || p[1] < low || p[1] > high)
+        return 0;
+    for (size_t i = 2; i < len; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    }
+    return len;
+}
+
+static size_t utf8_put(char *out, uint32_t c)
+{
+    if (c < 0x80) {
+        out[0] = (char)c;
+        return 1;
+    }
+    size_t len = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+    for (size_t i = len - 1; i > 0; i--, c >>= 6)
+        out[i] = (char)(0x80 | (c & 0x3f));
+    out[0] = (char)((len == 2 ? 0xc0 : len == 3 ? 0xe0 : 0xf0) | c);
+    return len;
+}
+
+/* The four hexadecimal digits at p, or -1. */
+static int32_t hex4(const char *p, const char *end)
+{
+    int32_t v = 0;
+    if (end - p < 4)
+        return -1;
+    for (int i = 0; i < 4; i++) {
+        char c = p[i];
+        int d = c >= '0' && c <= '9'   ? c - '0'
+                : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                       : -1;
+        if (d < 0)
+            return -1;
+        v = v << 4 | d;
+    }
+    return v;
+}
+
+/*
+ * One character of a string at *p, unescaped into out (4 bytes); returns its length and moves *p on,
+ * or 0 with *why set. p is before end.
+ */
+static size_t character(const char **p, const char *end, char out[4], const char **why)
+{
+    const char *at = *p;
+    if (*at != '\\') {
+        size_t len = utf8_len(at, end);
+        if ((unsigned char)*at < 0x20) {
+            *why = "a control character in a string must be escaped";
+            return 0;
+        }
+        if (len == 0)
+            *why = "a string is not valid UTF-8";
+        memcpy(out, at, len);
+        *p = at + len;
+        return len;
+    }
+    static const char names[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
+    const char *name = at + 1 < end && at[1] ? strchr(names, at[1]) : NULL;
+    if (name) {
+        out[0] = values[name - names];
+        *p = at + 2;
+        return 1;
+    }
+    int32_t c = at + 1 < end && at[1] == 'u' ? hex4(at + 2, end) : -1;
+    if (c < 0) {
+        *why = "not an escape sequence of JSON";
+        return 0;
+    }
+    at += 6;
+    if (c >= 0xd800 && c < 0xe000) {
+        int32_t low = c < 0xdc00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? hex4(at + 2, end) : -1;
+        if (low < 0xdc00 || low >= 0xe000) {
+            *why = "half of a surrogate pair";
+            return 0;
+        }
+        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
+        at += 6;
+    }
+    *p = at;
+    return utf8_put(out, (uint32_t)c);
+}
+
+/* Read the string that comes next; out may be NULL. *out_raw, when not NULL, is how it stands in the text. */
+static int read_string(struct kithi_json *j, char *out, size_t cap, size_t *out_len,
+                       struct kithi_json_key *out_raw)
+{
+    if (expect(j, '"', "expected a string") < 0)
+        return j->code;
+    const char *p = j->at + 1, *first = p;
+    size_t len = 0;
+    for (;;) {
+        if (p == j->end)
+            return fail_at(j, KITHI_E_FORMAT, j->at, "a string that does not end");
+        if (*p == '"')
+            break;
+        char c[4];
+        const char *why = NULL, *here = p;
+        size_t n = character(&p, j->end, c, &why);
+        if (n == 0)
+            return fail_at(j, KITHI_E_FORMAT, here, why);
+        if (out) {
+            if (n > cap - len)
+                return fail_at(j, KITHI_E_FORMAT, j->at, "a string is too long");
+            memcpy(out + len, c, n);
+        }
+        len += n;
+    }
+    if (out_len)
+        *out_len = len;
+    if (out_raw)
+        *out_raw = (struct kithi_json_key){ .at = first, .len = (size_t)(p - first) };
+    j->at = p + 1;
+    return 0;
+}
+
+int kithi_json_string(struct kithi_json *j, char *out, size_t cap, size_t *out_len)
+{
+    return read_string(j, out, cap, out_len, NULL);
+}
+
+/* ---- objects and arrays ---- */
+
+/* Orders keys by what they say, escaped or not. Both are valid strings. */
+static int compare_keys(const void *a, const void *b)
+{
+    const struct kithi_json_key *x = a, *y = b;
+    const char *p = x->at, *p_end = p + x->len, *q = y->at, *q_end = q + y->len, *why;
+    char c[4], d[4];
+    while (p < p_end && q < q_end) {
+        size_t m = character(&p, p_end, c, &why), n = character(&q, q_end, d, &why);
+        int order = memcmp(c, d, m < n ? m : n);
+        if (order || m != n)
+            return order ? order : m < n ? -1 : 1;
+    }
+    return (p < p_end) - (q < q_end);
+}
+
+/* Sorting at the end of the object instead of comparing each with all: a text of a megabyte of keys takes
+ * a moment and not an hour. */
+static int check_keys(struct kithi_json *j, size_t first)
+{
+    size_t n = j->key_count - first;
+    struct kithi_json_key *keys = j->keys + first;
+    if (n > 1)
+        qsort(keys, n, sizeof *keys, compare_keys);
+    for (size_t i = 1; i < n; i++) {
+        if (compare_keys(&keys[i - 1], &keys[i]) == 0)
+            return fail_at(j, KITHI_E_FORMAT, keys[i - 1].at > keys[i].at ? keys[i - 1].at : keys[i].at,
+                           "a key occurs twice in one object");
+    }
+    j->key_count = first;
+    return 0;
+}
+
+static int enter(struct kithi_json *j, bool object)
+{
+    if (expect(j, object ? '{' : '[', object ? "expected an object" : "expected an array") < 0)
+        return j->code;
+    if (j->depth == KITHI_JSON_DEPTH_MAX)
+        return kithi_json_fail(j, "nested too deeply");
+    j->levels[j->depth].object = object;
+    j->levels[j->depth].first_key = j->key_count;
+    j->depth++;
+    j->fresh = true;
+    j->at++;
+    return 0;
+}
+
+int kithi_json_object(struct kithi_json *j)
+{
+    return enter(j, true);
+}
+
+int kithi_json_array(struct kithi_json *j)
+{
+    return enter(j, false);
+}
+
+/* 1: a member or element follows; 0: the innermost one is left behind. */
+static int advance(struct kithi_json *j, bool object)
+{
+    skip_space(j);
+    if (j->code)
+        return j->code;
+    if (j->depth == 0 || j->levels[j->depth - 1].object != object)
+        return kithi_json_fail(j, object ? "not inside an object" : "not inside an array");
+    if (j->at == j->end)
+        return kithi_json_fail(j, "the text ends too early");
+    bool first = j->fresh;
+    j->fresh = false;
+    if (*j->at == (object ? '}' : ']')) {
+        j->at++;
+        j->depth--;
+        return object ? check_keys(j, j->levels[j->depth].first_key) : 0;
+    }
+    if (!first) {
+        if (*j->at != ',')
+            return kithi_json_fail(j, object ? "expected ',' or '}'" : "expected ',' or ']'");
+        j->at++;
+    }
+    return 1;
+}
+
+int kithi_json_element(struct kithi_json *j)
+{
+    return advance(j, false);
+}
+
+int kithi_json_member(struct kithi_json *j)
+{
+    int rc = advance(j, true);
+    if (rc != 1)
+        return rc;
+    if (j->key_count == j->key_capacity) {
+        size_t capacity = j->key_capacity ? j->key_capacity * 2 : 16;
+        struct kithi_json_key *keys = realloc(j->keys, capacity * sizeof *keys);
+        if (!keys)
+            return fail_at(j, -ENOMEM, j->at, "out of memory");
+        j->keys = keys;
+        j->key_capacity = capacity;
+    }
+    if (read_string(j, NULL, 0, NULL, &j->keys[j->key_count]) < 0)
+        return j->code;
+    j->key_count++;
+    if (expect(j, ':', "expected ':'") < 0)
+        return j->code;
+    j->at++;
+    return 1;
+}
+
+bool kithi_json_key_is(const struct kithi_json *j, const char *name)
+{
+    if (j->code || j->key_count == 0)
+        return false;
+    const struct kithi_json_key *k = &j->keys[j->key_count - 1];
+    const char *p = k->at, *end = p + k->len, *why;
+    size_t len = strlen(name), at = 0;
+    while (p < end) {
+        char c[4];
+        size_t n = character(&p, end, c, &why);
+        if (n > len - at || memcmp(name + at, c, n) != 0)
+            return false;
+        at += n;
+    }
+    return at == len;
+}
+
+int kithi_json_skip(struct kithi_json *j)
+{
+    uint32_t outside = j->depth;
+    double number;
+    bool truth;
+    do {
+        int rc = 0;
+        switch (kithi_json_peek(j)) {
+        case KITHI_JSON_NULL: rc = kithi_json_null(j); break;
+        case KITHI_JSON_BOOL: rc = kithi_json_bool(j, &truth); break;
+        case KITHI_JSON_NUMBER: rc = kithi_json_double(j, &number); break;
+        case KITHI_JSON_STRING: rc = read_string(j, NULL, 0, NULL, NULL); break;
+        case KITHI_JSON_ARRAY: rc = kithi_json_array(j); break;
+        case KITHI_JSON_OBJECT: rc = kithi_json_object(j); break;
+        case KITHI_JSON_NONE:
+            rc = kithi_json_fail(j, j->at == j->end ? "the text ends too early" : "expected a value");
+            break;
+        }
+        if (rc < 0)
+            return rc;
+        /* To the next value inside, leaving what ends here. */
+        while (j->depth > outside) {
+            rc = j->levels[j->depth - 1].object ? kithi_json_member(j) : kithi_json_element(j);
+            if (rc < 0)
+                return rc;
+            if (rc == 1)
+                break;
+        }
+    } while (j->depth > outside);
+    return 0;
+}
+
+/* ---- numbers ---- */
+
+/* A number as it stands in the text: (-1)^negative * digits * 10^exponent. */
+struct decimal {
+    const char *first, *end; /* mantissa, with its point */
+    uint64_t w;              /* its first DIGITS_MAX significant digits */
+    int64_t exponent;        /* that belongs to w */
+    int64_t written;         /* exponent after the 'e' */
+    bool negative;
+};
+
+/* Check the grammar and gather the digits. Returns NULL on success, else what is wrong; *p moves on. */
+static const char *scan_number(const char **p, const char *end, struct decimal *out)
+{
+    const char *at = *p;
+    uint64_t w = 0;
+    int64_t exponent = 0;
+    int digits = 0;
+
+    out->negative = at < end && *at == '-';
+    at += out->negative;
+    out->first = at;
+    if (!is_digit(at, end))
+        return "expected a number";
+    if (*at == '0' && is_digit(at + 1, end))
+        return "a number must not begin with 0";
+    for (; is_digit(at, end); at++) {
+        if (digits < DIGITS_MAX) {
+            w = w * 10 + (uint64_t)(*at - '0');
+            digits += w != 0;
+        } else {
+            exponent++;
+        }
+    }
+    if (at < end && *at == '.') {
+        at++;
+        if (!is_digit(at, end))
+            return "a digit must follow the point";
+        for (; is_digit(at, end); at++) {
+            if (digits < DIGITS_MAX) {
+                w = w * 10 + (uint64_t)(*at - '0');
+                digits += w != 0;
+                exponent--;
+            }
+        }
+    }
+    out->end = at;
+    out->written = 0;
+    if (at < end && (*at == 'e' || *at == 'E')) {
+        at++;
+        bool minus = at < end && *at == '-';
+        at += at < end && (*at == '-' || *at == '+');
+        if (!is_digit(at, end))
+            return "an exponent has no digits";
+        for (; is_digit(at, end); at++) {
+            if (out->written < WRITTEN_LIMIT)
+                out->written = out->written * 10 + (*at - '0');
+        }
+        if (minus)
+            out->written = -out->written;
+    }
+    out->w = w;
+    out->exponent = exponent + out->written;
+    *p = at;
+    return NULL;
+}
+
+/*
+ * The number written anew, without a point, for the C library: at most DIGITS_KEPT digits, the last one
+ * raised when what is cut off was not zero, so that it lies on the same side of every border.
+ */
+static void canonical(const struct decimal *d, char *out)
+{
+    int64_t exponent = d->written, digits = 0;
+    bool cut = false, fraction = false;
+    char *at = out;
+    if (d->negative)
+        *at++ = '-';
+    for (const char *p = d->first; p < d->end; p++) {
+        if (*p == '.') {
+            fraction = true;
+            continue;
+        }
+        if (digits < DIGITS_KEPT) {
+            if (digits > 0 || *p != '0') {
+                *at++ = *p;
+                digits++;
+            }
+            exponent -= fraction;
+        } else {
+            cut = cut || *p != '0';
+            exponent += !fraction;
+        }
+    }
+    if (digits == 0)
+        *at++ = '0';
+    else if (cut && at[-1] == '0')
+        at[-1] = '1';
+    *at++ = 'e';
+    if (exponent < 0)
+        *at++ = '-';
+    uint64_t left = (uint64_t)(exponent < 0 ? -exponent : exponent);
+    if (left > EXPONENT_LIMIT)
+        left = EXPONENT_LIMIT;
+    char reversed[8];
+    int n = 0;
+    do
+        reversed[n++] = (char)('0' + left % 10);
+    while ((left /= 10) > 0);
+    while (n > 0)
+        *at++ = reversed[--n];
+    *at = '\0';
+}
+
+/* Room for sign, digits, 'e', sign, exponent, NUL. */
+#define CANONICAL_MAX (DIGITS_KEPT + 16)
+
+/* The "C" locale; glibc gives out a constant for it, which is not to be freed. */
+static locale_t c_locale(void)
+{
+    return newlocale(LC_ALL_MASK, "C", (locale_t)0);
+}
+
+static double to_double(const struct decimal *d)
+{
+    if (d->w == 0)
+        return d->negative ? -0.0 : 0.0;
+    /* Exact integer, exact power: one rounding. */
+    if (d->w <= UINT64_C(1) << 53 && d->exponent >= -POWER_MAX && d->exponent <= POWER_MAX) {
+        double v = (double)d->w;
+        v = d->exponent < 0 ? v / powers[-d->exponent] : v * powers[d->exponent];
+        return d->negative ? -v : v;
+    }
+    char text[CANONICAL_MAX];
+    canonical(d, text);
+    return strtod_l(text, NULL, c_locale());
+}
+
+static float to_float(const struct decimal *d)
+{
+    if (d->w == 0)
+        return d->negative ? -0.0f : 0.0f;
+    if (d->exponent >= -POWER_MAX && d->exponent <= POWER_MAX) {
+        double v = (double)d->w;
+        v = d->exponent < 0 ? v / powers[-d->exponent] : v * powers[d->exponent];
+        uint64_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        /* The 29 bits that a float does not have, against half of their range. The numbers that come here
+         * lie in float's normal range: 1e-22 at least, and larger than FLT_MAX only by the test below. */
+        int64_t off = (int64_t)(bits & 0x1fffffff) - 0x10000000;
+        if ((off > 4 || off < -4) && v < (double)FLT_MAX)
+            return (float)(d->negative ? -v : v);
+    }
+    char text[CANONICAL_MAX];
+    canonical(d, text);
+    return strtof_l(text, NULL, c_locale());
+}
+
+static int read_number(struct kithi_json *j, struct decimal *out)
+{
+    skip_space(j);
+    if (j->code)
+        return j->code;
+    const char *why = scan_number(&j->at, j->end, out);
+    return why ? kithi_json_fail(j, why) : 0;
+}
+
+int kithi_json_double(struct kithi_json *j, double *out)
+{
+    struct decimal d;
+    const char *at = j->at;
+    if (read_number(j, &d) < 0)
+        return j->code;
+    double v = to_double(&d);
+    if (!isfinite(v))
+        return fail_at(j, KITHI_E_FORMAT, at, "a number is too large");
+    *out = v;
+    return 0;
+}
+
+int kithi_json_float(struct kithi_json *j, float *out)
+{
+    struct decimal d;
+    if (read_number(j, &d) < 0)
+        return j->code;
+    float v = to_float(&d);
+    if (!isfinite(v))
+        return fail_at(j, KITHI_E_FORMAT, d.first, "a number is too large for a float");
+    *out = v;
+    return 0;
+}
+
+int kithi_json_floats(struct kithi_json *j, float *out, size_t cap, size_t *out_n)
+{
+    size_t n = 0;
+    int rc = kithi_json_array(j);
+    while (rc >= 0 && (rc = kithi_json_element(j)) == 1) {
+        float v;
+        rc = kithi_json_float(j, &v);
+        if (rc == 0 && n == cap)
+            rc = kithi_json_fail(j, "more numbers than fit");
+        if (rc == 0)
+            out[n++] = v;
+    }
+    if (rc == 0)
+        *out_n = n;
+    return rc;
+}
+
+int kithi_json_bool(struct kithi_json *j, bool *out)
+{
+    if (kithi_json_peek(j) != KITHI_JSON_BOOL)
+        return kithi_json_fail(j, "expected true or false");
+    bool v = *j->at == 't';
+    if (word(j, v ? "true" : "false") < 0)
+        return j->code;
+    *out = v;
+    return 0;
+}
+
+int kithi_json_null(struct kithi_json *j)
+{
+    skip_space(j);
+    return word(j, "null");
+}
+
+int kithi_json_finish(struct kithi_json *j)
+{
+    skip_space(j);
+    if (j->code)
+        return j->code;
+    if (j->depth > 0)
+        return kithi_json_fail(j, "the text ends too early");
+    if (j->at < j->end)
+        return kithi_json_fail(j, "something follows the value");
+    return 0;
+}
+
+/* ---- writing ---- */
+
+/* v (finite, positive) = w * 10^*exponent, w with nine digits; off by one at most in the last. */
+static uint64_t nine_digits(float v, int *exponent)
+{
+    double scaled = (double)v;
+    uint64_t bits;
+    memcpy(&bits, &scaled, sizeof bits);
+    /* log10(2) times the binary exponent, rounded down: at most one off. */
+    int binary = (int)(bits >> 52) - 1023;
+    int e = (binary * 1233 - (binary < 0 ? 4095 : 0)) / 4096 - 8;
+    /* Powers beyond the table are multiplied up; a few units in the 16th digit do not matter in the ninth. */
+    for (int left = e < 0 ? -e : e; left > 0; left -= POWER_MAX) {
+        double power = powers[left < POWER_MAX ? left : POWER_MAX];
+        scaled = e < 0 ? scaled * power : scaled / power;
+    }
+    for (; scaled >= 999999999.5; e++)
+        scaled /= 10;
+    for (; scaled < 99999999.5; e--)
+        scaled *= 10;
+    *exponent = e;
+    return (uint64_t)(scaled + 0.5);
+}
+
+static bool reads_back(uint64_t w, int exponent, float v)
+{
+    char digits[24];
+    char *at = digits + sizeof digits, *end = at;
+    uint64_t left = w;
+    do
+        *--at = (char)('0' + left % 10);
+    while ((left /= 10) > 0);
+    struct decimal d = { .first = at, .end = end, .w = w, .exponent = exponent, .written = exponent };
+    return to_float(&d) == v;
+}
+
+static char *put_exponent(char *at, int e)
+{
+    *at++ = 'e';
+    *at++ = e < 0 ? '-' : '+';
+    if (e < 0)
+        e = -e;
+    *at++ = (char)('0' + e / 10);
+    *at++ = (char)('0' + e % 10);
+    return at;
+}
+
+size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v)
+{
+    if (!isfinite(v)) {
+        memcpy(out, "null", 5);
+        return 4;
+    }
+    char *at = out;
+    if (signbit(v))
+        *at++ = '-';
+    v = fabsf(v);
+    if (v == 0.0f) {
+        *at++ = '0';
+        *at = '\0';
+        return (size_t)(at - out);
+    }
+
+    /* Nine digits tell any float; most need fewer. */
+    int e;
+    uint64_t nine = nine_digits(v, &e), w = nine, unit = 1000;
+    int best = e;
+    for (int digits = 6; digits <= 9; digits++, unit /= 10) {
+        w = (nine + unit / 2) / unit;
+        best = e + 9 - digits;
+        if (reads_back(w, best, v))
+            break;
+    }
+    while (w % 10 == 0) {
+        w /= 10;
+        best++;
+    }
+
+    char digits[24];
+    int n = 0;
+    for (uint64_t left = w; left > 0; left /= 10)
+        digits[n++] = (char)('0' + left % 10); /* last digit first */
+    int point = n + best;                      /* digits before the point */
+    if (point > 16 || point < -4) {
+        *at++ = digits[n - 1];
+        if (n > 1)
+            *at++ = '.';
+        for (int i = n - 2; i >= 0; i--)
+            *at++ = digits[i];
+        at = put_exponent(at, point - 1);
+    } else {
+        if (point <= 0) {
+            *at++ = '0';
+            *at++ = '.';
+            for (int i = point; i < 0; i++)
+                *at++ = '0';
+        }
+        for (int i = 0; i < n; i++) {
+            if (i == point && i > 0)
+                *at++ = '.';
+            *at++ = digits[n - 1 - i];
+        }
+        for (int i = n; i < point; i++)
+            *at++ = '0';
+    }
+    *at = '\0';
+    return (size_t)(at - out);
+}
+
+/* What fits is written; what does not is counted. */
+struct sink {
+    char *out;
+    size_t cap, len;
+};
+
+static void put(struct sink *s, const char *bytes, size_t n)
+{
+    if (s->len < s->cap) {
+        size_t room = s->cap - s->len;
+        memcpy(s->out + s->len, bytes, n < room ? n : room);
+    }
+    s->len += n;
+}
+
+size_t kithi_json_write_string(char *out, size_t cap, const char *text, size_t len)
+{
+    static const char hex[] = "0123456789abcdef";
+    struct sink s = { .out = out, .cap = cap };
+    const char *end = text + len;
+    put(&s, "\"", 1);
+    for (const char *p = text; p < end;) {
+        size_t n = utf8_len(p, end);
+        unsigned char c = (unsigned char)*p;
+        if (n == 0)
+            put(&s, "\xef\xbf\xbd", 3);
+        else if (c == '"' || c == '\\')
+            put(&s, c == '"' ? "\\\"" : "\\\\", 2);
+        else if (c == '\n' || c == '\t' || c == '\r')
+            put(&s, c == '\n' ? "\\n" : c == '\t' ? "\\t" : "\\r", 2);
+        else if (c < 0x20 || c == 0x7f)
+            put(&s, (char[]){ '\\', 'u', '0', '0', hex[c >> 4], hex[c & 15] }, 6);
+        else
+            put(&s, p, n);
+        p += n ? n : 1;
+    }
+    put(&s, "\"", 1);
+    return s.len;
+}

@@ -1,0 +1,214 @@
+/*
+ * pipe.c - batches sent ahead of their answers, over a socket of their own.
+ *
+ *   FREE --submit: all bytes sent--> SENT --answer arrives--> ANSWERED --kith_pipe_next--> FREE
+ *
+ * A place keeps the caller's token from submit to next. The tag of a request is the number of
+ * its place in the low half and a serial number in the high half, so that an answer that was
+ * never asked for is noticed.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/src/handle_priv.h"
+#include "client/src/opts_priv.h"
+
+#define DEPTH_MAX 4096u
+
+struct place {
+    uint64_t tag; /* 0: not on its way */
+    uint64_t token;
+    int status;
+    struct kith_commit commit;
+};
+
+struct kith_pipe {
+    struct kith *index;
+    struct kithi_conn conn;
+    struct place *places;
+    uint32_t *free;     /* stack of places */
+    uint32_t *answered; /* ring of places, oldest at answered_at */
+    uint32_t depth, free_count, answered_at, answered_count;
+    uint32_t serial;
+    int broken; /* error that every further call returns; 0 while the connection is good */
+};
+
+int kith_pipe_open(kith *index, uint32_t depth, kith_pipe **out)
+{
+    if (!index || !out)
+        return -EINVAL;
+    if (depth < 1 || depth > DEPTH_MAX)
+        return KITHI_E_PARAMETER;
+    int rc = -ENOMEM;
+    kith_pipe *p = calloc(1, sizeof *p);
+    if (!p)
+        return rc;
+    kithi_conn_init(&p->conn);
+    p->index = index;
+    p->depth = depth;
+    p->places = calloc(depth, sizeof *p->places);
+    p->free = calloc(depth, sizeof *p->free);
+    p->answered = calloc(depth, sizeof *p->answered);
+    if (!p->places || !p->free || !p->answered)
+        goto out;
+    while (p->free_count < depth) {
+        p->free[p->free_count] = p->free_count;
+        p->free_count++;
+    }
+    rc = kithi_handle_connect(index, &p->conn, 0);
+    if (rc < 0)
+        goto out;
+    *out = p;
+    p = NULL;
+out:
+    kith_pipe_close(p);
+    return rc;
+}
+
+void kith_pipe_close(kith_pipe *p)
+{
+    if (!p)
+        return;
+    kithi_conn_close(&p->conn);
+    free(p->places);
+    free(p->free);
+    free(p->answered);
+    free(p);
+}
+
+uint32_t kith_pipe_pending(const kith_pipe *p)
+{
+    return p->depth - p->free_count;
+}
+
+static void finish(kith_pipe *p, uint32_t number, const struct kithi_answer *answer)
+{
+    struct place *at = &p->places[number];
+    at->tag = 0;
+    at->commit.struct_size = sizeof at->commit;
+    at->status = kithi_commit_fill(&at->commit, 0, answer);
+    p->answered[(p->answered_at + p->answered_count++) % p->depth] = number;
+}
+
+/* Take the answers that are there. 0, or the error that broke the connection. */
+static int drain(kith_pipe *p)
+{
+    struct kithi_answer answer;
+    int rc;
+    while ((rc = kithi_conn_receive(&p->conn, false, &answer)) == 1) {
+        uint32_t number = (uint32_t)answer.tag;
+        if (answer.tag == 0 || number >= p->depth || p->places[number].tag != answer.tag) {
+            /* The daemon's last words before it closes, or no answer to anything. */
+            rc = answer.tag == 0 && answer.head.status < 0 ? answer.head.status : KITHI_E_PROTOCOL;
+            break;
+        }
+        finish(p, number, &answer);
+    }
+    return rc;
+}
+
+/* The connection is lost with rc: say so now and from now on. */
+static int break_pipe(kith_pipe *p, int rc)
+{
+    p->broken = rc == -EPIPE ? KITHI_E_UNKNOWN_OUTCOME : rc;
+    return p->broken;
+}
+
+int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
+{
+    if (!p || !b || b->index != p->index || b->count == 0)
+        return -EINVAL;
+    if (p->conn.pid != getpid())
+        return -EBADF;
+    if (p->broken)
+        return KITHI_E_NO_DAEMON;
+    if (p->free_count == 0)
+        return -EAGAIN;
+
+    uint32_t number = p->free[p->free_count - 1];
+    struct kithi_frame frame =
+        kithi_conn_frame(&p->conn, KITHI_FRAME_WRITE, b->count, sizeof p->index->uid + b->len);
+    if (++p->serial == 0)
+        p->serial = 1;
+    frame.tag = (uint64_t)p->serial << 32 | number;
+    struct iovec pieces[3] = { { .iov_base = &frame, .iov_len = sizeof frame },
+                               { .iov_base = p->index->uid, .iov_len = sizeof p->index->uid },
+                               { .iov_base = b->ops, .iov_len = b->len } };
+    struct iovec *iov = pieces;
+    int n = 3, rc;
+    size_t sent = 0;
+    while ((rc = kithi_conn_send(&p->conn, &iov, &n, false, &sent)) == 0) {
+        struct pollfd fd = { .fd = p->conn.fd, .events = POLLIN | POLLOUT };
+        if (poll(&fd, 1, -1) < 0 && errno != EINTR) {
+            rc = -errno;
+            break;
+        }
+        if ((fd.revents & POLLIN) && (rc = drain(p)) < 0)
+            break;
+    }
+    if (rc < 0) {
+        /* A part of a request is not carried out. What was submitted before has its own answer or none. */
+        if (rc == -EPIPE) {
+            int last_words = drain(p);
+            if (last_words < 0 && last_words != -EPIPE)
+                rc = last_words;
+        }
+        break_pipe(p, rc);
+        return rc == -EPIPE ? KITHI_E_NO_DAEMON : rc;
+    }
+    p->free_count--;
+    p->places[number].tag = frame.tag;
+    p->places[number].token = token;
+    return 0;
+}
+
+static int take(kith_pipe *p, uint64_t *out_token, int *out_status, struct kith_commit *out)
+{
+    uint32_t number = p->answered[p->answered_at];
+    const struct place *at = &p->places[number];
+    if (out && kithi_opts_out(out, &at->commit, sizeof at->commit, sizeof at->commit) < 0)
+        return -EINVAL;
+    p->answered_at = (p->answered_at + 1) % p->depth;
+    p->answered_count--;
+    p->free[p->free_count++] = number;
+    if (out_token)
+        *out_token = at->token;
+    if (out_status)
+        *out_status = at->status;
+    return 1;
+}
+
+int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_status,
+                   struct kith_commit *out)
+{
+    if (!p)
+        return -EINVAL;
+    if (p->conn.pid != getpid())
+        return -EBADF;
+    uint64_t end = timeout_ms < 0 ? UINT64_MAX : kithi_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (;;) {
+        if (p->answered_count > 0)
+            return take(p, out_token, out_status, out);
+        if (p->broken)
+            return p->broken;
+        if (kith_pipe_pending(p) == 0)
+            return 0;
+        int rc = drain(p);
+        if (rc < 0) {
+            break_pipe(p, rc);
+            continue;
+        }
+        if (p->answered_count > 0)
+            continue;
+        uint64_t now = kithi_now_ns();
+        if (now >= end)
+            return 0;
+        uint64_t left_ms = end == UINT64_MAX ? UINT64_MAX : (end - now + 999999u) / 1000000u;
+        struct pollfd fd = { .fd = p->conn.fd, .events = POLLIN };
+        if (poll(&fd, 1, left_ms > INT32_MAX ? -1 : (int)left_ms) < 0 && errno != EINTR)
+            return -errno;
+    }
+}

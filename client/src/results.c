@@ -1,0 +1,62 @@
+/*
+ * results.c - making, reading and freeing results.
+ */
+#include "client/src/results_priv.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "client/src/opts_priv.h"
+
+kith_results *kith_results_new(void)
+{
+    kith_results *r = calloc(1, sizeof *r);
+    if (r)
+        kithi_results_init(&r->found);
+    return r;
+}
+
+void kith_results_free(kith_results *r)
+{
+    if (!r)
+        return;
+    kithi_results_fini(&r->found);
+    free(r);
+}
+
+uint32_t kith_results_count(const kith_results *r)
+{
+    return r->found.count;
+}
+
+const char *kith_results_id(const kith_results *r, uint32_t i)
+{
+    return i < r->found.count ? r->found.ids + r->found.hits[i].id_off : NULL;
+}
+
+size_t kith_results_id_len(const kith_results *r, uint32_t i)
+{
+    return i < r->found.count ? r->found.hits[i].id_len : 0;
+}
+
+float kith_results_distance(const kith_results *r, uint32_t i)
+{
+    return i < r->found.count ? r->found.hits[i].distance : NAN;
+}
+
+int kith_results_info(const kith_results *r, struct kith_search_info *out)
+{
+    if (!r || !out)
+        return -EINVAL;
+    const struct kithi_search_stats *s = &r->found.stats;
+    struct kith_search_info info = {
+        .epoch = s->epoch,
+        .distance_count = s->distance_count,
+        .expansion_count = s->expansion_count,
+        .restart_count = s->restart_count,
+        .deadline_hit = s->deadline_hit,
+        .generation_changed = r->generation_changed,
+    };
+    return kithi_opts_out(out, &info, sizeof info, sizeof info);
+}

@@ -1,0 +1,168 @@
+/*
+ * search.c - the searches: check what the caller gave, run shm/graph in a call slot.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/src/handle_priv.h"
+#include "client/src/opts_priv.h"
+#include "client/src/results_priv.h"
+#include "shm/base/id.h"
+#include "shm/graph/lookup.h"
+#include "shm/graph/search.h"
+
+int kithi_vector_check(const struct kith *index, const float *v, size_t len)
+{
+    if (!v)
+        return -EINVAL;
+    if (len != index->geometry.dim)
+        return KITHI_E_DIMENSION;
+    if (!kithi_floats_finite(v, len))
+        return KITHI_E_NOT_FINITE;
+    if (index->geometry.metric != KITHI_METRIC_COSINE)
+        return 0;
+    /* No finite vector but zero has a length of 0, and -0.0 is zero, too. */
+    for (size_t i = 0; i < len; i++) {
+        if (v[i] != 0.0f)
+            return 0;
+    }
+    return KITHI_E_ZERO_VECTOR;
+}
+
+static int params_from(const struct kith_search_opts *opts, uint32_t k, struct kithi_search_params *out)
+{
+    struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
+    if (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
+        return -EINVAL;
+    if (o.exact > 1 || o.reserved[0] || o.reserved[1] || o.reserved[2] || o.reserved[3])
+        return -EINVAL;
+    if (k < 1 || k > KITHI_K_MAX)
+        return KITHI_E_K;
+    if (o.ef == 0)
+        o.ef = k > KITHI_EF_DEFAULT ? k : KITHI_EF_DEFAULT;
+    if (o.ef < k || o.ef > KITHI_EF_MAX)
+        return KITHI_E_EF;
+    *out = (struct kithi_search_params){ .k = k, .ef = o.ef, .exact = o.exact, .deadline_ns = o.deadline_ns };
+    return 0;
+}
+
+static int search_in(struct kith *index, struct kithi_call *c, const float *query,
+                     const struct kithi_search_params *params, kith_results *out)
+{
+    int rc;
+    do
+        rc = kithi_search(kithi_call_map(c), &c->scratch, query, params, &out->found);
+    while (kithi_call_again(index, c, &rc));
+    if (rc < 0)
+        kithi_results_clear(&out->found);
+    out->generation_changed = c->changed;
+    return rc;
+}
+
+int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, uint32_t k,
+                      const struct kith_search_opts *opts, kith_results *const *out, size_t *out_failed)
+{
+    struct kithi_search_params params;
+    struct kithi_call *c = NULL;
+    size_t i = 0;
+
+    if (!index || !out || (!queries && n > 0))
+        return -EINVAL;
+    int rc = params_from(opts, k, &params);
+    if (rc == 0)
+        rc = kithi_call_begin(index, &c);
+    for (; rc >= 0 && i < n; i++) {
+        const float *query = queries + i * len;
+        rc = out[i] ? kithi_vector_check(index, query, len) : -EINVAL;
+        if (rc == 0)
+            rc = search_in(index, c, query, &params, out[i]);
+        if (rc < 0)
+            break;
+    }
+    if (c)
+        kithi_call_end(index, c);
+    if (rc < 0 && out_failed)
+        *out_failed = i;
+    return rc < 0 ? rc : 0;
+}
+
+int kith_search(kith *index, const float *query, size_t len, uint32_t k, const struct kith_search_opts *opts,
+                kith_results *out)
+{
+    struct kithi_search_params params;
+    struct kithi_call *c;
+
+    if (!index || !out)
+        return -EINVAL;
+    int rc = params_from(opts, k, &params);
+    if (rc == 0)
+        rc = kithi_vector_check(index, query, len);
+    if (rc == 0)
+        rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    rc = search_in(index, c, query, &params, out);
+    kithi_call_end(index, c);
+    return rc;
+}
+
+/* Take the id that was asked about out of its own neighbours, and what is beyond k. */
+static int drop_self(struct kithi_results *r, const char *id, size_t id_len, uint32_t k)
+{
+    for (uint32_t i = 0; i < r->count; i++) {
+        const struct kithi_hit *h = &r->hits[i];
+        if (h->id_len == id_len && memcmp(r->ids + h->id_off, id, id_len) == 0) {
+            memmove(&r->hits[i], &r->hits[i + 1], (r->count - i - 1) * sizeof *r->hits);
+            r->count--;
+            break;
+        }
+    }
+    if (r->count > k)
+        r->count = k;
+    return (int)r->count;
+}
+
+int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_search_opts *opts,
+                   kith_results *out)
+{
+    struct kithi_search_params params;
+    struct kithi_found found;
+    struct kithi_call *c;
+
+    if (!index || !id || !out)
+        return -EINVAL;
+    size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
+    if (!kithi_id_valid(id, id_len))
+        return KITHI_E_ID;
+    int rc = params_from(opts, k, &params);
+    if (rc == 0)
+        rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    if (!c->vector)
+        c->vector = malloc(index->geometry.dim * sizeof *c->vector);
+    if (!c->vector) {
+        rc = -ENOMEM;
+        goto out;
+    }
+    do
+        rc = kithi_lookup(kithi_call_map(c), id, id_len, c->vector, &found);
+    while (kithi_call_again(index, c, &rc));
+    if (rc == 0)
+        rc = kithi_vector_check(index, c->vector, index->geometry.dim) < 0 ? KITHI_E_CORRUPT : 0;
+    if (rc < 0)
+        goto out;
+    /* One more, because the vector itself is among its neighbours. */
+    params.k++;
+    if (params.ef < params.k)
+        params.ef = params.k;
+    rc = search_in(index, c, c->vector, &params, out);
+    if (rc > 0)
+        rc = drop_self(&out->found, id, id_len, k);
+out:
+    if (rc < 0)
+        kithi_results_clear(&out->found);
+    kithi_call_end(index, c);
+    return rc;
+}

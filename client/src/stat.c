@@ -1,0 +1,84 @@
+/*
+ * stat.c - numbers about a collection, from the words of its header.
+ */
+#include <errno.h>
+
+#include "client/src/handle_priv.h"
+#include "client/src/opts_priv.h"
+
+/* A daemon that says nothing for so long is not called alive. */
+#define ALIVE_PATIENCE_MS 1000u
+
+/* Relaxed: these are figures for people, each right by itself. */
+static uint64_t word(const _Atomic uint64_t *w)
+{
+    return atomic_load_explicit(w, memory_order_relaxed);
+}
+
+uint64_t kith_epoch(kith *index)
+{
+    struct kithi_call *c;
+    if (!index || kithi_call_begin(index, &c) < 0)
+        return 0;
+    /* [P1 commit] acquire: who sees this epoch sees what was committed with it. */
+    uint64_t epoch = atomic_load_explicit(&kithi_call_header(c)->epoch, memory_order_acquire);
+    kithi_call_end(index, c);
+    return epoch;
+}
+
+int kith_count(kith *index, uint64_t *out_count)
+{
+    struct kithi_call *c;
+    if (!index || !out_count)
+        return -EINVAL;
+    int rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    *out_count = word(&kithi_call_header(c)->live);
+    kithi_call_end(index, c);
+    return 0;
+}
+
+static bool daemon_alive(struct kith *index)
+{
+    struct kithi_conn conn;
+    kithi_conn_init(&conn);
+    bool alive = kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS) == 0;
+    kithi_conn_close(&conn);
+    return alive;
+}
+
+int kith_stats(kith *index, struct kith_stats *out)
+{
+    struct kithi_call *c;
+    if (!index || !out)
+        return -EINVAL;
+    int rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    const struct kithi_map *m = kithi_call_map(c);
+    const struct kithi_header *h = kithi_call_header(c);
+    struct kith_stats s = {
+        .epoch = atomic_load_explicit(&h->epoch, memory_order_acquire),
+        .live_count = word(&h->live),
+        .dead_count = word(&h->tally_dead),
+        .resting_count = word(&h->tally_resting),
+        .free_count = word(&h->tally_free),
+        .slot_count = word(&h->slots_used),
+        .slot_max = m->geometry.slot_max,
+        .bytes_reserved = m->layout.total,
+        .generation = m->generation,
+        .dim = m->geometry.dim,
+        .metric = m->geometry.metric,
+        .m = m->geometry.m,
+        .ef_construction = m->geometry.ef_construction,
+        .level_max = kithi_entry_level(word(&h->entry)),
+    };
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        uint64_t taken = word(&h->taken[r]);
+        s.bytes_taken += taken < m->layout.size[r] ? taken : m->layout.size[r];
+    }
+    kithi_call_end(index, c);
+    s.daemon_alive = daemon_alive(index);
+    return kithi_opts_out(out, &s, sizeof s, sizeof s);
+}

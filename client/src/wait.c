@@ -1,0 +1,56 @@
+/*
+ * wait.c - sleeping until an epoch is visible.
+ *
+ * [P1 commit] The writer stores the epoch, then bumps `wake`, then wakes its waiters. A waiter
+ * loads `wake`, then the epoch, and sleeps only while `wake` is still what it loaded: a commit in
+ * between makes the kernel refuse the sleep. The futex is in a mapping that this side cannot write.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "client/src/handle_priv.h"
+
+/* The longest sleep while the segment is marked moved and its successor is not there: nobody
+ * bumps the old segment's `wake` when it comes. */
+#define MOVED_SLEEP_NS UINT64_C(20000000)
+
+/* Sleep while *w is seen, at most ns. Waking early is no harm. */
+static void sleep_on(const _Atomic uint32_t *w, uint32_t seen, uint64_t ns)
+{
+    struct timespec t = { .tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u) };
+    syscall(SYS_futex, w, FUTEX_WAIT, seen, &t, NULL, 0);
+}
+
+int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms)
+{
+    if (!index)
+        return -EINVAL;
+    uint64_t end = timeout_ms < 0 ? UINT64_MAX : kithi_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    for (;;) {
+        struct kithi_call *c;
+        int rc = kithi_call_begin(index, &c);
+        if (rc < 0)
+            return rc;
+        const struct kithi_header *h = kithi_call_header(c);
+        uint32_t seen = atomic_load_explicit(&h->wake, memory_order_acquire);
+        if (atomic_load_explicit(&h->epoch, memory_order_acquire) >= epoch) {
+            kithi_call_end(index, c);
+            return 0;
+        }
+        uint64_t now = kithi_now_ns();
+        if (now < end) {
+            /* `moved` and `dropped` are stored before the bump that goes with them, too. */
+            bool moved = atomic_load_explicit(&h->moved, memory_order_acquire);
+            bool dropped = atomic_load_explicit(&h->dropped, memory_order_acquire);
+            uint64_t ns = moved && end - now > MOVED_SLEEP_NS ? MOVED_SLEEP_NS : end - now;
+            if (!dropped)
+                sleep_on(&h->wake, seen, ns);
+        }
+        kithi_call_end(index, c);
+        if (now >= end)
+            return KITHI_E_TIMEOUT;
+    }
+}

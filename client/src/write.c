@@ -1,0 +1,177 @@
+/*
+ * write.c - the handle's own connection: single writes, batches, flush.
+ *
+ * A connection is made at the first write and made again when the daemon was restarted. A
+ * request that did not leave whole cannot have been carried out, so it is sent once more over
+ * the new connection; one that did and got no answer is KITH_E_UNKNOWN_OUTCOME.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client/src/handle_priv.h"
+#include "client/src/opts_priv.h"
+#include "shm/base/id.h"
+#include "shm/wire/op.h"
+
+int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms)
+{
+    struct kithi_answer answer;
+    struct kithi_opened opened;
+    uint64_t padded[(KITHI_NAME_MAX + 8) / 8] = { 0 };
+
+    if (!index->run_dir)
+        return KITHI_E_RUN_DIR;
+    int rc = kithi_conn_open(conn, index->run_dir, patience_ms, NULL);
+    if (rc < 0)
+        return rc;
+    size_t len = strlen(index->name);
+    memcpy(padded, index->name, len);
+    struct iovec body = { .iov_base = padded, .iov_len = (len + 7) / 8 * 8 };
+    rc = kithi_conn_call(conn, KITHI_FRAME_OPEN, 0, &body, 1, &answer);
+    if (rc == KITHI_E_UNKNOWN_OUTCOME)
+        rc = KITHI_E_NO_DAEMON; /* nothing was asked for yet */
+    if (rc == 0)
+        rc = answer.head.status;
+    if (rc == 0 && answer.head.text_len < sizeof opened)
+        rc = KITHI_E_PROTOCOL;
+    if (rc == 0) {
+        memcpy(&opened, answer.text, sizeof opened);
+        if (memcmp(opened.uid, index->uid, sizeof opened.uid) != 0)
+            rc = KITHI_E_REPLACED;
+    }
+    if (rc < 0)
+        kithi_conn_close(conn);
+    return rc < 0 ? rc : 0;
+}
+
+/* A request of this collection over the handle's connection. Under write_lock. */
+static int request(struct kith *index, uint16_t type, uint32_t count, const void *ops, size_t len,
+                   struct kithi_answer *out)
+{
+    struct kithi_conn *conn = &index->conn;
+    struct iovec body[2] = { { .iov_base = index->uid, .iov_len = sizeof index->uid },
+                             { .iov_base = (void *)(uintptr_t)ops, .iov_len = len } };
+    if (kithi_conn_is_open(conn) && conn->pid != getpid()) {
+        /* The parent's socket. Its buffers may have been left in the middle of a change: not freed. */
+        close(conn->fd);
+        kithi_conn_init(conn);
+    }
+    for (;;) {
+        bool fresh = !kithi_conn_is_open(conn);
+        int rc = fresh ? kithi_handle_connect(index, conn, 0) : 0;
+        if (rc == 0)
+            rc = kithi_conn_call(conn, type, count, body, 2, out);
+        if (rc != KITHI_E_NO_DAEMON || fresh)
+            return rc;
+    }
+}
+
+int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer *answer)
+{
+    struct kith_commit c = { .failed_item = UINT32_MAX };
+    if (rc == 0) {
+        rc = answer->head.status < 0 ? answer->head.status : 0;
+        c.epoch = answer->head.epoch;
+        c.found = answer->head.found;
+        if (rc < 0) {
+            c.failed_item = answer->head.item;
+            size_t len = answer->head.text_len;
+            if (len > sizeof c.error.text - 1)
+                len = sizeof c.error.text - 1;
+            memcpy(c.error.text, answer->text, len);
+        }
+    }
+    c.error.code = rc;
+    if (rc < 0 && c.error.text[0] == '\0')
+        strncpy(c.error.text, kithi_error_text(rc), sizeof c.error.text - 1);
+    if (out && kithi_opts_out(out, &c, sizeof c, sizeof c) < 0 && rc == 0)
+        rc = -EINVAL;
+    return rc;
+}
+
+/* The same check before anything is sent, so that a bad struct never hides a done commit. */
+static int commit_check(struct kith_commit *out)
+{
+    struct kith_commit none = { .failed_item = UINT32_MAX };
+    return out ? kithi_opts_out(out, &none, sizeof none, sizeof none) : 0;
+}
+
+static int write_one(struct kith *index, const char *id, const float *vector, uint64_t *out_epoch,
+                     uint32_t *out_found)
+{
+    struct kithi_answer answer;
+    uint32_t dim = vector ? index->geometry.dim : 0;
+    size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
+    if (!kithi_id_valid(id, id_len))
+        return KITHI_E_ID;
+
+    kithi_lock(&index->write_lock);
+    int rc = 0;
+    if (!index->write_buf)
+        index->write_buf = malloc(kithi_op_size(KITHI_ID_MAX, index->geometry.dim));
+    if (!index->write_buf)
+        rc = -ENOMEM;
+    if (rc == 0) {
+        size_t len = kithi_op_encode(index->write_buf, id, id_len, vector, dim);
+        rc = request(index, KITHI_FRAME_WRITE, 1, index->write_buf, len, &answer);
+    }
+    if (rc == 0) {
+        rc = answer.head.status < 0 ? answer.head.status : 0;
+        if (rc == 0 && out_epoch)
+            *out_epoch = answer.head.epoch;
+        *out_found = answer.head.found;
+    }
+    kithi_unlock(&index->write_lock);
+    return rc;
+}
+
+int kith_upsert(kith *index, const char *id, const float *vector, size_t len, uint64_t *out_epoch)
+{
+    uint32_t found;
+    if (!index || !id)
+        return -EINVAL;
+    int rc = kithi_vector_check(index, vector, len);
+    return rc < 0 ? rc : write_one(index, id, vector, out_epoch, &found);
+}
+
+int kith_delete(kith *index, const char *id, uint64_t *out_epoch)
+{
+    uint32_t found;
+    if (!index || !id)
+        return -EINVAL;
+    int rc = write_one(index, id, NULL, out_epoch, &found);
+    return rc == 0 && found == 0 ? KITHI_E_NOT_FOUND : rc;
+}
+
+int kith_batch_commit(kith_batch *b, struct kith_commit *out)
+{
+    struct kithi_answer answer = { .head = { .item = UINT32_MAX } };
+    if (!b || commit_check(out) < 0)
+        return -EINVAL;
+    if (b->count == 0) {
+        answer.head.epoch = kith_epoch(b->index);
+        return kithi_commit_fill(out, 0, &answer);
+    }
+    kithi_lock(&b->index->write_lock);
+    int rc = request(b->index, KITHI_FRAME_WRITE, b->count, b->ops, b->len, &answer);
+    rc = kithi_commit_fill(out, rc, &answer);
+    kithi_unlock(&b->index->write_lock);
+    return rc;
+}
+
+int kith_flush(kith *index, uint64_t *out_epoch)
+{
+    struct kithi_answer answer;
+    if (!index)
+        return -EINVAL;
+    kithi_lock(&index->write_lock);
+    int rc = request(index, KITHI_FRAME_FLUSH, 0, NULL, 0, &answer);
+    if (rc == 0)
+        rc = answer.head.status < 0 ? answer.head.status : 0;
+    if (rc == 0 && out_epoch)
+        *out_epoch = answer.head.epoch;
+    kithi_unlock(&index->write_lock);
+    return rc;
+}
