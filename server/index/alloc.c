@@ -168,10 +168,28 @@ uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class)
     return kithi_blob_ref(class, number);
 }
 
+/* Room on the private lists was reserved when the things were allotted. */
+void kithi_alloc_return(struct kithi_index *ix, uint32_t slot, uint64_t blob, uint32_t upper)
+{
+    uint32_t capacity;
+    struct kithi_blob *b = blob ? kithi_view_blob(&ix->view, blob, &capacity) : NULL;
+    if (b) {
+        struct stack *s = &ix->blob_free[blob >> 56];
+        atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
+        s->items[s->count++] = (uint32_t)blob - 1;
+    }
+    while (upper) {
+        struct kithi_upper *u = kithi_view_upper(&ix->view, upper - 1);
+        ix->upper_free.items[ix->upper_free.count++] = upper - 1;
+        upper = atomic_load_explicit(&u->up, memory_order_relaxed);
+        atomic_store_explicit(&u->owner, 0, memory_order_relaxed);
+    }
+    ix->slots_free.items[ix->slots_free.count++] = slot;
+}
+
 void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
 {
-    const struct kithi_view *v = &ix->view;
-    struct kithi_record *r = kithi_view_record(v, slot);
+    struct kithi_record *r = kithi_view_record(&ix->view, slot);
 
     /* [P4 reused] the mark first, then birth = 0 by a release store: whoever sees the slot or what
      * it held being refilled sees the mark. Other half: kithi_view_reused(). */
@@ -184,23 +202,11 @@ void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
      * `linked`, and takes what no linked slot holds as free. */
     atomic_store_explicit(&r->linked, 0, memory_order_release);
 
-    uint32_t id_len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed)), capacity;
-    uint64_t ref = atomic_load_explicit(&r->id[0], memory_order_relaxed);
-    struct kithi_blob *b = id_len > KITHI_ID_INLINE ? kithi_view_blob(v, ref, &capacity) : NULL;
-    if (b) {
-        struct stack *free_blobs = &ix->blob_free[ref >> 56];
-        atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
-        free_blobs->items[free_blobs->count++] = (uint32_t)ref - 1; /* room was reserved, here and below */
-    }
-    uint32_t up = atomic_load_explicit(&r->upper, memory_order_relaxed);
+    uint32_t id_len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed));
+    uint64_t blob = atomic_load_explicit(&r->id[0], memory_order_relaxed);
+    uint32_t upper = atomic_load_explicit(&r->upper, memory_order_relaxed);
     atomic_store_explicit(&r->upper, 0, memory_order_relaxed);
-    while (up) {
-        struct kithi_upper *u = kithi_view_upper(v, up - 1);
-        ix->upper_free.items[ix->upper_free.count++] = up - 1;
-        up = atomic_load_explicit(&u->up, memory_order_relaxed);
-        atomic_store_explicit(&u->owner, 0, memory_order_relaxed);
-    }
-    ix->slots_free.items[ix->slots_free.count++] = slot;
+    kithi_alloc_return(ix, slot, id_len > KITHI_ID_INLINE ? blob : 0, upper);
 }
 
 void kithi_alloc_tallies(struct kithi_index *ix)

@@ -365,6 +365,21 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     return 0;
 }
 
+void kithi_group_clear(struct group *g)
+{
+    g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
+    for (uint32_t i = 0; g->overlay && i <= g->overlay_mask; i++) g->overlay[i] = 0;
+}
+
+void kithi_group_abort(struct kithi_index *ix)
+{
+    for (uint32_t i = ix->group.insertion_count; i-- > 0;) {
+        const struct insertion *in = &ix->group.insertions[i];
+        kithi_alloc_return(ix, in->slot, in->blob, in->upper);
+    }
+    kithi_group_clear(&ix->group);
+}
+
 uint32_t kithi_group_job_count(const struct kithi_index *ix) { return ix->group.insertion_count; }
 
 /* ---- replacing a segment ---- */

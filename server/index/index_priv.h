@@ -140,7 +140,9 @@ uint32_t kithi_alloc_slot(struct kithi_index *ix);
 uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows); /* chain; first + 1, or 0 */
 uint32_t kithi_alloc_upper_available(const struct kithi_index *ix);
 uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class);
-/* Give back everything that slot holds, and the slot. [P4 reused] */
+/* Give back a slot, its blob (or 0) and its upper rows (first + 1, or 0), which nothing leads to. */
+void kithi_alloc_return(struct kithi_index *ix, uint32_t slot, uint64_t blob, uint32_t upper);
+/* Free a slot whose rest is over, with everything it holds. [P4 reused] */
 void kithi_alloc_free(struct kithi_index *ix, uint32_t slot);
 void kithi_doubt_set(struct kithi_index *ix, uint32_t slot);
 void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot);
@@ -182,6 +184,9 @@ pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
 void kithi_sweep_fini(struct kithi_index *ix);
 
 /* ---- index.c ---- */
+
+/* Forget what is staged; the slots it took are the caller's business. */
+void kithi_group_clear(struct group *g);
 
 /* Private state for the mapping in ix->map; 0 or -ENOMEM. */
 int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tuning);

@@ -77,8 +77,7 @@ void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
     }
     for (uint32_t i = 0; i < g->deaths.count; i++) kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
 
-    g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
-    for (uint32_t i = 0; g->overlay && i <= g->overlay_mask; i++) g->overlay[i] = 0;
+    kithi_group_clear(g);
     atomic_fetch_add_explicit(&h->tally_commits, 1, memory_order_relaxed);
     kithi_alloc_tallies(ix);
 }
