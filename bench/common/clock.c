@@ -29,6 +29,11 @@ uint64_t bench_cpu_ns(void)
     return read_clock(CLOCK_THREAD_CPUTIME_ID);
 }
 
+uint64_t bench_process_cpu_ns(void)
+{
+    return read_clock(CLOCK_PROCESS_CPUTIME_ID);
+}
+
 /* The CPUs allowed before the first pin; a pinned thread can no longer be asked. */
 static const cpu_set_t *allowed(void)
 {

@@ -7,8 +7,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-uint64_t bench_now_ns(void); /* CLOCK_MONOTONIC */
-uint64_t bench_cpu_ns(void); /* CPU time of this thread: what it ran, not what it waited */
+uint64_t bench_now_ns(void);         /* CLOCK_MONOTONIC */
+uint64_t bench_cpu_ns(void);         /* CPU time of this thread: what it ran, not what it waited */
+uint64_t bench_process_cpu_ns(void); /* the same of all threads */
 
 /* Keep the calling thread on one CPU; -1: on the last one it may use. Returns the CPU. */
 int bench_pin(int cpu);

@@ -37,9 +37,14 @@ struct peer *peer_engine_new(const struct bench_set *set, const struct bench_opt
     if (!p)
         bench_die("out of memory for %s", peer_name());
     if (!opts->peer_index || !peer_load(p, opts->peer_index)) {
+        uint64_t cpu_begin = bench_process_cpu_ns();
         uint64_t begin = bench_now_ns();
         peer_build(p, set->base, set->base_count, opts->threads);
-        fprintf(stderr, "bench: %s built in %.1f s\n", peer_name(), (double)(bench_now_ns() - begin) / 1e9);
+        double seconds = (double)(bench_now_ns() - begin) / 1e9;
+        double cpu_seconds = (double)(bench_process_cpu_ns() - cpu_begin) / 1e9;
+        printf("%s: %u vectors in %.1f s (%.1f s of CPU time) by %u threads, %.0f a second\n", peer_name(),
+               set->base_count, seconds, cpu_seconds, opts->threads, set->base_count / seconds);
+        fflush(stdout);
         if (opts->peer_index)
             peer_save(p, opts->peer_index);
     }

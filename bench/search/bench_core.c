@@ -69,7 +69,7 @@ static void stage(struct kithi_index *ix, const struct bench_set *set, uint32_t 
         bench_die("row %u: %s", first + result.failed_item, err.text);
 }
 
-static double build(struct kithi_index *ix, const struct bench_set *set, unsigned threads)
+static void build(struct kithi_index *ix, const struct bench_set *set, unsigned threads)
 {
     struct pool pool = { .ix = ix };
     struct worker *workers = bench_alloc(sizeof(*workers) * threads);
@@ -82,6 +82,7 @@ static double build(struct kithi_index *ix, const struct bench_set *set, unsigne
             bench_die("cannot start a thread");
     }
 
+    uint64_t cpu_begin = bench_process_cpu_ns();
     uint64_t begin = bench_now_ns();
     uint64_t epoch = kithi_index_epoch(ix);
     for (uint32_t first = 0; first < set->base_count; first += GROUP_OPS) {
@@ -95,6 +96,10 @@ static double build(struct kithi_index *ix, const struct bench_set *set, unsigne
         kithi_group_publish(ix, ++epoch, bench_now_ns() / 1000000);
     }
     double seconds = (double)(bench_now_ns() - begin) / 1e9;
+    double cpu_seconds = (double)(bench_process_cpu_ns() - cpu_begin) / 1e9;
+    printf("Kith: %u vectors in %.1f s (%.1f s of CPU time) by %u threads, %.0f a second\n", set->base_count,
+           seconds, cpu_seconds, threads, set->base_count / seconds);
+    fflush(stdout);
 
     pool.job_count = 0;
     pthread_barrier_wait(&pool.gate);
@@ -104,7 +109,6 @@ static double build(struct kithi_index *ix, const struct bench_set *set, unsigne
     free(ids);
     free(ops);
     free(workers);
-    return seconds;
 }
 
 struct reader {
@@ -171,10 +175,7 @@ int main(int argc, char **argv)
     kithi_scratch_init(&reader.scratch);
     kithi_results_init(&reader.results);
 
-    double seconds = build(ix, &set, opts.threads);
-    printf("Kith: %u vectors in %.1f s by %u threads, %.0f a second\n", set.base_count, seconds, opts.threads,
-           set.base_count / seconds);
-    fflush(stdout);
+    build(ix, &set, opts.threads);
     kithi_map_prefault(&reader.map);
 
     struct bench_engine engines[2] = { { "Kith", &reader, reader_search, reader_rows } };
