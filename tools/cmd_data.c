@@ -1,0 +1,137 @@
+/*
+ * cmd_data.c - put, get, delete: single vectors.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/args.h"
+#include "tools/out.h"
+#include "tools/query.h"
+
+int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
+{
+    const char *text = NULL;
+    const struct kithi_arg args[] = {
+        { "--vector", KITHI_ARG_STRING, &text, 0, 0 },
+        { "--payload", KITHI_ARG_LATER, NULL, 0, 0 },
+    };
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 2)
+        return kithi_tool_usage(t, "give a name and an id");
+    if (text == NULL)
+        return kithi_tool_usage(t, "--vector is missing");
+
+    const char *id = argv[2];
+    kith *index = NULL;
+    float *vector = NULL;
+    kith_batch *batch = NULL;
+    struct kith_commit commit;
+    memset(&commit, 0, sizeof commit);
+    commit.struct_size = sizeof commit;
+
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    status = kithi_query_parse(t, text, kith_dim(index), &vector);
+    if (status != KITHI_TOOL_OK)
+        goto out;
+    /* A batch of one, because its answer carries the daemon's own words. */
+    batch = kith_batch_new(index);
+    int rc = batch == NULL ? -ENOMEM : kith_batch_upsert(batch, id, vector, kith_dim(index));
+    if (rc >= 0)
+        rc = kith_batch_commit(batch, &commit);
+    if (rc < 0) {
+        status = kithi_tool_fail(t, "id \"%.64s\": %s", id,
+                                 commit.error.text[0] != '\0' ? commit.error.text : kith_strerror(rc));
+        goto out;
+    }
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "id", NULL, id);
+        kithi_object_count(&o, "epoch", NULL, commit.epoch);
+        kithi_object_end(&o);
+    } else {
+        printf("put %s, epoch %" PRIu64 "\n", id, commit.epoch);
+    }
+out:
+    kith_batch_free(batch);
+    free(vector);
+    kith_close(index);
+    return status;
+}
+
+int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 2)
+        return kithi_tool_usage(t, "give a name and an id");
+
+    kith *index = NULL;
+    uint64_t epoch = 0;
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    float *vector = malloc(kith_dim(index) * sizeof *vector);
+    int rc = vector == NULL ? -ENOMEM : kith_get(index, argv[2], vector, kith_dim(index), &epoch);
+    if (rc < 0) {
+        status = kithi_tool_fail(t, "id \"%.64s\": %s", argv[2], kith_strerror(rc));
+    } else if (t->json) {
+        fputs("{\"id\":", stdout);
+        kithi_out_quote(stdout, argv[2]);
+        fputs(",\"vector\":", stdout);
+        kithi_out_vector(stdout, vector, kith_dim(index));
+        printf(",\"epoch\":%" PRIu64 "}\n", epoch);
+    } else {
+        kithi_out_vector(stdout, vector, kith_dim(index)); /* as put --vector takes it */
+        putchar('\n');
+    }
+    free(vector);
+    kith_close(index);
+    return status;
+}
+
+int kithi_cmd_delete(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count < 2)
+        return kithi_tool_usage(t, "give a name and at least one id");
+
+    kith *index = NULL;
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    int failed = KITHI_TOOL_OK;
+    for (int i = 2; i <= count; i++) {
+        uint64_t epoch = 0;
+        int rc = kith_delete(index, argv[i], &epoch);
+        if (rc < 0) {
+            failed = kithi_tool_fail(t, "id \"%.64s\": %s", argv[i], kith_strerror(rc));
+            if (rc != KITH_E_NOT_FOUND && rc != KITH_E_ID)
+                break;
+            continue;
+        }
+        if (t->json) {
+            struct kithi_object o;
+            kithi_object_begin(&o, true);
+            kithi_object_text(&o, "id", NULL, argv[i]);
+            kithi_object_count(&o, "epoch", NULL, epoch);
+            kithi_object_end(&o);
+        } else {
+            printf("deleted %s, epoch %" PRIu64 "\n", argv[i], epoch);
+        }
+    }
+    kith_close(index);
+    return failed;
+}

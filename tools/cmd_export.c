@@ -1,0 +1,245 @@
+/*
+ * cmd_export.c - export: every vector of one snapshot into a file.
+ *
+ * Written to FILE.partial and renamed at the end, so that FILE is complete whenever it is there. The
+ * other formats have no room for ids: .fvecs and .npy get a file of ids beside, one a line.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "shm/graph/scan.h"
+#include "tools/args.h"
+#include "tools/out.h"
+#include "tools/vectors.h"
+
+#define RESTART_MAX     8u   /* snapshots that were overtaken while being written */
+#define NPY_HEADER_SIZE 128u /* a multiple of 64, with room for the largest numbers */
+
+enum kind { KIND_JSONL, KIND_FVECS, KIND_NPY };
+
+struct export
+{
+    struct kithi_tool *t;
+    enum kind kind;
+    const char *path;
+    char *ids_path; /* NULL: the format carries ids */
+    char *partial, *ids_partial;
+    FILE *f, *ids;
+    float *vector;
+    uint64_t count;
+    uint64_t epoch;
+};
+
+static int fail_write(const struct export *e, const char *path)
+{
+    int code = errno;
+    return kithi_tool_fail(e->t, "%s: cannot be written: %s", path, strerror(code));
+}
+
+/* NumPy wants the header's length to make the data begin at a multiple of 64. */
+static int write_npy_header(FILE *f, uint64_t rows, uint32_t dim)
+{
+    char header[NPY_HEADER_SIZE];
+    memset(header, ' ', sizeof header);
+    memcpy(header, "\x93NUMPY\x01\x00", 8);
+    header[8] = (char)(NPY_HEADER_SIZE - 10);
+    header[9] = 0;
+    int len = snprintf(header + 10, sizeof header - 10,
+                       "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRIu64 ", %u), }", rows, dim);
+    header[10 + len] = ' ';
+    header[sizeof header - 1] = '\n';
+    return fwrite(header, sizeof header, 1, f) == 1 ? 0 : -1;
+}
+
+static int write_item(struct export *e, const struct kithi_item *item, uint32_t dim)
+{
+    switch (e->kind) {
+    case KIND_JSONL:
+        fputs("{\"id\":", e->f);
+        kithi_out_quote(e->f, item->id);
+        fputs(",\"vector\":", e->f);
+        kithi_out_vector(e->f, e->vector, dim);
+        fputs("}\n", e->f);
+        break;
+    case KIND_FVECS: fwrite(&dim, sizeof dim, 1, e->f); /* fall through */
+    case KIND_NPY:
+        fwrite(e->vector, sizeof(float), dim, e->f);
+        if (strchr(item->id, '\n') != NULL)
+            return kithi_tool_fail(
+                e->t, "id \"%.64s\" holds a line break, which a file of ids cannot; export to .jsonl",
+                item->id);
+        fprintf(e->ids, "%s\n", item->id);
+    }
+    if (ferror(e->f))
+        return fail_write(e, e->partial);
+    if (e->ids != NULL && ferror(e->ids))
+        return fail_write(e, e->ids_partial);
+    return KITHI_TOOL_OK;
+}
+
+/* One snapshot from its beginning. *out_rc is 0, or why the scan has to begin again. */
+static int write_snapshot(struct export *e, const struct kithi_map *map, int *out_rc)
+{
+    struct kithi_scan scan;
+    struct kithi_item item;
+    const uint32_t dim = map->geometry.dim;
+    rewind(e->f);
+    if (e->ids != NULL)
+        rewind(e->ids);
+    if (e->kind == KIND_NPY && write_npy_header(e->f, 0, dim) != 0)
+        return fail_write(e, e->partial);
+
+    struct kithi_progress progress;
+    kithi_progress_begin(&progress, "vectors");
+    int status = KITHI_TOOL_OK;
+    int rc;
+    kithi_scan_begin(map, &scan);
+    e->count = 0;
+    e->epoch = scan.view.epoch;
+    while ((rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
+        status = write_item(e, &item, dim);
+        if (status != KITHI_TOOL_OK)
+            break;
+        e->count++;
+        kithi_progress_update(&progress, e->count, (double)scan.next / ((double)scan.view.slots_used + 1));
+    }
+    kithi_progress_end(&progress);
+    *out_rc = status == KITHI_TOOL_OK ? rc : 0;
+    if (status != KITHI_TOOL_OK || rc != 0)
+        return status;
+
+    /* What an overtaken attempt wrote beyond this one goes away. */
+    if (fflush(e->f) != 0 || ftruncate(fileno(e->f), ftello(e->f)) != 0)
+        return fail_write(e, e->partial);
+    if (e->ids != NULL && (fflush(e->ids) != 0 || ftruncate(fileno(e->ids), ftello(e->ids)) != 0))
+        return fail_write(e, e->ids_partial);
+    if (e->kind == KIND_NPY) {
+        rewind(e->f);
+        if (write_npy_header(e->f, e->count, dim) != 0)
+            return fail_write(e, e->partial);
+    }
+    return KITHI_TOOL_OK;
+}
+
+static int write_all(struct export *e, const char *name)
+{
+    int rc = 0;
+    for (unsigned attempt = 0; attempt <= RESTART_MAX; attempt++) {
+        struct kithi_map map = { 0 };
+        int status = kithi_tool_attach(e->t, name, &map);
+        if (status != KITHI_TOOL_OK)
+            return status;
+        e->vector = realloc(e->vector, map.geometry.dim * sizeof(float));
+        status = e->vector == NULL ? kithi_tool_fail(e->t, "out of memory") : write_snapshot(e, &map, &rc);
+        kithi_map_detach(&map);
+        if (status != KITHI_TOOL_OK || rc == 0)
+            return status;
+        if (rc != KITHI_E_STALE && rc != KITHI_E_MOVED)
+            break;
+    }
+    return kithi_tool_fail(e->t, "\"%s\": %s", name, kithi_error_text(rc));
+}
+
+/* Close, sync and rename one of the two files. */
+static int finish(const struct export *e, FILE **f, const char *partial, const char *path)
+{
+    int rc = fflush(*f) == 0 && fsync(fileno(*f)) == 0 ? 0 : -1;
+    if (fclose(*f) != 0)
+        rc = -1;
+    *f = NULL;
+    if (rc != 0 || rename(partial, path) != 0)
+        return fail_write(e, path);
+    return KITHI_TOOL_OK;
+}
+
+/* "dir/x.fvecs" -> "dir/x.ids" */
+static char *ids_path_of(const char *path)
+{
+    char *out = NULL;
+    int stem = (int)(strrchr(path, '.') - path);
+    return asprintf(&out, "%.*s.ids", stem, path) < 0 ? NULL : out;
+}
+
+int kithi_cmd_export(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 2)
+        return kithi_tool_usage(t, "give a name and a file");
+
+    struct export e = { .t = t, .path = argv[2] };
+    if (kithi_has_suffix(e.path, ".jsonl"))
+        e.kind = KIND_JSONL;
+    else if (kithi_has_suffix(e.path, ".fvecs"))
+        e.kind = KIND_FVECS;
+    else if (kithi_has_suffix(e.path, ".npy"))
+        e.kind = KIND_NPY;
+    else
+        return kithi_tool_usage(t, "%s: vectors are written to .jsonl, .fvecs and .npy files", e.path);
+
+    bool whole = asprintf(&e.partial, "%s.partial", e.path) >= 0;
+    if (whole && e.kind != KIND_JSONL) {
+        e.ids_path = ids_path_of(e.path);
+        whole = e.ids_path != NULL && asprintf(&e.ids_partial, "%s.partial", e.ids_path) >= 0;
+    }
+    if (!whole) {
+        status = kithi_tool_fail(t, "out of memory");
+        goto out;
+    }
+    /* The collection first: a wrong name leaves no file behind. */
+    struct kithi_map map = { 0 };
+    status = kithi_tool_attach(t, argv[1], &map);
+    if (status != KITHI_TOOL_OK)
+        goto out;
+    kithi_map_detach(&map);
+
+    e.f = fopen(e.partial, "wbe");
+    if (e.f == NULL) {
+        status = fail_write(&e, e.partial);
+        goto out;
+    }
+    if (e.ids_path != NULL && (e.ids = fopen(e.ids_partial, "wbe")) == NULL) {
+        status = fail_write(&e, e.ids_partial);
+        goto out;
+    }
+    status = write_all(&e, argv[1]);
+    if (status == KITHI_TOOL_OK && e.ids != NULL)
+        status = finish(&e, &e.ids, e.ids_partial, e.ids_path);
+    if (status == KITHI_TOOL_OK)
+        status = finish(&e, &e.f, e.partial, e.path);
+    if (status != KITHI_TOOL_OK) {
+        unlink(e.partial);
+        if (e.ids_partial != NULL)
+            unlink(e.ids_partial);
+        goto out;
+    }
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, argv[1]);
+        kithi_object_text(&o, "file", NULL, e.path);
+        kithi_object_text(&o, "ids_file", NULL, e.ids_path);
+        kithi_object_count(&o, "exported", NULL, e.count);
+        kithi_object_count(&o, "epoch", NULL, e.epoch);
+        kithi_object_end(&o);
+    } else {
+        char text[KITHI_OUT_TEXT_SIZE];
+        printf("exported %s vectors of epoch %" PRIu64 " to %s%s%s\n", kithi_out_count(text, e.count),
+               e.epoch, e.path, e.ids_path != NULL ? ", ids to " : "", e.ids_path != NULL ? e.ids_path : "");
+    }
+out:
+    if (e.f != NULL)
+        fclose(e.f);
+    if (e.ids != NULL)
+        fclose(e.ids);
+    free(e.vector);
+    free(e.partial);
+    free(e.ids_path);
+    free(e.ids_partial);
+    return status;
+}

@@ -1,0 +1,300 @@
+/*
+ * cmd_inspect.c - inspect: what is in a segment, read from the mapping as a reader would.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/graph/view.h"
+#include "tools/args.h"
+#include "tools/out.h"
+
+#define LEVELS      (KITHI_LEVEL_MAX + 1u)
+#define DEGREES     (2u * KITHI_M_MAX + 1u)
+#define BAR_WIDTH   40u
+#define DEGREE_BINS 16u /* lines of the degree histogram for people; JSON has every degree */
+
+struct shape {
+    uint64_t linked; /* slots that finders may lead to */
+    uint64_t level[LEVELS];
+    uint64_t degree[DEGREES];
+    uint64_t links;
+    unsigned level_top, degree_top; /* highest that occur */
+};
+
+/* One pass over records and rows. Numbers from the segment are only counted with, never followed. */
+static void measure(const struct kithi_view *v, struct shape *out)
+{
+    memset(out, 0, sizeof *out);
+    for (uint32_t slot = 0; slot < v->slots_used; slot++) {
+        const struct kithi_record *r = kithi_view_record(v, slot);
+        if (atomic_load_explicit(&r->linked, memory_order_relaxed) == 0)
+            continue;
+        unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
+        if (level > KITHI_LEVEL_MAX)
+            level = KITHI_LEVEL_MAX;
+        const kithi_link *row = kithi_view_row(v, slot);
+        unsigned degree = 0;
+        for (uint32_t i = 0; i < v->link_count0; i++)
+            if (atomic_load_explicit(&row[i], memory_order_relaxed) != 0)
+                degree++;
+        out->linked++;
+        out->level[level]++;
+        out->degree[degree]++;
+        out->links += degree;
+        if (level > out->level_top)
+            out->level_top = level;
+        if (degree > out->degree_top)
+            out->degree_top = degree;
+    }
+}
+
+static uint64_t load(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed); /* for people: each number by itself */
+}
+
+/* Bytes of a region that hold something now. */
+static uint64_t region_used(const struct kithi_view *v, unsigned region)
+{
+    const struct kithi_layout *l = &v->map->layout;
+    const struct kithi_header *h = v->header;
+    uint64_t used = 0, word = load(&h->id_table);
+    switch (region) {
+    case KITHI_REGION_HEADER: used = KITHI_HEADER_SIZE; break;
+    case KITHI_REGION_RECORDS: used = (uint64_t)v->slots_used * sizeof(struct kithi_record); break;
+    case KITHI_REGION_ROWS: used = (uint64_t)v->slots_used * l->row_stride; break;
+    case KITHI_REGION_VECTORS: used = (uint64_t)v->slots_used * l->vector_stride; break;
+    case KITHI_REGION_DOUBT: used = ((uint64_t)v->slots_used + 7) / 8; break;
+    case KITHI_REGION_UPPER: used = load(&h->tally_upper) * l->upper_stride; break;
+    case KITHI_REGION_IDS0:
+    case KITHI_REGION_IDS1:
+        if (word != 0 && kithi_ids_area(word) == region - KITHI_REGION_IDS0 && kithi_ids_log2(word) < 40)
+            used = UINT64_C(8) << kithi_ids_log2(word);
+        break;
+    case KITHI_REGION_BLOB0:
+    case KITHI_REGION_BLOB1:
+    case KITHI_REGION_BLOB2:
+    case KITHI_REGION_BLOB3: {
+        unsigned class = region - KITHI_REGION_BLOB0;
+        used = load(&h->tally_blob[class]) * l->blob_stride[class];
+        break;
+    }
+    default: break;
+    }
+    return used;
+}
+
+static void hex(char *out, const uint8_t *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static void print_json(const char *name, const struct kithi_view *v, const struct shape *s)
+{
+    const struct kithi_map *map = v->map;
+    const struct kithi_geometry *g = &map->geometry;
+    const struct kithi_header *h = v->header;
+    char uid[33];
+    hex(uid, map->uid, sizeof map->uid);
+    fputs("{\"name\":", stdout);
+    kithi_out_quote(stdout, name);
+    printf(",\"uid\":\"%s\",\"format\":%u,\"generation\":%" PRIu64 ",\"dim\":%u,\"metric\":\"%s\",\"m\":%u"
+           ",\"ef_construction\":%u,\"slots_max\":%u",
+           uid, KITHI_FORMAT_VERSION, map->generation, g->dim, kithi_metric_name(g->metric), g->m,
+           g->ef_construction, g->slot_max);
+    printf(",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"timeline\":%" PRIu64 ",\"live\":%" PRIu64
+           ",\"dead\":%" PRIu64 ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"slots\":%u",
+           v->epoch, load(&h->durable_epoch), load(&h->timeline), load(&h->live), load(&h->tally_dead),
+           load(&h->tally_resting), load(&h->tally_free), v->slots_used);
+    printf(",\"unlinked\":%" PRIu64 ",\"reused\":%" PRIu64 ",\"moved\":%s,\"dropped\":%s,\"commits\":%" PRIu64
+           ",\"sweeps\":%" PRIu64,
+           load(&h->unlinked), load(&h->reused), kithi_view_moved(v) ? "true" : "false",
+           atomic_load_explicit(&h->dropped, memory_order_relaxed) != 0 ? "true" : "false",
+           load(&h->tally_commits), load(&h->tally_sweeps));
+
+    uint64_t entry = load(&h->entry), word = load(&h->id_table);
+    if (entry == 0)
+        fputs(",\"entry\":null", stdout);
+    else
+        printf(",\"entry\":{\"slot\":%u,\"level\":%u}", kithi_entry_link(entry) - 1u,
+               kithi_entry_level(entry));
+    if (word == 0)
+        fputs(",\"id_table\":null", stdout);
+    else
+        printf(",\"id_table\":{\"area\":%u,\"capacity\":%" PRIu64 ",\"filled\":%" PRIu64
+               ",\"rebuilds\":%" PRIu64 "}",
+               kithi_ids_area(word), UINT64_C(1) << (kithi_ids_log2(word) & 63u), load(&h->tally_ids),
+               kithi_ids_rebuilds(word));
+
+    fputs(",\"regions\":[", stdout);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        printf("%s{\"region\":\"%s\",\"offset\":%" PRIu64 ",\"used\":%" PRIu64 ",\"taken\":%" PRIu64
+               ",\"reserved\":%" PRIu64 "}",
+               r > 0 ? "," : "", kithi_region_name(r), map->layout.off[r], region_used(v, r),
+               load(&h->taken[r]), map->layout.size[r]);
+    fputs("],\"levels\":[", stdout);
+    for (unsigned i = 0; i <= s->level_top; i++)
+        printf("%s%" PRIu64, i > 0 ? "," : "", s->level[i]);
+    fputs("],\"degrees\":[", stdout);
+    for (unsigned i = 0; i <= s->degree_top; i++)
+        printf("%s%" PRIu64, i > 0 ? "," : "", s->degree[i]);
+    puts("]}");
+}
+
+static void print_regions(const struct kithi_view *v)
+{
+    const struct kithi_layout *l = &v->map->layout;
+    char text[KITHI_OUT_TEXT_SIZE];
+    uint64_t used = 0, taken = 0, reserved = 0;
+    struct kithi_table table;
+    kithi_table_begin(&table, "lrrr");
+    kithi_table_cell(&table, "REGION");
+    kithi_table_cell(&table, "IN USE");
+    kithi_table_cell(&table, "TAKEN");
+    kithi_table_cell(&table, "RESERVED");
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        uint64_t n = load(&v->header->taken[r]);
+        if (l->size[r] == 0)
+            continue; /* kept for a later version */
+        kithi_table_cell(&table, "%s", kithi_region_name(r));
+        kithi_table_cell(&table, "%s", kithi_out_bytes(text, region_used(v, r)));
+        kithi_table_cell(&table, "%s", kithi_out_bytes(text, n));
+        kithi_table_cell(&table, "%s", kithi_out_bytes(text, l->size[r]));
+        used += region_used(v, r);
+        taken += n;
+        reserved += l->size[r];
+    }
+    kithi_table_cell(&table, "all");
+    kithi_table_cell(&table, "%s", kithi_out_bytes(text, used));
+    kithi_table_cell(&table, "%s", kithi_out_bytes(text, taken));
+    kithi_table_cell(&table, "%s", kithi_out_bytes(text, reserved));
+    kithi_table_end(&table);
+}
+
+static void histogram_line(struct kithi_table *table, uint64_t n, uint64_t max)
+{
+    char text[KITHI_OUT_TEXT_SIZE], bar[BAR_WIDTH + 1];
+    size_t width = max == 0 ? 0 : (size_t)((n * BAR_WIDTH + max - 1) / max);
+    memset(bar, '#', width);
+    bar[width] = '\0';
+    kithi_table_cell(table, "%s", kithi_out_count(text, n));
+    kithi_table_cell(table, "%s", bar);
+}
+
+static void print_shape(const struct shape *s, uint32_t link_count0)
+{
+    struct kithi_table table;
+    kithi_table_begin(&table, "rrl");
+    kithi_table_cell(&table, "LEVEL");
+    kithi_table_cell(&table, "SLOTS");
+    kithi_table_cell(&table, "%s", "");
+    for (unsigned i = 0; i <= s->level_top; i++) {
+        kithi_table_cell(&table, "%u", i);
+        histogram_line(&table, s->level[i], s->linked);
+    }
+    kithi_table_end(&table);
+
+    printf("\nlinks at level 0: %.1f of %u places on average\n", (double)s->links / (double)s->linked,
+           link_count0);
+    uint64_t bins[DEGREE_BINS] = { 0 }, max = 0;
+    unsigned width = link_count0 / DEGREE_BINS + 1;
+    for (unsigned d = 0; d <= s->degree_top; d++)
+        bins[d / width] += s->degree[d];
+    for (unsigned b = 0; b < DEGREE_BINS; b++)
+        if (bins[b] > max)
+            max = bins[b];
+    kithi_table_begin(&table, "rrl");
+    kithi_table_cell(&table, "LINKS");
+    kithi_table_cell(&table, "SLOTS");
+    kithi_table_cell(&table, "%s", "");
+    for (unsigned b = 0; b <= link_count0 / width; b++) {
+        unsigned last = (b + 1) * width - 1;
+        if (width == 1)
+            kithi_table_cell(&table, "%u", b);
+        else
+            kithi_table_cell(&table, "%u-%u", b * width, last > link_count0 ? link_count0 : last);
+        histogram_line(&table, bins[b], max);
+    }
+    kithi_table_end(&table);
+}
+
+static void print_text(const char *name, const struct kithi_view *v, const struct shape *s)
+{
+    const struct kithi_map *map = v->map;
+    const struct kithi_geometry *g = &map->geometry;
+    const struct kithi_header *h = v->header;
+    uint64_t entry = load(&h->entry), word = load(&h->id_table);
+    char uid[33], text[80];
+    hex(uid, map->uid, sizeof map->uid);
+
+    struct kithi_object o;
+    kithi_object_begin(&o, false);
+    kithi_object_text(&o, "", "name", name);
+    kithi_object_text(&o, "", "uid", uid);
+    kithi_object_count(&o, "", "format version", KITHI_FORMAT_VERSION);
+    kithi_object_count(&o, "", "generation", map->generation);
+    kithi_object_count(&o, "", "dimensions", g->dim);
+    kithi_object_text(&o, "", "metric", kithi_metric_name(g->metric));
+    snprintf(text, sizeof text, "%u, ef-construction %u", g->m, g->ef_construction);
+    kithi_object_text(&o, "", "m", text);
+    kithi_object_count(&o, "", "slots at most", g->slot_max);
+    kithi_object_count(&o, "", "epoch", v->epoch);
+    kithi_object_count(&o, "", "durable epoch", load(&h->durable_epoch));
+    kithi_object_count(&o, "", "vectors", load(&h->live));
+    kithi_object_count(&o, "", "dead, still linked", load(&h->tally_dead));
+    kithi_object_count(&o, "", "resting", load(&h->tally_resting));
+    kithi_object_count(&o, "", "free for reuse", load(&h->tally_free));
+    kithi_object_count(&o, "", "slots ever used", v->slots_used);
+    kithi_object_count(&o, "", "mark unlinked", load(&h->unlinked));
+    kithi_object_count(&o, "", "mark reused", load(&h->reused));
+    kithi_object_bool(&o, "", "moved", kithi_view_moved(v));
+    kithi_object_count(&o, "", "commit groups", load(&h->tally_commits));
+    kithi_object_count(&o, "", "sweeps", load(&h->tally_sweeps));
+    if (entry == 0)
+        snprintf(text, sizeof text, "none, the graph is empty");
+    else
+        snprintf(text, sizeof text, "slot %u, level %u", kithi_entry_link(entry) - 1u,
+                 kithi_entry_level(entry));
+    kithi_object_text(&o, "", "entry point", text);
+    if (word == 0)
+        snprintf(text, sizeof text, "none yet");
+    else
+        snprintf(text, sizeof text, "area %u, %" PRIu64 " of %" PRIu64 " places filled, %" PRIu64 " rebuilds",
+                 kithi_ids_area(word), load(&h->tally_ids), UINT64_C(1) << (kithi_ids_log2(word) & 63u),
+                 kithi_ids_rebuilds(word));
+    kithi_object_text(&o, "", "id table", text);
+    kithi_object_end(&o);
+    putchar('\n');
+    print_regions(v);
+    if (s->linked > 0) {
+        putchar('\n');
+        print_shape(s, v->link_count0);
+    }
+}
+
+int kithi_cmd_inspect(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+
+    struct kithi_map map = { 0 };
+    status = kithi_tool_attach(t, argv[1], &map);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    struct kithi_view view;
+    struct shape shape;
+    kithi_view_begin(&map, &view);
+    measure(&view, &shape);
+    if (t->json)
+        print_json(argv[1], &view, &shape);
+    else
+        print_text(argv[1], &view, &shape);
+    kithi_map_detach(&map);
+    return KITHI_TOOL_OK;
+}

@@ -1,0 +1,245 @@
+/*
+ * cmd_manage.c - create, drop, list, stats, count: collections as a whole.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/args.h"
+#include "tools/out.h"
+
+static int check_quantization(const struct kithi_tool *t, const char *name)
+{
+    static const char *const LATER[] = { "f16", "sq8", "bits", "auto" };
+    if (strcmp(name, "none") == 0)
+        return KITHI_TOOL_OK;
+    for (size_t i = 0; i < sizeof LATER / sizeof *LATER; i++) {
+        char what[64];
+        snprintf(what, sizeof what, "--quantization %s", LATER[i]);
+        if (strcmp(name, LATER[i]) == 0)
+            return kithi_tool_later(t, what);
+    }
+    return kithi_tool_usage(t, "--quantization is none, f16, sq8, bits or auto, not \"%s\"", name);
+}
+
+int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
+{
+    uint32_t dim = 0, m = KITHI_M_DEFAULT, ef = KITHI_EF_CONSTRUCTION_DEFAULT, max = KITHI_SLOT_MAX_DEFAULT;
+    const char *metric = NULL, *quantization = "none";
+    const struct kithi_arg args[] = {
+        { "--dim", KITHI_ARG_NUMBER, &dim, 1, KITHI_DIM_MAX },
+        { "--metric", KITHI_ARG_STRING, &metric, 0, 0 },
+        { "--m", KITHI_ARG_NUMBER, &m, KITHI_M_MIN, KITHI_M_MAX },
+        { "--ef-construction", KITHI_ARG_NUMBER, &ef, 1, KITHI_EF_CONSTRUCTION_MAX },
+        { "--quantization", KITHI_ARG_STRING, &quantization, 0, 0 },
+        { "--max-vectors", KITHI_ARG_NUMBER, &max, 1, KITHI_SLOT_MAX_LIMIT },
+    };
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+    if (dim == 0)
+        return kithi_tool_usage(t, "--dim is missing: how many dimensions have the vectors?");
+    if (metric == NULL)
+        return kithi_tool_usage(t, "--metric is missing: l2, cosine or ip");
+    if (kithi_tool_metric(metric) == 0)
+        return kithi_tool_usage(t, "--metric is l2, cosine or ip, not \"%s\"", metric);
+    status = check_quantization(t, quantization);
+    if (status != KITHI_TOOL_OK)
+        return status;
+
+    struct kith_error error = { 0 };
+    struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
+    opts.dim = dim;
+    opts.metric = kithi_tool_metric(metric);
+    opts.m = m;
+    opts.ef_construction = ef;
+    opts.max_vectors = max;
+    opts.run_dir = t->run_dir;
+    opts.error = &error;
+    int rc = kith_create(argv[1], &opts);
+    if (rc != 0)
+        return kithi_tool_fail(t, "\"%s\": %s", argv[1],
+                               error.text[0] != '\0' ? error.text : kith_strerror(rc));
+
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, argv[1]);
+        kithi_object_count(&o, "dim", NULL, dim);
+        kithi_object_text(&o, "metric", NULL, metric);
+        kithi_object_count(&o, "m", NULL, m);
+        kithi_object_count(&o, "ef_construction", NULL, ef);
+        kithi_object_text(&o, "quantization", NULL, quantization);
+        kithi_object_count(&o, "max_vectors", NULL, max);
+        kithi_object_end(&o);
+    } else {
+        printf("created %s: %u dimensions, %s, m %u, ef-construction %u\n", argv[1], dim, metric, m, ef);
+    }
+    return KITHI_TOOL_OK;
+}
+
+int kithi_cmd_drop(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+
+    struct kith_error error = { 0 };
+    int rc = kith_drop(argv[1], t->run_dir, &error);
+    if (rc != 0)
+        return kithi_tool_fail(t, "\"%s\": %s", argv[1],
+                               error.text[0] != '\0' ? error.text : kith_strerror(rc));
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, argv[1]);
+        kithi_object_bool(&o, "dropped", NULL, true);
+        kithi_object_end(&o);
+    } else {
+        printf("dropped %s\n", argv[1]);
+    }
+    return KITHI_TOOL_OK;
+}
+
+/* One line of the list. A collection that cannot be opened is told of on stderr and skipped. */
+static int list_one(const struct kithi_tool *t, const char *name, struct kithi_table *table)
+{
+    kith *index = NULL;
+    int status = kithi_tool_open(t, name, &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    struct kith_stats s = KITH_STATS_INIT;
+    int rc = kith_stats(index, &s);
+    kith_close(index);
+    if (rc != 0)
+        return kithi_tool_fail(t, "\"%s\": %s", name, kith_strerror(rc));
+
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, name);
+        kithi_object_count(&o, "count", NULL, s.live_count);
+        kithi_object_count(&o, "dim", NULL, s.dim);
+        kithi_object_text(&o, "metric", NULL, kithi_metric_name(s.metric));
+        kithi_object_bytes(&o, "bytes_taken", NULL, s.bytes_taken);
+        kithi_object_count(&o, "epoch", NULL, s.epoch);
+        kithi_object_end(&o);
+        return KITHI_TOOL_OK;
+    }
+    char text[KITHI_OUT_TEXT_SIZE];
+    if (table->count == 0) {
+        static const char *const HEADING[] = { "NAME", "VECTORS", "DIM", "METRIC", "MEMORY" };
+        for (size_t i = 0; i < sizeof HEADING / sizeof *HEADING; i++)
+            kithi_table_cell(table, "%s", HEADING[i]);
+    }
+    kithi_table_cell(table, "%s", name);
+    kithi_table_cell(table, "%s", kithi_out_count(text, s.live_count));
+    kithi_table_cell(table, "%u", s.dim);
+    kithi_table_cell(table, "%s", kithi_metric_name(s.metric));
+    kithi_table_cell(table, "%s", kithi_out_bytes(text, s.bytes_taken));
+    return KITHI_TOOL_OK;
+}
+
+int kithi_cmd_list(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 0)
+        return kithi_tool_usage(t, "list takes no arguments");
+
+    struct kith_error error = { 0 };
+    char *names = NULL;
+    int n = kith_list(t->run_dir, &names, &error);
+    if (n < 0)
+        return kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(n));
+
+    struct kithi_table table;
+    kithi_table_begin(&table, "lrrlr");
+    const char *name = names;
+    for (int i = 0; i < n; i++, name += strlen(name) + 1) {
+        int one = list_one(t, name, &table);
+        if (one != KITHI_TOOL_OK)
+            status = one;
+    }
+    kithi_table_end(&table);
+    if (n == 0 && !t->json)
+        printf("no collections\n");
+    free(names);
+    return status;
+}
+
+int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+
+    kith *index = NULL;
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    struct kith_stats s = KITH_STATS_INIT;
+    int rc = kith_stats(index, &s);
+    if (rc == 0) {
+        struct kithi_object o;
+        kithi_object_begin(&o, t->json);
+        kithi_object_text(&o, "name", "name", kith_name(index));
+        kithi_object_count(&o, "live", "vectors", s.live_count);
+        kithi_object_count(&o, "dim", "dimensions", s.dim);
+        kithi_object_text(&o, "metric", "metric", kithi_metric_name(s.metric));
+        kithi_object_count(&o, "m", "m", s.m);
+        kithi_object_count(&o, "ef_construction", "ef-construction", s.ef_construction);
+        kithi_object_count(&o, "level_max", "top level", s.level_max);
+        kithi_object_count(&o, "epoch", "epoch", s.epoch);
+        kithi_object_count(&o, "generation", "generation", s.generation);
+        kithi_object_count(&o, "dead", "dead, still linked", s.dead_count);
+        kithi_object_count(&o, "resting", "resting", s.resting_count);
+        kithi_object_count(&o, "free", "free for reuse", s.free_count);
+        kithi_object_count(&o, "slots", "slots ever used", s.slot_count);
+        kithi_object_count(&o, "slots_max", "slots at most", s.slot_max);
+        kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
+        kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
+        kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
+        kithi_object_end(&o);
+    } else {
+        status = kithi_tool_fail(t, "\"%s\": %s", argv[1], kith_strerror(rc));
+    }
+    kith_close(index);
+    return status;
+}
+
+int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+
+    kith *index = NULL;
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    uint64_t n = 0;
+    int rc = kith_count(index, &n);
+    if (rc != 0)
+        status = kithi_tool_fail(t, "\"%s\": %s", argv[1], kith_strerror(rc));
+    else if (t->json)
+        printf("{\"count\":%llu}\n", (unsigned long long)n);
+    else
+        printf("%llu\n", (unsigned long long)n);
+    kith_close(index);
+    return status;
+}

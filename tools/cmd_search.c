@@ -1,0 +1,140 @@
+/*
+ * cmd_search.c - search: neighbours of a typed vector, of a stored one, or of every row of a file.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/graph/search.h"
+#include "tools/args.h"
+#include "tools/out.h"
+#include "tools/query.h"
+#include "tools/vectors.h"
+
+/* {"query":i,"hits":[{"id":...,"distance":...}]} */
+static void print_json(uint64_t query, const kith_results *r)
+{
+    printf("{\"query\":%" PRIu64 ",\"hits\":[", query);
+    for (uint32_t i = 0; i < kith_results_count(r); i++) {
+        fputs(i > 0 ? ",{\"id\":" : "{\"id\":", stdout);
+        kithi_out_quote(stdout, kith_results_id(r, i));
+        fputs(",\"distance\":", stdout);
+        kithi_out_float(stdout, kith_results_distance(r, i));
+        putchar('}');
+    }
+    puts("]}");
+}
+
+static void print_table(const kith_results *r)
+{
+    struct kithi_table table;
+    kithi_table_begin(&table, "rrl");
+    kithi_table_cell(&table, "#");
+    kithi_table_cell(&table, "DISTANCE");
+    kithi_table_cell(&table, "ID");
+    for (uint32_t i = 0; i < kith_results_count(r); i++) {
+        kithi_table_cell(&table, "%u", i + 1);
+        kithi_table_cell(&table, "%.6f", (double)kith_results_distance(r, i));
+        kithi_table_cell(&table, "%s", kith_results_id(r, i));
+    }
+    kithi_table_end(&table);
+}
+
+static int search_file(const struct kithi_tool *t, kith *index, const char *path, uint32_t k,
+                       const struct kith_search_opts *opts, kith_results *results)
+{
+    struct kithi_errmsg err = { 0 };
+    struct kithi_vectors *vectors = NULL;
+    struct kithi_vector v;
+    char where[KITHI_WHERE_SIZE];
+    if (kithi_vectors_open(path, kith_dim(index), &vectors, &err) != 0)
+        return kithi_tool_fail(t, "%s", err.text);
+    int status = KITHI_TOOL_OK;
+    int rc;
+    while ((rc = kithi_vectors_next(vectors, &v, &err)) == 1) {
+        int hits = kith_search(index, v.values, kith_dim(index), k, opts, results);
+        if (hits < 0) {
+            kithi_vectors_where(where, path, v.row, v.line);
+            status = kithi_tool_fail(t, "%s: %s", where, kith_strerror(hits));
+            break;
+        }
+        if (t->json) {
+            print_json(v.row, results);
+        } else {
+            printf("%squery %" PRIu64 "\n", v.row > 0 ? "\n" : "", v.row);
+            print_table(results);
+        }
+    }
+    if (rc < 0)
+        status = kithi_tool_fail(t, "%s", err.text);
+    kithi_vectors_close(vectors);
+    return status;
+}
+
+int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
+{
+    const char *text = NULL, *like = NULL, *file = NULL;
+    uint32_t k = 10;
+    bool exact = false;
+    struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
+    const struct kithi_arg args[] = {
+        { "--vector", KITHI_ARG_STRING, &text, 0, 0 },
+        { "--like", KITHI_ARG_STRING, &like, 0, 0 },
+        { "--queries", KITHI_ARG_STRING, &file, 0, 0 },
+        { "-k", KITHI_ARG_NUMBER, &k, 1, KITHI_K_MAX },
+        { "--ef", KITHI_ARG_NUMBER, &opts.ef, 1, KITHI_EF_MAX },
+        { "--exact", KITHI_ARG_FLAG, &exact, 0, 0 },
+        { "--filter", KITHI_ARG_LATER, NULL, 0, 0 },
+    };
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+    if ((text != NULL) + (like != NULL) + (file != NULL) != 1)
+        return kithi_tool_usage(t, "give one of --vector, --like and --queries");
+    if (opts.ef != 0 && opts.ef < k)
+        return kithi_tool_usage(t, "--ef %u is below -k %u: no room for k hits", opts.ef, k);
+    opts.exact = exact;
+
+    kith *index = NULL;
+    float *vector = NULL;
+    kith_results *results = NULL;
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    results = kith_results_new();
+    if (results == NULL) {
+        status = kithi_tool_fail(t, "out of memory");
+        goto out;
+    }
+    if (file != NULL) {
+        status = search_file(t, index, file, k, &opts, results);
+        goto out;
+    }
+    int rc;
+    if (like != NULL) {
+        rc = kith_search_id(index, like, k, &opts, results);
+    } else {
+        status = kithi_query_parse(t, text, kith_dim(index), &vector);
+        if (status != KITHI_TOOL_OK)
+            goto out;
+        rc = kith_search(index, vector, kith_dim(index), k, &opts, results);
+    }
+    if (rc < 0) {
+        status = kithi_tool_fail(t, "%s%.64s%s%s", like != NULL ? "id \"" : "", like != NULL ? like : "",
+                                 like != NULL ? "\": " : "", kith_strerror(rc));
+        goto out;
+    }
+    if (t->json)
+        print_json(0, results);
+    else
+        print_table(results);
+out:
+    kith_results_free(results);
+    free(vector);
+    kith_close(index);
+    return status;
+}

@@ -1,0 +1,210 @@
+/*
+ * kith.c - the command line: finds the command, owns the global options and how a command ends.
+ * Each command is in its own cmd_*.c.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "shm/base/id.h"
+#include "tools/tool.h"
+
+struct command {
+    const char *name;
+    kithi_command_fn *run; /* NULL: the contract knows it, this version does not */
+    const char *usage;
+    const char *what;
+};
+
+/* Spelling is a contract: scripts are written against it. */
+static const struct command COMMANDS[] = {
+    { "create", kithi_cmd_create,
+      "NAME --dim D --metric l2|cosine|ip [--m 16] [--ef-construction 200]\n"
+      "              [--quantization none] [--max-vectors N]",
+      "make a new collection" },
+    { "drop", kithi_cmd_drop, "NAME", "remove a collection and its log for good" },
+    { "list", kithi_cmd_list, "", "name all collections" },
+    { "stats", kithi_cmd_stats, "NAME", "counts, memory and state of a collection" },
+    { "count", kithi_cmd_count, "NAME", "number of vectors" },
+    { "load", kithi_cmd_load, "NAME FILE [--ids FILE]",
+      "add the vectors of an .fvecs, .bvecs, .npy or .jsonl file" },
+    { "put", kithi_cmd_put, "NAME ID --vector '[...]'", "add or replace one vector" },
+    { "get", kithi_cmd_get, "NAME ID", "print one vector" },
+    { "delete", kithi_cmd_delete, "NAME ID...", "delete vectors" },
+    { "export", kithi_cmd_export, "NAME FILE", "write all vectors to an .fvecs, .npy or .jsonl file" },
+    { "search", kithi_cmd_search,
+      "NAME (--vector '[...]' | --like ID | --queries FILE) [-k 10] [--ef N] [--exact]",
+      "nearest neighbours" },
+    { "bench", kithi_cmd_bench,
+      "NAME --queries FILE --truth FILE.ivecs [--ids FILE] [-k 10] [--ef LIST]\n"
+      "             [--threads N] [--seconds S]",
+      "recall, searches a second and latency" },
+    { "inspect", kithi_cmd_inspect, "NAME", "header, regions, memory and shape of the graph" },
+    { "verify", kithi_cmd_verify, "NAME", "check every structural rule of the segment" },
+    { "checkpoint", NULL, "NAME", NULL },
+    { "wal", NULL, "NAME", NULL },
+    { "top", NULL, "", NULL },
+    { "doctor", NULL, "", NULL },
+};
+
+static void print_prefix(const struct kithi_tool *t)
+{
+    if (t->command == NULL)
+        fprintf(stderr, "kith: ");
+    else
+        fprintf(stderr, "kith %s: ", t->command);
+}
+
+int kithi_tool_fail(const struct kithi_tool *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fflush(stdout);
+    print_prefix(t);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return KITHI_TOOL_FAILED;
+}
+
+int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    print_prefix(t);
+    vfprintf(stderr, fmt, ap);
+    if (t->command != NULL)
+        fprintf(stderr, "\nusage: kith [--run DIR] [--json] %s %s\n", t->command, t->usage);
+    else
+        fprintf(stderr, "\nkith --help lists the commands\n");
+    va_end(ap);
+    return KITHI_TOOL_USAGE;
+}
+
+int kithi_tool_later(const struct kithi_tool *t, const char *what)
+{
+    print_prefix(t);
+    fprintf(stderr, "%s is not in this version (%s)\n", what, kith_version());
+    return KITHI_TOOL_USAGE;
+}
+
+uint32_t kithi_tool_metric(const char *name)
+{
+    for (uint32_t m = KITH_METRIC_L2; m <= KITH_METRIC_IP; m++)
+        if (strcmp(name, kithi_metric_name(m)) == 0)
+            return m;
+    return 0;
+}
+
+int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
+{
+    struct kith_error error = { 0 };
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    opts.run_dir = t->run_dir;
+    opts.error = &error;
+    int rc = kith_open(name, &opts, out);
+    if (rc != 0)
+        return kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(rc));
+    return KITHI_TOOL_OK;
+}
+
+/* The same choice as kith_open() makes. */
+static const char *run_dir(const struct kithi_tool *t)
+{
+    if (t->run_dir != NULL)
+        return t->run_dir;
+    const char *env = secure_getenv("KITH_RUN");
+    if (env != NULL && *env != '\0')
+        return env;
+    struct stat st;
+    return lstat("/dev/shm/kith", &st) < 0 && lstat("/run/kith", &st) == 0 ? "/run/kith" : "/dev/shm/kith";
+}
+
+int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi_map *out)
+{
+    char *path = NULL;
+    struct kithi_errmsg err = { 0 };
+    int rc;
+    if (strchr(name, '/') != NULL) {
+        rc = kithi_map_attach_path(name, false, out, &err);
+    } else if (!kithi_name_valid(name, strlen(name))) {
+        rc = KITHI_E_NAME;
+    } else if (asprintf(&path, "%s/%s/segment", run_dir(t), name) < 0) {
+        path = NULL;
+        rc = -ENOMEM;
+    } else {
+        rc = kithi_map_attach_path(path, false, out, &err);
+    }
+    free(path);
+    if (rc == 0)
+        return KITHI_TOOL_OK;
+    return kithi_tool_fail(t, "\"%s\": %s", name, err.text[0] != '\0' ? err.text : kith_strerror(rc));
+}
+
+int kithi_tool_end(const struct kithi_tool *t, int status)
+{
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return kithi_tool_fail(t, "the result could not be written to the standard output: %s",
+                               strerror(errno));
+    return status;
+}
+
+static void print_help(void)
+{
+    printf("kith - nearest-neighbour search in shared memory\n"
+           "\n"
+           "usage: kith [--run DIR] [--json] COMMAND\n"
+           "\n"
+           "  --run DIR   run directory of kithd (default: $KITH_RUN, /dev/shm/kith, /run/kith)\n"
+           "  --json      machine-readable output; the manual page kith(1) lists the keys\n"
+           "  --version   print the version\n"
+           "  --help      this text; kith COMMAND --help: arguments of a command\n"
+           "\n");
+    for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
+        if (COMMANDS[i].run != NULL)
+            printf("  %-8s  %s\n", COMMANDS[i].name, COMMANDS[i].what);
+    printf("\nExit status: 0 success, 1 the operation failed, 2 bad usage or not in this version.\n");
+}
+
+int main(int argc, char **argv)
+{
+    struct kithi_tool t = { 0 };
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            t.json = true;
+        } else if (strcmp(argv[i], "--help") == 0) {
+            print_help();
+            return kithi_tool_end(&t, KITHI_TOOL_OK);
+        } else if (strcmp(argv[i], "--version") == 0) {
+            printf("kith %s\n", kith_version());
+            return kithi_tool_end(&t, KITHI_TOOL_OK);
+        } else if (strncmp(argv[i], "--run=", 6) == 0 && argv[i][6] != '\0') {
+            t.run_dir = argv[i] + 6;
+        } else if (strcmp(argv[i], "--run") == 0) {
+            if (i + 1 == argc || argv[i + 1][0] == '\0')
+                return kithi_tool_usage(&t, "--run needs a directory");
+            t.run_dir = argv[++i];
+        } else {
+            return kithi_tool_usage(&t, "there is no option %s", argv[i]);
+        }
+    }
+    if (i == argc)
+        return kithi_tool_usage(&t, "which command?");
+
+    for (size_t c = 0; c < sizeof COMMANDS / sizeof *COMMANDS; c++) {
+        const struct command *command = &COMMANDS[c];
+        if (strcmp(argv[i], command->name) != 0)
+            continue;
+        if (command->run == NULL)
+            return kithi_tool_later(&t, command->name);
+        t.command = command->name;
+        t.usage = command->usage;
+        int status = command->run(&t, argc - i, argv + i);
+        return kithi_tool_end(&t, status < 0 ? KITHI_TOOL_OK : status);
+    }
+    return kithi_tool_usage(&t, "there is no command %s", argv[i]);
+}

@@ -1,0 +1,58 @@
+/*
+ * tool.h - what the commands of kith share: the global options, how a command ends, how it
+ * comes to a collection.
+ *
+ * A command prints its result on stdout (JSON with --json) and what went wrong on stderr, and
+ * returns the exit status: 0 success, 1 the operation failed, 2 bad usage or not in this version.
+ */
+#ifndef KITHI_TOOLS_TOOL_H
+#define KITHI_TOOLS_TOOL_H
+
+#include <stdbool.h>
+
+#include <kith/kith.h>
+
+#include "shm/map/map.h"
+
+enum { KITHI_TOOL_OK = 0, KITHI_TOOL_FAILED = 1, KITHI_TOOL_USAGE = 2 };
+
+struct kithi_tool {
+    const char *command; /* name of the command that runs; NULL before it is known */
+    const char *usage;   /* its line of arguments */
+    const char *run_dir; /* --run; NULL: let the library choose */
+    bool json;
+};
+
+typedef int kithi_command_fn(struct kithi_tool *t, int argc, char **argv);
+
+/* argv[0] is the command's name. */
+kithi_command_fn kithi_cmd_create, kithi_cmd_drop, kithi_cmd_list, kithi_cmd_stats, kithi_cmd_count;
+kithi_command_fn kithi_cmd_load, kithi_cmd_export;
+kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete;
+kithi_command_fn kithi_cmd_search, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
+
+/* "kith load: ..." on stderr; returns KITHI_TOOL_FAILED. */
+int kithi_tool_fail(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
+
+/* The same with the command's usage below; returns KITHI_TOOL_USAGE. */
+int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
+
+/* What a later version will do; returns KITHI_TOOL_USAGE. */
+int kithi_tool_later(const struct kithi_tool *t, const char *what);
+
+/* "cosine" -> KITH_METRIC_COSINE; 0: no such metric. */
+uint32_t kithi_tool_metric(const char *name);
+
+/* Open a collection by name or path; prints what went wrong. Returns an exit status. */
+int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out);
+
+/* Map the segment of a collection, for views that look at the bytes. Returns an exit status. */
+int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi_map *out);
+
+/*
+ * stdout is a result, too: returns status, or KITHI_TOOL_FAILED with a message when what was
+ * printed could not be written (a full disk, a closed pipe).
+ */
+int kithi_tool_end(const struct kithi_tool *t, int status);
+
+#endif
