@@ -30,11 +30,11 @@ enum kithi_conf_type {
 struct kithi_conf_key {
     const char *name; /* A-Z a-z 0-9 _ - */
     enum kithi_conf_type type;
-    void *out;    /* left as it is when the file does not name the key */
-    size_t size;  /* strings: bytes at out */
-    int64_t min;  /* integers */
-    int64_t max;  /* integers */
-    bool *given;  /* may be NULL; set to true when the file names the key */
+    void *out;   /* left as it is when the file does not name the key */
+    size_t size; /* strings: bytes at out */
+    int64_t min; /* integers */
+    int64_t max; /* integers */
+    bool *given; /* may be NULL; set to true when the file names the key */
     bool required;
 };
 
@@ -42,7 +42,7 @@ struct kithi_conf_key {
 int kithi_conf_read(const char *path, const struct kithi_conf_key *keys, size_t n, struct kithi_errmsg *err);
 
 /* The same from memory; path is for messages. */
-int kithi_conf_parse(const char *path, const char *text, size_t len, const struct kithi_conf_key *keys, size_t n,
-                     struct kithi_errmsg *err);
+int kithi_conf_parse(const char *path, const char *text, size_t len, const struct kithi_conf_key *keys,
+                     size_t n, struct kithi_errmsg *err);
 
 #endif

@@ -72,7 +72,10 @@ enum kithi_io_kind {
  */
 int kithi_io_open(enum kithi_io_kind kind, struct kithi_io **out_io, struct kithi_errmsg *err);
 
-/* Ends helper threads and closes the loop; ops still in flight are dropped without done. NULL is fine. */
+/*
+ * Ends the loop. Calls (kithi_io_call) end first, their done being called; other ops still in flight are
+ * dropped without done, so nothing they point at is freed before this returns. NULL is fine.
+ */
 void kithi_io_free(struct kithi_io *io);
 
 /* "uring", "threads", "sim". */
@@ -100,7 +103,7 @@ void kithi_io_accept(struct kithi_io *io, struct kithi_io_op *op, int listen_fd)
 /* Result: 1..len bytes, or 0 when the peer has finished. One recv, accept or poll at a time for an fd. */
 void kithi_io_recv(struct kithi_io *io, struct kithi_io_op *op, int fd, void *buf, size_t len);
 
-/* Sends all of it: result is len or -errno. One send at a time for an fd; sockets are blocking ones. */
+/* Sends all of it: result is len or -errno. One send at a time for an fd. */
 void kithi_io_send(struct kithi_io *io, struct kithi_io_op *op, int fd, const void *buf, size_t len);
 
 /* Result: the poll(2) events once fd is readable or hung up (a signalfd, an eventfd, a peer that left). */
@@ -124,7 +127,8 @@ void kithi_io_call(struct kithi_io *io, struct kithi_io_op *op, kithi_io_call_fn
  * is not in flight is left alone. Durable writes and calls are not cancelled: they end by themselves. */
 void kithi_io_cancel(struct kithi_io *io, struct kithi_io_op *op);
 
-/* Close fd. Ops in flight on it complete with -ECANCELED, an error, or their result. -1 is fine. */
+/* Close fd. Ops in flight on it complete with -ECANCELED, an error, or their result. -1 is fine. The only
+ * way to close a descriptor that an op has used: the loop may remember it. */
 void kithi_io_close(struct kithi_io *io, int fd);
 
 /*

@@ -23,9 +23,9 @@
 #include "server/wal/scan.h"
 #include "shm/base/error.h"
 
-#define KITHI_WAL_GROUP_MAX (64u << 20)         /* bytes of ops in a group */
+#define KITHI_WAL_GROUP_MAX         (64u << 20) /* bytes of ops in a group */
 #define KITHI_WAL_FILE_SIZE_DEFAULT (64u << 20) /* bytes preallocated for a file */
-#define KITHI_WAL_SETTLE_MS 10000u
+#define KITHI_WAL_SETTLE_MS         10000u
 
 struct kithi_wal;
 
@@ -62,8 +62,9 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
  *
  * Returns 0 when it was taken: done is called later, from kithi_io_run(). Negative when nothing
  * was or will be written, and done is not called: -ENOMEM, -ENOSPC (the log stays good; refuse the
- * requests of the group), -EBUSY (two groups already), KITHI_E_LOG_FAILED. So append first, and
- * begin to change the index after it has returned 0.
+ * requests of the group), -EBUSY (two groups already, or one waits for a new file: come again once
+ * it is done), KITHI_E_LOG_FAILED. So append first, and begin to change the index after it has
+ * returned 0.
  */
 int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,
                      uint32_t n_ops, kithi_wal_done *done, void *arg);
@@ -86,8 +87,8 @@ struct kithi_wal_stats {
 
 void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_stats);
 
-/* Close a log that is not busy, or whose loop will not run again. Waits for the preparation
- * of the next file. NULL is fine. */
+/* Close a log that is not busy (a program that must leave in the middle of a write just exits).
+ * A preparation of the next file that still runs ends with the loop. NULL is fine. */
 void kithi_wal_close(struct kithi_wal *wal);
 
 #endif

@@ -1,0 +1,558 @@
+/*
+ * append.c - writes groups, begins files, and fails for good.
+ *
+ * Owns the order of writes that WAL.md's reading rules rely on: a group is written when the
+ * one before it is durable; a file gets its name when its header is durable, and its first
+ * group when the name is. Nothing here decides what a group holds.
+ */
+#include "server/wal/append.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+#include "server/wal/files.h"
+#include "server/wal/format.h"
+#include "shm/base/assert.h"
+#include "shm/base/bytes.h"
+#include "shm/base/checksum.h"
+
+#define BUFFER_MIN  (256u << 10)
+#define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its group is durable */
+
+/* A file that has no name yet. */
+struct fresh {
+    int fd; /* -1: none */
+    bool direct;
+    uint64_t size;
+};
+
+/* The next file, made ahead on the helper thread. Lives by itself, because its log may be
+ * closed while the thread is at it. */
+struct spare {
+    struct kithi_io_op op;
+    struct kithi_io *io;
+    struct kithi_wal *wal; /* NULL: closed meanwhile */
+    bool running;          /* the thread has `file` */
+    uint64_t size;
+    struct fresh file;
+    char path[KITHI_WAL_PATH_SIZE];
+};
+
+struct group {
+    uint8_t *bytes; /* aligned to KITHI_WAL_BLOCK; header, ops, padding */
+    size_t room;    /* bytes allocated */
+    size_t size;    /* bytes to write */
+    struct kithi_wal_group_header header;
+    bool rotate; /* begins a file */
+    kithi_wal_done *done;
+    void *arg;
+};
+
+struct kithi_wal {
+    struct kithi_io *io;
+    char dir[KITHI_WAL_PATH_SIZE];
+    uint8_t uid[16];
+    uint64_t timeline;
+    uint64_t file_size;
+
+    /* The file being written. */
+    int fd;
+    bool direct;
+    char name[KITHI_WAL_NAME_SIZE];
+    uint64_t number;
+    uint64_t off;  /* where the next write goes */
+    uint64_t end;  /* bytes preallocated */
+    uint64_t used; /* off, counting the groups that wait */
+
+    struct group groups[2]; /* groups[first] is being written, the other may wait */
+    unsigned first, count;
+    uint64_t taken_epoch; /* of the last group taken */
+
+    struct kithi_io_op write_op;
+    struct kithi_io_op rotate_op;
+    struct fresh next; /* taken from the spare; becomes the file */
+    struct kithi_errmsg rotate_err;
+    struct spare *spare;
+    int spare_error; /* why there is no spare; 0: none was wanted yet */
+
+    bool failed;
+    struct kithi_errmsg failure;
+    struct kithi_wal_stats stats;
+};
+
+static void start(struct kithi_wal *wal);
+
+/* ---- files ---- */
+
+static void fresh_drop(struct kithi_io *io, struct fresh *file, const char *path)
+{
+    if (file->fd < 0)
+        return;
+    kithi_io_close(io, file->fd);
+    kithi_io_file_unlink(io, path);
+    file->fd = -1;
+}
+
+static int fresh_make(struct kithi_io *io, const char *path, uint64_t size, struct fresh *out)
+{
+    struct fresh file = { .size = size };
+    file.fd = kithi_io_file_create(io, path, true, &file.direct);
+    int r = file.fd < 0 ? file.fd : kithi_io_file_allocate(io, file.fd, size);
+    if (r == 0)
+        r = kithi_io_file_sync(io, file.fd);
+    if (r < 0) {
+        fresh_drop(io, &file, path);
+        return r;
+    }
+    *out = file;
+    return 0;
+}
+
+/* Header, name, directory: afterwards the file is the log's last and holds no group. */
+static int fresh_name(struct kithi_wal *wal, const struct fresh *file, const char *from, uint64_t number,
+                      uint64_t first_epoch, char out_name[KITHI_WAL_NAME_SIZE])
+{
+    struct kithi_wal_file_header h = { .number = number,
+                                       .first_epoch = first_epoch,
+                                       .timeline = wal->timeline };
+    char to[KITHI_WAL_PATH_SIZE];
+    void *block = NULL;
+    memcpy(h.uid, wal->uid, sizeof h.uid);
+    kithi_wal_file_name(out_name, first_epoch);
+    int r = kithi_wal_path(to, wal->dir, out_name);
+    if (r < 0)
+        return r;
+    r = -posix_memalign(&block, KITHI_WAL_BLOCK, KITHI_WAL_BLOCK);
+    if (r < 0)
+        return r;
+    kithi_wal_file_header_encode(block, &h);
+    r = kithi_io_file_write(wal->io, file->fd, block, KITHI_WAL_BLOCK, 0);
+    free(block);
+    if (r >= 0)
+        r = kithi_io_file_rename(wal->io, from, to);
+    if (r >= 0)
+        r = kithi_io_dir_sync(wal->io, wal->dir);
+    return r;
+}
+
+static void adopt(struct kithi_wal *wal, const struct fresh *file, uint64_t number, const char *name)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    if (!file->direct && !atomic_flag_test_and_set(&told))
+        kithi_log(KITHI_LOG_INFO, "wal-buffered",
+                  "dir=%s msg=the file system takes no O_DIRECT; the log is written "
+                  "through the page cache",
+                  wal->dir);
+    wal->fd = file->fd;
+    wal->direct = file->direct;
+    wal->end = file->size;
+    wal->number = number;
+    memcpy(wal->name, name, sizeof wal->name);
+    wal->stats.files++;
+}
+
+/* ---- the next file ---- */
+
+static int spare_call(void *arg)
+{
+    struct spare *spare = arg;
+    return fresh_make(spare->io, spare->path, spare->size, &spare->file);
+}
+
+static void spare_done(struct kithi_io_op *op, int result)
+{
+    struct spare *spare = op->arg;
+    struct kithi_wal *wal = spare->wal;
+    spare->running = false;
+    if (result < 0)
+        spare->file.fd = -1;
+    if (!wal || result < 0) {
+        fresh_drop(spare->io, &spare->file, spare->path);
+        free(spare);
+        if (wal) {
+            wal->spare = NULL;
+            wal->spare_error = result;
+        }
+    }
+    if (wal && wal->count > 0 && wal->groups[wal->first].rotate && wal->next.fd < 0 && !wal->rotate_op.busy)
+        start(wal); /* it has waited for this */
+}
+
+/* Begun when the file is half full, so that a collection with little in it takes one file's space only. */
+static void spare_begin(struct kithi_wal *wal)
+{
+    struct spare *spare = calloc(1, sizeof *spare);
+    if (!spare || kithi_wal_path(spare->path, wal->dir, KITHI_WAL_SPARE) < 0) {
+        free(spare);
+        wal->spare_error = -ENOMEM;
+        return;
+    }
+    spare->io = wal->io;
+    spare->wal = wal;
+    spare->running = true;
+    spare->size = wal->file_size;
+    spare->file.fd = -1;
+    spare->op.done = spare_done;
+    spare->op.arg = spare;
+    wal->spare = spare;
+    kithi_io_call(wal->io, &spare->op, spare_call);
+}
+
+/* Make room for a group that does not fit into the file: 0 when there is, or will be, another one. */
+static int spare_ensure(struct kithi_wal *wal, uint64_t group_size)
+{
+    uint64_t size = KITHI_WAL_BLOCK + group_size;
+    if (wal->spare && wal->spare->size >= size)
+        return 0;
+    if (wal->spare && wal->spare->running)
+        return -EBUSY; /* too small, and the thread is still making it */
+    if (size < wal->file_size)
+        size = wal->file_size;
+    if (wal->spare) {
+        fresh_drop(wal->io, &wal->spare->file, wal->spare->path);
+    } else {
+        wal->spare = calloc(1, sizeof *wal->spare);
+        if (!wal->spare)
+            return -ENOMEM;
+        wal->spare->io = wal->io;
+        wal->spare->wal = wal;
+        kithi_wal_path(wal->spare->path, wal->dir, KITHI_WAL_SPARE); /* it fitted when the log was opened */
+    }
+    int r = fresh_make(wal->io, wal->spare->path, size, &wal->spare->file);
+    wal->spare->size = size;
+    if (r < 0) {
+        free(wal->spare);
+        wal->spare = NULL;
+    }
+    return r;
+}
+
+/* ---- failing ---- */
+
+static void fail(struct kithi_wal *wal, const char *what, int error)
+{
+    struct group ended[2];
+    unsigned n = wal->count;
+    for (unsigned i = 0; i < n; i++)
+        ended[i] = wal->groups[(wal->first + i) % 2];
+    wal->failed = true;
+    wal->count = 0;
+    kithi_error_set(&wal->failure, KITHI_E_LOG_FAILED,
+                    "%s/%s: %s at byte %" PRIu64 " failed: %s (%s); nothing after epoch %" PRIu64
+                    " is acknowledged: mend the disk, then start kithd again",
+                    wal->dir, wal->name, what, wal->off, kithi_error_text(error), kithi_error_name(error),
+                    wal->stats.last_epoch);
+    for (unsigned i = 0; i < n; i++)
+        ended[i].done(ended[i].arg, KITHI_E_LOG_FAILED);
+}
+
+/* ---- writing ---- */
+
+static void write_done(struct kithi_io_op *op, int result)
+{
+    struct kithi_wal *wal = op->arg;
+    struct group *g = &wal->groups[wal->first];
+    if (result != (int)g->size) {
+        fail(wal, "writing the log", result < 0 ? result : -EIO);
+        return;
+    }
+    kithi_wal_done *done = g->done;
+    void *arg = g->arg;
+    wal->off += g->size;
+    wal->stats.groups++;
+    wal->stats.bytes += g->header.len;
+    wal->stats.last_epoch = g->header.epoch;
+    if (g->room > BUFFER_KEEP) {
+        free(g->bytes);
+        g->bytes = NULL;
+        g->room = 0;
+    }
+    wal->first = (wal->first + 1) % 2;
+    wal->count--;
+    if (wal->count > 0)
+        start(wal);
+    done(arg, 0);
+}
+
+static int rotate_call(void *arg)
+{
+    struct kithi_wal *wal = arg;
+    const struct group *g = &wal->groups[wal->first];
+    char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
+    int r = kithi_wal_path(path, wal->dir, KITHI_WAL_SPARE);
+    return r < 0 ? r : fresh_name(wal, &wal->next, path, wal->number + 1, g->header.epoch, name);
+}
+
+static void rotate_done(struct kithi_io_op *op, int result)
+{
+    struct kithi_wal *wal = op->arg;
+    struct group *g = &wal->groups[wal->first];
+    if (result < 0) {
+        fail(wal, "beginning the next log file", result);
+        return;
+    }
+    char name[KITHI_WAL_NAME_SIZE];
+    kithi_wal_file_name(name, g->header.epoch);
+    kithi_io_close(wal->io, wal->fd);
+    adopt(wal, &wal->next, wal->number + 1, name);
+    wal->next.fd = -1;
+    wal->off = KITHI_WAL_BLOCK;
+    g->rotate = false;
+    start(wal);
+}
+
+/* Write groups[first], or first do what it waits for. */
+static void start(struct kithi_wal *wal)
+{
+    struct group *g = &wal->groups[wal->first];
+    if (g->rotate) {
+        if (wal->spare && wal->spare->running)
+            return; /* spare_done() comes back */
+        if (!wal->spare) {
+            fail(wal, "making the next log file", wal->spare_error);
+            return;
+        }
+        wal->next = wal->spare->file;
+        free(wal->spare);
+        wal->spare = NULL;
+        wal->spare_error = 0;
+        kithi_io_call(wal->io, &wal->rotate_op, rotate_call);
+        return;
+    }
+    g->header.number = wal->number;
+    g->header.durable_epoch = g->header.epoch - 1; /* one write at a time */
+    kithi_wal_group_header_encode(g->bytes, &g->header);
+    kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, g->bytes, g->size, wal->off);
+}
+
+static int reserve(struct group *g, size_t size)
+{
+    if (size <= g->room)
+        return 0;
+    size_t room = g->room ? g->room : BUFFER_MIN;
+    while (room < size)
+        room *= 2;
+    void *bytes = NULL;
+    if (posix_memalign(&bytes, KITHI_WAL_BLOCK, room) != 0)
+        return -ENOMEM;
+    free(g->bytes);
+    g->bytes = bytes;
+    g->room = room;
+    return 0;
+}
+
+int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,
+                     uint32_t n_ops, kithi_wal_done *done, void *arg)
+{
+    if (wal->failed)
+        return KITHI_E_LOG_FAILED;
+    if (wal->count == 2)
+        return -EBUSY;
+    struct group *g = &wal->groups[(wal->first + wal->count) % 2];
+    size_t len = 0;
+    for (size_t i = 0; i < n_iov; i++)
+        len += iov[i].iov_len;
+    KITHI_ASSERT(epoch == wal->taken_epoch + 1 && n_ops > 0 && len > 0 && len <= KITHI_WAL_GROUP_MAX &&
+                 len % 8 == 0);
+
+    size_t size = (size_t)kithi_wal_group_size(len);
+    int r = reserve(g, size);
+    if (r < 0)
+        return r;
+    g->rotate = wal->used + size > wal->end;
+    if (g->rotate) {
+        if (wal->count > 0 && wal->groups[wal->first].rotate)
+            return -EBUSY;
+        r = spare_ensure(wal, size);
+        if (r < 0)
+            return r;
+        wal->used = KITHI_WAL_BLOCK;
+        wal->end = wal->spare->size; /* of the file that the following groups go to */
+    }
+
+    uint8_t *p = g->bytes + KITHI_WAL_GROUP_HEADER;
+    for (size_t i = 0; i < n_iov; i++) {
+        memcpy(p, iov[i].iov_base, iov[i].iov_len);
+        p += iov[i].iov_len;
+    }
+    memset(p, 0, (size_t)(g->bytes + size - p));
+    g->size = size;
+    g->done = done;
+    g->arg = arg;
+    g->header = (struct kithi_wal_group_header){
+        .epoch = epoch,
+        .timeline = wal->timeline,
+        .len = (uint32_t)len,
+        .n_ops = n_ops,
+        .crc = kithi_crc32c(0, g->bytes + KITHI_WAL_GROUP_HEADER, size - KITHI_WAL_GROUP_HEADER),
+    };
+    memcpy(g->header.uid, wal->uid, sizeof wal->uid);
+    wal->taken_epoch = epoch;
+    wal->used += size;
+    if (++wal->count == 1)
+        start(wal);
+    if (!wal->spare && wal->spare_error == 0 && !wal->groups[wal->first].rotate && wal->used > wal->end / 2)
+        spare_begin(wal);
+    return 0;
+}
+
+bool kithi_wal_busy(const struct kithi_wal *wal)
+{
+    return wal->count > 0;
+}
+
+const struct kithi_errmsg *kithi_wal_failure(const struct kithi_wal *wal)
+{
+    return wal->failed ? &wal->failure : NULL;
+}
+
+void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_stats)
+{
+    *out_stats = wal->stats;
+    out_stats->direct = wal->direct;
+    out_stats->file_off = wal->off;
+    memcpy(out_stats->file, wal->name, sizeof wal->name);
+}
+
+/* ---- opening and closing ---- */
+
+/* The last valid group, read again: padded, in an aligned buffer. */
+static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct group *g,
+                     struct kithi_errmsg *err)
+{
+    uint64_t file_size;
+    int r = reserve(g, (size_t)report->tail_size);
+    int fd = r < 0 ? r : kithi_wal_file_open(wal->dir, report->tail_file, &file_size);
+    int64_t got = fd < 0 ? fd : kithi_wal_pread(fd, g->bytes, (size_t)report->tail_size, report->tail_off);
+    if (fd >= 0)
+        close(fd);
+    if (got < 0)
+        return kithi_error_set(err, (int)got, "%s/%s: the last group cannot be read again: %s", wal->dir,
+                               report->tail_file, kithi_error_text((int)got));
+    g->size = (size_t)report->tail_size;
+    uint64_t number = got >= 32 ? kithi_get64(g->bytes + 24) : 0;
+    if (kithi_wal_group_decode(g->bytes, (size_t)got, wal->uid, number, &g->header) != KITHI_WAL_OK ||
+        g->header.epoch != report->last_epoch)
+        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                               "%s/%s at byte %" PRIu64 ": the last group changed after it was checked",
+                               wal->dir, report->tail_file, report->tail_off);
+    return 0;
+}
+
+/* What a crash left: a spare, and files behind the last valid group, in which none is. */
+static int remove_leftovers(struct kithi_wal *wal, uint64_t first_epoch, struct kithi_errmsg *err)
+{
+    struct kithi_wal_file *files = NULL;
+    char path[KITHI_WAL_PATH_SIZE];
+    int64_t n = kithi_wal_files_list(wal->dir, &files, err);
+    if (n < 0)
+        return (int)n;
+    int r = kithi_wal_path(path, wal->dir, KITHI_WAL_SPARE);
+    if (r == 0)
+        r = kithi_io_file_unlink(wal->io, path);
+    if (r == -ENOENT)
+        r = 0;
+    for (int64_t i = 0; i < n && r == 0; i++) {
+        if (files[i].first_epoch <= first_epoch)
+            continue;
+        r = kithi_wal_path(path, wal->dir, files[i].name);
+        if (r == 0)
+            r = kithi_io_file_unlink(wal->io, path);
+    }
+    /* Before the new file appears: it must never stand beside them. */
+    if (r == 0)
+        r = kithi_io_dir_sync(wal->io, wal->dir);
+    free(files);
+    if (r < 0)
+        kithi_error_set(err, r, "%s: what an earlier run left cannot be removed: %s", wal->dir,
+                        kithi_error_text(r));
+    return r;
+}
+
+int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, struct kithi_wal **out_wal,
+                   struct kithi_errmsg *err)
+{
+    const struct kithi_wal_report *report = opts->report;
+    const bool tail = report->tail_size > 0;
+    const uint64_t first_epoch = report->last_epoch + (tail ? 0 : 1);
+    struct fresh file = { .fd = -1 };
+    char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
+    struct kithi_wal *wal = calloc(1, sizeof *wal);
+    if (!wal)
+        return kithi_error_set(err, -ENOMEM, "%s: out of memory", opts->dir);
+    wal->io = io;
+    wal->fd = wal->next.fd = -1;
+    wal->timeline = opts->timeline;
+    wal->file_size =
+        kithi_round_up(opts->file_size ? opts->file_size : KITHI_WAL_FILE_SIZE_DEFAULT, KITHI_WAL_BLOCK);
+    memcpy(wal->uid, opts->uid, sizeof wal->uid);
+    wal->write_op = (struct kithi_io_op){ .done = write_done, .arg = wal };
+    wal->rotate_op = (struct kithi_io_op){ .done = rotate_done, .arg = wal };
+    snprintf(wal->dir, sizeof wal->dir, "%s", opts->dir);
+
+    struct group *g = &wal->groups[0];
+    int r = kithi_wal_path(path, opts->dir, KITHI_WAL_NEW);
+    if (r < 0) {
+        kithi_error_set(err, r, "%s: the path is too long", opts->dir);
+        goto out;
+    }
+    if (tail)
+        r = tail_read(wal, report, g, err);
+    if (r == 0)
+        r = remove_leftovers(wal, first_epoch, err);
+    if (r < 0)
+        goto out;
+
+    uint64_t size = KITHI_WAL_BLOCK + (tail ? g->size : 0);
+    r = fresh_make(io, path, size > wal->file_size ? size : wal->file_size, &file);
+    if (r == 0 && tail) {
+        /* Anew, because after a failed sync a page may read well and not be on the disk. */
+        g->header.number = report->last_number + 1;
+        kithi_wal_group_header_encode(g->bytes, &g->header);
+        r = kithi_io_file_write(io, file.fd, g->bytes, g->size, KITHI_WAL_BLOCK);
+    }
+    if (r >= 0)
+        r = fresh_name(wal, &file, path, report->last_number + 1, first_epoch, name);
+    if (r < 0) {
+        kithi_error_set(err, r, "%s: a new log file cannot be made: %s", opts->dir, kithi_error_text(r));
+        goto out;
+    }
+    adopt(wal, &file, report->last_number + 1, name);
+    file.fd = -1;
+    wal->off = wal->used = size;
+    wal->taken_epoch = wal->stats.last_epoch = report->last_epoch;
+    *out_wal = wal;
+    wal = NULL;
+    r = 0;
+
+out:
+    fresh_drop(io, &file, path);
+    if (wal)
+        free(wal->groups[0].bytes);
+    free(wal);
+    return r;
+}
+
+void kithi_wal_close(struct kithi_wal *wal)
+{
+    if (!wal)
+        return;
+    KITHI_ASSERT(wal->count == 0);
+    if (wal->spare && wal->spare->running) {
+        wal->spare->wal = NULL; /* spare_done() removes it */
+    } else if (wal->spare) {
+        fresh_drop(wal->io, &wal->spare->file, wal->spare->path);
+        free(wal->spare);
+    }
+    kithi_io_close(wal->io, wal->next.fd);
+    kithi_io_close(wal->io, wal->fd);
+    free(wal->groups[0].bytes);
+    free(wal->groups[1].bytes);
+    free(wal);
+}

@@ -1,0 +1,41 @@
+/*
+ * files.h - the log's directory: names of files, what is there, reading a piece of one.
+ *
+ * A log file is <epoch of its first group, 20 digits>.wal, so that names sort as epochs do.
+ * The file that is preallocated ahead is KITHI_WAL_SPARE, the one that an opening log
+ * prepares KITHI_WAL_NEW; neither is ever read.
+ */
+#ifndef KITHI_WAL_FILES_H
+#define KITHI_WAL_FILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "server/wal/scan.h"
+#include "shm/base/error.h"
+
+#define KITHI_WAL_SPARE     "spare"
+#define KITHI_WAL_NEW       "new"
+#define KITHI_WAL_PATH_SIZE 4096u
+
+struct kithi_wal_file {
+    char name[KITHI_WAL_NAME_SIZE];
+    uint64_t first_epoch; /* as the name says */
+};
+
+/* All log files of dir by rising epoch; *out is malloc'd. Other names are passed over. Returns
+ * their number or -errno; a directory that is missing holds none. */
+int64_t kithi_wal_files_list(const char *dir, struct kithi_wal_file **out, struct kithi_errmsg *err);
+
+void kithi_wal_file_name(char out[KITHI_WAL_NAME_SIZE], uint64_t first_epoch);
+
+/* dir/name; -ENAMETOOLONG. */
+int kithi_wal_path(char out[KITHI_WAL_PATH_SIZE], const char *dir, const char *name);
+
+/* Open a log file for reading. Only regular files: -EINVAL for anything else. */
+int kithi_wal_file_open(const char *dir, const char *name, uint64_t *out_size);
+
+/* Read len bytes at off; returns the bytes read, fewer at the end of the file, or -errno. */
+int64_t kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off);
+
+#endif

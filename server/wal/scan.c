@@ -1,0 +1,445 @@
+/*
+ * scan.c - reads a log in order and judges its end. The rules, each with its reason, are in
+ * WAL.md; the functions below name the rule they carry out.
+ */
+#include "server/wal/scan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/wal/files.h"
+#include "server/wal/format.h"
+
+#define WINDOW_BYTES (1u << 20)
+
+#define REMEDY "restore the data directory from a back-up, or move this collection's directory away"
+
+struct scan {
+    const struct kithi_wal_scan_opts *opts;
+    struct kithi_wal_report *report;
+    struct kithi_errmsg *err;
+    struct kithi_wal_file *files;
+    int64_t n;
+
+    /* The file being read, and a window of it. */
+    const char *name;
+    int fd;
+    uint64_t size;
+    uint8_t *window;
+    size_t window_size; /* allocated */
+    uint64_t window_off;
+    size_t window_len;
+
+    uint64_t last_epoch;   /* of the last valid group */
+    uint64_t last_number;  /* of the last file */
+    uint64_t proven_epoch; /* highest epoch that something says was durable */
+    uint32_t last_crc, last_len;
+    char last_place[KITHI_WAL_NAME_SIZE + 32]; /* where the next group was expected */
+};
+
+static int damaged(struct scan *s, const char *name, uint64_t off, const char *fmt, ...) KITHI_PRINTF(4, 5);
+
+static int damaged(struct scan *s, const char *name, uint64_t off, const char *fmt, ...)
+{
+    char what[200];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED, "%s/%s at byte %" PRIu64 ": %s; " REMEDY,
+                           s->opts->dir, name, off, what);
+}
+
+/* size bytes of the file at off in memory; fewer than size remain: *out_len says how many. */
+static int window_get(struct scan *s, uint64_t off, size_t size, const uint8_t **out, size_t *out_len)
+{
+    uint64_t left = off < s->size ? s->size - off : 0;
+    size_t want = size < left ? size : (size_t)left;
+    if (off < s->window_off || off + want > s->window_off + s->window_len) {
+        size_t fill = want > WINDOW_BYTES ? want : left < WINDOW_BYTES ? (size_t)left : WINDOW_BYTES;
+        if (fill > s->window_size) {
+            free(s->window);
+            s->window_len = s->window_size = 0;
+            s->window = malloc(fill);
+            if (!s->window)
+                return kithi_error_set(s->err, -ENOMEM, "out of memory for a log group of %zu bytes", fill);
+            s->window_size = fill;
+        }
+        int64_t got = kithi_wal_pread(s->fd, s->window, fill, off);
+        if (got < 0) {
+            s->window_len = 0;
+            return kithi_error_set(s->err, (int)got, "%s/%s at byte %" PRIu64 ": reading the log failed: %s",
+                                   s->opts->dir, s->name, off, kithi_error_text((int)got));
+        }
+        s->window_off = off;
+        s->window_len = (size_t)got;
+        want = want < (size_t)got ? want : (size_t)got;
+    }
+    *out = s->window + (off - s->window_off);
+    *out_len = want;
+    return 0;
+}
+
+static void file_close(struct scan *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+    s->window_len = 0;
+}
+
+static int file_open(struct scan *s, const struct kithi_wal_file *file)
+{
+    file_close(s);
+    s->name = file->name;
+    s->fd = kithi_wal_file_open(s->opts->dir, file->name, &s->size);
+    if (s->fd < 0)
+        return kithi_error_set(s->err, s->fd, "%s/%s: the log file cannot be opened: %s", s->opts->dir,
+                               file->name, kithi_error_text(s->fd));
+    posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    return 0;
+}
+
+static int newer(struct scan *s, uint64_t off)
+{
+    return kithi_error_set(s->err, KITHI_E_VERSION,
+                           "%s/%s at byte %" PRIu64 ": written by a later version of kithd; start that one",
+                           s->opts->dir, s->name, off);
+}
+
+static int foreign(struct scan *s, uint64_t off, const uint8_t found[16])
+{
+    char a[33], b[33];
+    for (int i = 0; i < 16; i++) {
+        snprintf(a + 2 * i, 3, "%02x", found[i]);
+        snprintf(b + 2 * i, 3, "%02x", s->opts->uid[i]);
+    }
+    return damaged(s, s->name, off, "belongs to another collection (uid %s, expected %s)", a, b);
+}
+
+/* What lies behind the place where the log seems to end. */
+struct rest {
+    uint64_t data_end; /* end of the last block that is not zero; the start when there is none */
+    bool later;        /* a group of this file with an epoch above `expected` was found */
+    uint64_t later_off, later_epoch;
+};
+
+/*
+ * Rule 5: look at every block from off to the end of the file for a group that can only have
+ * been written after the one that is missing was durable. number 0: of any file. Holes are
+ * skipped, so that the preallocated part of a file costs nothing.
+ */
+static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t expected, struct rest *rest)
+{
+    static const uint8_t zeros[KITHI_WAL_BLOCK];
+    while (off < s->size && !rest->later) {
+        off_t data = lseek(s->fd, (off_t)off, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            break;
+        if (data > (off_t)off)
+            off = (uint64_t)data & ~(uint64_t)(KITHI_WAL_BLOCK - 1);
+        const uint8_t *p;
+        size_t len;
+        struct kithi_wal_group_header h;
+        int r = window_get(s, off, KITHI_WAL_BLOCK, &p, &len);
+        if (r < 0)
+            return r;
+        if (len == 0)
+            break;
+        if (memcmp(p, zeros, len) != 0)
+            rest->data_end = off + len;
+        if (len >= KITHI_WAL_GROUP_HEADER) {
+            enum kithi_wal_verdict v = kithi_wal_group_header_decode(p, s->opts->uid, number, &h);
+            bool ours = v == KITHI_WAL_OK || (v == KITHI_WAL_STALE && number == 0);
+            if (ours && h.epoch > expected) {
+                rest->later = true;
+                rest->later_off = off;
+                rest->later_epoch = h.epoch;
+            }
+        }
+        off += KITHI_WAL_BLOCK;
+    }
+    return 0;
+}
+
+/* Rule 4: the last file has no valid header. It is one that was being made, unless groups are in it. */
+static int judge_headless(struct scan *s, const struct kithi_wal_file *file, const char *why)
+{
+    struct rest rest = { 0 };
+    int r = search_rest(s, 0, 0, 0, &rest);
+    if (r < 0)
+        return r;
+    if (rest.later)
+        return damaged(s, file->name, 0,
+                       "the file header is bad (%s), and group %" PRIu64 " stands behind it at byte "
+                       "%" PRIu64,
+                       why, rest.later_epoch, rest.later_off);
+    memcpy(s->report->ignored_file, file->name, sizeof file->name);
+    snprintf(s->report->ignored_reason, sizeof s->report->ignored_reason, "%s", why);
+    /* A file is begun only once the group before its first one is durable. */
+    if (file->first_epoch > 0 && file->first_epoch - 1 > s->proven_epoch)
+        s->proven_epoch = file->first_epoch - 1;
+    return 0;
+}
+
+/* Opens a file and reads its header. Returns 1 when it is good, 0 when it is a last file to be ignored. */
+static int file_begin(struct scan *s, int64_t i, struct kithi_wal_file_header *h)
+{
+    const struct kithi_wal_file *file = &s->files[i];
+    const uint8_t *p;
+    size_t len;
+    int r = file_open(s, file);
+    if (r == 0)
+        r = window_get(s, 0, KITHI_WAL_BLOCK, &p, &len);
+    if (r < 0)
+        return r;
+    const char *why = len == 0 ? "it is empty" : len < KITHI_WAL_BLOCK ? "it is shorter than a header" : NULL;
+    if (!why) {
+        switch (kithi_wal_file_header_decode(p, s->opts->uid, h)) {
+        case KITHI_WAL_EMPTY: why = "it is all zeros"; break;
+        case KITHI_WAL_NEWER: return newer(s, 0);
+        case KITHI_WAL_FOREIGN: return foreign(s, 0, h->uid);
+        case KITHI_WAL_OK: break;
+        default: why = "its checksum is wrong";
+        }
+    }
+    if (why && i + 1 == s->n)
+        return judge_headless(s, file, why);
+    if (why)
+        return damaged(s, file->name, 0, "the file header is bad: %s", why);
+    if (h->first_epoch != file->first_epoch || h->first_epoch == 0)
+        return damaged(s, file->name, 0, "the file was made for epoch %" PRIu64 ", its name says another",
+                       h->first_epoch);
+    return 1;
+}
+
+static void remember(struct scan *s, const struct kithi_wal_group_header *h, uint64_t off)
+{
+    struct kithi_wal_report *report = s->report;
+    s->last_epoch = h->epoch;
+    s->last_crc = h->crc;
+    s->last_len = h->len;
+    if (h->durable_epoch > s->proven_epoch)
+        s->proven_epoch = h->durable_epoch;
+    memcpy(report->tail_file, s->name, strlen(s->name) + 1);
+    report->tail_off = off;
+    report->tail_size = kithi_wal_group_size(h->len);
+}
+
+static int deliver(struct scan *s, const struct kithi_wal_group_header *h, const uint8_t *p, uint64_t off)
+{
+    const struct kithi_wal_group group = {
+        .epoch = h->epoch,
+        .ops = p + KITHI_WAL_GROUP_HEADER,
+        .len = h->len,
+        .n_ops = h->n_ops,
+        .timeline = h->timeline,
+        .durable_epoch = h->durable_epoch,
+        .file = s->name,
+        .off = off,
+        .size = kithi_wal_group_size(h->len),
+    };
+    s->report->groups++;
+    s->report->bytes += h->len;
+    return s->opts->fn ? s->opts->fn(s->opts->arg, &group) : 0;
+}
+
+/* What ended a file: where, the group that was expected there, and why it is not one. */
+struct end {
+    uint64_t off;
+    uint64_t expected;    /* its epoch */
+    uint64_t search_from; /* the next place where a group may begin */
+    const char *why;      /* NULL: zeros, or the end of the file */
+};
+
+/* Rules 1 to 3: the groups of one file, in order, up to the first that is not one, or up to `until`. */
+static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t until, struct end *end)
+{
+    uint64_t off = KITHI_WAL_BLOCK, expected = first;
+    for (;; expected++) {
+        const uint8_t *p;
+        size_t len;
+        struct kithi_wal_group_header h;
+        *end = (struct end){ .off = off, .expected = expected, .search_from = off + KITHI_WAL_BLOCK };
+        if (expected > until)
+            return 0;
+        int r = window_get(s, off, KITHI_WAL_BLOCK, &p, &len);
+        if (r < 0 || len == 0)
+            return r;
+        if (len < KITHI_WAL_GROUP_HEADER) {
+            end->why = "the file ends inside a group header";
+            return 0;
+        }
+        switch (kithi_wal_group_header_decode(p, s->opts->uid, number, &h)) {
+        case KITHI_WAL_OK: break;
+        case KITHI_WAL_NEWER: return newer(s, off);
+        case KITHI_WAL_FOREIGN: return foreign(s, off, h.uid);
+        case KITHI_WAL_EMPTY: return 0;
+        case KITHI_WAL_STALE: end->why = "the group belongs to another file"; return 0;
+        default: end->why = "the group header is torn or has a wrong checksum"; return 0;
+        }
+        if (h.epoch != expected)
+            return damaged(s, s->name, off, "group %" PRIu64 " stands where group %" PRIu64 " was expected",
+                           h.epoch, expected);
+        size_t size = (size_t)kithi_wal_group_size(h.len);
+        r = window_get(s, off, size, &p, &len);
+        if (r < 0)
+            return r;
+        end->search_from = off + size;
+        if (len < size) {
+            end->why = "the file ends inside the group";
+            return 0;
+        }
+        if (kithi_wal_group_decode(p, size, s->opts->uid, number, &h) != KITHI_WAL_OK) {
+            end->why = "the group's content has a wrong checksum";
+            return 0;
+        }
+        bool duplicate = expected == first && first == s->last_epoch;
+        if (duplicate && (h.crc != s->last_crc || h.len != s->last_len))
+            return damaged(s, s->name, off, "group %" PRIu64 " differs from the one in the file before it",
+                           h.epoch);
+        remember(s, &h, off);
+        if (!duplicate && h.epoch > s->opts->after_epoch) {
+            r = deliver(s, &h, p, off);
+            if (r != 0)
+                return r;
+        }
+        off += size;
+    }
+}
+
+/* Rules 5 and 6: the end of the last file is torn, clean or damaged. */
+static int judge_end(struct scan *s, uint64_t number, const struct end *end)
+{
+    struct rest rest = { .data_end = end->off };
+    int r = search_rest(s, end->off, 0, UINT64_MAX, &rest); /* how far the torn bytes reach */
+    if (r == 0)
+        r = search_rest(s, end->search_from, number, end->expected, &rest);
+    if (r < 0)
+        return r;
+    const char *why = end->why ? end->why : "the group header is zeros";
+    if (rest.later)
+        return damaged(s, s->name, end->off,
+                       "group %" PRIu64 " was expected and is damaged (%s), though group %" PRIu64
+                       " at byte %" PRIu64 " proves that it was durable",
+                       end->expected, why, rest.later_epoch, rest.later_off);
+    if (rest.data_end > end->off) {
+        memcpy(s->report->torn_file, s->name, strlen(s->name) + 1);
+        s->report->torn_off = end->off;
+        s->report->torn_end = rest.data_end;
+        snprintf(s->report->torn_reason, sizeof s->report->torn_reason, "%s", why);
+    }
+    return 0;
+}
+
+static int scan_file(struct scan *s, int64_t i)
+{
+    struct kithi_wal_file_header h;
+    const struct kithi_wal_file *file = &s->files[i], *next = i + 1 < s->n ? file + 1 : NULL;
+    struct end end = { 0 };
+    int r = file_begin(s, i, &h);
+    if (r < 0)
+        return r;
+    if (h.number <= s->last_number)
+        return damaged(s, file->name, 0,
+                       "file number %" PRIu64 " follows %" PRIu64 ": files of two histories are mixed",
+                       h.number, s->last_number);
+    /* What a file was made behind was durable before. */
+    if (h.first_epoch - 1 > s->proven_epoch)
+        s->proven_epoch = h.first_epoch - 1;
+    if (s->last_epoch != 0 && h.first_epoch != s->last_epoch && h.first_epoch != s->last_epoch + 1)
+        return damaged(s, file->name, 0,
+                       "the file begins with epoch %" PRIu64 ", but the log before it ends with %" PRIu64,
+                       h.first_epoch, s->last_epoch);
+    s->last_number = h.number;
+    s->report->files++;
+    /* Behind the first epoch of the next file this one has nothing to say: a start-up cut it there. */
+    r = read_groups(s, h.number, h.first_epoch, next ? next->first_epoch : UINT64_MAX - 1, &end);
+    if (r != 0)
+        return r;
+    snprintf(s->last_place, sizeof s->last_place, "%s at byte %" PRIu64, file->name, end.off);
+    if (!next)
+        return judge_end(s, h.number, &end);
+    if (end.expected < next->first_epoch)
+        return damaged(s, file->name, end.off,
+                       "group %" PRIu64 " was expected (%s), and the next file begins with %" PRIu64,
+                       end.expected, end.why ? end.why : "the file ends here", next->first_epoch);
+    return 0;
+}
+
+/* Rule 7: what is needed and missing. */
+static int judge_whole(struct scan *s)
+{
+    const struct kithi_wal_scan_opts *o = s->opts;
+    uint64_t proven = s->proven_epoch > o->known_durable_epoch ? s->proven_epoch : o->known_durable_epoch;
+    if (s->report->files == 0 && (proven > 0 || o->after_epoch > 0))
+        return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED,
+                               "%s: no log file is there, but epoch %" PRIu64 " was durable; " REMEDY, o->dir,
+                               proven > o->after_epoch ? proven : o->after_epoch);
+    if (proven > s->last_epoch)
+        return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED,
+                               "%s: the log ends with epoch %" PRIu64 " (%s), but epoch %" PRIu64
+                               " was durable; " REMEDY,
+                               o->dir, s->last_epoch, s->last_place, proven);
+    return 0;
+}
+
+int kithi_wal_scan(const struct kithi_wal_scan_opts *opts, struct kithi_wal_report *out_report,
+                   struct kithi_errmsg *err)
+{
+    struct kithi_wal_report report = { 0 };
+    struct scan s = { .opts = opts, .report = &report, .err = err, .fd = -1 };
+    int r = 0;
+    s.n = kithi_wal_files_list(opts->dir, &s.files, err);
+    if (s.n < 0)
+        return (int)s.n;
+
+    /* A last file that was being made says nothing about groups: the one before it is the last. */
+    if (s.n > 0) {
+        struct kithi_wal_file_header h;
+        r = file_begin(&s, s.n - 1, &h);
+        if (r < 0)
+            goto out;
+        s.n -= r == 0;
+        r = 0;
+    }
+    if (s.n > 0)
+        report.first_epoch = s.files[0].first_epoch;
+
+    /* Files that end before after_epoch are passed over, the last two excepted: they hold the tail. */
+    int64_t first = 0;
+    while (first + 2 < s.n && opts->after_epoch < UINT64_MAX &&
+           s.files[first + 1].first_epoch <= opts->after_epoch + 1)
+        first++;
+    if (s.n > 0 && s.files[first].first_epoch > 1 && s.files[first].first_epoch - 1 > opts->after_epoch) {
+        r = damaged(&s, s.files[first].name, 0,
+                    "the log begins with epoch %" PRIu64 ", but %" PRIu64 " is needed: files are missing",
+                    s.files[first].first_epoch, opts->after_epoch + 1);
+        goto out;
+    }
+    report.files = (uint32_t)first;
+    for (int64_t i = first; i < s.n && r == 0; i++)
+        r = scan_file(&s, i);
+    if (r == 0 && s.last_epoch == 0 &&
+        s.n > 0) /* begun and empty: what is before its first epoch is elsewhere */
+        s.last_epoch = s.files[first].first_epoch - 1;
+    if (r == 0)
+        r = judge_whole(&s);
+    if (r != 0)
+        goto out;
+    report.last_epoch = s.last_epoch;
+    report.last_number = s.last_number;
+    *out_report = report;
+
+out:
+    file_close(&s);
+    free(s.window);
+    free(s.files);
+    return r;
+}
