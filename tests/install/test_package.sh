@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# The installed package is usable from outside, by find_package and by pkg-config, and exports what it says.
+#
+#   test_package.sh BUILD_DIR CC CXX
+set -euo pipefail
+
+build=$1
+cc=$2
+cxx=$3
+here=$(cd "$(dirname "$0")" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+prefix=$work/prefix
+export KITH_RUN=$work/run
+mkdir "$KITH_RUN"
+
+step() {
+    echo "-- $*"
+}
+
+# quietly COMMAND...: what it says matters only when it fails.
+quietly() {
+    if ! "$@" >"$work/log" 2>&1; then
+        cat "$work/log"
+        exit 1
+    fi
+}
+
+step "install"
+quietly cmake --install "$build" --prefix "$prefix"
+library=$(find "$prefix" -name libkith.so)
+pc=$(find "$prefix" -name kith.pc)
+libdir=$(dirname "$library")
+
+step "find_package, C and C++, shared and static"
+quietly cmake -S "$here/outside" -B "$work/outside" -DCMAKE_PREFIX_PATH="$prefix" \
+    -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cxx"
+quietly cmake --build "$work/outside"
+for program in use_c use_c_static use_cpp; do
+    "$work/outside/$program"
+done
+
+step "pkg-config, shared and static"
+PKG_CONFIG_PATH=$(dirname "$pc")
+export PKG_CONFIG_PATH
+read -ra flags <<<"$(pkg-config --cflags --libs kith)"
+"$cc" -std=c11 -o "$work/use_pc" "$here/outside/use.c" "${flags[@]}" -Wl,-rpath,"$libdir"
+"$work/use_pc"
+read -ra flags <<<"$(pkg-config --cflags --libs --static kith)"
+"$cc" -std=c11 -static -o "$work/use_pc_static" "$here/outside/use.c" "${flags[@]}"
+"$work/use_pc_static"
+
+step "the library needs libc alone and exports kith_ names alone"
+needed=$(readelf -d "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
+for name in $needed; do
+    case $name in
+    libc.so.* | libm.so.* | ld-linux*) ;;
+    *)
+        echo "FAILED: libkith needs $name"
+        exit 1
+        ;;
+    esac
+done
+readelf -d "$library" | grep -q 'SONAME.*\[libkith\.so\.0\]' || {
+    echo "FAILED: the soname is not libkith.so.0"
+    exit 1
+}
+others=$(nm -D --defined-only "$library" | awk '$2 != "A" { print $3 }' | grep -v '^kith_' || true)
+if [ -n "$others" ]; then
+    echo "FAILED: libkith exports $others"
+    exit 1
+fi
