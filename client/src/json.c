@@ -429,13 +429,59 @@ struct decimal {
     bool negative;
 };
 
+/* Eight characters at once: all of them digits? Then *w takes them. The first is the lowest byte, since
+ * Kith runs on little-endian machines. */
+static bool take_eight(const char *p, uint64_t *w)
+{
+    const uint64_t high = UINT64_C(0xf0f0f0f0f0f0f0f0), zeros = UINT64_C(0x3030303030303030);
+    const uint64_t pairs = UINT64_C(0x000000ff000000ff);
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    if ((v & high) != zeros || ((v + UINT64_C(0x0606060606060606)) & high) != zeros)
+        return false;
+    v -= zeros;
+    v = v * 10 + (v >> 8); /* 1st and 2nd in byte 0, 3rd and 4th in byte 2, ... */
+    v = ((v & pairs) * (100 + (UINT64_C(1000000) << 32)) +
+         ((v >> 16) & pairs) * (1 + (UINT64_C(10000) << 32))) >>
+        32;
+    *w = *w * 100000000 + v;
+    return true;
+}
+
+/* Past the digits at p, each taken by *w, which may overflow. */
+static const char *take_digits(const char *p, const char *end, uint64_t *w)
+{
+    while (end - p >= 8 && take_eight(p, w))
+        p += 8;
+    for (; is_digit(p, end); p++)
+        *w = *w * 10 + (uint64_t)(*p - '0');
+    return p;
+}
+
+/* The first DIGITS_MAX significant digits of a longer mantissa, and the exponent that goes with them. */
+static void take_first(struct decimal *d)
+{
+    int digits = 0;
+    bool fraction = false;
+    d->w = 0;
+    d->exponent = 0;
+    for (const char *p = d->first; p < d->end; p++) {
+        if (*p == '.') {
+            fraction = true;
+        } else if (digits < DIGITS_MAX) {
+            d->w = d->w * 10 + (uint64_t)(*p - '0');
+            digits += d->w != 0;
+            d->exponent -= fraction;
+        } else {
+            d->exponent += !fraction;
+        }
+    }
+}
+
 /* Check the grammar and gather the digits. Returns NULL on success, else what is wrong; *p moves on. */
 static const char *scan_number(const char **p, const char *end, struct decimal *out)
 {
-    const char *at = *p;
-    uint64_t w = 0;
-    int64_t exponent = 0;
-    int digits = 0;
+    const char *at = *p, *point = NULL;
 
     out->negative = at < end && *at == '-';
     at += out->negative;
@@ -444,27 +490,18 @@ static const char *scan_number(const char **p, const char *end, struct decimal *
         return "expected a number";
     if (*at == '0' && is_digit(at + 1, end))
         return "a number must not begin with 0";
-    for (; is_digit(at, end); at++) {
-        if (digits < DIGITS_MAX) {
-            w = w * 10 + (uint64_t)(*at - '0');
-            digits += w != 0;
-        } else {
-            exponent++;
-        }
-    }
+    out->w = 0;
+    at = take_digits(at, end, &out->w);
     if (at < end && *at == '.') {
-        at++;
+        point = ++at;
         if (!is_digit(at, end))
             return "a digit must follow the point";
-        for (; is_digit(at, end); at++) {
-            if (digits < DIGITS_MAX) {
-                w = w * 10 + (uint64_t)(*at - '0');
-                digits += w != 0;
-                exponent--;
-            }
-        }
+        at = take_digits(at, end, &out->w);
     }
     out->end = at;
+    out->exponent = point ? point - at : 0;
+    if (at - out->first - (point != NULL) > DIGITS_MAX)
+        take_first(out);
     out->written = 0;
     if (at < end && (*at == 'e' || *at == 'E')) {
         at++;
@@ -479,8 +516,7 @@ static const char *scan_number(const char **p, const char *end, struct decimal *
         if (minus)
             out->written = -out->written;
     }
-    out->w = w;
-    out->exponent = exponent + out->written;
+    out->exponent += out->written;
     *p = at;
     return NULL;
 }
@@ -615,7 +651,7 @@ int kithi_json_floats(struct kithi_json *j, float *out, size_t cap, size_t *out_
     size_t n = 0;
     int rc = kithi_json_array(j);
     while (rc >= 0 && (rc = kithi_json_element(j)) == 1) {
-        float v;
+        float v = 0.0f;
         rc = kithi_json_float(j, &v);
         if (rc == 0 && n == cap)
             rc = kithi_json_fail(j, "more numbers than fit");
@@ -698,7 +734,8 @@ static char *put_exponent(char *at, int e)
     *at++ = e < 0 ? '-' : '+';
     if (e < 0)
         e = -e;
-    *at++ = (char)('0' + e / 10);
+    if (e >= 10)
+        *at++ = (char)('0' + e / 10);
     *at++ = (char)('0' + e % 10);
     return at;
 }
