@@ -1,132 +1,133 @@
 /*
- * replay.c - runs a fuzz target without libFuzzer.
+ * replay.c - runs a fuzz target without libFuzzer: the files of its corpus, then inputs made with a fixed
+ * seed. What it runs is the same every time, so that it belongs to the ordinary tests.
  *
- * Owns: main() of the fuzz targets in the presets that have no libFuzzer. It hands every file of the
- * corpus directory to the target, then a fixed number of mutations of each, so that the targets are
- * built and tried by every compiler and sanitizer. KITH_SEED changes the mutations.
- * Leaves to the fuzz preset: looking for new paths.
+ *   <target> [CORPUS_DIR | FILE ...]
+ *
+ * KITH_SEED takes another seed, KITH_FUZZ_RUNS another number of inputs. An input that takes longer than
+ * HANG_S ends the program by SIGALRM.
  */
 #include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tests/support/rand.h"
+#include "tests/support/tmp.h"
+
+#define INPUT_MAX    4096u
+#define CORPUS_MAX   256u
+#define RUNS_DEFAULT 3000u
+#define RUN_MS       15000u
+#define HANG_S       20u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define INPUT_MAX          ((size_t)1 << 20)
-#define MUTATIONS_PER_FILE 64
+static uint8_t *corpus[CORPUS_MAX];
+static size_t corpus_size[CORPUS_MAX];
+static uint32_t corpus_count;
 
-static uint64_t seed = 1;
-
-/* splitmix64: any seed is good, equal seeds give equal runs. */
-static uint64_t next_random(void)
+static void run(const uint8_t *data, size_t size)
 {
-    uint64_t z = (seed += UINT64_C(0x9e3779b97f4a7c15));
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
-
-/* The target gets an exact-size heap copy, so that a read behind the input is an error under ASan. */
-static void run(const uint8_t *data, size_t len)
-{
-    uint8_t *copy = malloc(len ? len : 1);
-
-    if (!copy) {
-        perror("replay");
-        exit(1);
-    }
-    if (len)
-        memcpy(copy, data, len);
-    LLVMFuzzerTestOneInput(copy, len);
+    /* An exact copy on the heap, so that AddressSanitizer sees a read beyond it. */
+    uint8_t *copy = malloc(size ? size : 1);
+    if (!copy)
+        test_die("out of memory");
+    if (size)
+        memcpy(copy, data, size);
+    alarm(HANG_S);
+    LLVMFuzzerTestOneInput(copy, size);
+    alarm(0);
     free(copy);
 }
 
-static size_t mutate(uint8_t *data, size_t len)
+static void take_file(const char *path)
 {
-    size_t change_count = 1 + next_random() % 8;
-
-    if (len && next_random() % 4 == 0)
-        len = next_random() % len;
-    for (size_t i = 0; len && i < change_count; i++)
-        data[next_random() % len] = (uint8_t)next_random();
-    return len;
-}
-
-static int replay_file(const char *path)
-{
-    static uint8_t data[INPUT_MAX], changed[INPUT_MAX];
     FILE *f = fopen(path, "rb");
-    size_t len;
-
-    if (!f) {
-        fprintf(stderr, "replay: %s: %s\n", path, strerror(errno));
-        return -1;
+    if (!f || corpus_count == CORPUS_MAX) {
+        if (f)
+            fclose(f);
+        return;
     }
-    len = fread(data, 1, sizeof(data), f);
+    static uint8_t buf[1u << 20];
+    size_t n = fread(buf, 1, sizeof buf, f);
     fclose(f);
-
-    run(data, len);
-    for (int i = 0; i < MUTATIONS_PER_FILE; i++) {
-        memcpy(changed, data, len);
-        run(changed, mutate(changed, len));
-    }
-    return 0;
+    uint8_t *copy = malloc(n ? n : 1);
+    if (!copy)
+        test_die("out of memory");
+    memcpy(copy, buf, n);
+    corpus[corpus_count] = copy;
+    corpus_size[corpus_count++] = n;
+    run(copy, n);
 }
 
-/* Returns the number of files, -1 when one cannot be read; a directory that is not there has none. */
-static int replay_directory(const char *path)
+static void take_path(const char *path)
 {
-    DIR *dir = opendir(path);
-    struct dirent *entry;
-    int file_count = 0;
-
-    if (!dir)
-        return errno == ENOENT ? 0 : -1;
-    while ((entry = readdir(dir))) {
-        char name[4096];
-
-        if (entry->d_name[0] == '.')
-            continue;
-        snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
-        if (replay_file(name)) {
-            file_count = -1;
-            break;
-        }
-        file_count++;
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return; /* a target without a corpus */
+    if (!S_ISDIR(st.st_mode)) {
+        take_file(path);
+        return;
     }
-    closedir(dir);
-    return file_count;
+    struct dirent **names;
+    int n = scandir(path, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        char file[4096];
+        if (names[i]->d_name[0] != '.' &&
+            (size_t)snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name) < sizeof file)
+            take_file(file);
+        free(names[i]);
+    }
+    if (n >= 0)
+        free(names);
+}
+
+/* A mutation of a corpus file, or bytes that are mostly small. */
+static size_t make_input(struct test_rand *r, uint8_t *out)
+{
+    size_t n;
+    if (corpus_count && test_rand_below(r, 3)) {
+        uint32_t pick = test_rand_below(r, corpus_count);
+        n = corpus_size[pick] < INPUT_MAX ? corpus_size[pick] : INPUT_MAX;
+        memcpy(out, corpus[pick], n);
+        if (n && test_rand_below(r, 4) == 0)
+            n = test_rand_below(r, (uint32_t)n);
+    } else {
+        n = test_rand_below(r, test_rand_below(r, 8) ? 160 : INPUT_MAX);
+        for (size_t i = 0; i < n; i++)
+            out[i] = (uint8_t)test_rand_u64(r);
+    }
+    for (uint32_t i = test_rand_below(r, 8); n && i > 0; i--) {
+        uint8_t *at = &out[test_rand_below(r, (uint32_t)n)];
+        switch (test_rand_below(r, 4)) {
+        case 0: *at ^= (uint8_t)(1u << test_rand_below(r, 8)); break;
+        case 1: *at = 0; break;
+        case 2: *at = 0xff; break;
+        default: *at = (uint8_t)test_rand_u64(r); break;
+        }
+    }
+    return n;
 }
 
 int main(int argc, char **argv)
 {
-    const char *seed_text = getenv("KITH_SEED");
-    uint8_t noise[512];
-    int file_count = 0;
-
-    if (seed_text)
-        seed = strtoull(seed_text, NULL, 0);
-    printf("seed %" PRIu64 " (KITH_SEED)\n", seed);
-
-    if (argc > 1)
-        file_count = replay_directory(argv[1]);
-    if (file_count < 0) {
-        fprintf(stderr, "replay: cannot read the corpus %s\n", argv[1]);
-        return 1;
-    }
-    run(noise, 0);
-    for (int i = 0; i < 1000; i++) {
-        size_t len = next_random() % sizeof(noise);
-
-        for (size_t j = 0; j < len; j++)
-            noise[j] = (uint8_t)next_random();
-        run(noise, len);
-    }
-    printf("%d files, %d mutations of each, 1000 random inputs\n", file_count, MUTATIONS_PER_FILE);
+    static uint8_t input[INPUT_MAX];
+    struct test_rand r;
+    const char *seed = getenv("KITH_SEED"), *runs = getenv("KITH_FUZZ_RUNS");
+    uint32_t want = runs ? (uint32_t)strtoul(runs, NULL, 0) : RUNS_DEFAULT, done = 0;
+    for (int i = 1; i < argc; i++)
+        take_path(argv[i]);
+    test_rand_seed(&r, seed ? strtoull(seed, NULL, 0) : 1);
+    uint64_t end = test_now_ms() + RUN_MS;
+    for (; done < want && (runs || test_now_ms() < end); done++)
+        run(input, make_input(&r, input));
+    printf("%u files and %u made inputs\n", corpus_count, done);
+    for (uint32_t i = 0; i < corpus_count; i++)
+        free(corpus[i]);
     return 0;
 }

@@ -1,0 +1,332 @@
+/*
+ * fuzz_segment.c - hostile bytes in a segment, also bytes that change under the reader: attach, search, look up,
+ * scan and verify may give bad answers, and never crash, hang or read beyond what is theirs.
+ *
+ * A small valid segment is made once, with living, dead, unlinked and free slots, long ids and upper levels. An
+ * input is a list of words to overwrite in it. The reader's mapping lies between pages that cannot be read,
+ * and so does each region in it: beyond its size, or, unless the input lies about `taken`, beyond the memory that
+ * is taken. Some inputs are written over and over again by a second thread while the reader reads.
+ *
+ *   byte 0        flags: 1 a second thread, 2 `taken` may change, 4 the other segment
+ *   bytes 1, 2    k, ef
+ *   then 8 bytes for each word: where, how, index (2), value (4)
+ */
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "shm/base/bytes.h"
+#include "shm/graph/lookup.h"
+#include "shm/graph/scan.h"
+#include "shm/graph/search.h"
+#include "shm/graph/verify.h"
+#include "tests/support/index.h"
+#include "tests/support/model.h"
+#include "tests/support/rand.h"
+#include "tests/support/tmp.h"
+
+#define DIM       6u
+#define ID_COUNT  96u
+#define PATCH_MAX 256u
+#define PAGE      4096u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { FLAG_THREAD = 1, FLAG_TAKEN = 2, FLAG_OTHER = 4 };
+
+struct patch {
+    uint64_t off; /* multiple of 8 */
+    uint64_t old, new;
+};
+
+struct target {
+    int fd;
+    struct kithi_map rw;     /* where the words are written */
+    struct kithi_map strict; /* readable up to what is taken */
+    struct kithi_map loose;  /* readable up to the size of each region */
+    uint64_t taken[KITHI_REGION_COUNT];
+    uint32_t slots;
+};
+
+static struct target targets[2];
+static struct patch patches[PATCH_MAX];
+static uint32_t patch_count;
+static struct kithi_scratch scratch;
+static struct kithi_results results;
+
+/* The second thread: 0 idle, 1 writes patches, 2 asked to stop. */
+static _Atomic int storm;
+static struct target *storm_target;
+
+static _Atomic uint64_t *word_at(const struct kithi_map *m, uint64_t off)
+{
+    return (_Atomic uint64_t *)(void *)(m->base + off);
+}
+
+static void *storm_main(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        int state = atomic_load_explicit(&storm, memory_order_acquire);
+        if (state == 2)
+            atomic_store_explicit(&storm, 0, memory_order_release);
+        if (state != 1) {
+            usleep(50);
+            continue;
+        }
+        for (unsigned turn = 0; turn < 2; turn++)
+            for (uint32_t i = 0; i < patch_count; i++)
+                atomic_store_explicit(word_at(&storm_target->rw, patches[i].off),
+                                      turn ? patches[i].new : patches[i].old, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+/* A mapping of the same file between guards, with nothing readable beyond limit[] of each region. */
+static struct kithi_map guarded(int fd, const struct kithi_map *like, const uint64_t *limit)
+{
+    struct kithi_map m = *like;
+    size_t room = m.len + 2 * KITHI_REGION_ALIGN;
+    unsigned char *area = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (area == MAP_FAILED)
+        test_die("mmap: %s", strerror(errno));
+    m.base = area + KITHI_REGION_ALIGN;
+    for (unsigned i = 0; i < KITHI_REGION_COUNT; i++) {
+        uint64_t len = kithi_round_up(limit[i], PAGE);
+        if (len && mmap(m.base + m.layout.off[i], len, PROT_READ, MAP_SHARED | MAP_FIXED, fd,
+                        (off_t)m.layout.off[i]) == MAP_FAILED)
+            test_die("mmap: %s", strerror(errno));
+    }
+    return m;
+}
+
+static void fill(struct test_index *t, struct test_model *model, struct test_rand *r)
+{
+    struct kithi_errmsg err;
+    for (uint32_t step = 0; step < 40; step++) {
+        float vectors[24][DIM];
+        char names[24][TEST_ID_SIZE];
+        struct kithi_op ops[24];
+        for (uint32_t i = 0; i < 24; i++) {
+            uint32_t id = test_rand_below(r, ID_COUNT);
+            bool gone = test_rand_below(r, 4) == 0;
+            test_model_vector(model, id, step + 1, vectors[i]);
+            ops[i] = (struct kithi_op){ .type = gone ? KITHI_OP_DELETE : KITHI_OP_UPSERT,
+                                        .id_len = (uint16_t)test_model_id_format(id, names[i]),
+                                        .dim = gone ? 0 : DIM,
+                                        .id = names[i],
+                                        .vector = gone ? NULL : vectors[i] };
+        }
+        if (test_index_commit(t, ops, 24, &err) < 0)
+            test_die("%s", err.text);
+        /* Rest long enough for some to be free again; the last few stay dead or resting. */
+        if (step == 20 && !test_index_settle(t, 10000))
+            test_die("the dead do not go");
+    }
+}
+
+static void make_target(struct target *t, uint32_t metric)
+{
+    struct test_dir dir;
+    struct test_index index;
+    struct test_rand r;
+    struct kithi_errmsg err;
+    struct kithi_geometry g = {
+        .dim = DIM, .metric = metric, .m = 3, .ef_construction = 20, .slot_max = 2000
+    };
+    test_rand_seed(&r, 42 + metric);
+    test_dir_make_shm(&dir);
+    const char *path = test_path(&dir, "segment");
+    test_index_create(&index, path, &g, 1, 1, 1);
+    fill(&index, test_model_new(7, ID_COUNT, DIM, false), &r);
+    if (!test_verify_clean(test_index_map(&index)))
+        test_die("the segment is not clean before it is damaged");
+    test_index_close(&index);
+
+    if (kithi_map_attach_path(path, true, &t->rw, &err) < 0)
+        test_die("%s", err.text);
+    FILE *f = fopen(path, "re");
+    t->fd = f ? dup(fileno(f)) : -1;
+    if (t->fd < 0)
+        test_die("%s: %s", path, strerror(errno));
+    fclose(f);
+    const struct kithi_header *h = kithi_map_header(&t->rw);
+    for (unsigned i = 0; i < KITHI_REGION_COUNT; i++)
+        t->taken[i] = h->taken[i];
+    t->slots = (uint32_t)h->slots_used;
+    t->strict = guarded(t->fd, &t->rw, t->taken);
+    t->loose = guarded(t->fd, &t->rw, t->rw.layout.size);
+    test_dir_remove(&dir);
+}
+
+static void prepare(void)
+{
+    static bool ready;
+    if (ready)
+        return;
+    ready = true;
+    make_target(&targets[0], KITHI_METRIC_L2);
+    make_target(&targets[1], KITHI_METRIC_COSINE);
+    kithi_scratch_init(&scratch);
+    kithi_results_init(&results);
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, storm_main, NULL) != 0)
+        test_die("cannot start a thread");
+    pthread_detach(thread);
+}
+
+/* Numbers that stand at some edge. */
+static uint64_t special(const struct target *t, unsigned how)
+{
+    const uint64_t edges[] = {
+        0,
+        1,
+        t->slots - 1,
+        t->slots,
+        t->slots + 1,
+        t->rw.geometry.slot_max,
+        t->rw.geometry.slot_max + 1u,
+        UINT32_MAX,
+        UINT32_MAX - 1u,
+        UINT64_C(1) << 31,
+        UINT64_C(1) << 32,
+        UINT64_C(1) << 63,
+        UINT64_MAX,
+        UINT64_C(0x7fc000007fc00000), /* NaN twice */
+        UINT64_C(0x7f8000007f800000), /* infinity twice */
+        UINT64_C(0x00000001ffffffff),
+        UINT64_C(0x0000000f00000001),
+        UINT64_C(0x0100000000000001),
+        UINT64_C(0x03ffffffffffffff),
+        UINT64_C(0x001f000000000001),
+    };
+    return edges[how % (sizeof edges / sizeof edges[0])];
+}
+
+static void add_patch(struct target *t, uint8_t flags, const uint8_t *p)
+{
+    static const unsigned regions[] = { KITHI_REGION_HEADER,  KITHI_REGION_HEADER, KITHI_REGION_RECORDS,
+                                        KITHI_REGION_RECORDS, KITHI_REGION_ROWS,   KITHI_REGION_ROWS,
+                                        KITHI_REGION_VECTORS, KITHI_REGION_DOUBT,  KITHI_REGION_UPPER,
+                                        KITHI_REGION_IDS0,    KITHI_REGION_IDS1,   KITHI_REGION_BLOB0,
+                                        KITHI_REGION_BLOB1,   KITHI_REGION_BLOB2,  KITHI_REGION_BLOB3 };
+    unsigned region = regions[p[0] % (sizeof regions / sizeof regions[0])], how = p[1];
+    uint64_t index = kithi_get16(p + 2), value = kithi_get32(p + 4), span = t->taken[region] / 8;
+    if (region == KITHI_REGION_HEADER)
+        span = 1024 / 8;
+    else if (region == KITHI_REGION_RECORDS)
+        span = (uint64_t)t->slots * sizeof(struct kithi_record) / 8;
+    else if (region == KITHI_REGION_ROWS)
+        span = (uint64_t)t->slots * t->rw.layout.row_stride / 8;
+    if (span == 0 || patch_count == PATCH_MAX)
+        return;
+    uint64_t off = t->rw.layout.off[region] + index % span * 8;
+    if (region == KITHI_REGION_HEADER && !(flags & FLAG_TAKEN) &&
+        off >= offsetof(struct kithi_header, taken) && off < offsetof(struct kithi_header, tally_dead))
+        return;
+    uint64_t old = atomic_load_explicit(word_at(&t->rw, off), memory_order_relaxed), new;
+    switch (how & 7) {
+    case 0: new = special(t, (unsigned)value); break;
+    case 1: new = (old & UINT64_C(0xffffffff00000000)) | (uint32_t)special(t, (unsigned)value); break;
+    case 2: new = (old & UINT64_C(0xffffffff)) | special(t, (unsigned)value) << 32; break;
+    case 3: new = old ^ UINT64_C(1) << (value % 64); break;
+    case 4: new = (old & UINT64_C(0xffffffff00000000)) | value % (t->slots + 2); break;
+    case 5: new = (old & UINT64_C(0xffffffff)) | (value % (t->slots + 2)) << 32; break;
+    case 6: new = value | value << 32; break;
+    default: new = old + (uint64_t)(int64_t)(int32_t)value; break;
+    }
+    for (uint32_t i = 0; i < patch_count; i++)
+        if (patches[i].off == off) {
+            patches[i].new = new;
+            return;
+        }
+    patches[patch_count++] = (struct patch){ .off = off, .old = old, .new = new };
+}
+
+static void check(bool ok, const char *what)
+{
+    if (!ok) {
+        fprintf(stderr, "a promise is broken: %s\n", what);
+        abort();
+    }
+}
+
+static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
+{
+    float query[KITHI_DIM_MAX], vector[KITHI_DIM_MAX];
+    uint32_t dim = m->geometry.dim;
+    for (uint32_t i = 0; i < dim; i++)
+        query[i] = 0.25f + (float)(i % 3);
+    for (unsigned exact = 0; exact < 2; exact++) {
+        struct kithi_search_params p = { .k = k, .ef = ef, .exact = exact };
+        int n = kithi_search(m, &scratch, query, &p, &results);
+        check(n <= (int)k, "at most k hits");
+        for (int i = 0; i < n; i++) {
+            const struct kithi_hit *hit = &results.hits[i];
+            check(hit->id_len >= 1 && hit->id_len <= KITHI_ID_MAX, "ids have 1 to 511 bytes");
+            check(hit->id_off + hit->id_len < results.ids_capacity, "ids lie in the results");
+            check(!isnan(hit->distance), "a distance is a number");
+            check(i == 0 || hit[-1].distance <= hit->distance, "nearest first");
+        }
+    }
+    for (uint32_t id = 0; id < ID_COUNT + 2; id += 5) {
+        char name[TEST_ID_SIZE];
+        struct kithi_found found;
+        size_t len = test_model_id_format(id, name);
+        (void)kithi_lookup(m, name, len, vector, &found);
+    }
+    struct kithi_scan scan;
+    struct kithi_item item;
+    uint32_t count = 0;
+    kithi_scan_begin(m, &scan);
+    while (kithi_scan_next(&scan, &item, vector) == 1)
+        count++;
+    check(count <= m->geometry.slot_max, "a scan ends");
+    struct kithi_verify_report report;
+    (void)kithi_verify_within(m, 0, NULL, NULL, &report);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    prepare();
+    if (size < 3)
+        return 0;
+    uint8_t flags = data[0];
+    struct target *t = &targets[flags & FLAG_OTHER ? 1 : 0];
+    uint32_t k = 1 + data[1] % 40, ef = k + data[2];
+    patch_count = 0;
+    for (size_t at = 3; at + 8 <= size; at += 8)
+        add_patch(t, flags, data + at);
+    for (uint32_t i = 0; i < patch_count; i++)
+        atomic_store_explicit(word_at(&t->rw, patches[i].off), patches[i].new, memory_order_relaxed);
+    if (flags & FLAG_THREAD) {
+        storm_target = t;
+        atomic_store_explicit(&storm, 1, memory_order_release);
+    }
+
+    /* What attach lets through is read through the guarded mapping, if it has the same shape. */
+    struct kithi_map m;
+    struct kithi_errmsg err;
+    if (kithi_map_attach(t->fd, false, &m, &err) == 0) {
+        struct kithi_map attached = m;
+        if (m.layout.sum == t->rw.layout.sum)
+            m.base = flags & FLAG_TAKEN ? t->loose.base : t->strict.base;
+        read_all(&m, k, ef);
+        kithi_map_detach(&attached);
+    } else {
+        check(memchr(err.text, '\0', sizeof err.text) && err.text[0], "an error says what is wrong");
+    }
+    if (flags & FLAG_THREAD) { /* it is at rest when the word is 0 */
+        atomic_store_explicit(&storm, 2, memory_order_release);
+        while (atomic_load_explicit(&storm, memory_order_acquire) != 0)
+            usleep(50);
+    }
+    for (uint32_t i = 0; i < patch_count; i++)
+        atomic_store_explicit(word_at(&t->rw, patches[i].off), patches[i].old, memory_order_relaxed);
+    return 0;
+}
