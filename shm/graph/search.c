@@ -63,13 +63,12 @@ static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint3
         if (!(b[n - 1].slot & KITHI_BEAM_GHOST)) s->live_count--;
         n--;
     }
-    uint32_t lo = 0, hi = n;
-    while (lo < hi) {
-        uint32_t mid = (lo + hi) / 2;
-        if (b[mid].distance <= d)
-            lo = mid + 1;
-        else
-            hi = mid;
+    /* Halving without branches: where the entry belongs is what no predictor knows. */
+    uint32_t lo = 0;
+    for (uint32_t len = n; len > 0;) {
+        uint32_t half = (len + 1) / 2;
+        lo = b[lo + half - 1].distance <= d ? lo + half : lo;
+        len -= half;
     }
     memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
     b[lo] = (struct kithi_beam_entry){.distance = d, .slot = slot | (ghost ? KITHI_BEAM_GHOST : 0)};
@@ -96,19 +95,31 @@ int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, const f
     return 0;
 }
 
-/* The neighbours of a row that are in range and were not met before, into s->found. */
+/*
+ * The neighbours of a row that are in range and were not met before, into s->found. The hottest
+ * loop of a search: the set's fields are held in registers, which stores through it would undo.
+ */
 static inline uint32_t gather(const struct kithi_view *v, struct kithi_scratch *s, const kithi_link *links,
                               uint32_t count)
 {
-    uint32_t n = 0;
+    uint32_t *const set = s->visited, *const list = s->visited_list, *const found = s->found;
+    const uint32_t mask = s->visited_mask, limit = v->slot_limit;
+    const unsigned char *const vectors = v->vectors;
+    const size_t stride = v->vector_stride;
+    uint32_t met = s->visited_count, n = 0;
     for (uint32_t i = 0; i < count; i++) {
         /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (link - 1u >= v->slot_limit) continue; /* empty, or beyond what this view knows */
-        if (!kithi_visited_add(s, link - 1)) continue;
-        KITHI_PREFETCH(kithi_view_vector(v, link - 1));
-        s->found[n++] = link - 1;
+        if (link - 1u >= limit) continue; /* empty, or beyond what this view knows */
+        uint32_t at = kithi_visited_home(link, mask);
+        while (set[at] && set[at] != link) at = (at + 1) & mask;
+        if (set[at]) continue;
+        set[at] = link;
+        list[met++] = link;
+        KITHI_PREFETCH(vectors + (link - 1) * stride);
+        found[n++] = link - 1;
     }
+    s->visited_count = met;
     return n;
 }
 
@@ -131,7 +142,7 @@ int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, const float 
     const struct kithi_geometry *g = &v->map->geometry;
     kithi_dist4_fn *four = four_fn(s->kernel, g->metric);
     kithi_dist_fn *one = one_fn(s->kernel, g->metric);
-    uint32_t lines = v->map->layout.vector_stride / KITHI_CACHE_LINE;
+    uint32_t lines = v->vector_stride / KITHI_CACHE_LINE;
     if (lines > PREFETCH_LINES) lines = PREFETCH_LINES;
     if (out_deadline_hit) *out_deadline_hit = false;
 

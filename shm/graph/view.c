@@ -37,6 +37,9 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
         v.blob_limit[c] = min32(map->geometry.slot_max, items_taken(map, h, KITHI_REGION_BLOB0 + c));
     v.link_count0 = 2 * map->geometry.m;
     v.link_count = map->geometry.m;
+    v.row_stride = map->layout.row_stride;
+    v.vector_stride = map->layout.vector_stride;
+    v.upper_stride = map->layout.upper_stride;
     v.records = map->base + map->layout.off[KITHI_REGION_RECORDS];
     v.rows = map->base + map->layout.off[KITHI_REGION_ROWS];
     v.vectors = map->base + map->layout.off[KITHI_REGION_VECTORS];

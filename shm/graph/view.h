@@ -24,6 +24,7 @@ struct kithi_view {
     uint32_t upper_limit; /* upper rows that have memory */
     uint32_t link_count0; /* places of a level-0 row: 2m */
     uint32_t link_count;  /* places of an upper row: m */
+    uint32_t row_stride, vector_stride, upper_stride; /* bytes */
     uint32_t blob_limit[KITHI_BLOB_CLASS_COUNT];
     unsigned char *records; /* region bases, by value of the copied layout */
     unsigned char *rows;
@@ -43,18 +44,18 @@ static inline struct kithi_record *kithi_view_record(const struct kithi_view *v,
 
 static inline kithi_link *kithi_view_row(const struct kithi_view *v, uint32_t slot)
 {
-    return (kithi_link *)(void *)(v->rows + (size_t)slot * v->map->layout.row_stride);
+    return (kithi_link *)(void *)(v->rows + (size_t)slot * v->row_stride);
 }
 
 static inline float *kithi_view_vector(const struct kithi_view *v, uint32_t slot)
 {
-    return (float *)(void *)(v->vectors + (size_t)slot * v->map->layout.vector_stride);
+    return (float *)(void *)(v->vectors + (size_t)slot * v->vector_stride);
 }
 
 /* number < upper_limit, checked by the caller. */
 static inline struct kithi_upper *kithi_view_upper(const struct kithi_view *v, uint32_t number)
 {
-    return (struct kithi_upper *)(void *)(v->upper + (size_t)number * v->map->layout.upper_stride);
+    return (struct kithi_upper *)(void *)(v->upper + (size_t)number * v->upper_stride);
 }
 
 /* [P8 doubt] false: the slot is plainly alive; true: ask its record. slot < slot_limit. */
