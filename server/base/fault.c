@@ -1,0 +1,71 @@
+/*
+ * fault.c - which passage of which place fails, from KITH_FAULT. See fault.h.
+ */
+#include "server/base/fault.h"
+
+#ifdef KITH_FAULT_POINTS
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define POINT_MAX 16u
+
+static struct {
+    const char *name; /* into the environment */
+    size_t len;
+    unsigned long left; /* passages until it fails; 0: it has failed */
+} points[POINT_MAX];
+static unsigned point_count;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void read_environment(void)
+{
+    const char *p = getenv("KITH_FAULT");
+    while (p && *p && point_count < POINT_MAX) {
+        size_t len = strcspn(p, ":,");
+        const char *end = p + len;
+        char *after = NULL;
+        unsigned long n = *end == ':' ? strtoul(end + 1, &after, 10) : 1;
+        points[point_count].name = p;
+        points[point_count].len = len;
+        points[point_count++].left = n ? n : 1;
+        p = strchr(end, ',');
+        if (p) {
+            p++;
+        }
+    }
+}
+
+bool kithi_fault(const char *point)
+{
+    bool hit = false;
+    pthread_once(&once, read_environment);
+    pthread_mutex_lock(&lock);
+    for (unsigned i = 0; i < point_count; i++) {
+        if (points[i].left && strlen(point) == points[i].len &&
+            !memcmp(points[i].name, point, points[i].len)) {
+            hit |= --points[i].left == 0;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return hit;
+}
+
+void kithi_fault_crash(const char *point)
+{
+    if (kithi_fault(point)) {
+        kill(getpid(), SIGKILL);
+        pause();
+    }
+}
+
+#else
+
+/* A translation unit holds at least one declaration. */
+extern int kithi_fault_absent;
+
+#endif

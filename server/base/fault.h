@@ -1,0 +1,30 @@
+/*
+ * fault.h - named places where a test may make the daemon fail or die.
+ *
+ * KITH_FAULT="wal-write-eio:5,crash-before-publish:3" in the environment: the fifth passage of the
+ * first place fails, the third of the second one ends the process by SIGKILL. A place without a
+ * number means its first passage. Builds without KITH_FAULT_POINTS (release) hold none of this.
+ */
+#ifndef KITHI_SERVER_FAULT_H
+#define KITHI_SERVER_FAULT_H
+
+#include <stdbool.h>
+
+#ifdef KITH_FAULT_POINTS
+
+/* True when this passage is the one that shall fail. Thread-safe. */
+bool kithi_fault(const char *point);
+/* Does not return when this passage is the one at which to die. Thread-safe. */
+void kithi_fault_crash(const char *point);
+
+#define KITHI_FAULT(point)       kithi_fault(point)
+#define KITHI_FAULT_CRASH(point) kithi_fault_crash(point)
+
+#else
+
+#define KITHI_FAULT(point)       false
+#define KITHI_FAULT_CRASH(point) ((void)0)
+
+#endif
+
+#endif

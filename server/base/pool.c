@@ -1,0 +1,171 @@
+/*
+ * pool.c - worker threads that run numbered jobs. See pool.h.
+ *
+ * Works with jobs left stand in a ring; a worker takes the next job of the work at the front and
+ * turns the ring by one. A job (inserting a vector, looking through a stretch of rows) takes tens of
+ * microseconds at least, so one mutex around ring and counters is never what is waited for.
+ */
+#include "server/base/pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/base/assert.h"
+
+struct worker {
+    struct kithi_pool *pool;
+    pthread_t thread;
+    unsigned number;
+};
+
+struct kithi_pool {
+    struct kithi_io *io;
+    pthread_mutex_t lock; /* of everything below but threads and workers */
+    pthread_cond_t todo;
+    struct kithi_work *turn;     /* ring of works with jobs left; whose turn it is */
+    struct kithi_work *finished; /* chain, by next */
+    bool ending;
+    unsigned threads;
+    struct worker workers[];
+};
+
+static void ring_add(struct kithi_pool *pool, struct kithi_work *work)
+{
+    if (!pool->turn) {
+        work->next = work->prev = work;
+        pool->turn = work;
+        return;
+    }
+    work->next = pool->turn; /* just before the front: last in turn */
+    work->prev = pool->turn->prev;
+    work->prev->next = work;
+    work->next->prev = work;
+}
+
+static void ring_remove(struct kithi_pool *pool, struct kithi_work *work)
+{
+    if (work->next == work) {
+        pool->turn = NULL;
+        return;
+    }
+    work->prev->next = work->next;
+    work->next->prev = work->prev;
+    if (pool->turn == work) {
+        pool->turn = work->next;
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *self = arg;
+    struct kithi_pool *pool = self->pool;
+    pthread_mutex_lock(&pool->lock);
+    while (!pool->ending) {
+        struct kithi_work *work = pool->turn;
+        if (!work) {
+            pthread_cond_wait(&pool->todo, &pool->lock);
+            continue;
+        }
+        uint32_t i = work->next_job++;
+        pool->turn = work->next;
+        if (work->next_job == work->n) {
+            ring_remove(pool, work);
+        }
+        pthread_mutex_unlock(&pool->lock);
+
+        work->fn(work->arg, self->number, i);
+
+        pthread_mutex_lock(&pool->lock);
+        if (++work->ended == work->n) {
+            work->next = pool->finished;
+            pool->finished = work;
+            kithi_io_wake(pool->io);
+        }
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+static void on_wake(void *arg)
+{
+    struct kithi_pool *pool = arg;
+    pthread_mutex_lock(&pool->lock);
+    struct kithi_work *work = pool->finished;
+    pool->finished = NULL;
+    pthread_mutex_unlock(&pool->lock);
+    while (work) {
+        struct kithi_work *next = work->next;
+        work->done(work);
+        work = next;
+    }
+}
+
+int kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_pool **out_pool,
+                    struct kithi_errmsg *err)
+{
+    KITHI_ASSERT(threads > 0);
+    struct kithi_pool *pool = calloc(1, sizeof *pool + threads * sizeof pool->workers[0]);
+    if (!pool) {
+        return kithi_error_set(err, -ENOMEM, "no memory for %u worker threads", threads);
+    }
+    pool->io = io;
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->todo, NULL);
+    kithi_io_on_wake(io, on_wake, pool);
+    for (unsigned i = 0; i < threads; i++) {
+        struct worker *w = &pool->workers[i];
+        w->pool = pool;
+        w->number = i;
+        int status = pthread_create(&w->thread, NULL, worker_main, w);
+        if (status) {
+            kithi_pool_free(pool);
+            return kithi_error_set(err, -status,
+                                   "cannot start worker thread %u of %u: %s; try fewer with --threads", i + 1,
+                                   threads, strerror(status));
+        }
+        pool->threads++;
+    }
+    *out_pool = pool;
+    return 0;
+}
+
+unsigned kithi_pool_threads(const struct kithi_pool *pool)
+{
+    return pool->threads;
+}
+
+void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
+{
+    KITHI_ASSERT(work->n > 0);
+    work->next_job = 0;
+    work->ended = 0;
+    pthread_mutex_lock(&pool->lock);
+    ring_add(pool, work);
+    if (work->n == 1) {
+        pthread_cond_signal(&pool->todo);
+    } else {
+        pthread_cond_broadcast(&pool->todo);
+    }
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void kithi_pool_free(struct kithi_pool *pool)
+{
+    if (!pool) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    pool->ending = true;
+    pthread_cond_broadcast(&pool->todo);
+    pthread_mutex_unlock(&pool->lock);
+    for (unsigned i = 0; i < pool->threads; i++) {
+        pthread_join(pool->workers[i].thread, NULL);
+    }
+    kithi_io_on_wake(pool->io, NULL, NULL);
+    pthread_cond_destroy(&pool->todo);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}

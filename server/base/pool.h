@@ -1,0 +1,53 @@
+/*
+ * pool.h - worker threads that run numbered jobs, several works at a time.
+ *
+ * A work is n jobs of one function. Workers take jobs from the works in turn, so that a long
+ * work delays a short one by no more than its share; when the last job of a work has ended, the
+ * work's done is called in the loop's thread, from kithi_io_run().
+ *
+ * Threads: one thread, the loop's, opens, submits and frees. The pool owns the loop's wake
+ *          callback (kithi_io_on_wake).
+ * Memory:  a work belongs to the caller, who leaves it alone from submit until done; inside done
+ *          it may be submitted again or freed. Nothing is allocated for a work.
+ */
+#ifndef KITHI_SERVER_POOL_H
+#define KITHI_SERVER_POOL_H
+
+#include <stdint.h>
+
+#include "server/base/io.h"
+#include "shm/base/error.h"
+
+struct kithi_pool;
+struct kithi_work;
+
+/* Job i of a work; worker is 0..threads-1 and belongs to this thread alone. */
+typedef void kithi_pool_fn(void *arg, unsigned worker, uint32_t i);
+typedef void kithi_pool_done(struct kithi_work *work);
+
+struct kithi_work {
+    kithi_pool_fn *fn;     /* the caller's */
+    kithi_pool_done *done; /* the caller's */
+    void *arg;             /* the caller's */
+    uint32_t n;            /* jobs, 1 or more; the caller's */
+
+    /* The rest is the pool's until done. */
+    uint32_t next_job;
+    uint32_t ended;
+    struct kithi_work *next, *prev;
+};
+
+/* Start threads (1 or more). Returns 0 or -errno with err filled. */
+int kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_pool **out_pool,
+                    struct kithi_errmsg *err);
+
+unsigned kithi_pool_threads(const struct kithi_pool *pool);
+
+/* Queue a work; never calls done itself. */
+void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+
+/* Ends the threads once the jobs they are in have ended. Works that are not done are dropped without
+ * done. To be called before kithi_io_free(). NULL is fine. */
+void kithi_pool_free(struct kithi_pool *pool);
+
+#endif

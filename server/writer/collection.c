@@ -1,0 +1,302 @@
+/*
+ * collection.c - files of one collection: made, replaced, removed. See collection.h.
+ */
+#include "server/writer/collection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/base/fault.h"
+#include "server/base/log.h"
+
+#define OLD_GRACE_MS 10000u /* readers look at `moved` with every search; a new attach finds the new one */
+
+int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s, struct kithi_collection **out,
+                         struct kithi_errmsg *err)
+{
+    struct kithi_collection *c = calloc(1, sizeof *c);
+    if (!c) {
+        return kithi_error_set(err, -ENOMEM, "no memory for another collection");
+    }
+    c->daemon = d;
+    c->settings = *s;
+    c->old_until_ms = KITHI_NEVER;
+    kithi_pipeline_init(&c->pipeline, c);
+    int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, s->name);
+    if (!status) {
+        status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
+    }
+    if (!status) {
+        status = kithi_path(c->run_dir, err, "%s/%s", d->run.path, s->name);
+    }
+    if (!status) {
+        status = kithi_path(c->segment, err, "%s/segment", c->run_dir);
+    }
+    if (!status) {
+        status = kithi_path(c->segment_next, err, "%s.next", c->segment);
+    }
+    if (!status) {
+        status = kithi_path(c->segment_old, err, "%s.old", c->segment);
+    }
+    if (status) {
+        kithi_collection_free(c);
+        return status;
+    }
+    *out = c;
+    return 0;
+}
+
+void kithi_collection_free(struct kithi_collection *c)
+{
+    if (!c) {
+        return;
+    }
+    kithi_wal_close(c->wal);
+    kithi_index_close(c->index);
+    kithi_pipeline_fini(&c->pipeline);
+    free(c);
+}
+
+bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
+{
+    struct kithi_header h;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return false;
+    }
+    bool whole = pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h;
+    close(fd);
+    /* Relaxed: a private copy. */
+    if (!whole || atomic_load_explicit(&h.magic, memory_order_relaxed) != KITHI_SEGMENT_MAGIC) {
+        return false;
+    }
+    memcpy(out->uid, h.uid, sizeof out->uid);
+    out->generation = h.generation;
+    return true;
+}
+
+static int make_dir(const char *path, mode_t mode, struct kithi_errmsg *err)
+{
+    if (mkdir(path, mode)) {
+        int e = errno;
+        return kithi_error_set(err, -e, "cannot make the directory %s: %s", path, strerror(e));
+    }
+    return 0;
+}
+
+static int rename_new(const char *from, const char *to, struct kithi_errmsg *err)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE)) {
+        int e = errno;
+        if (e == EINVAL && access(to, F_OK) && !rename(from, to)) {
+            return 0; /* a file system without RENAME_NOREPLACE; we hold the lock, so nobody is faster */
+        }
+        return kithi_error_set(err, -e, "cannot rename %s to %s: %s", from, to, strerror(e));
+    }
+    return 0;
+}
+
+/* Put away whatever stands in the run directory under our name: it is not ours. */
+static int clear_run_dir(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    char aside[KITHI_PATH_MAX];
+    if (access(c->run_dir, F_OK)) {
+        return 0;
+    }
+    int status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX, c->settings.name,
+                            kithi_now_us());
+    if (!status) {
+        status = rename_new(c->run_dir, aside, err);
+    }
+    if (!status) {
+        kithi_log(KITHI_LOG_WARN, "set-aside", "from=%s to=%s msg=belongs to no collection of this data directory; "
+                  "remove it when nobody needs it", c->run_dir, aside);
+    }
+    return status;
+}
+
+int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    struct kithi_segment_peek old;
+    struct kithi_index_identity id = { .geometry = c->settings.geometry };
+    memcpy(id.uid, c->settings.uid, sizeof id.uid);
+    memcpy(id.hash_key, c->settings.hash_key, sizeof id.hash_key);
+    if (kithi_segment_peek(c->segment, &old) && old.generation > c->settings.generation &&
+        old.generation < INT64_MAX) {
+        c->settings.generation = old.generation;
+    }
+    c->settings.generation++;
+    /* Lasting before the file exists, so that no generation is used twice. */
+    int status = kithi_settings_write(c->data_dir, &c->settings, err);
+    if (!status && unlink(c->segment_next) && errno != ENOENT) {
+        status = kithi_error_set(err, -errno, "cannot remove %s: %s", c->segment_next, strerror(errno));
+    }
+    if (!status) {
+        status = kithi_index_create(c->segment_next, &id, c->settings.generation, &c->daemon->tuning, &c->index, err);
+    }
+    if (!status && c->daemon->policy.read_group != KITHI_NO_GROUP &&
+        chown(c->segment_next, (uid_t)-1, c->daemon->policy.read_group)) {
+        status = kithi_error_set(err, -errno, "cannot give %s to the read group: %s", c->segment_next, strerror(errno));
+    }
+    if (status) {
+        kithi_index_close(c->index);
+        c->index = NULL;
+        unlink(c->segment_next);
+    }
+    return status;
+}
+
+int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    struct kithi_errmsg why;
+    unlink(c->segment_old);
+    bool had_one = !link(c->segment, c->segment_old);
+    if (!had_one && errno != ENOENT) {
+        int e = errno;
+        return kithi_error_set(err, -e, "cannot link %s to %s: %s", c->segment, c->segment_old, strerror(e));
+    }
+    KITHI_FAULT_CRASH("crash-in-switch-linked");
+    /* The new file is in its place before `moved` is stored, so that whoever sees it finds the new
+     * generation at once. A crash in between leaves segment.old, which the next start marks. */
+    if (rename(c->segment_next, c->segment)) {
+        int e = errno;
+        return kithi_error_set(err, -e, "cannot rename %s to %s: %s", c->segment_next, c->segment, strerror(e));
+    }
+    KITHI_FAULT_CRASH("crash-in-switch-renamed");
+    if (had_one) {
+        int status = kithi_segment_mark_moved(c->segment_old, false);
+        if (status) {
+            kithi_error_set(&why, status, "%s", kithi_error_text(status));
+            kithi_log(KITHI_LOG_WARN, "old-segment", "path=%s msg=its readers cannot be told to move over: %s",
+                      c->segment_old, why.text);
+        }
+        c->old_until_ms = kithi_now_ms() + OLD_GRACE_MS;
+    }
+    return 0;
+}
+
+static int make_in(struct kithi_collection *c, const char *creating, struct kithi_errmsg *err)
+{
+    char final_dir[KITHI_PATH_MAX], wal[KITHI_PATH_MAX];
+    memcpy(final_dir, c->data_dir, sizeof final_dir);
+    int status = kithi_path(wal, err, "%s/wal", creating);
+    if (!status) {
+        status = make_dir(creating, 0700, err);
+    }
+    if (!status) {
+        status = make_dir(wal, 0700, err);
+    }
+    if (!status) {
+        status = clear_run_dir(c, err);
+    }
+    if (!status) {
+        status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
+    }
+    if (!status) {
+        memcpy(c->data_dir, creating, sizeof c->data_dir);
+        status = kithi_collection_build(c, err); /* writes the settings, too */
+        memcpy(c->data_dir, final_dir, sizeof c->data_dir);
+    }
+    KITHI_FAULT_CRASH("crash-in-create-built");
+    if (!status) {
+        status = rename_new(creating, c->data_dir, err);
+    }
+    KITHI_FAULT_CRASH("crash-in-create-renamed");
+    if (!status) {
+        status = kithi_dir_sync(c->daemon->data.path, err);
+    }
+    if (!status) {
+        struct kithi_wal_report empty = { 0 };
+        struct kithi_wal_open_opts opts = { .dir = c->wal_dir, .timeline = c->settings.timeline, .report = &empty };
+        memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+        status = kithi_wal_open(c->daemon->io, &opts, &c->wal, err);
+    }
+    if (!status) {
+        status = kithi_collection_switch(c, err);
+    }
+    return status;
+}
+
+int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    char creating[KITHI_PATH_MAX], uid[33];
+    struct kithi_errmsg ignored;
+    kithi_uid_text(c->settings.uid, uid);
+    int status = kithi_path(creating, err, "%s/%s%s", c->daemon->data.path, KITHI_CREATING_PREFIX, uid);
+    if (status) {
+        return status;
+    }
+    status = make_in(c, creating, err);
+    if (status) {
+        /* What stands under our name is ours: nothing of that name existed, and creates go one by one. */
+        struct kithi_settings there;
+        bool renamed = !kithi_settings_read(c->data_dir, &there, &ignored) &&
+                       !memcmp(there.uid, c->settings.uid, sizeof there.uid);
+        if (renamed && kithi_collection_bury(c, &ignored)) {
+            kithi_log(KITHI_LOG_ERROR, "create-not-undone", "name=%s msg=%s", c->settings.name, ignored.text);
+        } else if (renamed) {
+            char buried[KITHI_PATH_MAX];
+            if (!kithi_collection_buried_path(c, buried, &ignored)) {
+                kithi_collection_remove(c->daemon, buried, &ignored);
+            }
+        } else {
+            kithi_tree_remove(creating, &ignored);
+            rmdir(c->run_dir); /* if it is ours, it is empty by now */
+        }
+    }
+    return status;
+}
+
+int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX], struct kithi_errmsg *err)
+{
+    char uid[33];
+    kithi_uid_text(c->settings.uid, uid);
+    return kithi_path(out, err, "%s/%s%s", c->daemon->data.path, KITHI_DROPPED_PREFIX, uid);
+}
+
+int kithi_collection_bury(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    char buried[KITHI_PATH_MAX];
+    int status = kithi_collection_buried_path(c, buried, err);
+    if (!status) {
+        status = rename_new(c->data_dir, buried, err);
+    }
+    KITHI_FAULT_CRASH("crash-in-drop-renamed");
+    return status ? status : kithi_dir_sync(c->daemon->data.path, err);
+}
+
+int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct kithi_errmsg *err)
+{
+    struct kithi_settings s;
+    struct kithi_segment_peek peek;
+    char run_dir[KITHI_PATH_MAX], segment[KITHI_PATH_MAX], successor[KITHI_PATH_MAX];
+    int status = 0;
+    /* The run directory first: as long as the settings can be read, a start knows what to remove there. */
+    if (!kithi_settings_read(buried, &s, NULL)) {
+        status = kithi_path(run_dir, err, "%s/%s", d->run.path, s.name);
+        if (!status) {
+            status = kithi_path(segment, err, "%s/segment", run_dir);
+        }
+        if (!status) {
+            status = kithi_path(successor, err, "%s/%s", d->data.path, s.name);
+        }
+        bool there = !status && kithi_segment_peek(segment, &peek);
+        if (there && !memcmp(peek.uid, s.uid, sizeof s.uid)) {
+            kithi_segment_mark_moved(segment, true);
+            KITHI_FAULT_CRASH("crash-in-drop-marked");
+            status = kithi_tree_remove(run_dir, err);
+        } else if (!status && !there && access(successor, F_OK)) {
+            status = kithi_tree_remove(run_dir, err);
+        }
+    }
+    KITHI_FAULT_CRASH("crash-in-drop-unlinked");
+    if (!status) {
+        status = kithi_tree_remove(buried, err);
+    }
+    return status ? status : kithi_dir_sync(d->data.path, err);
+}

@@ -1,0 +1,72 @@
+/*
+ * collection.h - one collection: its settings, files, index, log and pipeline.
+ *
+ *   data directory                          run directory
+ *     .creating-<uid>/   being made           <name>/segment        what readers attach to
+ *     <name>/            it exists            <name>/segment.next   being built
+ *     .dropped-<uid>/    being removed        <name>/segment.old    replaced, for a grace period
+ *
+ * The one step that makes a collection exist, and the one that ends it, is a rename in the data
+ * directory. A start removes what is named .creating-* and .dropped-*.
+ */
+#ifndef KITHI_WRITER_COLLECTION_H
+#define KITHI_WRITER_COLLECTION_H
+
+#include "server/index/index.h"
+#include "server/wal/append.h"
+#include "server/writer/daemon.h"
+#include "server/writer/pipeline.h"
+#include "server/writer/settings.h"
+
+#define KITHI_CREATING_PREFIX ".creating-"
+#define KITHI_DROPPED_PREFIX  ".dropped-"
+#define KITHI_ASIDE_PREFIX    ".aside-"
+
+struct kithi_collection {
+    struct kithi_collection *next; /* in the daemon's list */
+    struct kithi_daemon *daemon;
+    struct kithi_settings settings;
+    bool dropping; /* takes no more requests */
+    struct kithi_index *index;
+    struct kithi_wal *wal;
+    struct kithi_pipeline pipeline;
+    uint64_t old_until_ms; /* remove segment.old then; KITHI_NEVER: there is none */
+    char data_dir[KITHI_PATH_MAX];
+    char wal_dir[KITHI_PATH_MAX];
+    char run_dir[KITHI_PATH_MAX];
+    char segment[KITHI_PATH_MAX];
+    char segment_next[KITHI_PATH_MAX];
+    char segment_old[KITHI_PATH_MAX];
+};
+
+/* An object for settings, nothing opened. */
+int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s, struct kithi_collection **out,
+                         struct kithi_errmsg *err);
+/* Close log and index; files stay. Accepts NULL and half-opened ones. */
+void kithi_collection_free(struct kithi_collection *c);
+
+/*
+ * Make the collection's files, index and log. On failure nothing is left behind. Blocks; may run on
+ * a helper thread.
+ */
+int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err);
+
+/* Begin a segment of the next generation as segment.next. */
+int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err);
+/* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. */
+int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err);
+
+/* End its existence: after this returned 0 no start brings it back. Blocks; may run on a helper thread. */
+int kithi_collection_bury(struct kithi_collection *c, struct kithi_errmsg *err);
+/* Remove what is left in both directories, given the buried one's path; tells readers. Blocks. */
+int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct kithi_errmsg *err);
+int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX], struct kithi_errmsg *err);
+
+struct kithi_segment_peek {
+    uint8_t uid[16];
+    uint64_t generation;
+};
+/* Identity of the segment at path, without mapping it; false when there is none that can be read. */
+bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out);
+
+#endif

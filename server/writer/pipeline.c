@@ -1,0 +1,454 @@
+/*
+ * pipeline.c - from waiting writes to visible ones. See pipeline.h.
+ */
+#include "server/writer/pipeline.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/base/fault.h"
+#include "server/base/log.h"
+#include "server/writer/collection.h"
+#include "shm/base/assert.h"
+
+/* A group stops growing at these; a single request may be larger. Large enough that a sync is shared by
+ * many, small enough that nobody waits long behind somebody else's bulk load. */
+#define GROUP_OPS   4096u
+#define GROUP_BYTES (4u << 20)
+
+#define ROOM_WAIT_MS 5000u /* how long a write waits for dead slots to become free */
+
+#define WRITE_PREFIX 16u /* bytes of uid before the ops */
+
+static void line_push(struct kithi_collection *c, struct kithi_backlog *b)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    b->next = NULL;
+    if (p->line) {
+        p->line_last->next = b;
+    } else {
+        p->line = b;
+    }
+    p->line_last = b;
+}
+
+/* Take the first write of the connection whose turn it is; its next one joins the line it is for. */
+static struct kithi_request *line_take(struct kithi_pipeline *p)
+{
+    struct kithi_backlog *b = p->line;
+    struct kithi_request *r = b->first;
+    p->line = b->next;
+    b->first = r->next;
+    r->next = NULL;
+    if (b->first) {
+        line_push(b->first->collection, b);
+    }
+    return r;
+}
+
+/* ---- answering ---- */
+
+static void flush_answer(struct kithi_collection *c, struct kithi_request *r)
+{
+    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = kithi_index_epoch(c->index) };
+    if (c->daemon->failing) {
+        struct kithi_errmsg err;
+        kithi_error_set(&err, KITHI_E_LOG_FAILED, "a write-ahead log failed; what came before may not be durable");
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+    } else {
+        kithi_request_answer(r, &a);
+    }
+}
+
+/* A write is about to be answered: flushes that came after it wait for one less. */
+static void settle(struct kithi_collection *c, const struct kithi_request *write)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    p->outstanding--;
+    for (struct kithi_request **at = &p->flushes; *at;) {
+        struct kithi_request *f = *at;
+        if (write->seq < f->seq && --f->waits_for == 0) {
+            *at = f->next;
+            p->flush_count--;
+            flush_answer(c, f);
+        } else {
+            at = &f->next;
+        }
+    }
+}
+
+static void answer(struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
+{
+    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch, .found = r->found };
+    settle(c, r);
+    kithi_request_answer(r, &a);
+}
+
+static void refuse(struct kithi_collection *c, struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
+{
+    c->pipeline.refused++;
+    settle(c, r);
+    kithi_request_refuse(r, item, err);
+}
+
+static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *err)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    while (p->group) {
+        struct kithi_request *r = p->group;
+        p->group = r->next;
+        refuse(c, r, KITHI_NO_ITEM, err);
+    }
+}
+
+/* ---- the group under way ---- */
+
+/* The log or the workers have ended; when both have, the group has. */
+static void group_advance(struct kithi_collection *c)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_errmsg err;
+    if (p->log_pending || p->jobs_pending) {
+        return;
+    }
+    p->busy = false;
+    if (p->log_status) {
+        /* Not published, and never will be by this process: whether the bytes are on the disk is for the
+         * next start to find out. */
+        const struct kithi_errmsg *why = kithi_wal_failure(c->wal);
+        kithi_log(KITHI_LOG_ERROR, "log-failed", "name=%s epoch=%" PRIu64 " msg=%s; kithd leaves, readers go on",
+                  c->settings.name, p->epoch, why ? why->text : kithi_error_text(p->log_status));
+        kithi_error_set(&err, KITHI_E_LOG_FAILED,
+                        "writing the log failed (%.200s); it is unknown whether this write is durable",
+                        why ? why->text : kithi_error_text(p->log_status));
+        kithi_daemon_fail(c->daemon);
+        group_refuse(c, &err);
+        return;
+    }
+    KITHI_FAULT_CRASH("crash-before-publish");
+    kithi_group_publish(c->index, p->epoch, kithi_now_ms());
+    KITHI_FAULT_CRASH("crash-after-publish");
+    p->groups++;
+    p->ops += p->group_ops;
+    p->bytes += p->group_bytes;
+    p->sweep_at_ms = 0;
+    p->stalled = false;
+    while (p->group) {
+        struct kithi_request *r = p->group;
+        p->group = r->next;
+        answer(c, r, p->epoch);
+    }
+}
+
+static void log_done(void *arg, int status)
+{
+    struct kithi_collection *c = arg;
+    struct kithi_pipeline *p = &c->pipeline;
+    uint64_t us = kithi_now_us() - p->log_began_us;
+    unsigned bucket = 0;
+    while (bucket + 1 < KITHI_SYNC_BUCKETS && us >> bucket) {
+        bucket++;
+    }
+    p->sync_us[bucket]++;
+    p->sync_us_last = us;
+    p->sync_us_max = us > p->sync_us_max ? us : p->sync_us_max;
+    p->log_pending = false;
+    p->log_status = KITHI_FAULT("wal-write-eio") ? KITHI_E_LOG_FAILED : status;
+    KITHI_FAULT_CRASH("crash-after-log");
+    group_advance(c);
+}
+
+static void insertion_job(void *arg, unsigned worker, uint32_t i)
+{
+    struct kithi_collection *c = arg;
+    kithi_group_job(c->index, worker, i);
+}
+
+static void insertion_done(struct kithi_work *work)
+{
+    struct kithi_collection *c = work->arg;
+    c->pipeline.jobs_pending = false;
+    KITHI_FAULT_CRASH("crash-after-insertion");
+    group_advance(c);
+}
+
+static int iov_push(struct kithi_pipeline *p, void *data, size_t len)
+{
+    if (p->iov_count == p->iov_capacity) {
+        size_t capacity = p->iov_capacity ? 2 * p->iov_capacity : 64;
+        struct iovec *more = realloc(p->iov, capacity * sizeof *more);
+        if (!more) {
+            return -ENOMEM;
+        }
+        p->iov = more;
+        p->iov_capacity = capacity;
+    }
+    p->iov[p->iov_count++] = (struct iovec){ .iov_base = data, .iov_len = len };
+    return 0;
+}
+
+/* Whether dead slots that become free by themselves may make room for a refused write. */
+static bool room_may_come(const struct kithi_collection *c, const struct kithi_request *r)
+{
+    const struct kithi_header *h = kithi_map_header(kithi_index_map(c->index));
+    /* Relaxed: this thread stored them. */
+    uint64_t soon = atomic_load_explicit(&h->tally_dead, memory_order_relaxed) +
+                    atomic_load_explicit(&h->tally_resting, memory_order_relaxed);
+    uint64_t free_now = atomic_load_explicit(&h->tally_free, memory_order_relaxed);
+    uint64_t unused = c->settings.geometry.slot_max - atomic_load_explicit(&h->slots_used, memory_order_relaxed);
+    return soon && r->frame.count <= soon + free_now + unused;
+}
+
+/* Stage the write at the head of the line. Returns false when staging has to pause for it. */
+static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_request *r = p->line->first;
+    struct kithi_errmsg err = { .text = "" };
+    struct kithi_group_result result = { .failed_item = KITHI_NO_ITEM };
+
+    if (c->dropping || c->daemon->failing) {
+        line_take(p);
+        if (c->dropping) {
+            kithi_error_set(&err, KITHI_E_NO_COLLECTION, "collection \"%s\" is being dropped", c->settings.name);
+        } else {
+            kithi_error_set(&err, KITHI_E_LOG_FAILED, "the write-ahead log failed; nothing of this write was done");
+        }
+        refuse(c, r, KITHI_NO_ITEM, &err);
+        return true;
+    }
+    if (r->frame.count == 0) {
+        line_take(p);
+        answer(c, r, kithi_index_epoch(c->index));
+        return true;
+    }
+    size_t iov_count = p->iov_count;
+    int status = iov_push(p, r->body + WRITE_PREFIX, r->frame.len - WRITE_PREFIX);
+    if (status) {
+        kithi_error_set(&err, status, "no memory for another request");
+    } else {
+        status = kithi_group_add(c->index, r->ops, r->frame.count, &result, &err);
+    }
+    if (status == KITHI_E_FULL || status == KITHI_E_NO_SPACE) {
+        p->iov_count = iov_count;
+        if (p->group) {
+            return false; /* publish these first, then look again */
+        }
+        if (!r->refuse_ms && room_may_come(c, r)) {
+            r->refuse_ms = now_ms + ROOM_WAIT_MS;
+        }
+        if (now_ms < r->refuse_ms) {
+            p->stalled = true;
+            return false;
+        }
+    }
+    line_take(p);
+    if (status) {
+        p->iov_count = iov_count;
+        if (!err.text[0]) {
+            kithi_error_set(&err, status, "%s", kithi_error_text(status));
+        }
+        refuse(c, r, result.failed_item, &err);
+        return true;
+    }
+    r->found = result.found;
+    if (r->deletes_only && !r->found) {
+        p->iov_count = iov_count; /* changes nothing: nothing to log */
+    } else {
+        p->group_ops += r->frame.count;
+        p->group_bytes += r->frame.len - WRITE_PREFIX;
+    }
+    if (p->group) {
+        p->group_last->next = r;
+    } else {
+        p->group = r;
+    }
+    p->group_last = r;
+    return true;
+}
+
+/* Stage what waits, hand it to the log, and let the workers begin. */
+static void group_begin(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_errmsg err;
+    p->group = p->group_last = NULL;
+    p->iov_count = 0;
+    p->group_ops = p->group_bytes = 0;
+    while (p->line && p->group_ops < GROUP_OPS && p->group_bytes < GROUP_BYTES) {
+        if (!stage_next(c, now_ms)) {
+            break;
+        }
+    }
+    if (!p->group) {
+        return;
+    }
+    if (!p->iov_count) {
+        kithi_group_abort(c->index);
+        while (p->group) {
+            struct kithi_request *r = p->group;
+            p->group = r->next;
+            answer(c, r, kithi_index_epoch(c->index));
+        }
+        return;
+    }
+    p->epoch = kithi_index_epoch(c->index) + 1;
+    p->log_began_us = kithi_now_us();
+    int status = kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count, (uint32_t)p->group_ops, log_done, c);
+    if (status) {
+        kithi_group_abort(c->index);
+        kithi_log(KITHI_LOG_ERROR, "log-refused", "name=%s epoch=%" PRIu64 " msg=%s", c->settings.name, p->epoch,
+                  kithi_error_text(status));
+        kithi_error_set(&err, status, "the log of \"%s\" cannot take this write: %s", c->settings.name,
+                        kithi_error_text(status));
+        if (status == KITHI_E_LOG_FAILED) {
+            kithi_daemon_fail(c->daemon);
+        }
+        group_refuse(c, &err);
+        return;
+    }
+    KITHI_FAULT_CRASH("crash-after-append");
+    p->busy = p->log_pending = true;
+    p->insertion.n = kithi_group_job_count(c->index);
+    if (p->insertion.n) {
+        p->jobs_pending = true;
+        kithi_pool_submit(c->daemon->pool, &p->insertion);
+    }
+}
+
+/* ---- sweeps ---- */
+
+static void sweep_job(void *arg, unsigned worker, uint32_t i)
+{
+    struct kithi_collection *c = arg;
+    kithi_sweep_job(c->index, worker, i);
+}
+
+static void sweep_done(struct kithi_work *work)
+{
+    struct kithi_collection *c = work->arg;
+    struct kithi_pipeline *p = &c->pipeline;
+    KITHI_FAULT_CRASH("crash-in-sweep");
+    kithi_sweep_end(c->index, kithi_now_ms());
+    p->sweeping = false;
+    p->sweep_at_ms = 0;
+}
+
+static void sweep_begin(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    uint32_t wait_ms = UINT32_MAX;
+    p->sweep.n = kithi_sweep_begin(c->index, now_ms, &wait_ms);
+    p->sweep_at_ms = wait_ms == UINT32_MAX ? KITHI_NEVER : now_ms + (wait_ms ? wait_ms : 1);
+    p->stalled = false;
+    if (p->sweep.n) {
+        p->sweeping = true;
+        kithi_pool_submit(c->daemon->pool, &p->sweep);
+    }
+}
+
+/* ---- public ---- */
+
+void kithi_pipeline_init(struct kithi_pipeline *p, struct kithi_collection *c)
+{
+    p->insertion = (struct kithi_work){ .fn = insertion_job, .done = insertion_done, .arg = c };
+    p->sweep = (struct kithi_work){ .fn = sweep_job, .done = sweep_done, .arg = c };
+    p->sweep_at_ms = 0;
+}
+
+void kithi_pipeline_fini(struct kithi_pipeline *p)
+{
+    free(p->iov);
+}
+
+void kithi_pipeline_write(struct kithi_collection *c, struct kithi_backlog *b, struct kithi_request *r)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    r->collection = c;
+    r->seq = p->seq++;
+    r->next = NULL;
+    p->requests++;
+    p->outstanding++;
+    c->daemon->again = true;
+    if (b->first) {
+        b->last->next = r;
+    } else {
+        b->first = r;
+        line_push(c, b);
+    }
+    b->last = r;
+}
+
+void kithi_pipeline_flush(struct kithi_collection *c, struct kithi_request *r)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    if (!p->outstanding) {
+        flush_answer(c, r);
+        return;
+    }
+    r->seq = p->seq;
+    r->waits_for = p->outstanding;
+    r->next = p->flushes;
+    p->flushes = r;
+    p->flush_count++;
+}
+
+uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    uint64_t again_ms = KITHI_NEVER;
+    bool leaving = c->dropping || c->daemon->failing;
+    /* On the way out only a write that waits for room still needs one. */
+    bool sweep = !leaving && (!c->daemon->stopping || p->stalled);
+    if (!p->sweeping && sweep && now_ms >= p->sweep_at_ms) {
+        sweep_begin(c, now_ms);
+    }
+    if (p->stalled && (leaving || now_ms >= p->line->first->refuse_ms)) {
+        p->stalled = false;
+    }
+    /* A group that only refused or changed nothing leaves room for the next at once. */
+    while (!p->busy && !p->stalled && p->line) {
+        group_begin(c, now_ms);
+    }
+    if (p->stalled) {
+        again_ms = p->line->first->refuse_ms;
+    }
+    if (!p->sweeping && sweep && p->sweep_at_ms < again_ms) {
+        again_ms = p->sweep_at_ms;
+    }
+    return again_ms;
+}
+
+bool kithi_pipeline_idle(const struct kithi_pipeline *p)
+{
+    return !p->busy && !p->sweeping && !p->outstanding && !p->flushes;
+}
+
+int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t size)
+{
+    const struct kithi_pipeline *p = &c->pipeline;
+    const struct kithi_daemon *d = c->daemon;
+    struct kithi_wal_stats wal;
+    kithi_wal_stats(c->wal, &wal);
+    char histogram[KITHI_SYNC_BUCKETS * 22 + 1];
+    size_t at = 0;
+    for (unsigned i = 0; i < KITHI_SYNC_BUCKETS; i++) {
+        at += (size_t)snprintf(histogram + at, sizeof histogram - at, "%s%" PRIu64, i ? "," : "", p->sync_us[i]);
+    }
+    int n = snprintf(out, size,
+                     "{\"name\":\"%s\",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"live\":%" PRIu64
+                     ",\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"groups\":%" PRIu64
+                     ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64 ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64
+                     ",\"sync_us_max\":%" PRIu64 ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64
+                     ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
+                     ",\"wal_file_off\":%" PRIu64 ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u}",
+                     c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
+                     kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
+                     p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
+                     wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
+                     kithi_io_name(d->io), kithi_pool_threads(d->pool), d->session_count);
+    return n < 0 || (size_t)n >= size ? -ENOSPC : n;
+}

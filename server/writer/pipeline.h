@@ -1,0 +1,83 @@
+/*
+ * pipeline.h - how the writes of one collection become durable and visible: the commit pipeline.
+ *
+ *   arrive -> wait -> stage (check, reserve, allot) -+-> log, sync ------------+-> publish -> answer
+ *                     one group at a time            +-> insertion by workers -+
+ *
+ * While a group is under way the next one gathers; so the slower the disk, the larger the groups. Writes
+ * of one connection are taken in the order in which they came; connections take turns. A refused write
+ * (bad id, no room, ...) is answered at once and leaves no trace.
+ *
+ * A crash at any point leaves a segment that adoption puts right: a group in the log is replayed, a group
+ * that did not get there is undone, whatever the workers had linked by then.
+ */
+#ifndef KITHI_WRITER_PIPELINE_H
+#define KITHI_WRITER_PIPELINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "server/base/pool.h"
+#include "server/writer/request.h"
+
+#define KITHI_SYNC_BUCKETS 24u
+
+/* The writes of one connection that are not staged, in their order. */
+struct kithi_backlog {
+    struct kithi_request *first, *last;
+    struct kithi_backlog *next; /* in the line of the collection that `first` is for */
+};
+
+struct kithi_pipeline {
+    struct kithi_backlog *line, *line_last; /* connections whose next write is for this collection */
+    bool stalled;                           /* no room for the next write; a sweep may make some */
+
+    /* The group under way. */
+    bool busy;
+    bool log_pending, jobs_pending;
+    int log_status;
+    uint64_t epoch;
+    uint64_t log_began_us;
+    struct kithi_request *group, *group_last;
+    struct iovec *iov;
+    size_t iov_count, iov_capacity;
+    uint64_t group_ops, group_bytes;
+    struct kithi_work insertion;
+
+    bool sweeping;
+    uint64_t sweep_at_ms; /* KITHI_NEVER: only after the next publish */
+    struct kithi_work sweep;
+
+    uint64_t seq;                  /* writes that have arrived */
+    uint32_t outstanding;          /* of them not answered */
+    uint32_t flush_count;
+    struct kithi_request *flushes;
+
+    /* For stats. */
+    uint64_t requests, refused, groups, ops, bytes;
+    uint64_t sync_us_last, sync_us_max;
+    uint64_t sync_us[KITHI_SYNC_BUCKETS]; /* [i]: syncs that took below 2^i us */
+};
+
+struct kithi_collection;
+
+void kithi_pipeline_init(struct kithi_pipeline *p, struct kithi_collection *c);
+void kithi_pipeline_fini(struct kithi_pipeline *p);
+
+/* A write whose ops are decoded joins its connection's backlog. */
+void kithi_pipeline_write(struct kithi_collection *c, struct kithi_backlog *b, struct kithi_request *r);
+/* A flush is answered once everything that arrived before it is. */
+void kithi_pipeline_flush(struct kithi_collection *c, struct kithi_request *r);
+
+/* Begin what can begin: a group, a sweep. Returns when it wants to be called again, in ms of the clock. */
+uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms);
+
+/* Nothing waits and nothing is under way. */
+bool kithi_pipeline_idle(const struct kithi_pipeline *p);
+
+/* The daemon's own view as JSON; bytes written, without NUL, or -ENOSPC. */
+int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t size);
+
+#endif

@@ -1,0 +1,479 @@
+/*
+ * recover.c - start-up. See recover.h.
+ *
+ *   .creating-*  -> removed: it was never answered
+ *   .dropped-*   -> removed, with its files in the run directory
+ *   <name>/      -> segment.next and segment.old of a predecessor are cleared away, then
+ *
+ *      adoptable segment?  --yes--> replay the log after its epoch, in place
+ *            |                      (readers that are attached notice nothing)
+ *            no
+ *            v
+ *      build segment.next from the whole log --> switch (readers move over by themselves)
+ *
+ * Groups of the log are gathered into larger ones for replay, so that all workers have something to do;
+ * what readers of an adopted segment see are states that existed, only fewer of them.
+ */
+#include "server/writer/recover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+#include "server/writer/collection.h"
+
+#define CHUNK_OPS   8192u
+#define CHUNK_BYTES (8u << 20)
+#define PROGRESS_MS 1000u
+
+struct boundary { /* where a group of the log ends in a chunk */
+    uint64_t epoch;
+    uint32_t ops_end;
+};
+
+struct replay {
+    struct kithi_collection *c;
+    struct kithi_errmsg *err;
+    unsigned char *bytes; /* ops of the groups that are gathered; they do not move while there are any */
+    size_t len, capacity;
+    struct kithi_op *ops;
+    uint32_t op_count, op_capacity;
+    struct boundary *groups;
+    uint32_t group_count, group_capacity;
+
+    uint64_t began_ms, told_ms, ops_done, groups_done;
+};
+
+/* ---- applying a chunk ---- */
+
+static void insertion_job(void *arg, unsigned worker, uint32_t i)
+{
+    kithi_group_job(arg, worker, i);
+}
+
+static void sweep_job(void *arg, unsigned worker, uint32_t i)
+{
+    kithi_sweep_job(arg, worker, i);
+}
+
+/* Let dead slots become free if any are due. Returns when the next may be, in ms from now; UINT32_MAX: never. */
+static uint32_t sweep(struct replay *r)
+{
+    struct kithi_index *ix = r->c->index;
+    uint32_t wait_ms = UINT32_MAX;
+    uint32_t jobs = kithi_sweep_begin(ix, kithi_now_ms(), &wait_ms);
+    if (jobs) {
+        kithi_daemon_work(r->c->daemon, sweep_job, ix, jobs);
+        kithi_sweep_end(ix, kithi_now_ms());
+        wait_ms = 0;
+    }
+    return wait_ms;
+}
+
+/* Apply groups [from, to) of the chunk as one. */
+static int apply_groups(struct replay *r, uint32_t from, uint32_t to)
+{
+    struct kithi_index *ix = r->c->index;
+    struct kithi_group_result result;
+    uint32_t first = from ? r->groups[from - 1].ops_end : 0, end = r->groups[to - 1].ops_end;
+    int status = kithi_group_add(ix, r->ops + first, end - first, &result, r->err);
+    if (status) {
+        return status;
+    }
+    kithi_daemon_work(r->c->daemon, insertion_job, ix, kithi_group_job_count(ix));
+    kithi_group_publish(ix, r->groups[to - 1].epoch, kithi_now_ms());
+    sweep(r);
+    return 0;
+}
+
+static bool is_room(int status)
+{
+    return status == KITHI_E_FULL || status == KITHI_E_NO_SPACE;
+}
+
+/* Apply one group, waiting for dead slots to become free as its first time did. */
+static int apply_group_patiently(struct replay *r, uint32_t i)
+{
+    for (;;) {
+        int status = apply_groups(r, i, i + 1);
+        if (!is_room(status)) {
+            return status;
+        }
+        uint32_t wait_ms = sweep(r);
+        if (wait_ms == UINT32_MAX) {
+            return status;
+        }
+        if (wait_ms) {
+            kithi_io_run(r->c->daemon->io, wait_ms < 1000 ? (int)wait_ms : 1000);
+        }
+        if (r->c->daemon->stopping) {
+            return kithi_error_set(r->err, -ECANCELED, "told to stop");
+        }
+    }
+}
+
+static void tell_progress(struct replay *r)
+{
+    uint64_t now_ms = kithi_now_ms();
+    if (now_ms - r->told_ms < PROGRESS_MS) {
+        return;
+    }
+    r->told_ms = now_ms;
+    kithi_log(KITHI_LOG_INFO, "replay", "name=%s epoch=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
+              " per_second=%" PRIu64, r->c->settings.name, kithi_index_epoch(r->c->index), r->groups_done, r->ops_done,
+              r->ops_done * 1000 / (now_ms - r->began_ms + 1));
+}
+
+static int apply_chunk(struct replay *r)
+{
+    struct kithi_daemon *d = r->c->daemon;
+    int status = 0;
+    if (!r->group_count) {
+        return 0;
+    }
+    status = apply_groups(r, 0, r->group_count);
+    if (is_room(status)) {
+        /* Together they need more room than one after the other. */
+        status = 0;
+        for (uint32_t i = 0; i < r->group_count && !status; i++) {
+            status = apply_group_patiently(r, i);
+        }
+    }
+    if (status) {
+        if (r->err && status != -ECANCELED) {
+            char why[sizeof r->err->text];
+            memcpy(why, r->err->text, sizeof why);
+            kithi_error_set(r->err, status, "collection \"%s\": cannot apply epochs %" PRIu64 " to %" PRIu64
+                            " of its log: %.200s", r->c->settings.name, kithi_index_epoch(r->c->index) + 1,
+                            r->groups[r->group_count - 1].epoch, why);
+        }
+        return status;
+    }
+    r->ops_done += r->op_count;
+    r->groups_done += r->group_count;
+    r->len = 0;
+    r->op_count = r->group_count = 0;
+    tell_progress(r);
+    kithi_io_run(d->io, 0);
+    return d->stopping ? kithi_error_set(r->err, -ECANCELED, "told to stop") : 0;
+}
+
+/* ---- gathering ---- */
+
+static int grow(void **items, uint32_t *capacity, uint32_t want, size_t size)
+{
+    if (want <= *capacity) {
+        return 0;
+    }
+    uint32_t more = *capacity ? *capacity : 1024;
+    while (more < want) {
+        more *= 2;
+    }
+    void *p = realloc(*items, more * size);
+    if (!p) {
+        return -ENOMEM;
+    }
+    *items = p;
+    *capacity = more;
+    return 0;
+}
+
+static int take_group(void *arg, const struct kithi_wal_group *g)
+{
+    struct replay *r = arg;
+    if (r->group_count && (r->len + g->len > r->capacity || r->op_count + g->n_ops > CHUNK_OPS)) {
+        int status = apply_chunk(r);
+        if (status) {
+            return status;
+        }
+    }
+    if (g->len > r->capacity) {
+        free(r->bytes);
+        r->capacity = g->len > CHUNK_BYTES ? g->len : CHUNK_BYTES;
+        r->bytes = malloc(r->capacity);
+        if (!r->bytes) {
+            r->capacity = 0;
+            return kithi_error_set(r->err, -ENOMEM, "no memory for a group of %zu bytes", g->len);
+        }
+    }
+    if (grow((void **)&r->ops, &r->op_capacity, r->op_count + g->n_ops, sizeof *r->ops) ||
+        grow((void **)&r->groups, &r->group_capacity, r->group_count + 1, sizeof *r->groups)) {
+        return kithi_error_set(r->err, -ENOMEM, "no memory to replay the log");
+    }
+    memcpy(r->bytes + r->len, g->ops, g->len);
+    uint32_t n = 0;
+    for (size_t at = 0; at < g->len;) {
+        struct kithi_op op;
+        int64_t step = kithi_op_decode(r->bytes + r->len + at, g->len - at, &op);
+        if (step < 0 || ++n > g->n_ops) {
+            return kithi_error_set(r->err, KITHI_E_LOG_DAMAGED,
+                                   "%s/%s: the group of epoch %" PRIu64 " at offset %" PRIu64 " checks, but %zu bytes "
+                                   "into it there is no change that this kithd can read; it was written by another "
+                                   "version",
+                                   r->c->wal_dir, g->file, g->epoch, g->off, at);
+        }
+        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
+            r->ops[r->op_count++] = op;
+        }
+        at += (size_t)step;
+    }
+    r->len += g->len;
+    r->groups[r->group_count++] = (struct boundary){ .epoch = g->epoch, .ops_end = r->op_count };
+    return 0;
+}
+
+/* Replay the log after the index's epoch, and open it for writing. */
+static int replay_log(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    struct kithi_wal_report report = { 0 };
+    struct replay r = { .c = c, .err = err, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
+    uint64_t from = kithi_index_epoch(c->index);
+    struct kithi_wal_scan_opts opts = { .dir = c->wal_dir,
+                                        .after_epoch = from,
+                                        .known_durable_epoch = kithi_index_durable_epoch(c->index),
+                                        .fn = take_group,
+                                        .arg = &r };
+    memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+    int status = kithi_wal_scan(&opts, &report, err);
+    if (!status) {
+        status = apply_chunk(&r);
+    }
+    free(r.bytes);
+    free(r.ops);
+    free(r.groups);
+    if (status) {
+        return status;
+    }
+    if (report.last_epoch != kithi_index_epoch(c->index)) {
+        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                               "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64 "; put the log "
+                               "back that belongs to it, or move the segment away to fall back to the log",
+                               c->wal_dir, report.last_epoch, c->segment, kithi_index_epoch(c->index));
+    }
+    if (report.torn_file[0]) {
+        kithi_log(KITHI_LOG_WARN, "log-cut", "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " msg=the last group was "
+                  "torn by a crash and was never acknowledged: %s", c->settings.name, c->wal_dir, report.torn_file,
+                  report.torn_off, report.torn_end, report.torn_reason);
+    }
+    if (report.ignored_file[0]) {
+        kithi_log(KITHI_LOG_WARN, "log-ignored", "name=%s file=%s/%s msg=%s", c->settings.name, c->wal_dir,
+                  report.ignored_file, report.ignored_reason);
+    }
+    struct kithi_wal_open_opts wal = { .dir = c->wal_dir, .timeline = c->settings.timeline, .report = &report };
+    memcpy(wal.uid, c->settings.uid, sizeof wal.uid);
+    status = kithi_wal_open(c->daemon->io, &wal, &c->wal, err);
+    if (!status) {
+        kithi_log(KITHI_LOG_INFO, "replayed", "name=%s from=%" PRIu64 " to=%" PRIu64 " groups=%" PRIu64
+                  " changes=%" PRIu64 " ms=%" PRIu64, c->settings.name, from, report.last_epoch, r.groups_done,
+                  r.ops_done, kithi_now_ms() - r.began_ms);
+    }
+    return status;
+}
+
+/* ---- the segment ---- */
+
+/* What a predecessor left of a switch. */
+static void clear_switch(struct kithi_collection *c)
+{
+    struct stat now, old;
+    if (!unlink(c->segment_next)) {
+        kithi_log(KITHI_LOG_INFO, "unfinished-segment", "path=%s msg=removed", c->segment_next);
+    }
+    if (lstat(c->segment_old, &old)) {
+        return;
+    }
+    /* The same file under both names: it was not replaced yet, and is still the one. */
+    bool replaced = lstat(c->segment, &now) || now.st_ino != old.st_ino || now.st_dev != old.st_dev;
+    if (replaced) {
+        kithi_segment_mark_moved(c->segment_old, false);
+    }
+    unlink(c->segment_old);
+    kithi_log(KITHI_LOG_INFO, "old-segment", "path=%s msg=%s", c->segment_old,
+              replaced ? "its readers were told to move over" : "the switch is undone");
+}
+
+static int set_segment_aside(struct kithi_collection *c, const struct kithi_segment_peek *peek,
+                             struct kithi_errmsg *err)
+{
+    char aside[KITHI_PATH_MAX], uid[33];
+    kithi_uid_text(peek->uid, uid);
+    int status = kithi_path(aside, err, "%s.aside-%s", c->segment, uid);
+    if (!status && rename(c->segment, aside)) {
+        int e = errno;
+        status = kithi_error_set(err, -e, "cannot rename %s to %s: %s", c->segment, aside, strerror(e));
+    }
+    if (!status) {
+        kithi_log(KITHI_LOG_WARN, "set-aside", "from=%s to=%s msg=it belongs to another collection of this name; remove "
+                  "it when nobody needs it", c->segment, aside);
+    }
+    return status;
+}
+
+/* Adopt the segment that is there. 1: adopted; 0: there is none that can be; negative: stop. */
+static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    struct kithi_index_identity id = { .geometry = c->settings.geometry };
+    struct kithi_segment_peek peek;
+    memcpy(id.uid, c->settings.uid, sizeof id.uid);
+    memcpy(id.hash_key, c->settings.hash_key, sizeof id.hash_key);
+    if (kithi_segment_peek(c->segment, &peek) && memcmp(peek.uid, id.uid, sizeof id.uid)) {
+        return set_segment_aside(c, &peek, err);
+    }
+    int status = kithi_index_adopt(c->segment, &id, &c->daemon->tuning, &c->index, err);
+    switch (status) {
+    case 0:
+        kithi_log(KITHI_LOG_INFO, "adopted", "name=%s epoch=%" PRIu64 " live=%" PRIu64, c->settings.name,
+                  kithi_index_epoch(c->index), kithi_index_live(c->index));
+        return 1;
+    case KITHI_E_NO_COLLECTION: return 0;
+    case KITHI_E_REPLACED:
+    case KITHI_E_VERSION:
+    case KITHI_E_CORRUPT:
+    case KITHI_E_NOT_SEGMENT:
+        kithi_log(KITHI_LOG_WARN, "not-adopted", "name=%s status=%s msg=%s; it is built anew from the log",
+                  c->settings.name, kithi_error_name(status), err->text);
+        return 0;
+    default: return status;
+    }
+}
+
+static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    int status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
+    if (!status) {
+        status = kithi_wal_settle(c->wal_dir, KITHI_WAL_SETTLE_MS, err);
+    }
+    if (status) {
+        return status;
+    }
+    clear_switch(c);
+    int adopted = adopt(c, err);
+    if (adopted < 0) {
+        return adopted;
+    }
+    if (!adopted) {
+        status = kithi_collection_build(c, err);
+    }
+    if (!status) {
+        status = replay_log(c, err);
+    }
+    if (!adopted) {
+        if (!status) {
+            status = kithi_collection_switch(c, err);
+        }
+        if (status) {
+            unlink(c->segment_next);
+        }
+    }
+    return status;
+}
+
+static int recover_collection(struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
+{
+    struct kithi_collection *c = NULL;
+    struct kithi_settings settings;
+    char dir[KITHI_PATH_MAX];
+    int status = kithi_path(dir, err, "%s/%s", d->data.path, name);
+    if (!status) {
+        status = kithi_settings_read(dir, &settings, err);
+    }
+    if (!status && strcmp(settings.name, name)) {
+        status = kithi_error_set(err, KITHI_E_FORMAT, "%s/%s is for a collection \"%s\"; a collection's directory cannot "
+                                 "be renamed", dir, KITHI_SETTINGS_NAME, settings.name);
+    }
+    if (!status) {
+        status = kithi_collection_new(d, &settings, &c, err);
+    }
+    if (!status) {
+        status = recover_into(c, err);
+    }
+    if (status) {
+        kithi_collection_free(c);
+        return status;
+    }
+    kithi_daemon_add(d, c);
+    kithi_log(KITHI_LOG_INFO, "collection-ready", "name=%s epoch=%" PRIu64 " live=%" PRIu64, name,
+              kithi_index_epoch(c->index), kithi_index_live(c->index));
+    return 0;
+}
+
+/* ---- the directories ---- */
+
+static bool begins_with(const char *name, const char *prefix)
+{
+    return !strncmp(name, prefix, strlen(prefix));
+}
+
+static int recover_entry(struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
+{
+    char path[KITHI_PATH_MAX];
+    struct stat st;
+    int status = kithi_path(path, err, "%s/%s", d->data.path, name);
+    if (status) {
+        return status;
+    }
+    if (begins_with(name, KITHI_CREATING_PREFIX)) {
+        kithi_log(KITHI_LOG_INFO, "create-undone", "path=%s msg=it was never answered", path);
+        return kithi_tree_remove(path, err);
+    }
+    if (begins_with(name, KITHI_DROPPED_PREFIX)) {
+        kithi_log(KITHI_LOG_INFO, "drop-finished", "path=%s", path);
+        return kithi_collection_remove(d, path, err);
+    }
+    if (!strcmp(name, KITHI_LOCK_NAME)) {
+        return 0;
+    }
+    if (!kithi_name_valid(name, strlen(name)) || lstat(path, &st) || !S_ISDIR(st.st_mode)) {
+        kithi_log(KITHI_LOG_WARN, "not-ours", "path=%s msg=left alone", path);
+        return 0;
+    }
+    return recover_collection(d, name, err);
+}
+
+/* Segments in the run directory that no collection of ours stands behind. */
+static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
+{
+    char **names = NULL, from[KITHI_PATH_MAX], to[KITHI_PATH_MAX];
+    size_t n = 0;
+    struct stat st;
+    int status = kithi_dir_list(d->run.path, &names, &n, err);
+    for (size_t i = 0; i < n && !status; i++) {
+        if (!kithi_name_valid(names[i], strlen(names[i])) || kithi_daemon_find(d, names[i])) {
+            continue;
+        }
+        status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);
+        if (!status) {
+            status = kithi_path(to, err, "%s/%s%s-%" PRIu64, d->run.path, KITHI_ASIDE_PREFIX, names[i], kithi_now_us());
+        }
+        if (status || lstat(from, &st) || !S_ISDIR(st.st_mode) || !rmdir(from)) {
+            continue;
+        }
+        if (rename(from, to)) {
+            int e = errno;
+            status = kithi_error_set(err, -e, "cannot rename %s to %s: %s", from, to, strerror(e));
+            continue;
+        }
+        kithi_log(KITHI_LOG_WARN, "set-aside", "from=%s to=%s msg=belongs to no collection of this data directory; "
+                  "remove it when nobody needs it", from, to);
+    }
+    kithi_dir_list_free(names, n);
+    return status;
+}
+
+int kithi_recover(struct kithi_daemon *d, struct kithi_errmsg *err)
+{
+    char **names = NULL;
+    size_t n = 0;
+    /* Sorted: names that begin with a dot, what is to be removed, come first. */
+    int status = kithi_dir_list(d->data.path, &names, &n, err);
+    for (size_t i = 0; i < n && !status; i++) {
+        status = recover_entry(d, names[i], err);
+    }
+    kithi_dir_list_free(names, n);
+    return status ? status : clear_strangers(d, err);
+}

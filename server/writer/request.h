@@ -1,0 +1,55 @@
+/*
+ * request.h - one request of a client, from its last byte until it is answered.
+ *
+ * The body stays until then: the ops of a write point into it, and so do the jobs that insert them.
+ */
+#ifndef KITHI_WRITER_REQUEST_H
+#define KITHI_WRITER_REQUEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shm/base/error.h"
+#include "shm/wire/frame.h"
+#include "shm/wire/op.h"
+
+struct kithi_collection;
+struct kithi_session;
+
+struct kithi_request {
+    struct kithi_request *next; /* in the one list it is in */
+    struct kithi_session *session;
+    struct kithi_frame frame;
+    unsigned char *body; /* frame.len bytes, 8-byte aligned */
+
+    /* A write (pipeline.c). */
+    struct kithi_collection *collection;
+    struct kithi_op *ops; /* frame.count of them */
+    uint64_t seq;         /* order of arrival in its collection */
+    uint64_t refuse_ms;   /* when waiting for room ends; 0: it has not begun */
+    uint32_t found;
+    bool deletes_only;
+
+    /* A flush (pipeline.c). */
+    uint64_t waits_for; /* writes before it that are not answered */
+};
+
+struct kithi_answer {
+    int status;
+    uint32_t item; /* UINT32_MAX: none */
+    uint64_t epoch;
+    uint32_t found;
+    uint32_t count; /* of the reply's frame: items listed */
+    const void *text;
+    size_t text_len;
+};
+
+#define KITHI_NO_ITEM UINT32_MAX
+
+/* Queue the reply and free the request. */
+void kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a);
+/* The same for a refusal. */
+void kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * test_pool.c - does the pool run every job once, and report each work once, in the loop's thread?
+ */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "server/base/pool.h"
+
+#define THREADS   3u
+#define WORKS     4u
+#define JOBS      500u
+#define REPEATS   20u
+#define DEADLINE_MS 20000
+
+struct book {
+    struct kithi_work work;
+    struct kithi_pool *pool;
+    pthread_t loop;
+    _Atomic unsigned runs[JOBS];
+    _Atomic unsigned in_worker[THREADS]; /* jobs that are in this worker now */
+    unsigned done, repeats;
+};
+
+static void job(void *arg, unsigned worker, uint32_t i)
+{
+    struct book *b = arg;
+    assert_in_range(worker, 0, THREADS - 1);
+    assert_int_equal(atomic_fetch_add(&b->in_worker[worker], 1), 0);
+    atomic_fetch_add(&b->runs[i], 1);
+    atomic_fetch_sub(&b->in_worker[worker], 1);
+}
+
+static void done(struct kithi_work *work)
+{
+    struct book *b = work->arg;
+    assert_true(pthread_equal(pthread_self(), b->loop));
+    if (++b->done < b->repeats) {
+        kithi_pool_submit(b->pool, work);
+    }
+}
+
+static void every_job_of_every_work_runs_once(void **state)
+{
+    (void)state;
+    struct kithi_io *io;
+    struct kithi_pool *pool;
+    static struct book books[WORKS];
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, NULL), 0);
+    assert_int_equal(kithi_pool_open(io, THREADS, &pool, NULL), 0);
+    assert_int_equal(kithi_pool_threads(pool), THREADS);
+    for (unsigned w = 0; w < WORKS; w++) {
+        struct book *b = &books[w];
+        b->pool = pool;
+        b->loop = pthread_self();
+        b->repeats = w ? REPEATS : 1;
+        b->work = (struct kithi_work){ .fn = job, .done = done, .arg = b, .n = w == 1 ? 1 : JOBS - w };
+        kithi_pool_submit(pool, &b->work);
+    }
+    for (unsigned w = 0; w < WORKS; w++) {
+        while (books[w].done < books[w].repeats) {
+            assert_true(kithi_io_run(io, DEADLINE_MS) >= 0);
+        }
+    }
+    for (unsigned w = 0; w < WORKS; w++) {
+        assert_int_equal(books[w].done, books[w].repeats);
+        for (unsigned i = 0; i < JOBS; i++) {
+            assert_int_equal(books[w].runs[i], i < books[w].work.n ? books[w].repeats : 0);
+        }
+    }
+    kithi_pool_free(pool);
+    kithi_io_free(io);
+}
+
+static void freeing_drops_what_waits(void **state)
+{
+    (void)state;
+    struct kithi_io *io;
+    struct kithi_pool *pool;
+    static struct book b;
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, NULL), 0);
+    assert_int_equal(kithi_pool_open(io, THREADS, &pool, NULL), 0);
+    b.work = (struct kithi_work){ .fn = job, .done = done, .arg = &b, .n = JOBS };
+    kithi_pool_submit(pool, &b.work);
+    kithi_pool_free(pool);
+    assert_int_equal(b.done, 0);
+    kithi_pool_free(NULL);
+    kithi_io_free(io);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_job_of_every_work_runs_once),
+        cmocka_unit_test(freeing_drops_what_waits),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
