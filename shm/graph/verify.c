@@ -270,8 +270,6 @@ static bool check_upper(struct run *run, const struct kithi_view *v, uint32_t sl
     if (level > KITHI_LEVEL_MAX)
         return true; /* check_record() tells it */
     uint32_t ref = atomic_load_explicit(&r->upper, memory_order_acquire);
-    if (ref == 0 && atomic_load_explicit(&r->birth, memory_order_relaxed) == 0)
-        return true; /* its rest is over, and it is being given back */
     for (uint32_t at = 1; at <= level; at++) {
         if (ref == 0 || ref > v->upper_limit)
             return wrong(run, "upper-chain", "slot %u: the row of level %u of %u is row + 1 = %u of %u", slot,
