@@ -88,6 +88,26 @@ static int end_line(struct parser *ps)
     return 0;
 }
 
+/* Well-formed UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF. */
+static bool is_utf8(const uint8_t *p, const uint8_t *end)
+{
+    while (p < end) {
+        uint8_t c = *p++;
+        if (c < 0x80)
+            continue;
+        int more = c >= 0xc2 && c <= 0xdf ? 1 : (c & 0xf0) == 0xe0 ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
+        if (more == 0 || end - p < more)
+            return false;
+        if ((c == 0xe0 && *p < 0xa0) || (c == 0xed && *p > 0x9f) || (c == 0xf0 && *p < 0x90) ||
+            (c == 0xf4 && *p > 0x8f))
+            return false;
+        for (; more > 0; more--)
+            if ((*p++ & 0xc0) != 0x80)
+                return false;
+    }
+    return true;
+}
+
 static size_t put_utf8(char *out, uint32_t c)
 {
     if (c < 0x80) {
@@ -284,8 +304,8 @@ int kithi_conf_parse(const char *path, const char *text, size_t len, const struc
     if (!values)
         return kithi_error_set(err, -ENOMEM, "%s: out of memory", path);
     int r = 0;
-    if (memchr(text, '\0', len))
-        r = kithi_error_set(err, KITHI_E_FORMAT, "%s: not a text file: it holds a NUL byte", path);
+    if (memchr(text, '\0', len) || !is_utf8((const uint8_t *)text, (const uint8_t *)text + len))
+        r = kithi_error_set(err, KITHI_E_FORMAT, "%s: not a text file in UTF-8", path);
     while (r == 0 && ps.p < ps.end)
         r = parse_line(&ps, keys, n, values);
     for (size_t i = 0; i < n && r == 0; i++)

@@ -68,6 +68,7 @@ struct sim {
     struct sim_file *files;
     size_t file_count;
     struct names seen, disk;
+    struct names exported; /* what the real directory holds */
     struct change *changes;
     size_t change_count;
     struct kithi_io_list pending;
@@ -379,18 +380,23 @@ static void file_tear(struct sim *s, struct sim_file *file)
     dirty_drop(file);
 }
 
-/* Ops in flight are forgotten: their writes may have been carried out in part. */
+/* Writes in flight may have been carried out in part. */
 static void drop_pending(struct sim *s)
 {
-    struct kithi_io_op *op;
-    while ((op = kithi_io_list_pop(&s->pending)) != NULL) {
-        op->busy = false;
+    for (const struct kithi_io_op *op = s->pending.first; op; op = op->next) {
         struct sim_file *file = op->type == KITHI_IO_WRITE ? file_of(s, op->fd) : NULL;
         if (!file || draw(s) % 3 == 0)
             continue;
         image_put(&file->seen, op->u.out, op->len, op->off);
         dirty_add(file, op->u.out, op->len, op->off, false);
     }
+}
+
+static void cancel_pending(struct sim *s)
+{
+    struct kithi_io_op *op;
+    while ((op = kithi_io_list_pop(&s->pending)) != NULL)
+        kithi_io_complete(op, -ECANCELED);
 }
 
 static int write_file(const char *path, const struct image *image)
@@ -409,15 +415,15 @@ static int write_file(const char *path, const struct image *image)
     return r;
 }
 
-/* The real directory gets what `seen` holds; `exported` are the names it had before. */
-static int export(struct sim *s, const struct names *exported)
+/* The real directory gets what `seen` holds, and nothing else. */
+static int export(struct sim *s)
 {
     char path[sizeof s->dir + NAME_SIZE + 1];
     int r = 0;
     for (size_t i = 0; i < FILE_MAX; i++) {
-        if (!exported->entries[i].name[0])
+        if (!s->exported.entries[i].name[0])
             continue;
-        snprintf(path, sizeof path, "%s/%s", s->dir, exported->entries[i].name);
+        snprintf(path, sizeof path, "%s/%s", s->dir, s->exported.entries[i].name);
         unlink(path);
     }
     for (size_t i = 0; i < FILE_MAX && r == 0; i++) {
@@ -427,29 +433,13 @@ static int export(struct sim *s, const struct names *exported)
         snprintf(path, sizeof path, "%s/%s", s->dir, e->name);
         r = write_file(path, &s->files[e->file].seen);
     }
+    s->exported = s->seen;
     return r;
-}
-
-/* Everything that ever had a name, so that an export leaves nothing of an older one behind. */
-static struct names all_names(const struct sim *s)
-{
-    struct names all = s->seen;
-    for (size_t i = 0; i < FILE_MAX; i++)
-        if (s->disk.entries[i].name[0])
-            entry_put(&all, s->disk.entries[i].name, 0);
-    for (size_t i = 0; i < s->change_count; i++) {
-        if (s->changes[i].from[0])
-            entry_put(&all, s->changes[i].from, 0);
-        if (s->changes[i].to[0])
-            entry_put(&all, s->changes[i].to, 0);
-    }
-    return all;
 }
 
 int kithi_sim_crash(struct kithi_io *io)
 {
     struct sim *s = (struct sim *)io;
-    struct names before = all_names(s);
     drop_pending(s);
     for (size_t i = 0; i < s->file_count; i++)
         file_tear(s, &s->files[i]);
@@ -458,15 +448,18 @@ int kithi_sim_crash(struct kithi_io *io)
         change_apply(&s->disk, &s->changes[i]);
     s->change_count = 0;
     s->seen = s->disk;
-    return export(s, &before);
+    int r = export(s);
+    cancel_pending(s);
+    return r;
 }
 
 int kithi_sim_stop(struct kithi_io *io)
 {
     struct sim *s = (struct sim *)io;
-    struct names before = all_names(s);
     drop_pending(s);
-    return export(s, &before);
+    int r = export(s);
+    cancel_pending(s);
+    return r;
 }
 
 static void sim_free(struct kithi_io *io)

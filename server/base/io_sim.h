@@ -6,8 +6,8 @@
  * any order; operations fail when told to. Everything follows from the seed.
  *
  * kithi_sim_crash() and kithi_sim_stop() write what is left into a real directory, where a
- * scan reads it, and forget descriptors and ops in flight: the next kithi_wal_open() on the
- * same simulator is the next start. Sockets, timers and polls complete with -ENOSYS.
+ * scan reads it; ops in flight then complete with -ECANCELED, so that their owners can be
+ * closed, and the next kithi_wal_open() on the same simulator is the next start. Sockets, timers and polls complete with -ENOSYS.
  */
 #ifndef KITHI_SERVER_IO_SIM_H
 #define KITHI_SERVER_IO_SIM_H

@@ -275,9 +275,13 @@ static void write_done(struct kithi_io_op *op, int result)
     }
     wal->first = (wal->first + 1) % 2;
     wal->count--;
-    if (wal->count > 0)
+    /* The next write goes out before anything else; what can fail at once, after this group's done. */
+    bool rotate = wal->count > 0 && wal->groups[wal->first].rotate;
+    if (wal->count > 0 && !rotate)
         start(wal);
     done(arg, 0);
+    if (rotate)
+        start(wal);
 }
 
 static int rotate_call(void *arg)

@@ -1,0 +1,310 @@
+/*
+ * test_append.c - what was acknowledged is read again, after restarts, crashes and failures.
+ *
+ * The crash tests run on the simulated disk: KITH_SEED=<number> repeats one seed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "server/base/io_sim.h"
+#include "tests/support/rand.h"
+#include "tests/support/tmp.h"
+#include "tests/unit/server/wal/history.h"
+
+#define FILE_SIZE 65536u
+
+static void write_groups(struct kithi_io *io, struct kithi_wal *wal, uint64_t first, uint64_t last,
+                         uint64_t salt)
+{
+    struct history_ack a = { 0 };
+    for (uint64_t e = first; e <= last; e++) {
+        int r = history_append(wal, e, salt, &a);
+        for (; r == -EBUSY; r = history_append(wal, e, salt, &a))
+            kithi_io_run(io, 1000);
+        assert_int_equal(r, 0);
+    }
+    while (kithi_wal_busy(wal))
+        assert_true(kithi_io_run(io, 10000) >= 0);
+    assert_int_equal(a.acked, last - first + 1);
+    assert_int_equal(a.failed, 0);
+}
+
+static void round_trip(enum kithi_io_kind kind)
+{
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_wal_stats stats;
+    struct kithi_errmsg err;
+    struct history h = { 0 };
+    if (kithi_io_open(kind, &io, &err) < 0) {
+        fprintf(stderr, "skipped: %s\n", err.text);
+        skip();
+    }
+    test_dir_make(&dir);
+    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+    write_groups(io, wal, 1, 200, 5);
+    kithi_wal_stats(wal, &stats);
+    assert_int_equal(stats.groups, 200);
+    assert_int_equal(stats.last_epoch, 200);
+    assert_true(stats.files > 5);
+    kithi_wal_close(wal);
+
+    /* Three starts, the middle one without a write. */
+    uint64_t last = 200;
+    for (int start = 0; start < 3; start++) {
+        assert_int_equal(kithi_wal_settle(dir.path, 1000, &err), 0);
+        assert_int_equal(history_scan(dir.path, 5, 0, last, &h, &report, &err), 0);
+        assert_false(h.wrong);
+        assert_int_equal(h.groups, last);
+        assert_int_equal(report.last_epoch, last);
+        assert_string_equal(report.torn_file, "");
+        assert_string_equal(report.ignored_file, "");
+        assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+        if (start != 1) {
+            write_groups(io, wal, last + 1, last + 30, 5);
+            last += 30;
+        }
+        kithi_wal_close(wal);
+    }
+    assert_int_equal(history_scan(dir.path, 5, last - 3, 0, &h, &report, &err), 0);
+    assert_int_equal(h.first, last - 2);
+    assert_int_equal(h.groups, 3);
+    kithi_io_free(io);
+    test_dir_remove(&dir);
+}
+
+static void groups_are_read_as_written_over_files_and_starts_uring(void **state)
+{
+    (void)state;
+    round_trip(KITHI_IO_URING);
+}
+
+static void groups_are_read_as_written_over_files_and_starts_threads(void **state)
+{
+    (void)state;
+    round_trip(KITHI_IO_THREADS);
+}
+
+static void a_group_larger_than_a_file_gets_one_of_its_size(void **state)
+{
+    (void)state;
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_errmsg err;
+    struct history_ack a = { 0 };
+    const size_t len = 20u << 20;
+    uint8_t *big = calloc(1, len);
+    test_dir_make(&dir);
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
+    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+    write_groups(io, wal, 1, 3, 1);
+    struct iovec v = { big, len };
+    assert_int_equal(kithi_wal_append(wal, 4, &v, 1, 9, history_done, &a), 0);
+    while (kithi_wal_busy(wal))
+        kithi_io_run(io, 10000);
+    assert_int_equal(a.acked, 1);
+    write_groups(io, wal, 5, 9, 1);
+    kithi_wal_close(wal);
+    struct kithi_wal_scan_opts o = { .dir = dir.path };
+    memcpy(o.uid, history_uid, 16);
+    assert_int_equal(kithi_wal_scan(&o, &report, &err), 0);
+    assert_int_equal(report.last_epoch, 9);
+    assert_int_equal(report.groups, 9);
+    kithi_io_free(io);
+    free(big);
+    test_dir_remove(&dir);
+}
+
+static void a_start_waits_for_the_lock_of_its_predecessor(void **state)
+{
+    (void)state;
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_errmsg err;
+    test_dir_make(&dir);
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
+    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+    assert_int_equal(kithi_wal_settle(dir.path, 50, &err), KITHI_E_BUSY);
+    assert_non_null(strstr(err.text, "00000000000000000001.wal"));
+    kithi_wal_close(wal);
+    assert_int_equal(kithi_wal_settle(dir.path, 5000, &err), 0);
+    assert_int_equal(kithi_wal_settle(test_path(&dir, "none"), 0, &err), 0);
+    kithi_io_free(io);
+    test_dir_remove(&dir);
+}
+
+static void a_directory_that_is_missing_is_an_error_that_names_it(void **state)
+{
+    (void)state;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_errmsg err;
+    assert_int_equal(kithi_io_open(KITHI_IO_THREADS, &io, &err), 0);
+    assert_int_equal(history_open(io, "/nonexistent/wal", 0, &report, &wal, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "/nonexistent/wal"));
+    kithi_wal_close(NULL);
+    kithi_io_free(io);
+}
+
+/* ---- on the simulated disk ---- */
+
+static void after_a_failed_write_the_log_takes_nothing_more(void **state)
+{
+    (void)state;
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_errmsg err;
+    struct history_ack a = { 0 };
+    test_dir_make(&dir);
+    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
+    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+    write_groups(io, wal, 1, 2, 1);
+    assert_null(kithi_wal_failure(wal));
+    kithi_sim_fail_at(io, 1, EIO, false);
+    assert_int_equal(history_append(wal, 3, 1, &a), 0);
+    assert_int_equal(history_append(wal, 4, 1, &a), 0);
+    assert_int_equal(history_append(wal, 5, 1, &a), -EBUSY);
+    while (kithi_io_run(io, 0) > 0)
+        ;
+    assert_int_equal(a.acked, 0);
+    assert_int_equal(a.failed, 2);
+    assert_false(kithi_wal_busy(wal));
+    assert_int_equal(history_append(wal, 5, 1, &a), KITHI_E_LOG_FAILED);
+    assert_int_equal(kithi_wal_failure(wal)->code, KITHI_E_LOG_FAILED);
+    assert_non_null(strstr(kithi_wal_failure(wal)->text, "EIO"));
+    kithi_wal_close(wal);
+    kithi_io_free(io);
+    test_dir_remove(&dir);
+}
+
+static void no_space_for_the_next_file_refuses_the_group_and_keeps_the_log(void **state)
+{
+    (void)state;
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_errmsg err;
+    struct history_ack a = { 0 };
+    const size_t len = 2 * FILE_SIZE;
+    uint8_t *big = calloc(1, len);
+    struct iovec v = { big, len };
+    test_dir_make(&dir);
+    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
+    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+    write_groups(io, wal, 1, 2, 1);
+    kithi_sim_fail_at(io, 2, ENOSPC, false); /* create succeeds, allocate does not */
+    assert_int_equal(kithi_wal_append(wal, 3, &v, 1, 1, history_done, &a), -ENOSPC);
+    assert_null(kithi_wal_failure(wal));
+    write_groups(io, wal, 3, 4, 1);
+    assert_int_equal(kithi_wal_append(wal, 5, &v, 1, 1, history_done, &a), 0);
+    while (kithi_wal_busy(wal))
+        kithi_io_run(io, 0);
+    assert_int_equal(a.acked, 1);
+    kithi_wal_close(wal);
+    kithi_io_free(io);
+    free(big);
+    test_dir_remove(&dir);
+}
+
+/* One life after another on one disk, each ended by a power failure, a kill or a failing disk. */
+static void live_through_crashes(uint64_t seed)
+{
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct test_rand rand;
+    uint64_t acked = 0;          /* highest epoch acknowledged */
+    uint64_t salts[512] = { 0 }; /* what was written last under an epoch */
+    test_rand_seed(&rand, seed);
+    test_dir_make_shm(&dir);
+    assert_int_equal(kithi_sim_open(dir.path, seed, &io), 0);
+    for (int life = 0; life < 6; life++) {
+        struct kithi_wal *wal = NULL;
+        struct kithi_wal_report report;
+        struct kithi_errmsg err;
+        struct history h = { .salts = salts };
+        struct history_ack a = { 0 };
+        int r = history_scan(dir.path, seed, 0, acked, &h, &report, &err);
+        if (r != 0 || h.wrong || report.last_epoch < acked || report.last_epoch > acked + 2)
+            fail_msg("seed %llu life %d: %d %s; acked %llu, read %llu, wrong %d", (unsigned long long)seed,
+                     life, r, err.text, (unsigned long long)acked, (unsigned long long)report.last_epoch,
+                     h.wrong);
+        /* What was read counts as visible from here on, so it must never be lost either. */
+        uint64_t epoch = report.last_epoch;
+        bool faulty = test_rand_below(&rand, 3) == 0;
+        if (faulty)
+            kithi_sim_fail_at(io, 1 + test_rand_below(&rand, 40), test_rand_below(&rand, 2) ? EIO : ENOSPC,
+                              test_rand_below(&rand, 2));
+        r = history_open(io, dir.path, 4 * 4096u + 8192u * test_rand_below(&rand, 8), &report, &wal, &err);
+        if (r == 0)
+            acked = epoch;
+        else
+            assert_true(faulty);
+        uint32_t steps = test_rand_below(&rand, 60);
+        uint64_t base = epoch;
+        for (uint32_t i = 0; r == 0 && i < steps; i++) {
+            if (test_rand_below(&rand, 2)) {
+                uint64_t salt = seed * 8 + (uint64_t)life;
+                int taken = history_append(wal, epoch + 1, salt, &a);
+                if (taken == 0)
+                    salts[epoch + 1] = salt;
+                assert_true(taken == 0 || taken == -EBUSY || taken == KITHI_E_LOG_FAILED ||
+                            (faulty && taken < 0));
+                epoch += taken == 0;
+            } else {
+                kithi_io_run(io, 0);
+            }
+        }
+        assert_false(a.disorder);
+        acked = r == 0 ? base + a.acked : acked;
+        kithi_sim_fail_at(io, 0, 0, false);
+        bool power = test_rand_below(&rand, 3) != 0;
+        assert_int_equal(power ? kithi_sim_crash(io) : kithi_sim_stop(io), 0);
+        kithi_wal_close(wal);
+    }
+    kithi_io_free(io);
+    test_dir_remove(&dir);
+}
+
+static void every_acknowledged_group_survives_crashes(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed();
+    uint64_t count = test_long() ? 20000 : 400;
+    for (uint64_t i = 0; i < count; i++)
+        live_through_crashes(seed + i);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_uring),
+        cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_threads),
+        cmocka_unit_test(a_group_larger_than_a_file_gets_one_of_its_size),
+        cmocka_unit_test(a_start_waits_for_the_lock_of_its_predecessor),
+        cmocka_unit_test(a_directory_that_is_missing_is_an_error_that_names_it),
+        cmocka_unit_test(after_a_failed_write_the_log_takes_nothing_more),
+        cmocka_unit_test(no_space_for_the_next_file_refuses_the_group_and_keeps_the_log),
+        cmocka_unit_test(every_acknowledged_group_survives_crashes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
