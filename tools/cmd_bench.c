@@ -14,15 +14,13 @@
 
 #include "shm/graph/search.h"
 #include "tools/args.h"
+#include "tools/latency.h"
 #include "tools/out.h"
 #include "tools/vectors.h"
 
 #define EF_COUNT_MAX 64u
 #define THREAD_MAX   256u
 #define SLACK        1e-6 /* relative */
-#define SUB_BUCKETS  128u /* a power of two: latencies are kept to 1/128 */
-#define SUB_BITS     7u
-#define BUCKET_COUNT ((64u - SUB_BITS + 1u) * SUB_BUCKETS)
 
 /* ef values worth a look, when none are given; those below k are left out. */
 static const uint32_t EF_DEFAULT[] = { 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800 };
@@ -49,39 +47,9 @@ struct worker {
     uint32_t number;
     kith_results *results;
     float *vector;
-    uint64_t right;                   /* hits that count */
-    uint64_t searches;                /* timed */
-    uint64_t histogram[BUCKET_COUNT]; /* of nanoseconds, log-linear */
+    uint64_t right;               /* hits that count */
+    struct kithi_latency latency; /* of timed searches */
 };
-
-static unsigned bucket_of(uint64_t ns)
-{
-    if (ns < SUB_BUCKETS)
-        return (unsigned)ns;
-    unsigned exponent = 63u - (unsigned)__builtin_clzll(ns);
-    return (exponent - SUB_BITS + 1u) * SUB_BUCKETS +
-           ((unsigned)(ns >> (exponent - SUB_BITS)) & (SUB_BUCKETS - 1u));
-}
-
-/* The middle of a bucket. */
-static double bucket_ns(unsigned bucket)
-{
-    if (bucket < SUB_BUCKETS)
-        return bucket;
-    unsigned shift = bucket / SUB_BUCKETS - 1u;
-    return ((double)(SUB_BUCKETS + bucket % SUB_BUCKETS) + 0.5) * (double)(UINT64_C(1) << shift);
-}
-
-static double percentile_us(const uint64_t *histogram, uint64_t total, double part)
-{
-    uint64_t rank = (uint64_t)ceil((double)total * part), seen = 0;
-    for (unsigned i = 0; i < BUCKET_COUNT; i++) {
-        seen += histogram[i];
-        if (seen >= rank && seen > 0)
-            return bucket_ns(i) / 1000;
-    }
-    return 0;
-}
 
 static double distance(const struct bench *b, const float *x, const float *y)
 {
@@ -138,8 +106,7 @@ static void *work(void *arg)
         int rc = kith_search(b->index, b->queries + query * b->dim, b->dim, b->k, &opts, w->results);
         uint64_t end = kithi_tool_now_ns();
         if (rc >= 0 && b->timed) {
-            w->histogram[bucket_of(end - begin)]++;
-            w->searches++;
+            kithi_latency_add(&w->latency, end - begin);
             query = query + 1 == b->query_count ? 0 : query + 1;
         } else if (rc >= 0) {
             rc = count_right(w, query);
@@ -173,12 +140,12 @@ static double run_round(struct bench *b, struct worker *workers, bool timed)
 
 static int bench_ef(struct bench *b, struct worker *workers, uint32_t ef)
 {
-    static uint64_t histogram[BUCKET_COUNT];
-    uint64_t right = 0, searches = 0;
-    memset(histogram, 0, sizeof histogram);
+    static struct kithi_latency all;
+    uint64_t right = 0;
+    memset(&all, 0, sizeof all);
     for (uint32_t i = 0; i < b->threads; i++) {
-        workers[i].right = workers[i].searches = 0;
-        memset(workers[i].histogram, 0, sizeof workers[i].histogram);
+        workers[i].right = 0;
+        memset(&workers[i].latency, 0, sizeof workers[i].latency);
     }
     b->ef = ef;
     double seconds = run_round(b, workers, false); /* recall, and the warm-up of what follows */
@@ -188,15 +155,13 @@ static int bench_ef(struct bench *b, struct worker *workers, uint32_t ef)
         return kithi_tool_fail(b->t, "ef %u: %s", ef, kith_strerror((int)seconds));
     for (uint32_t i = 0; i < b->threads; i++) {
         right += workers[i].right;
-        searches += workers[i].searches;
-        for (unsigned j = 0; j < BUCKET_COUNT; j++)
-            histogram[j] += workers[i].histogram[j];
+        kithi_latency_merge(&all, &workers[i].latency);
     }
     double recall = (double)right / ((double)b->query_count * b->k);
-    double qps = (double)searches / seconds;
-    double p50 = percentile_us(histogram, searches, 0.5);
-    double p99 = percentile_us(histogram, searches, 0.99);
-    double p999 = percentile_us(histogram, searches, 0.999);
+    double qps = (double)all.count / seconds;
+    double p50 = kithi_latency_us(&all, 0.5);
+    double p99 = kithi_latency_us(&all, 0.99);
+    double p999 = kithi_latency_us(&all, 0.999);
     if (b->t->json)
         printf("{\"ef\":%u,\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f}\n",
                ef, recall, qps, p50, p99, p999);
