@@ -4,7 +4,7 @@
  * Life cycle:  kith_open -> kith_search / kith_upsert ... -> kith_close
  * Threads:     share a handle freely; scratch memory is kept inside it, one piece for each
  *              call that runs at a time. A kith_results, a kith_batch and a kith_pipe belong
- *              to one thread at a time.
+ *              to one thread at a time. Batches and pipes end before their handle does.
  * Fork:        the child may go on reading with the same handle; it opens its own socket at
  *              its first write. A kith_pipe does not survive a fork.
  * Memory:      results are copied out; nothing points into the segment.
@@ -103,16 +103,19 @@ typedef struct kith kith; /* an open collection */
 
 struct kith_open_opts {
     size_t struct_size;
-    const char *run_dir;     /* NULL: $KITH_RUN, then /dev/shm/kith, then /run/kith */
-    uint32_t attach_wait_ms; /* wait so long for the collection to appear; 0: do not wait */
-    uint32_t prefault;       /* 1: touch every page in use now, so that no search pays for it */
+    const char *run_dir;      /* NULL: $KITH_RUN, then /dev/shm/kith, then /run/kith */
+    uint32_t attach_wait_ms;  /* wait so long for the collection to appear; 0: do not wait */
+    uint32_t prefault;        /* 1: touch every page in use now, so that no search pays for it */
     struct kith_error *error; /* may be NULL; filled on failure */
 };
+/* clang-format off */
 #define KITH_OPEN_OPTS_INIT { sizeof(struct kith_open_opts), NULL, 0, 0, NULL }
+/* clang-format on */
 
 /*
  * Attach to a collection, read-only.
- *   name   a collection of the run directory, or, with a slash in it, the path of a segment
+ *   name   a collection of the run directory, or, with a slash in it, the path of a segment;
+ *          then writes find the daemon when the path ends in <run directory>/<name>/segment
  *   opts   may be NULL
  * Returns 0, KITH_E_NO_COLLECTION, KITH_E_NAME, KITH_E_NOT_SEGMENT, KITH_E_VERSION,
  * KITH_E_CORRUPT, KITH_E_RUN_DIR, KITH_E_TIMEOUT (attach_wait_ms passed) or -errno.
@@ -128,7 +131,7 @@ KITH_API uint32_t kith_dim(const kith *index);
 KITH_API enum kith_metric kith_metric_of(const kith *index);
 KITH_API const char *kith_name(const kith *index);
 
-/* The last epoch that is visible; rises by one a commit group. Thread-safe, wait-free. */
+/* The last epoch that is visible; rises by one a commit group; 0 when the collection is gone. Thread-safe. */
 KITH_API uint64_t kith_epoch(kith *index);
 
 /* ---- searching ---------------------------------------------------------------------- */
@@ -146,15 +149,17 @@ KITH_API float kith_results_distance(const kith_results *r, uint32_t i);
 /* What the search that filled r did. */
 struct kith_search_info {
     size_t struct_size;
-    uint64_t epoch;             /* the snapshot that was searched */
-    uint64_t distance_count;    /* distances computed */
-    uint64_t expansion_count;   /* rows read */
-    uint32_t restart_count;     /* snapshots begun again because the first was overtaken */
-    uint32_t deadline_hit;      /* 1: the deadline cut the walk; hits are the best so far */
+    uint64_t epoch;              /* the snapshot that was searched */
+    uint64_t distance_count;     /* distances computed */
+    uint64_t expansion_count;    /* rows read */
+    uint32_t restart_count;      /* snapshots begun again because the first was overtaken */
+    uint32_t deadline_hit;       /* 1: the deadline cut the walk; hits are the best so far */
     uint32_t generation_changed; /* 1: this call re-attached to a newer generation */
     uint32_t reserved;
 };
+/* clang-format off */
 #define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0 }
+/* clang-format on */
 KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *out);
 
 struct kith_search_opts {
@@ -164,20 +169,22 @@ struct kith_search_opts {
     uint64_t deadline_ns; /* CLOCK_MONOTONIC at which to stop; 0: none */
     uint64_t reserved[4]; /* 0 */
 };
+/* clang-format off */
 #define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, { 0, 0, 0, 0 } }
+/* clang-format on */
 
 /*
  * Find up to k nearest neighbours of query.
  *   query  len floats, finite; len must be the collection's dimension; read only during the call
  *   k      1..65536; more than the collection holds gives all it holds
  *   opts   may be NULL
- *   out    filled on success; unchanged count semantics: nearest first
+ *   out    nearest first; empty after an error
  * Returns the number of hits (0..k), KITH_E_DIMENSION, KITH_E_NOT_FINITE, KITH_E_ZERO_VECTOR,
  * KITH_E_K, KITH_E_EF, KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
  * when the caller was stopped so long, several times, that what it saw was reused,
- * KITH_E_REPLACED when another collection took the name, -ENOMEM, -EINVAL. A newer generation
- * of the same collection is re-attached inside the call.
- * Thread-safe. In the steady state it allocates nothing, blocks never, makes no system call.
+ * KITH_E_REPLACED when the collection was dropped or another one took the name, -ENOMEM, -EINVAL.
+ * A newer generation of the same collection is re-attached inside the call.
+ * Thread-safe. In the steady state it allocates nothing, never blocks, makes no system call.
  */
 KITH_API int kith_search(kith *index, const float *query, size_t len, uint32_t k,
                          const struct kith_search_opts *opts, kith_results *out);
@@ -188,7 +195,8 @@ KITH_API int kith_search(kith *index, const float *query, size_t len, uint32_t k
  * *out_failed, when not NULL, is its number).
  */
 KITH_API int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, uint32_t k,
-                               const struct kith_search_opts *opts, kith_results *const *out, size_t *out_failed);
+                               const struct kith_search_opts *opts, kith_results *const *out,
+                               size_t *out_failed);
 
 /* Neighbours of a stored vector, itself excluded. KITH_E_NOT_FOUND when there is no such id. */
 KITH_API int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_search_opts *opts,
@@ -222,10 +230,12 @@ struct kith_stats {
     uint32_t metric; /* enum kith_metric */
     uint32_t m;
     uint32_t ef_construction;
-    uint32_t level_max; /* top level of the graph */
+    uint32_t level_max;    /* top level of the graph */
     uint32_t daemon_alive; /* 1: kithd holds the collection now (asks the socket) */
 };
+/* clang-format off */
 #define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
 
 /* ---- writing ------------------------------------------------------------------------ */
@@ -233,7 +243,8 @@ KITH_API int kith_stats(kith *index, struct kith_stats *out);
 /*
  * Writes return 0 when durable and visible; *out_epoch (may be NULL) is the first epoch at
  * which every reader sees it. KITH_E_NO_DAEMON: nothing was sent, try again when kithd is back.
- * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered. KITH_E_DENIED, KITH_E_FULL,
+ * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered; upserts and deletes of single
+ * ids may simply be repeated. KITH_E_DENIED, KITH_E_FULL,
  * KITH_E_NO_SPACE, KITH_E_LOG_FAILED and the checks of id and vector refuse the write whole.
  * Thread-safe: a handle has one socket, calls take turns.
  */
@@ -248,7 +259,10 @@ KITH_API void kith_batch_free(kith_batch *b);
 KITH_API void kith_batch_clear(kith_batch *b);
 KITH_API uint32_t kith_batch_count(const kith_batch *b);
 KITH_API size_t kith_batch_bytes(const kith_batch *b); /* a commit takes at most 32 MiB of them */
-/* Checked here as far as possible; the same id twice in a batch: the last wins. */
+/*
+ * Checked here as far as possible; the same id twice in a batch: the last wins. KITH_E_TOO_LARGE, with the batch
+ * as it was, when a commit could not take it any more: commit, clear and go on.
+ */
 KITH_API int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t len);
 KITH_API int kith_batch_delete(kith_batch *b, const char *id);
 
@@ -259,35 +273,44 @@ struct kith_commit {
     uint32_t failed_item; /* on error: number of the item at fault, or UINT32_MAX */
     struct kith_error error;
 };
-/* Send and wait for the answer. out may be NULL (its struct_size set by the caller otherwise). */
+/* clang-format off */
+#define KITH_COMMIT_INIT { sizeof(struct kith_commit), 0, 0, 0, { 0, { 0 } } }
+/* clang-format on */
+/* Send and wait for the answer. out may be NULL. The batch stays as it is. An empty one is a success. */
 KITH_API int kith_batch_commit(kith_batch *b, struct kith_commit *out);
 
 /* Wait until all that the daemon accepted before for this collection is durable and visible. */
 KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
 
 /*
- * Wait until epoch is visible, at most timeout_ms (-1: for ever). 0 or KITH_E_TIMEOUT. Sleeps
- * on a futex of the read-only mapping: no daemon is asked, none is needed.
+ * Wait until epoch is visible, at most timeout_ms (-1: for ever). 0, KITH_E_TIMEOUT or KITH_E_REPLACED.
+ * Sleeps on a futex of the read-only mapping: no daemon is asked, none is needed.
  */
 KITH_API int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms);
 
 /*
  * A pipe sends batches without waiting for each answer. It has a socket of its own.
  * kith_pipe_submit copies nothing and returns as soon as the bytes are handed over; it takes
- * answers in between while its socket is full. At most `depth` batches are unanswered.
+ * answers in between while its socket is full. A batch is pending from kith_pipe_submit until
+ * kith_pipe_next has given its answer; at most `depth` (1..4096) are.
  */
 typedef struct kith_pipe kith_pipe;
 
 KITH_API int kith_pipe_open(kith *index, uint32_t depth, kith_pipe **out);
 KITH_API void kith_pipe_close(kith_pipe *p); /* does not wait for answers */
-/* Send b (which may be cleared or freed afterwards); token comes back with the answer. */
+/*
+ * Send b, which may be changed or freed afterwards; token comes back with the answer. 0; -EAGAIN: take
+ * an answer first; -EINVAL: empty, or of another handle; KITH_E_NO_DAEMON: the connection is lost and b was not
+ * carried out.
+ */
 KITH_API int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token);
 /*
  * Take one answer. Returns 1 and fills *out_status (0 or the error of that batch), *out_token and
- * out (may be NULL); 0 when nothing is outstanding or timeout_ms passed; negative when the
- * connection is lost: outstanding batches have an unknown outcome then.
+ * out (may be NULL); 0 when nothing is pending or timeout_ms passed (-1: never); negative when the
+ * connection is lost: what is still pending has an unknown outcome. Open another pipe then.
  */
-KITH_API int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_status, struct kith_commit *out);
+KITH_API int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_status,
+                            struct kith_commit *out);
 KITH_API uint32_t kith_pipe_pending(const kith_pipe *p);
 
 /* ---- collections -------------------------------------------------------------------- */
@@ -303,7 +326,9 @@ struct kith_create_opts {
     const char *run_dir;      /* as in kith_open_opts */
     struct kith_error *error; /* may be NULL */
 };
+/* clang-format off */
 #define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL }
+/* clang-format on */
 
 /* Ask the daemon for a new collection. 0 when it is there and synced. KITH_E_EXISTS, KITH_E_NAME, ... */
 KITH_API int kith_create(const char *name, const struct kith_create_opts *opts);
