@@ -204,16 +204,9 @@ static void spare_begin(struct kithi_wal *wal)
     kithi_io_call(wal->io, &spare->op, spare_call);
 }
 
-/* Make room for a group that does not fit into the file: 0 when there is, or will be, another one. */
-static int spare_ensure(struct kithi_wal *wal, uint64_t group_size)
+/* Make the spare here and now, blocking. */
+static int spare_make(struct kithi_wal *wal, uint64_t size)
 {
-    uint64_t size = KITHI_WAL_BLOCK + group_size;
-    if (wal->spare && wal->spare->size >= size)
-        return 0;
-    if (wal->spare && wal->spare->running)
-        return -EBUSY; /* too small, and the thread is still making it */
-    if (size < wal->file_size)
-        size = wal->file_size;
     if (wal->spare) {
         fresh_drop(wal->io, &wal->spare->file, wal->spare->path);
     } else {
@@ -224,13 +217,22 @@ static int spare_ensure(struct kithi_wal *wal, uint64_t group_size)
         wal->spare->wal = wal;
         kithi_wal_path(wal->spare->path, wal->dir, KITHI_WAL_SPARE); /* it fitted when the log was opened */
     }
-    int r = fresh_make(wal->io, wal->spare->path, size, &wal->spare->file);
-    wal->spare->size = size;
+    wal->spare->size = size > wal->file_size ? size : wal->file_size;
+    int r = fresh_make(wal->io, wal->spare->path, wal->spare->size, &wal->spare->file);
     if (r < 0) {
         free(wal->spare);
         wal->spare = NULL;
     }
     return r;
+}
+
+/* See to a file for a group that does not fit into this one. A spare that is being made may turn out
+ * too small, for a group as large as a file: start() makes another one then. */
+static int spare_ensure(struct kithi_wal *wal, uint64_t size)
+{
+    if (wal->spare && (wal->spare->running || wal->spare->size >= size))
+        return 0;
+    return spare_make(wal, size);
 }
 
 /* ---- failing ---- */
@@ -322,6 +324,11 @@ static void start(struct kithi_wal *wal)
             fail(wal, "making the next log file", wal->spare_error);
             return;
         }
+        int r = wal->spare->size < KITHI_WAL_BLOCK + g->size ? spare_make(wal, KITHI_WAL_BLOCK + g->size) : 0;
+        if (r < 0) {
+            fail(wal, "making a larger log file", r);
+            return;
+        }
         wal->next = wal->spare->file;
         free(wal->spare);
         wal->spare = NULL;
@@ -373,11 +380,13 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     if (g->rotate) {
         if (wal->count > 0 && wal->groups[wal->first].rotate)
             return -EBUSY;
-        r = spare_ensure(wal, size);
+        r = spare_ensure(wal, KITHI_WAL_BLOCK + size);
         if (r < 0)
             return r;
         wal->used = KITHI_WAL_BLOCK;
         wal->end = wal->spare->size; /* of the file that the following groups go to */
+        if (wal->end < KITHI_WAL_BLOCK + size)
+            wal->end = KITHI_WAL_BLOCK + size;
     }
 
     uint8_t *p = g->bytes + KITHI_WAL_GROUP_HEADER;
