@@ -56,10 +56,15 @@ static int read_name(const unsigned char *p, size_t len, size_t name_len, char o
         return kithi_error_set(err, KITHI_E_PROTOCOL, "the name in the request is not padded as it should be");
     }
     if (!kithi_name_valid((const char *)p, name_len)) {
+        char shown[80];
+        size_t n = name_len < sizeof shown ? name_len : sizeof shown;
+        for (size_t i = 0; i < n; i++) {
+            shown[i] = p[i] >= ' ' && p[i] <= '~' ? (char)p[i] : '?';
+        }
         return kithi_error_set(err, KITHI_E_NAME,
                                "\"%.*s\" is not a collection name: 1 to %u characters of A-Z a-z 0-9 _ -, the first "
                                "one a letter or digit",
-                               (int)(name_len < 80 ? name_len : 80), (const char *)p, KITHI_NAME_MAX);
+                               (int)n, shown, KITHI_NAME_MAX);
     }
     memcpy(out, p, name_len);
     out[name_len] = 0;

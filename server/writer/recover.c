@@ -438,7 +438,7 @@ static int recover_entry(struct kithi_daemon *d, const char *name, struct kithi_
 /* Segments in the run directory that no collection of ours stands behind. */
 static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
 {
-    char **names = NULL, from[KITHI_PATH_MAX], to[KITHI_PATH_MAX];
+    char **names = NULL, from[KITHI_PATH_MAX], to[KITHI_PATH_MAX], unfinished[KITHI_PATH_MAX];
     size_t n = 0;
     struct stat st;
     int status = kithi_dir_list(d->run.path, &names, &n, err);
@@ -450,7 +450,14 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
         if (!status) {
             status = kithi_path(to, err, "%s/%s%s-%" PRIu64, d->run.path, KITHI_ASIDE_PREFIX, names[i], kithi_now_us());
         }
-        if (status || lstat(from, &st) || !S_ISDIR(st.st_mode) || !rmdir(from)) {
+        if (status || lstat(from, &st) || !S_ISDIR(st.st_mode)) {
+            continue;
+        }
+        /* An unfinished create leaves no more than an unfinished segment. */
+        if (!kithi_path(unfinished, NULL, "%s/segment.next", from)) {
+            unlink(unfinished);
+        }
+        if (!rmdir(from)) {
             continue;
         }
         if (rename(from, to)) {
