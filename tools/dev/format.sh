@@ -27,15 +27,11 @@ if [ -z "$check" ]; then
     exit 0
 fi
 
-bad=0
-for file in "${files[@]}"; do
-    if ! "$formatter" "$file" | cmp -s - "$file"; then
-        echo "$file: not formatted"
-        bad=$((bad + 1))
-    fi
-done
-if [ "$bad" -gt 0 ]; then
-    echo "format: $bad of ${#files[@]} files; tools/dev/format.sh puts them right"
+bad=$(printf '%s\0' "${files[@]}" | xargs -0 -P "$(nproc)" -n 16 "$formatter" --dry-run 2>&1 |
+    sed -n 's/:[0-9]*:[0-9]*: warning: code should be clang-formatted.*//p' | LC_ALL=C sort -u)
+if [ -n "$bad" ]; then
+    printf '%s\n' "$bad"
+    echo "format: $(wc -l <<<"$bad") of ${#files[@]} files are not formatted; tools/dev/format.sh puts them right"
     exit 1
 fi
 echo "format: ${#files[@]} files are fine"
