@@ -50,7 +50,7 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
         s->found = malloc(2u * KITHI_M_MAX * sizeof *s->found);
         if (!s->found) return -ENOMEM;
     }
-    /* As many ghosts as living ones: more of them than that are a crowd, and its far end is dropped. */
+    /* As many ghosts as living ones: more of them than that are a crowd (beam_thin in search.c). */
     uint32_t beam = 2 * ef + 64;
     if (s->beam_capacity < beam) {
         struct kithi_beam_entry *p = malloc((size_t)beam * sizeof *p);
@@ -75,7 +75,7 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
     s->visited_mask = want - 1;
     s->visited_count = 0;
     memset(s->visited, 0, (size_t)want * sizeof *s->visited);
-    s->beam_count = s->live_count = 0;
+    s->beam_count = s->live_count = s->ghost_count = 0;
     return 0;
 }
 

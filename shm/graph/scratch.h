@@ -26,7 +26,8 @@ struct kithi_beam_entry {
 struct kithi_scratch {
     struct kithi_beam_entry *beam; /* sorted, nearest first */
     uint32_t beam_count, beam_capacity;
-    uint32_t live_count; /* entries that are no ghosts */
+    uint32_t live_count;  /* entries that are no ghosts */
+    uint32_t ghost_count; /* ghosts that were expanded */
 
     uint32_t *visited;      /* set, open addressing; slot + 1; 0 is empty */
     uint32_t *visited_list; /* the same slots + 1 in order of arrival, to rehash from */

@@ -20,6 +20,14 @@
 #define PREFETCH_LINES 8u
 /* Expansions between two looks at the clock: some tens of microseconds. */
 #define DEADLINE_STRIDE 16u
+/* Steps of the descent on one level. Real graphs take a few dozen; bytes made to hurt get no more. */
+#define DESCENT_MAX 4096u
+/* Ghosts that a walk keeps expanding although the beam is full of them: a crowd of dead versions at one
+ * spot is crossed, some milliseconds long; a region of deleted vectors as large as the collection is not. */
+#define CROWD_MAX 16384u
+/* What search_graph() returns when the snapshot has to be taken anew, or better were. */
+#define SEARCH_AGAIN 1
+#define SEARCH_SHORT 2
 
 static float sane(float d) { return d == d ? d : FLT_MAX; }
 
@@ -52,17 +60,43 @@ static bool is_ghost(const struct kithi_view *v, uint32_t slot, enum kithi_eyes 
     return !kithi_view_visible(v, r, &birth);
 }
 
-/* Put an entry into the sorted beam; returns its place, or UINT32_MAX when it found none. */
+/*
+ * Make room for an entry in a full beam, which holds a crowd of ghosts, as the living in it are at most
+ * half. Ghosts that were expanded have done their work and go first; if there are none, or the crowd has
+ * been followed far enough, the farthest ghost goes, which may be the one that asks: then false. The
+ * living stay, or a crowd would hide them.
+ */
+static bool beam_thin(struct kithi_scratch *s, float d, bool ghost)
+{
+    const uint32_t done = KITHI_BEAM_EXPANDED | KITHI_BEAM_GHOST;
+    struct kithi_beam_entry *b = s->beam;
+    uint32_t n = 0, farthest = s->beam_count;
+    if (s->ghost_count < CROWD_MAX) {
+        for (uint32_t i = 0; i < s->beam_count; i++)
+            if ((b[i].slot & done) != done) b[n++] = b[i];
+        if (n < s->beam_count) {
+            s->beam_count = n;
+            return true;
+        }
+    }
+    while (farthest > 1 && !(b[farthest - 1].slot & KITHI_BEAM_GHOST)) farthest--;
+    if (ghost && d >= b[farthest - 1].distance) return false;
+    memmove(b + farthest - 1, b + farthest, (s->beam_count - farthest) * sizeof *b);
+    s->beam_count--;
+    return true;
+}
+
+/*
+ * Put an entry into the sorted beam. Returns the lowest place from which on the beam has changed, or
+ * UINT32_MAX when it has not.
+ */
 static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint32_t slot, bool ghost)
 {
     struct kithi_beam_entry *b = s->beam;
+    bool thinned = s->beam_count == s->beam_capacity;
+    if (s->live_count >= ef && d >= b[s->beam_count - 1].distance) return UINT32_MAX;
+    if (KITHI_UNLIKELY(thinned) && !beam_thin(s, d, ghost)) return UINT32_MAX;
     uint32_t n = s->beam_count;
-    if (s->live_count >= ef && d >= b[n - 1].distance) return UINT32_MAX;
-    if (n == s->beam_capacity) { /* a crowd of ghosts: its far end goes */
-        if (d >= b[n - 1].distance) return UINT32_MAX;
-        if (!(b[n - 1].slot & KITHI_BEAM_GHOST)) s->live_count--;
-        n--;
-    }
     /* Halving without branches: where the entry belongs is what no predictor knows. */
     uint32_t lo = 0;
     for (uint32_t len = n; len > 0;) {
@@ -73,15 +107,18 @@ static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint3
     memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
     b[lo] = (struct kithi_beam_entry){.distance = d, .slot = slot | (ghost ? KITHI_BEAM_GHOST : 0)};
     n++;
-    if (!ghost && ++s->live_count > ef) {
-        /* The farthest living entry goes, and with it the ghosts that lie beyond the next one. */
-        while (b[n - 1].slot & KITHI_BEAM_GHOST) n--;
-        n--;
-        s->live_count--;
+    if (!ghost) s->live_count++;
+    if (s->live_count >= ef) {
+        /* Ghosts beyond the ef-th living entry lead nowhere nearer; nor does a living one too many. */
+        while (n > 0 && (b[n - 1].slot & KITHI_BEAM_GHOST)) n--;
+        if (s->live_count > ef) {
+            n--;
+            s->live_count--;
+        }
         while (n > 0 && (b[n - 1].slot & KITHI_BEAM_GHOST)) n--;
     }
     s->beam_count = n;
-    return lo;
+    return thinned ? 0 : lo;
 }
 
 int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, const float *query, uint32_t slot,
@@ -158,6 +195,7 @@ int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, const float 
         if (KITHI_UNLIKELY(kithi_visited_full(s)) && kithi_scratch_grow_visited(s) < 0) return -ENOMEM;
 
         uint32_t slot = s->beam[at].slot & KITHI_BEAM_SLOT, places;
+        s->ghost_count += (s->beam[at].slot & KITHI_BEAM_GHOST) != 0;
         s->beam[at].slot |= KITHI_BEAM_EXPANDED;
         const kithi_link *links = kithi_view_links(v, slot, level, &places);
         if (!links) continue;
@@ -199,8 +237,7 @@ void kithi_descend(const struct kithi_view *v, struct kithi_scratch *s, const fl
     float best_d = kithi_view_distance(v, s->kernel, query, best);
     s->distance_count++;
     for (unsigned level = from; level > to; level--) {
-        /* Each step is strictly nearer, so this ends; the bound is for bytes that change meanwhile. */
-        for (uint32_t steps = 0; steps < v->slot_limit; steps++) {
+        for (uint32_t steps = 0; steps < DESCENT_MAX; steps++) { /* each is strictly nearer */
             uint32_t places, next = best;
             const kithi_link *links = kithi_view_links(v, best, level, &places);
             if (!links) break;
@@ -246,7 +283,8 @@ static int search_graph(const struct kithi_view *v, struct kithi_scratch *s, con
     /* Acquire: the entry point's rows were filled before the word was stored. */
     uint64_t entry = atomic_load_explicit(&v->header->entry, memory_order_acquire);
     uint32_t link = kithi_entry_link(entry), level = kithi_entry_level(entry);
-    if (link - 1u >= v->slot_limit) return 0; /* an empty graph, or one that grew after this view began */
+    if (link == 0) return 0; /* an empty graph */
+    if (link > v->slot_limit) return SEARCH_AGAIN; /* it grew after this view began */
     if (level > KITHI_LEVEL_MAX) level = KITHI_LEVEL_MAX;
     uint32_t slot = link - 1;
     kithi_descend(v, s, query, level, 0, &slot);
@@ -257,14 +295,18 @@ static int search_graph(const struct kithi_view *v, struct kithi_scratch *s, con
     uint32_t ahead = p->k < 8 ? p->k : 8;
     for (uint32_t i = 0; i < ahead && i < s->beam_count; i++)
         KITHI_PREFETCH(kithi_view_record(v, s->beam[i].slot & KITHI_BEAM_SLOT));
+    bool newborn = false;
     for (uint32_t i = 0; i < s->beam_count && out->count < p->k; i++) {
         if (i + ahead < s->beam_count)
             KITHI_PREFETCH(kithi_view_record(v, s->beam[i + ahead].slot & KITHI_BEAM_SLOT));
         if (s->beam[i].slot & KITHI_BEAM_GHOST) continue;
-        rc = take_hit(v, s, query, s->beam[i].slot & KITHI_BEAM_SLOT, out);
+        slot = s->beam[i].slot & KITHI_BEAM_SLOT;
+        rc = take_hit(v, s, query, slot, out);
         if (rc < 0) return rc;
+        newborn |= rc == 0 && kithi_birth_begin(kithi_view_record(v, slot)) > v->epoch;
     }
-    return 0;
+    /* A group that was published meanwhile takes places in ef from those that this snapshot sees. */
+    return newborn && out->count < p->k ? SEARCH_SHORT : 0;
 }
 
 /* Every visible vector: the beam keeps the k best of a pass over the records. */
@@ -321,7 +363,9 @@ int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const flo
         /* The marks come last: what they say covers everything that was read before. A scan of
          * records needs no finder, so only refilled slots can have escaped it. */
         if (kithi_view_moved(&v)) return KITHI_E_MOVED;
-        if (!(params->exact ? kithi_view_reused(&v) : kithi_view_unlinked(&v))) {
+        bool again = rc == SEARCH_AGAIN ||
+                     (rc == SEARCH_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit);
+        if (!again && !(params->exact ? kithi_view_reused(&v) : kithi_view_unlinked(&v))) {
             kithi_results_sort(out);
             return (int)out->count;
         }
