@@ -142,6 +142,7 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
                              (unsigned long long)l->total, kithi_error_text(-errno));
         goto fail;
     }
+    (void)madvise(base, l->total, MADV_DONTDUMP);
     ix->map.base = base;
     ix->map.len = l->total;
     rc = kithi_index_init(ix, tuning);
@@ -312,12 +313,10 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
     uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
     bool fresh, existed = false;
     struct touched *t = touch(g, hash, op, &fresh);
-    uint32_t entry = kithi_ids_find(ix, hash, op->id, op->id_len), before = entry;
+    uint32_t entry = kithi_ids_find(ix, hash, op->id, op->id_len);
 
     if (!fresh && t->insertion != NO_SLOT) {
-        struct insertion *old = &g->insertions[t->insertion];
-        old->superseded = true;
-        before = old->slot + 1;
+        g->insertions[t->insertion].superseded = true;
         existed = true;
     } else if (fresh && entry) {
         const struct kithi_record *r = kithi_view_record(&ix->view, entry - 1);
@@ -341,7 +340,8 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
                     : 0,
         .upper = kithi_alloc_upper(ix, slot, level),
         .slot = slot,
-        .prev = before,
+        /* Past what this group supersedes: no epoch sees that, and a look-up goes back few steps. */
+        .prev = entry,
         .id_len = op->id_len,
         .level = level,
     };
@@ -367,8 +367,13 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
 
 void kithi_group_clear(struct group *g)
 {
+    /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
+    for (uint32_t i = g->touched_count; i-- > 0;) {
+        uint32_t at = (uint32_t)g->touched[i].hash & g->overlay_mask;
+        while (g->overlay[at] != i + 1) at = (at + 1) & g->overlay_mask;
+        g->overlay[at] = 0;
+    }
     g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
-    for (uint32_t i = 0; g->overlay && i <= g->overlay_mask; i++) g->overlay[i] = 0;
 }
 
 void kithi_group_abort(struct kithi_index *ix)
@@ -400,7 +405,10 @@ int kithi_segment_mark_moved(const char *path, bool dropped)
         rc = -errno;
         goto out;
     }
-    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct kithi_header)) goto out; /* no reader has it */
+    /* What is no segment has no readers. The magic is read by pread: a hole must not be touched. */
+    uint64_t magic = 0;
+    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)KITHI_HEADER_SIZE) goto out;
+    if (pread(fd, &magic, sizeof magic, 0) != sizeof magic || magic != KITHI_SEGMENT_MAGIC) goto out;
     struct kithi_index ix = {.fd = fd};
     void *base = mmap(NULL, KITHI_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) {

@@ -41,7 +41,7 @@ struct insertion {
     uint64_t blob;  /* reference for a long id, or 0 */
     uint32_t upper; /* first upper row + 1, or 0; the chain is already linked */
     uint32_t slot;
-    uint32_t prev; /* slot + 1 of the version before, or 0 */
+    uint32_t prev; /* slot + 1 of the published version before, or 0 */
     uint16_t id_len;
     uint8_t level;
     bool superseded; /* a later op of the group replaces or deletes it */
