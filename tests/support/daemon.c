@@ -19,7 +19,7 @@
 
 #include "shm/wire/frame.h"
 
-#define READY_MS    60000u
+#define READY_S     60u
 #define STOP_MS     30000u
 #define LOG_SHOWN   16384
 #define ANSWER_MS   2000
@@ -65,6 +65,8 @@ void test_daemon_spawn(struct test_daemon *d)
         int fd = open(d->log, O_WRONLY | O_CREAT | O_APPEND, 0600), null = open("/dev/null", O_RDONLY);
         if (fd < 0 || null < 0)
             _exit(EXIT_NO_RUN);
+        if (d->fault[0])
+            setenv("KITH_FAULT", d->fault, 1);
         dup2(null, 0);
         dup2(fd, 1);
         dup2(fd, 2);
@@ -136,7 +138,8 @@ bool test_daemon_answers(const struct test_daemon *d)
 
 int test_daemon_wait_ready(struct test_daemon *d)
 {
-    uint64_t end = test_now_ms() + READY_MS;
+    unsigned ready_s = d->ready_s ? d->ready_s : READY_S;
+    uint64_t end = test_now_ms() + 1000u * (uint64_t)ready_s;
     int status = 0;
     while (!test_daemon_answers(d)) {
         if (!test_daemon_alive(d, &status)) {
@@ -145,7 +148,7 @@ int test_daemon_wait_ready(struct test_daemon *d)
             return -1;
         }
         if (test_now_ms() > end) {
-            fprintf(stderr, "kithd does not answer after %u s\n", READY_MS / 1000);
+            fprintf(stderr, "kithd does not answer after %u s\n", ready_s);
             test_daemon_show_log(d);
             return -1;
         }

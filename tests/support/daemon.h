@@ -11,12 +11,13 @@
 #include "tests/support/tmp.h"
 
 struct test_daemon {
-    struct test_dir data;      /* unless given: made by test_daemon_init */
-    struct test_dir run;       /* the same, on a tmpfs */
-    char log[TEST_PATH_SIZE];  /* of all its lives, appended */
-    char sock[TEST_PATH_SIZE]; /* where it listens */
-    char wrapper[TEST_PATH_SIZE];
-    pid_t pid; /* 0: not running */
+    struct test_dir data;       /* unless given: made by test_daemon_init */
+    struct test_dir run;        /* the same, on a tmpfs */
+    char log[TEST_PATH_SIZE];   /* of all its lives, appended */
+    char sock[TEST_PATH_SIZE];  /* where it listens */
+    char fault[TEST_PATH_SIZE]; /* KITH_FAULT of the next start (server/base/fault.h); "" none */
+    unsigned ready_s;           /* patience of test_daemon_start(); 0: 60 */
+    pid_t pid;                  /* 0: not running */
 };
 
 /* Make data and run directories; starts nothing. */
@@ -26,7 +27,7 @@ void test_daemon_fini(struct test_daemon *d);
 
 /*
  * Start it and wait until it answers on its socket. Returns 0, or -1 when it exited or did not answer within
- * 60 s; its log is printed then.
+ * ready_s; its log is printed then.
  */
 int test_daemon_start(struct test_daemon *d);
 /* Start it without waiting. */
