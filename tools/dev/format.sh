@@ -17,6 +17,11 @@ if command -v clang-format-14 >/dev/null; then
     formatter=clang-format-14
 fi
 
+if ! command -v "$formatter" >/dev/null; then
+    echo "format: clang-format is missing; run tools/dev/setup.sh --tests" >&2
+    exit 1
+fi
+
 files=("$@")
 if [ ${#files[@]} -eq 0 ]; then
     mapfile -t files < <(find shm client server tools tests bench -type f \
