@@ -146,10 +146,11 @@ static void acked(struct role *role, uint64_t i, uint64_t epoch)
     }
 }
 
-/* The daemon died while we wrote. */
+/* The daemon died, or is about to, while we wrote: what is open may be there or not. */
 static bool is_loss(int rc)
 {
-    return rc == KITH_E_NO_DAEMON || rc == KITH_E_UNKNOWN_OUTCOME || rc == KITH_E_SHUTDOWN;
+    return rc == KITH_E_NO_DAEMON || rc == KITH_E_UNKNOWN_OUTCOME || rc == KITH_E_SHUTDOWN ||
+           rc == KITH_E_LOG_FAILED;
 }
 
 static int fill(const struct workload_shared *s, kith_batch *kb, const struct batch *b)
