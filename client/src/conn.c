@@ -15,10 +15,9 @@
 
 #define IN_CAPACITY_MIN 4096u
 
-/* A peer that is gone, as opposed to a local failure. */
-static bool is_gone(int code)
+bool kithi_conn_is_gone(int code)
 {
-    return code == -EPIPE || code == -ECONNRESET || code == -ENOTCONN || code == -ESHUTDOWN;
+    return code == -EPIPE || code == -ECONNRESET;
 }
 
 void kithi_conn_init(struct kithi_conn *c)
@@ -99,7 +98,7 @@ int kithi_conn_receive(struct kithi_conn *c, bool wait, struct kithi_answer *out
         else if (!wait && (errno == EAGAIN || errno == EWOULDBLOCK))
             return 0;
         else if (errno != EINTR)
-            return is_gone(-errno) ? -EPIPE : -errno;
+            return -errno;
     }
 }
 
@@ -118,7 +117,7 @@ int kithi_conn_send(struct kithi_conn *c, struct iovec **iov, int *n, bool wait,
                 continue;
             if (!wait && (errno == EAGAIN || errno == EWOULDBLOCK))
                 return 0;
-            return is_gone(-errno) ? -EPIPE : -errno;
+            return -errno;
         }
         *sent += (size_t)out;
         for (size_t left = (size_t)out; left > 0;) {
@@ -158,7 +157,7 @@ int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const s
     int piece_count = n + 1;
     int rc = kithi_conn_send(c, &iov, &piece_count, true, &sent);
     bool left_whole = rc == 1;
-    if (!left_whole && rc != -EPIPE)
+    if (!left_whole && !kithi_conn_is_gone(rc))
         goto lost;
     /* A daemon that closes on us may have said why; that is still to be read. */
     do
@@ -170,8 +169,9 @@ int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const s
         rc = KITHI_E_PROTOCOL;
 lost:
     kithi_conn_close(c);
-    if (rc == -EPIPE)
-        rc = left_whole ? KITHI_E_UNKNOWN_OUTCOME : KITHI_E_NO_DAEMON;
+    /* A daemon acts on whole frames. A reset says that it closed before it had read all of this one. */
+    if (kithi_conn_is_gone(rc))
+        rc = left_whole && rc != -ECONNRESET ? KITHI_E_UNKNOWN_OUTCOME : KITHI_E_NO_DAEMON;
     return rc;
 }
 

@@ -29,6 +29,9 @@ struct kithi_answer {
     const char *text; /* head.text_len bytes; in the connection's buffer, until the next receive */
 };
 
+/* Is this what send and receive return for a peer that is gone? */
+bool kithi_conn_is_gone(int code);
+
 /* Not connected; needs no closing. */
 void kithi_conn_init(struct kithi_conn *c);
 
@@ -68,7 +71,8 @@ struct kithi_frame kithi_conn_frame(struct kithi_conn *c, uint16_t type, uint32_
 int kithi_conn_send(struct kithi_conn *c, struct iovec **iov, int *n, bool wait, size_t *sent);
 
 /* The next answer: 1; 0 when none is there (only with wait false); -EPIPE at the end of the stream,
- * KITH_E_PROTOCOL for bytes that are no answer, -errno. */
+ * -ECONNRESET when the peer closed without having read all that was sent, KITH_E_PROTOCOL for bytes that are
+ * no answer, -errno. */
 int kithi_conn_receive(struct kithi_conn *c, bool wait, struct kithi_answer *out);
 
 #endif

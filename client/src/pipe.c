@@ -113,7 +113,7 @@ static int drain(kith_pipe *p)
 /* The connection is lost with rc: say so now and from now on. */
 static int break_pipe(kith_pipe *p, int rc)
 {
-    p->broken = rc == -EPIPE ? KITHI_E_UNKNOWN_OUTCOME : rc;
+    p->broken = kithi_conn_is_gone(rc) ? KITHI_E_UNKNOWN_OUTCOME : rc;
     return p->broken;
 }
 
@@ -151,13 +151,13 @@ int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
     }
     if (rc < 0) {
         /* A part of a request is not carried out. What was submitted before has its own answer or none. */
-        if (rc == -EPIPE) {
+        if (kithi_conn_is_gone(rc)) {
             int last_words = drain(p);
-            if (last_words < 0 && last_words != -EPIPE)
+            if (last_words < 0 && !kithi_conn_is_gone(last_words))
                 rc = last_words;
         }
         break_pipe(p, rc);
-        return rc == -EPIPE ? KITHI_E_NO_DAEMON : rc;
+        return kithi_conn_is_gone(rc) ? KITHI_E_NO_DAEMON : rc;
     }
     p->free_count--;
     p->places[number].tag = frame.tag;

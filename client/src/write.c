@@ -15,6 +15,13 @@
 #include "shm/base/id.h"
 #include "shm/wire/op.h"
 
+/* What the daemon says, 0 or an error. A collection that it does not have any more was replaced, for this handle. */
+static int status_of(const struct kithi_answer *answer)
+{
+    int status = answer->head.status;
+    return status == KITHI_E_NO_COLLECTION ? KITHI_E_REPLACED : status < 0 ? status : 0;
+}
+
 int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms)
 {
     struct kithi_answer answer;
@@ -33,7 +40,7 @@ int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t p
     if (rc == KITHI_E_UNKNOWN_OUTCOME)
         rc = KITHI_E_NO_DAEMON; /* nothing was asked for yet */
     if (rc == 0)
-        rc = answer.head.status;
+        rc = status_of(&answer);
     if (rc == 0 && answer.head.text_len < sizeof opened)
         rc = KITHI_E_PROTOCOL;
     if (rc == 0) {
@@ -43,7 +50,7 @@ int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t p
     }
     if (rc < 0)
         kithi_conn_close(conn);
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 /* A request of this collection over the handle's connection. Under write_lock. */
@@ -72,7 +79,7 @@ int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer
 {
     struct kith_commit c = { .failed_item = UINT32_MAX };
     if (rc == 0) {
-        rc = answer->head.status < 0 ? answer->head.status : 0;
+        rc = status_of(answer);
         c.epoch = answer->head.epoch;
         c.found = answer->head.found;
         if (rc < 0) {
@@ -118,7 +125,7 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
         rc = request(index, KITHI_FRAME_WRITE, 1, index->write_buf, len, &answer);
     }
     if (rc == 0) {
-        rc = answer.head.status < 0 ? answer.head.status : 0;
+        rc = status_of(&answer);
         if (rc == 0 && out_epoch)
             *out_epoch = answer.head.epoch;
         *out_found = answer.head.found;
@@ -169,7 +176,7 @@ int kith_flush(kith *index, uint64_t *out_epoch)
     kithi_lock(&index->write_lock);
     int rc = request(index, KITHI_FRAME_FLUSH, 0, NULL, 0, &answer);
     if (rc == 0)
-        rc = answer.head.status < 0 ? answer.head.status : 0;
+        rc = status_of(&answer);
     if (rc == 0 && out_epoch)
         *out_epoch = answer.head.epoch;
     kithi_unlock(&index->write_lock);

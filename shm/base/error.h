@@ -15,7 +15,7 @@
 /* clang-format off */
 #define KITHI_ERROR_LIST(X)                                                                        \
     X(CORRUPT,     10001, "the segment failed a bounds check")                                     \
-    X(REPLACED,    10002, "another collection took this name; open it again")                      \
+    X(REPLACED,    10002, "the collection was dropped or replaced; open it again")                      \
     X(STALE,       10003, "the search slept too long and what it saw was reused; search again")    \
     X(VERSION,     10004, "another format version; use the kith that belongs to this daemon")      \
     X(NOT_FOUND,   10005, "no such id")                                                            \

@@ -435,6 +435,8 @@ static void half_a_request_was_not_carried_out(void **state)
         assert_int_equal(kith_batch_upsert(b, id, one, DIM), 0);
     }
     assert_int_equal(kith_batch_commit(b, NULL), KITH_E_NO_DAEMON);
+    /* Nor was a small one that the daemon did not read to its end. */
+    assert_int_equal(kith_upsert(index, "a", one, DIM, NULL), KITH_E_NO_DAEMON);
     atomic_store(&p.manner, MANNER_GOODBYE);
     struct kith_commit c = KITH_COMMIT_INIT;
     assert_int_equal(kith_batch_commit(b, &c), KITH_E_SHUTDOWN);
