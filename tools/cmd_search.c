@@ -29,6 +29,10 @@ static void print_json(uint64_t query, const kith_results *r)
 static void print_table(const kith_results *r)
 {
     struct kithi_table table;
+    if (kith_results_count(r) == 0) {
+        puts("no hits");
+        return;
+    }
     kithi_table_begin(&table, "rrl");
     kithi_table_cell(&table, "#");
     kithi_table_cell(&table, "DISTANCE");

@@ -209,11 +209,14 @@ void kithi_table_end(struct kithi_table *t)
     for (size_t i = 0; i < t->count; i++) {
         size_t c = i % columns;
         bool last = c + 1 == columns;
+        if (c > 0 && !(last && *t->cells[i] == '\0'))
+            fputs("  ", stdout);
         if (t->format[c] == 'r')
             printf("%*s", width[c], t->cells[i]);
         else
             printf("%-*s", last ? 0 : width[c], t->cells[i]);
-        fputs(last ? "\n" : "  ", stdout);
+        if (last)
+            putchar('\n');
         free(t->cells[i]);
     }
     free(t->cells);

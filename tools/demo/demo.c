@@ -482,6 +482,7 @@ static int show(struct demo *d)
         return -1;
 
     heading("four processes search, a fifth writes");
+    printf("they and kithd share %ld processors\n", sysconf(_SC_NPROCESSORS_ONLN));
     if (start_roles(d) != 0)
         return -1;
     set_phase(d, PHASE_WRITING);

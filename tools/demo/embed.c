@@ -27,11 +27,11 @@
 
 #define DIM             256u
 #define SEED            UINT64_C(0x6b697468) /* "kith" */
-#define SPARSE          12u                  /* places of a feature's random vector that are not zero */
+#define SPARSE          24u                  /* places of a feature's random vector that are not zero */
 #define PACKAGES_MIN    1000u                /* fewer are not worth a demonstration: exit status 3 */
 #define PACKAGES_MAX    (1u << 20)
 #define FEATURES_LOG2   20u /* places of the feature table; Debian 12 fills half of them */
-#define SMOOTH_ROUNDS   2u
+#define SMOOTH_ROUNDS   3u
 #define SMOOTH_USES_MIN 2u   /* a word used once says nothing about others */
 #define SMOOTH_WEIGHT   1.0f /* of the smoothed vector beside the plain one */
 #define CLUSTERS        200u /* of generated vectors */
@@ -39,9 +39,9 @@
 
 /* What a feature of a field counts, before its rarity. */
 #define WEIGHT_NAME_WORD  1.0f
-#define WEIGHT_NAME_GRAM  0.10f
+#define WEIGHT_NAME_GRAM  0.08f
 #define WEIGHT_SHORT_WORD 1.0f
-#define WEIGHT_SHORT_GRAM 0.12f
+#define WEIGHT_SHORT_GRAM 0.08f
 #define WEIGHT_LONG_WORD  0.3f
 #define WEIGHT_SECTION    0.8f
 #define WEIGHT_TAG        0.7f
@@ -516,7 +516,6 @@ static int write_output(const struct corpus *c, const float *vectors, const char
         fprintf(stderr, "embed: %s: %s\n", stem, strerror(errno));
         return 1;
     }
-    printf("%zu\n", c->package_count);
     return 0;
 }
 
