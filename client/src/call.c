@@ -1,9 +1,9 @@
 /*
  * call.c - slots for running calls, and moving over to a newer generation. See handle_priv.h.
  *
- * Moving ([P6 moved]): the writer marks the old header, then renames the new file over the old
- * name. A daemon that dies in between leaves a mark without a successor, and its next start
- * completes or undoes that. Until then readers stay where they are and look again now and then.
+ * Moving ([P6 moved]): the writer renames the new file over the old name, then marks the old
+ * header. A mark whose successor is not there (somebody removed the file, or a copy was put back) is
+ * no reason to stop: readers stay where they are and look again now and then.
  */
 #include <errno.h>
 #include <stdlib.h>
