@@ -96,8 +96,7 @@ struct ids_model : rl::test_suite<ids_model, 2> {
             unlinked($).store(2, rl::mo_relaxed);
         rl::atomic_thread_fence(rl::mo_release, $);
         reused($).store(2, rl::mo_relaxed);
-        rl::atomic_thread_fence(rl::mo_release, $);
-        birth[0]($).store(0, rl::mo_relaxed);
+        birth[0]($).store(0, rl::mo_release);
         rl::atomic_thread_fence(rl::mo_release, $);
         fill(0, same_id ? ID : OTHER_ID, 3, same_id ? 2 : 0);
         birth[0]($).store(3, rl::mo_release);

@@ -10,7 +10,7 @@
  *     unlinked = 2          relaxed           link                relaxed
  *     fence                 release (w)       the slot, by the rule of [P2 birth]
  *     link = 0              relaxed           fence               acquire (r)
- *     reused = 2; fence; refill; link         unlinked > E ?      relaxed: yes, start again
+ *     reused = 2; refill; link                unlinked > E ?      relaxed: yes, start again
  *     birth = 3             release
  *     epoch = 3             release
  *
@@ -69,8 +69,7 @@ struct unlinked_model : rl::test_suite<unlinked_model, 2> {
         link($).store(0, rl::mo_relaxed);
 
         reused($).store(2, rl::mo_relaxed);
-        rl::atomic_thread_fence(rl::mo_release, $);
-        birth($).store(0, rl::mo_relaxed);
+        birth($).store(0, rl::mo_release);
         rl::atomic_thread_fence(rl::mo_release, $);
         id($).store(3, rl::mo_relaxed);
         death($).store(0, rl::mo_relaxed);
