@@ -396,30 +396,62 @@ void kithi_index_mark_moved(struct kithi_index *ix)
     kithi_publish_wake(ix);
 }
 
-int kithi_segment_mark_moved(const char *path, bool dropped)
+/* Map the header of the segment at path. 1: *out is it; 0: the file is no segment, so no reader has it. */
+static int map_header(const char *path, int *out_fd, struct kithi_header **out, uint64_t *out_size)
 {
     struct stat st;
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = 0;
     if (fd < 0) return -errno;
     if (fstat(fd, &st) < 0) {
         rc = -errno;
-        goto out;
+        goto fail;
     }
-    /* What is no segment has no readers. The magic is read by pread: a hole must not be touched. */
-    uint64_t magic = 0;
-    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)KITHI_HEADER_SIZE) goto out;
-    if (pread(fd, &magic, sizeof magic, 0) != sizeof magic || magic != KITHI_SEGMENT_MAGIC) goto out;
-    struct kithi_index ix = {.fd = fd};
+    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)KITHI_HEADER_SIZE) goto fail;
     void *base = mmap(NULL, KITHI_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) {
         rc = -errno;
-        goto out;
+        goto fail;
     }
-    ix.header = base;
+    *out_fd = fd;
+    *out = base;
+    *out_size = (uint64_t)st.st_size;
+    return 1;
+fail:
+    close(fd);
+    return rc;
+}
+
+int kithi_segment_mark_moved(const char *path, bool dropped)
+{
+    struct kithi_index ix = {.fd = -1};
+    uint64_t size;
+    int rc = map_header(path, &ix.fd, &ix.header, &size);
+    if (rc <= 0) return rc;
     if (dropped) atomic_store_explicit(&ix.header->dropped, 1, memory_order_relaxed);
     kithi_index_mark_moved(&ix);
-    munmap(base, KITHI_HEADER_SIZE);
-out:
+    munmap(ix.header, KITHI_HEADER_SIZE);
+    close(ix.fd);
+    return 0;
+}
+
+int kithi_segment_retire(const char *path)
+{
+    struct kithi_header *h;
+    uint64_t size;
+    int fd, rc = map_header(path, &fd, &h, &size);
+    if (rc <= 0) return rc;
+    /* Whatever a search that slept through the grace period still finds here, these send it away. */
+    atomic_store_explicit(&h->unlinked, KITHI_MARK_ALL, memory_order_relaxed);
+    atomic_store_explicit(&h->reused, KITHI_MARK_ALL, memory_order_relaxed);
+    for (unsigned r = KITHI_REGION_HEADER + 1; r < KITHI_REGION_COUNT; r++)
+        atomic_store_explicit(&h->taken[r], 0, memory_order_relaxed);
+    /* Release fence: a search that meets a page without its bytes meets the marks. */
+    atomic_thread_fence(memory_order_release);
+    rc = 0;
+    if (size > KITHI_HEADER_SIZE && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, KITHI_HEADER_SIZE,
+                                              (off_t)(size - KITHI_HEADER_SIZE)) < 0)
+        rc = -errno;
+    munmap(h, KITHI_HEADER_SIZE);
     close(fd);
     return rc;
 }

@@ -112,5 +112,10 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);
 void kithi_index_mark_moved(struct kithi_index *ix);
 /* The same for a segment that could not be adopted: only its header is touched, if it is one. */
 int kithi_segment_mark_moved(const char *path, bool dropped);
+/*
+ * Give back the memory of a segment that has moved, after a grace period: readers that are attached
+ * and idle keep only its header. Marks are set to all ones first. 0 or -errno.
+ */
+int kithi_segment_retire(const char *path);
 
 #endif
