@@ -281,9 +281,10 @@ static int compare_keys(const void *a, const void *b)
 static int check_keys(struct kithi_json *j, size_t first)
 {
     size_t n = j->key_count - first;
+    if (n == 0)
+        return 0;
     struct kithi_json_key *keys = j->keys + first;
-    if (n > 1)
-        qsort(keys, n, sizeof *keys, compare_keys);
+    qsort(keys, n, sizeof *keys, compare_keys);
     for (size_t i = 1; i < n; i++) {
         if (compare_keys(&keys[i - 1], &keys[i]) == 0)
             return fail_at(j, KITHI_E_FORMAT, keys[i - 1].at > keys[i].at ? keys[i - 1].at : keys[i].at,
