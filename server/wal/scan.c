@@ -61,6 +61,11 @@ static int window_get(struct scan *s, uint64_t off, size_t size, const uint8_t *
 {
     uint64_t left = off < s->size ? s->size - off : 0;
     size_t want = size < left ? size : (size_t)left;
+    if (want == 0) { /* at the end; of an empty file there is no window at all */
+        *out = s->window;
+        *out_len = 0;
+        return 0;
+    }
     if (off < s->window_off || off + want > s->window_off + s->window_len) {
         size_t fill = want > WINDOW_BYTES ? want : left < WINDOW_BYTES ? (size_t)left : WINDOW_BYTES;
         if (fill > s->window_size) {
@@ -144,8 +149,8 @@ static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t e
             break;
         if (data > (off_t)off)
             off = (uint64_t)data & ~(uint64_t)(KITHI_WAL_BLOCK - 1);
-        const uint8_t *p;
-        size_t len;
+        const uint8_t *p = NULL;
+        size_t len = 0;
         struct kithi_wal_group_header h;
         int r = window_get(s, off, KITHI_WAL_BLOCK, &p, &len);
         if (r < 0)

@@ -59,7 +59,7 @@ static void a_line_holds_level_event_and_fields(void **state)
                         "level=info event=collection-open name=docs epoch=18446744073709551615 dim=128 "
                         "share=0.50 hex=00000abc c=x\n");
     kithi_log(KITHI_LOG_ERROR, "e", "a=%d b=%-5ld| c=%5zu d=%hhu e=%lld f=%.*s g=%i%%", -1, 7L, (size_t)3,
-              255, -9LL, 2, "xyz", 50);
+              (unsigned char)255, -9LL, 2, "xyz", 50);
     assert_string_equal(line(), "level=error event=e a=-1 b=\"7    |\" c=\"    3\" d=255 e=-9 f=xy g=50%\n");
     kithi_log(KITHI_LOG_WARN, "nothing", "%s", "");
     assert_string_equal(line(), "level=warn event=nothing\n");
