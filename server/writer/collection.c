@@ -120,6 +120,16 @@ static int clear_run_dir(struct kithi_collection *c, struct kithi_errmsg *err)
     return status;
 }
 
+int kithi_collection_share(const struct kithi_collection *c, const char *path, struct kithi_errmsg *err)
+{
+    gid_t group = c->daemon->policy.read_group;
+    if (group != KITHI_NO_GROUP && chown(path, (uid_t)-1, group)) {
+        int e = errno;
+        return kithi_error_set(err, -e, "cannot give %s to the read group: %s", path, strerror(e));
+    }
+    return 0;
+}
+
 int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     struct kithi_segment_peek old;
@@ -139,9 +149,8 @@ int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
     if (!status) {
         status = kithi_index_create(c->segment_next, &id, c->settings.generation, &c->daemon->tuning, &c->index, err);
     }
-    if (!status && c->daemon->policy.read_group != KITHI_NO_GROUP &&
-        chown(c->segment_next, (uid_t)-1, c->daemon->policy.read_group)) {
-        status = kithi_error_set(err, -errno, "cannot give %s to the read group: %s", c->segment_next, strerror(errno));
+    if (!status) {
+        status = kithi_collection_share(c, c->segment_next, err);
     }
     if (status) {
         kithi_index_close(c->index);

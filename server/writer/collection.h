@@ -51,6 +51,9 @@ void kithi_collection_free(struct kithi_collection *c);
  */
 int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err);
 
+/* Let the read group read the segment at path. */
+int kithi_collection_share(const struct kithi_collection *c, const char *path, struct kithi_errmsg *err);
+
 /* Begin a segment of the next generation as segment.next. */
 int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err);
 /* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. */

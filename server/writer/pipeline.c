@@ -63,14 +63,14 @@ static void flush_answer(struct kithi_collection *c, struct kithi_request *r)
     }
 }
 
-/* A write is about to be answered: flushes that came after it wait for one less. */
-static void settle(struct kithi_collection *c, const struct kithi_request *write)
+/* A write was answered: flushes that came after it wait for one less. */
+static void settle(struct kithi_collection *c, uint64_t seq)
 {
     struct kithi_pipeline *p = &c->pipeline;
     p->outstanding--;
     for (struct kithi_request **at = &p->flushes; *at;) {
         struct kithi_request *f = *at;
-        if (write->seq < f->seq && --f->waits_for == 0) {
+        if (seq < f->seq && --f->waits_for == 0) {
             *at = f->next;
             p->flush_count--;
             flush_answer(c, f);
@@ -83,15 +83,17 @@ static void settle(struct kithi_collection *c, const struct kithi_request *write
 static void answer(struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
 {
     struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch, .found = r->found };
-    settle(c, r);
+    uint64_t seq = r->seq;
     kithi_request_answer(r, &a);
+    settle(c, seq);
 }
 
 static void refuse(struct kithi_collection *c, struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
 {
+    uint64_t seq = r->seq;
     c->pipeline.refused++;
-    settle(c, r);
     kithi_request_refuse(r, item, err);
+    settle(c, seq);
 }
 
 static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *err)

@@ -99,16 +99,14 @@ static bool is_room(int status)
 /* Apply one group, waiting for dead slots to become free as its first time did. */
 static int apply_group_patiently(struct replay *r, uint32_t i)
 {
+    uint32_t wait_ms = 0;
     for (;;) {
         int status = apply_groups(r, i, i + 1);
-        if (!is_room(status)) {
-            return status;
+        if (!is_room(status) || wait_ms == UINT32_MAX) {
+            return status; /* done, or all that could become free is free */
         }
-        uint32_t wait_ms = sweep(r);
-        if (wait_ms == UINT32_MAX) {
-            return status;
-        }
-        if (wait_ms) {
+        wait_ms = sweep(r);
+        if (wait_ms && wait_ms != UINT32_MAX) {
             kithi_io_run(r->c->daemon->io, wait_ms < 1000 ? (int)wait_ms : 1000);
         }
         if (r->c->daemon->stopping) {
@@ -335,6 +333,7 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
     case KITHI_E_VERSION:
     case KITHI_E_CORRUPT:
     case KITHI_E_NOT_SEGMENT:
+    case KITHI_E_MOVED: /* its readers wait for a successor */
         kithi_log(KITHI_LOG_WARN, "not-adopted", "name=%s status=%s msg=%s; it is built anew from the log",
                   c->settings.name, kithi_error_name(status), err->text);
         return 0;
@@ -356,9 +355,8 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (adopted < 0) {
         return adopted;
     }
-    if (!adopted) {
-        status = kithi_collection_build(c, err);
-    }
+    /* The group may be another one than the last daemon's. */
+    status = adopted ? kithi_collection_share(c, c->segment, err) : kithi_collection_build(c, err);
     if (!status) {
         status = replay_log(c, err);
     }

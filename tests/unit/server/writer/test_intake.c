@@ -1,0 +1,363 @@
+/*
+ * test_intake.c - does the daemon answer what is right, name what is wrong, and go on whatever a client does?
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "server/base/log.h"
+#include "shm/base/bytes.h"
+#include "shm/wire/op.h"
+#include "tests/support/rand.h"
+#include "tests/unit/server/writer/peer.h"
+#include "tests/unit/server/writer/served.h"
+
+#define DIM 4u
+
+static struct served served;
+static struct peer good; /* a well-behaved client, connected all the time */
+
+static int set_up(void **state)
+{
+    (void)state;
+    kithi_log_set_level(KITHI_LOG_ERROR);
+    served_init(&served);
+    if (served_start(&served, NULL)) {
+        return -1;
+    }
+    peer_open(&good, served.run.path);
+    peer_create(&good, "docs", DIM, 0, NULL);
+    return peer_use(&good, "docs", NULL);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    peer_close(&good);
+    int status = served_stop(&served);
+    served_fini(&served);
+    return status;
+}
+
+static void assert_daemon_goes_on(void)
+{
+    assert_int_equal(peer_write(&good, "good", 0, 1, DIM, 1, NULL), 0);
+}
+
+static void writes_are_answered_with_epoch_and_found(void **state)
+{
+    struct peer_reply r;
+    (void)state;
+    assert_int_equal(peer_write(&good, "w", 0, 10, DIM, 1, &r), 0);
+    uint64_t epoch = r.reply.epoch;
+    assert_true(epoch > 0);
+    assert_int_equal(peer_write(&good, "w", 5, 10, 0, 0, &r), 0);
+    assert_int_equal(r.reply.found, 5);
+    assert_int_equal(r.reply.epoch, epoch + 1);
+    assert_int_equal(peer_write(&good, "nobody", 0, 3, 0, 0, &r), 0);
+    assert_int_equal(r.reply.found, 0);
+    assert_int_equal(r.reply.epoch, epoch + 1); /* nothing changed */
+    assert_int_equal(peer_write(&good, "w", 0, 0, DIM, 0, &r), 0);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_FLUSH, good.uid, sizeof good.uid, 0, &r), 0);
+    assert_int_equal(r.reply.epoch, epoch + 1);
+}
+
+static void pipelined_writes_are_answered_in_order_and_flush_after_them(void **state)
+{
+    struct peer p;
+    struct peer_reply r;
+    uint64_t last = 0;
+    (void)state;
+    peer_open(&p, served.run.path);
+    memcpy(p.uid, good.uid, sizeof p.uid);
+    uint64_t first_tag = p.tag + 1;
+    for (unsigned i = 0; i < 100; i++) {
+        peer_send_write(&p, "pipe", i, 3, DIM, (float)i);
+    }
+    peer_send_frame(&p, KITHI_FRAME_FLUSH, p.uid, sizeof p.uid, 0);
+    for (unsigned i = 0; i < 101; i++) {
+        assert_true(peer_reply(&p, &r));
+        assert_int_equal(r.frame.tag, first_tag + i);
+        assert_int_equal(r.reply.status, 0);
+        assert_true(r.reply.epoch >= last);
+        last = r.reply.epoch;
+    }
+    peer_close(&p);
+}
+
+static void a_refused_write_names_its_item_and_leaves_nothing(void **state)
+{
+    unsigned char body[512];
+    float vector[DIM + 1] = { 1, 2, 3, 4, 5 }, nan[DIM] = { 1, 2, NAN, 4 };
+    struct peer_reply r;
+    (void)state;
+    uint64_t live = peer_stat(&good, "live");
+    const struct {
+        const char *id;
+        size_t id_len;
+        const float *vector;
+        uint32_t dim;
+        int status;
+    } bad[] = {
+        { "x", 1, vector, DIM + 1, KITHI_E_DIMENSION },
+        { "x", 1, nan, DIM, KITHI_E_NOT_FINITE },
+        { "", 0, vector, DIM, KITHI_E_ID },
+        { "\xff", 1, vector, DIM, KITHI_E_ID },
+        { "a\0b", 3, vector, DIM, KITHI_E_ID },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        memcpy(body, good.uid, 16);
+        size_t len = 16 + kithi_op_encode(body + 16, "fine", 4, vector, DIM);
+        len += kithi_op_encode(body + len, bad[i].id, bad[i].id_len, bad[i].vector, bad[i].dim);
+        assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, len, 2, &r), bad[i].status);
+        assert_int_equal(r.reply.item, 1);
+        assert_true(r.reply.text_len > 0);
+    }
+    assert_int_equal(peer_stat(&good, "live"), live);
+}
+
+static void an_id_of_512_bytes_is_called_that(void **state)
+{
+    unsigned char body[16 + 16 + 512 + DIM * 4] = { 0 };
+    struct peer_reply r;
+    (void)state;
+    memcpy(body, good.uid, 16);
+    kithi_put32(body + 16, sizeof body - 16);
+    body[20] = KITHI_OP_UPSERT;
+    kithi_put16(body + 22, 512);
+    kithi_put32(body + 24, DIM);
+    memset(body + 32, 'x', 512);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, sizeof body, 1, &r), KITHI_E_ID);
+    assert_non_null(strstr(r.text, "512"));
+    assert_int_equal(r.reply.item, 0);
+}
+
+static void collections_are_checked_as_they_are_made(void **state)
+{
+    struct peer_reply r;
+    (void)state;
+    assert_int_equal(peer_create(&good, "docs", DIM, 0, &r), KITHI_E_EXISTS);
+    assert_int_equal(peer_create(&good, "a/b", DIM, 0, &r), KITHI_E_NAME);
+    assert_int_equal(peer_create(&good, "..", DIM, 0, &r), KITHI_E_NAME);
+    assert_int_equal(peer_create(&good, "", DIM, 0, &r), KITHI_E_NAME);
+    assert_int_equal(peer_create(&good, "zero", 0, 0, &r), KITHI_E_PARAMETER);
+    assert_int_equal(peer_create(&good, "wide", 4097, 0, &r), KITHI_E_PARAMETER);
+    assert_int_equal(peer_use(&good, "absent", &r), KITHI_E_NO_COLLECTION);
+    assert_int_equal(peer_drop(&good, "absent", &r), KITHI_E_NO_COLLECTION);
+    assert_int_equal(peer_create(&good, "brief", DIM, 0, &r), 0);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_LIST, NULL, 0, 0, &r), 0);
+    assert_string_equal(r.text, "brief\ndocs\n");
+    assert_int_equal(r.frame.count, 2);
+    assert_int_equal(peer_drop(&good, "brief", &r), 0);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_LIST, NULL, 0, 0, &r), 0);
+    assert_string_equal(r.text, "docs\n");
+}
+
+/* Send a frame with this header and these bytes; expect one reply of that status, and the end. */
+static void assert_refused(bool greeted, struct kithi_frame f, const void *bytes, size_t len, int status)
+{
+    struct peer p;
+    struct peer_reply r;
+    if (greeted) {
+        peer_open(&p, served.run.path);
+    } else {
+        peer_connect(&p, served.run.path);
+    }
+    peer_send(&p, &f, sizeof f);
+    peer_send(&p, bytes, len);
+    assert_true(peer_reply(&p, &r));
+    assert_int_equal(r.reply.status, status);
+    assert_true(r.reply.text_len > 0);
+    assert_int_equal(r.frame.tag, f.magic == KITHI_FRAME_MAGIC ? f.tag : 0);
+    assert_false(peer_reply(&p, &r));
+    peer_close(&p);
+    assert_daemon_goes_on();
+}
+
+static void bytes_that_are_no_frame_get_a_reply_and_the_end(void **state)
+{
+    static const unsigned char bytes[8192];
+    const struct kithi_frame list = { .magic = KITHI_FRAME_MAGIC, .type = KITHI_FRAME_LIST, .tag = 77 };
+    struct kithi_frame f;
+    uint32_t other_version[2] = { KITHI_WIRE_VERSION + 1, 0 };
+    (void)state;
+
+    assert_refused(false, list, NULL, 0, KITHI_E_PROTOCOL); /* no hello */
+    f = (struct kithi_frame){ .magic = KITHI_FRAME_MAGIC, .len = 8, .type = KITHI_FRAME_HELLO, .tag = 3 };
+    assert_refused(false, f, other_version, sizeof other_version, KITHI_E_VERSION);
+    f = list;
+    f.magic ^= 1;
+    assert_refused(true, f, NULL, 0, KITHI_E_PROTOCOL);
+    f = list;
+    f.type = 9;
+    assert_refused(true, f, NULL, 0, KITHI_E_PROTOCOL);
+    f = list;
+    f.flags = 1;
+    assert_refused(true, f, NULL, 0, KITHI_E_PROTOCOL);
+    f = list;
+    f.count = 1;
+    assert_refused(true, f, NULL, 0, KITHI_E_PROTOCOL);
+    f = list;
+    f.len = 8;
+    assert_refused(true, f, bytes, 8, KITHI_E_PROTOCOL);
+    f.type = KITHI_FRAME_STATS;
+    assert_refused(true, f, bytes, 8, KITHI_E_PROTOCOL);
+    f.type = KITHI_FRAME_WRITE;
+    f.len = 17;
+    assert_refused(true, f, bytes, 17, KITHI_E_PROTOCOL);
+    f.type = KITHI_FRAME_DROP;
+    f.len = sizeof bytes;
+    assert_refused(true, f, bytes, sizeof bytes, KITHI_E_PROTOCOL);
+}
+
+static void a_frame_above_the_limit_is_refused_though_the_client_goes_on_sending(void **state)
+{
+    size_t len = KITHI_FRAME_MAX + 8;
+    unsigned char *bytes = calloc(1, len);
+    (void)state;
+    assert_non_null(bytes);
+    struct kithi_frame f = {
+        .magic = KITHI_FRAME_MAGIC, .len = (uint32_t)len, .type = KITHI_FRAME_WRITE, .tag = 5
+    };
+    assert_refused(true, f, bytes, len, KITHI_E_TOO_LARGE);
+    free(bytes);
+}
+
+static void a_client_that_leaves_in_the_middle_hurts_nobody(void **state)
+{
+    unsigned char bytes[sizeof(struct kithi_frame) + 16 + 64] = { 0 };
+    struct kithi_frame f = {
+        .magic = KITHI_FRAME_MAGIC, .len = 16 + 64, .type = KITHI_FRAME_WRITE, .count = 1, .tag = 5
+    };
+    (void)state;
+    memcpy(bytes, &f, sizeof f);
+    memcpy(bytes + sizeof f, good.uid, 16);
+    for (size_t n = 1; n < sizeof bytes; n += 7) {
+        struct peer p;
+        peer_open(&p, served.run.path);
+        peer_send(&p, bytes, n);
+        peer_close(&p);
+    }
+    assert_daemon_goes_on();
+}
+
+static void a_write_that_came_whole_is_done_though_its_client_has_left(void **state)
+{
+    struct peer p;
+    struct peer_reply r;
+    (void)state;
+    peer_open(&p, served.run.path);
+    memcpy(p.uid, good.uid, sizeof p.uid);
+    peer_send_write(&p, "orphan", 0, 1, DIM, 1);
+    shutdown(p.fd, SHUT_WR);
+    assert_true(peer_reply(&p, &r)); /* half closed: the answer still comes */
+    assert_int_equal(r.reply.status, 0);
+    assert_false(peer_reply(&p, &r));
+    peer_close(&p);
+    assert_int_equal(peer_write(&good, "orphan", 0, 1, 0, 0, &r), 0);
+    assert_int_equal(r.reply.found, 1);
+}
+
+static void a_client_that_does_not_read_is_not_read_from_and_blocks_nobody(void **state)
+{
+    struct peer p;
+    struct timeval patience = { .tv_usec = 200000 };
+    struct kithi_frame f = { .magic = KITHI_FRAME_MAGIC, .len = 16, .type = KITHI_FRAME_STATS };
+    unsigned char bytes[sizeof f + 16];
+    unsigned sent = 0;
+    (void)state;
+    peer_open(&p, served.run.path);
+    setsockopt(p.fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    memcpy(bytes, &f, sizeof f);
+    memcpy(bytes + sizeof f, good.uid, 16);
+    while (sent < 1000000 && send(p.fd, bytes, sizeof bytes, MSG_NOSIGNAL) == (ssize_t)sizeof bytes) {
+        sent++;
+    }
+    assert_in_range(sent, 1, 999999);
+    assert_daemon_goes_on();
+    for (unsigned i = 0; i < sent; i++) { /* and it gets every answer once it does */
+        struct peer_reply r;
+        assert_true(peer_reply(&p, &r));
+        assert_int_equal(r.reply.status, 0);
+    }
+    peer_close(&p);
+}
+
+static void any_bytes_at_all_leave_the_daemon_as_it_was(void **state)
+{
+    struct test_rand rand;
+    (void)state;
+    test_rand_init(&rand);
+    for (unsigned round = 0; round < 300; round++) {
+        struct peer p;
+        unsigned char body[16 + 256] = { 0 };
+        if (test_rand_below(&rand, 4)) {
+            peer_open(&p, served.run.path);
+        } else {
+            peer_connect(&p, served.run.path);
+        }
+        for (unsigned n = test_rand_below(&rand, 5); n > 0; n--) {
+            memcpy(body, good.uid, 16);
+            size_t len = 16 + kithi_op_encode(body + 16, "fuzz", 4, (const float[DIM]){ 1, 2, 3, 4 }, DIM);
+            len += kithi_op_encode(body + len, "fuzz", 4, NULL, 0);
+            for (unsigned flips = test_rand_below(&rand, 4); flips > 0; flips--) {
+                body[16 + test_rand_below(&rand, (uint32_t)len - 16)] = (unsigned char)test_rand_below(&rand, 256);
+            }
+            if (test_rand_below(&rand, 4)) {
+                peer_send_frame(&p, test_rand_below(&rand, 2) ? KITHI_FRAME_WRITE : 1 + test_rand_below(&rand, 9), body,
+                                test_rand_below(&rand, 2) ? len : 8 * test_rand_below(&rand, 4),
+                                test_rand_below(&rand, 4));
+            } else {
+                peer_send(&p, body + 16, test_rand_below(&rand, (uint32_t)len - 16));
+            }
+        }
+        peer_close(&p);
+    }
+    assert_daemon_goes_on();
+}
+
+static void a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fit(void **state)
+{
+    struct peer p;
+    struct peer_reply r;
+    (void)state;
+    peer_open(&p, served.run.path);
+    assert_int_equal(peer_create(&p, "small", DIM, 100, NULL), 0);
+    assert_int_equal(peer_use(&p, "small", NULL), 0);
+    for (unsigned i = 0; i < 50; i++) { /* fifty times the same 40: 2,000 slots if none were reused */
+        assert_int_equal(peer_write(&p, "s", 0, 40, DIM, (float)i, &r), 0);
+    }
+    assert_int_equal(peer_write(&p, "t", 0, 101, DIM, 1, &r), KITHI_E_FULL);
+    assert_int_equal(peer_stat(&p, "live"), 40);
+    assert_int_equal(peer_drop(&p, "small", &r), 0);
+    assert_int_equal(peer_write(&p, "s", 0, 1, DIM, 1, &r), KITHI_E_NO_COLLECTION);
+    peer_close(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(writes_are_answered_with_epoch_and_found),
+        cmocka_unit_test(pipelined_writes_are_answered_in_order_and_flush_after_them),
+        cmocka_unit_test(a_refused_write_names_its_item_and_leaves_nothing),
+        cmocka_unit_test(an_id_of_512_bytes_is_called_that),
+        cmocka_unit_test(collections_are_checked_as_they_are_made),
+        cmocka_unit_test(bytes_that_are_no_frame_get_a_reply_and_the_end),
+        cmocka_unit_test(a_frame_above_the_limit_is_refused_though_the_client_goes_on_sending),
+        cmocka_unit_test(a_client_that_leaves_in_the_middle_hurts_nobody),
+        cmocka_unit_test(a_write_that_came_whole_is_done_though_its_client_has_left),
+        cmocka_unit_test(a_client_that_does_not_read_is_not_read_from_and_blocks_nobody),
+        cmocka_unit_test(any_bytes_at_all_leave_the_daemon_as_it_was),
+        cmocka_unit_test(a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fit),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,277 @@
+/*
+ * test_recover.c - does a start bring back what was acknowledged, whatever it finds in the two directories?
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "server/base/log.h"
+#include "server/writer/collection.h"
+#include "shm/layout/header.h"
+#include "tests/unit/server/writer/peer.h"
+#include "tests/unit/server/writer/served.h"
+
+#define DIM 8u
+
+static struct served served;
+static struct peer peer;
+
+static void begin(void)
+{
+    struct kithi_errmsg err = { .text = "" };
+    int status = served_start(&served, &err);
+    if (status) {
+        fprintf(stderr, "%s\n", err.text);
+    }
+    assert_int_equal(status, 0);
+    peer_open(&peer, served.run.path);
+    memset(peer.uid, 0, sizeof peer.uid);
+}
+
+static void end(void)
+{
+    peer_close(&peer);
+    assert_int_equal(served_stop(&served), 0);
+}
+
+/* A collection "docs" of 300 vectors, its epoch in *out_epoch; the daemon has left. */
+static int set_up(void **state)
+{
+    (void)state;
+    kithi_log_set_level(KITHI_LOG_ERROR);
+    served_init(&served);
+    begin();
+    assert_int_equal(peer_create(&peer, "docs", DIM, 0, NULL), 0);
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    for (unsigned i = 0; i < 30; i++) {
+        assert_int_equal(peer_write(&peer, "d", i * 10, 10, DIM, (float)i, NULL), 0);
+    }
+    assert_int_equal(peer_write(&peer, "d", 0, 5, 0, 0, NULL), 0);
+    end();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    served_fini(&served);
+    return 0;
+}
+
+static void assert_all_is_back(void)
+{
+    struct peer_reply r;
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    assert_int_equal(peer_stat(&peer, "epoch"), 31);
+    assert_int_equal(peer_stat(&peer, "live"), 295);
+    assert_int_equal(peer_write(&peer, "d", 0, 300, 0, 0, &r), 0);
+    assert_int_equal(r.reply.found, 295);
+    assert_int_equal(r.reply.epoch, 32);
+}
+
+static uint64_t generation(void)
+{
+    struct kithi_segment_peek peek;
+    assert_true(kithi_segment_peek(test_path(&served.run, "docs/segment"), &peek));
+    return peek.generation;
+}
+
+static void the_segment_that_is_there_is_adopted(void **state)
+{
+    (void)state;
+    uint64_t before = generation();
+    begin();
+    assert_all_is_back();
+    end();
+    assert_int_equal(generation(), before);
+}
+
+static void without_a_segment_the_log_is_replayed(void **state)
+{
+    (void)state;
+    test_dir_remove(&served.run);
+    test_dir_make_shm(&served.run);
+    snprintf(served.options.run, sizeof served.options.run, "%s", served.run.path);
+    begin();
+    assert_all_is_back();
+    end();
+}
+
+/* Overwrite bytes of the segment's header. */
+static void poke(size_t off, const void *bytes, size_t len)
+{
+    int fd = open(test_path(&served.run, "docs/segment"), O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, len, (off_t)off), (ssize_t)len);
+    close(fd);
+}
+
+static void a_segment_that_cannot_be_adopted_is_replaced_and_its_readers_told(void **state)
+{
+    uint32_t version = 99;
+    struct kithi_header h;
+    (void)state;
+    uint64_t before = generation();
+    poke(offsetof(struct kithi_header, version), &version, sizeof version);
+    int reader = open(test_path(&served.run, "docs/segment"), O_RDONLY);
+    assert_true(reader >= 0);
+    begin();
+    assert_all_is_back();
+    end();
+    assert_true(generation() > before);
+    assert_int_equal(pread(reader, &h, sizeof h, 0), (ssize_t)sizeof h);
+    assert_int_equal(atomic_load(&h.moved), 1);
+    close(reader);
+}
+
+static void the_segment_of_another_collection_is_set_aside(void **state)
+{
+    uint8_t uid[16] = { 0xab, 0xcd };
+    (void)state;
+    poke(offsetof(struct kithi_header, uid), uid, sizeof uid);
+    begin();
+    assert_all_is_back();
+    end();
+    assert_int_equal(access(test_path(&served.run, "docs/segment.aside-abcd0000000000000000000000000000"), F_OK), 0);
+}
+
+static void half_a_switch_is_undone_or_completed(void **state)
+{
+    (void)state;
+    /* Linked and not yet renamed: the same file twice. */
+    assert_int_equal(link(test_path(&served.run, "docs/segment"), test_path(&served.run, "docs/segment.old")), 0);
+    fclose(fopen(test_path(&served.run, "docs/segment.next"), "w"));
+    uint64_t before = generation();
+    begin();
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    end();
+    assert_int_equal(generation(), before);
+    assert_int_not_equal(access(test_path(&served.run, "docs/segment.old"), F_OK), 0);
+    assert_int_not_equal(access(test_path(&served.run, "docs/segment.next"), F_OK), 0);
+    begin();
+    assert_all_is_back();
+    end();
+}
+
+static void half_a_create_and_half_a_drop_are_finished(void **state)
+{
+    (void)state;
+    mkdir(test_path(&served.data, ".creating-00"), 0700);
+    mkdir(test_path(&served.data, ".creating-00/wal"), 0700);
+    mkdir(test_path(&served.run, "unborn"), 0750);
+    fclose(fopen(test_path(&served.run, "unborn/segment.next"), "w"));
+    assert_int_equal(rename(test_path(&served.data, "docs"), test_path(&served.data, ".dropped-00")), 0);
+    begin();
+    struct peer_reply r;
+    assert_int_equal(peer_call(&peer, KITHI_FRAME_LIST, NULL, 0, 0, &r), 0);
+    assert_string_equal(r.text, "");
+    end();
+    assert_int_not_equal(access(test_path(&served.data, ".creating-00"), F_OK), 0);
+    assert_int_not_equal(access(test_path(&served.data, ".dropped-00"), F_OK), 0);
+    assert_int_not_equal(access(test_path(&served.run, "docs"), F_OK), 0);
+    assert_int_not_equal(access(test_path(&served.run, "unborn"), F_OK), 0);
+}
+
+/* Flip a byte in the middle of what the log holds. */
+static void damage_log(void)
+{
+    char **names, path[KITHI_PATH_MAX];
+    size_t n;
+    assert_int_equal(kithi_dir_list(test_path(&served.data, "docs/wal"), &names, &n, NULL), 0);
+    assert_true(n > 0);
+    snprintf(path, sizeof path, "%s/docs/wal/%s", served.data.path, names[0]);
+    kithi_dir_list_free(names, n);
+    int fd = open(path, O_RDWR);
+    unsigned char byte;
+    off_t at = 40000;
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 0x55;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+static void a_damaged_log_is_refused_and_left_as_it_is(void **state)
+{
+    struct kithi_errmsg err;
+    struct stat before, after;
+    (void)state;
+    test_dir_remove(&served.run);
+    test_dir_make_shm(&served.run);
+    snprintf(served.options.run, sizeof served.options.run, "%s", served.run.path);
+    damage_log();
+    assert_int_equal(stat(test_path(&served.data, "docs/wal"), &before), 0);
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+    assert_non_null(strstr(err.text, ".wal"));
+    assert_int_equal(stat(test_path(&served.data, "docs/wal"), &after), 0);
+    assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+    assert_int_not_equal(access(test_path(&served.run, "docs/segment"), F_OK), 0);
+    assert_int_not_equal(access(test_path(&served.run, "docs/segment.next"), F_OK), 0);
+}
+
+static void a_log_that_is_gone_is_not_taken_for_an_empty_one(void **state)
+{
+    struct kithi_errmsg err;
+    (void)state;
+    assert_int_equal(kithi_tree_remove(test_path(&served.data, "docs/wal"), NULL), 0);
+    mkdir(test_path(&served.data, "docs/wal"), 0700);
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+}
+
+static void strangers_in_the_run_directory_are_set_aside(void **state)
+{
+    (void)state;
+    mkdir(test_path(&served.run, "stranger"), 0750);
+    fclose(fopen(test_path(&served.run, "stranger/segment"), "w"));
+    begin();
+    end();
+    assert_int_not_equal(access(test_path(&served.run, "stranger"), F_OK), 0);
+}
+
+static void more_rewrites_than_slots_are_replayed(void **state)
+{
+    (void)state;
+    begin();
+    assert_int_equal(peer_create(&peer, "tight", DIM, 120, NULL), 0);
+    assert_int_equal(peer_use(&peer, "tight", NULL), 0);
+    for (unsigned i = 0; i < 60; i++) {
+        assert_int_equal(peer_write(&peer, "t", 0, 50, DIM, (float)i, NULL), 0);
+    }
+    end();
+    test_dir_remove(&served.run);
+    test_dir_make_shm(&served.run);
+    snprintf(served.options.run, sizeof served.options.run, "%s", served.run.path);
+    begin();
+    assert_int_equal(peer_use(&peer, "tight", NULL), 0);
+    assert_int_equal(peer_stat(&peer, "epoch"), 60);
+    assert_int_equal(peer_stat(&peer, "live"), 50);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_segment_that_is_there_is_adopted, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(without_a_segment_the_log_is_replayed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_segment_that_cannot_be_adopted_is_replaced_and_its_readers_told, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(the_segment_of_another_collection_is_set_aside, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_a_switch_is_undone_or_completed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_damaged_log_is_refused_and_left_as_it_is, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_log_that_is_gone_is_not_taken_for_an_empty_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(strangers_in_the_run_directory_are_set_aside, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(more_rewrites_than_slots_are_replayed, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,116 @@
+/*
+ * test_settings.c - does collection.conf come back as it was written, and is a wrong one refused?
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "server/writer/settings.h"
+#include "tests/support/tmp.h"
+
+static const struct kithi_geometry geometry = {
+    .dim = 256, .metric = KITHI_METRIC_COSINE, .m = 24, .ef_construction = 300, .slot_max = 12345
+};
+static struct test_dir tmp;
+
+static int set_up(void **state)
+{
+    (void)state;
+    test_dir_make(&tmp);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    test_dir_remove(&tmp);
+    return 0;
+}
+
+static void settings_come_back_as_they_were_written(void **state)
+{
+    struct kithi_settings s, back;
+    (void)state;
+    assert_int_equal(kithi_settings_new(&s, "docs-1", &geometry), 0);
+    s.generation = 7;
+    assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+    assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
+    assert_memory_equal(back.uid, s.uid, sizeof s.uid);
+    assert_memory_equal(back.hash_key, s.hash_key, sizeof s.hash_key);
+    assert_string_equal(back.name, "docs-1");
+    assert_int_equal(back.timeline, s.timeline);
+    assert_int_equal(back.generation, 7);
+    assert_memory_equal(&back.geometry, &geometry, sizeof geometry);
+    assert_int_not_equal(access(test_path(&tmp, KITHI_SETTINGS_NAME ".new"), F_OK), 0);
+}
+
+static void identities_differ(void **state)
+{
+    struct kithi_settings a, b;
+    (void)state;
+    assert_int_equal(kithi_settings_new(&a, "docs", &geometry), 0);
+    assert_int_equal(kithi_settings_new(&b, "docs", &geometry), 0);
+    assert_memory_not_equal(a.uid, b.uid, sizeof a.uid);
+    assert_memory_not_equal(a.hash_key, b.hash_key, sizeof a.hash_key);
+}
+
+/* Write the file with one line replaced, and read it. */
+static void assert_read(const char *line, const char *instead, int status, const char *word)
+{
+    struct kithi_settings s, back;
+    struct kithi_errmsg err = { .text = "" };
+    char text[2048], changed[4096];
+    assert_int_equal(kithi_settings_new(&s, "docs", &geometry), 0);
+    assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+    FILE *f = fopen(test_path(&tmp, KITHI_SETTINGS_NAME), "r+");
+    assert_non_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    text[n] = 0;
+    char *at = strstr(text, line), *end = at ? strchr(at, '\n') : NULL;
+    assert_non_null(end);
+    int len = snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, instead, end);
+    rewind(f);
+    assert_int_equal(ftruncate(fileno(f), 0), 0);
+    fwrite(changed, 1, (size_t)len, f);
+    fclose(f);
+    assert_int_equal(kithi_settings_read(tmp.path, &back, &err), status);
+    assert_non_null(strstr(err.text, KITHI_SETTINGS_NAME));
+    assert_non_null(strstr(err.text, word));
+}
+
+static void wrong_settings_are_refused_by_name(void **state)
+{
+    (void)state;
+    assert_read("uid =", "uid = \"xyz\"", KITHI_E_FORMAT, "uid");
+    assert_read("metric =", "metric = \"hamming\"", KITHI_E_FORMAT, "hamming");
+    assert_read("version =", "version = 2", KITHI_E_VERSION, "version 2");
+    assert_read("name =", "name = \"a/b\"", KITHI_E_FORMAT, "a/b");
+    assert_read("quantization =", "quantization = \"sq8\"", KITHI_E_UNSUPPORTED, "sq8");
+    assert_read("slot_max =", "", KITHI_E_FORMAT, "slot_max");
+    assert_read("dim =", "dim = 256\ndim = 3", KITHI_E_FORMAT, "dim");
+}
+
+static void a_missing_file_is_an_error_of_the_system(void **state)
+{
+    struct kithi_settings s;
+    (void)state;
+    assert_int_equal(kithi_settings_read(test_path(&tmp, "nowhere"), &s, NULL), -ENOENT);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(settings_come_back_as_they_were_written),
+        cmocka_unit_test(identities_differ),
+        cmocka_unit_test(wrong_settings_are_refused_by_name),
+        cmocka_unit_test(a_missing_file_is_an_error_of_the_system),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
