@@ -32,7 +32,7 @@
 struct tally {
     struct bench_histogram latency;
     uint64_t errors;
-    int last_error;
+    int last_error; /* negative: of the library; else hits of a search that found fewer than k */
     uint64_t writes;
 };
 
@@ -198,9 +198,11 @@ static uint64_t run_phase(const struct phase *p, const struct bench_daemon *d, c
     for (unsigned i = 0; i < n; i++) {
         bench_histogram_merge(all, &shared->tally[i].latency);
         errors += shared->tally[i].errors;
+        int last = shared->tally[i].last_error;
         if (shared->tally[i].errors)
-            fprintf(stderr, "bench: process %u of phase \"%s\": %llu errors, the last: %s\n", i, p->name,
-                    (unsigned long long)shared->tally[i].errors, kith_strerror(shared->tally[i].last_error));
+            fprintf(stderr, "bench: process %u of phase \"%s\": %llu errors, the last: %s (%d)\n", i, p->name,
+                    (unsigned long long)shared->tally[i].errors,
+                    last < 0 ? kith_strerror(last) : "fewer than k hits", last);
     }
     printf("| %s | %.0f | %.0f | %.0f | %.0f | %.1f | %.0f | %llu |\n", p->name, (double)all->count / seconds,
            (double)bench_histogram_at(all, 0.5) / 1e3, (double)bench_histogram_at(all, 0.99) / 1e3,
