@@ -1,0 +1,175 @@
+/*
+ * solo.c - an index driven by one thread. See solo.h.
+ */
+#include "tests/support/solo.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shm/graph/lookup.h"
+#include "shm/graph/search.h"
+#include "shm/graph/verify.h"
+
+struct kithi_geometry test_geometry(uint32_t dim, uint32_t metric, uint32_t slot_max)
+{
+    return (struct kithi_geometry){
+        .dim = dim, .metric = metric, .m = 8, .ef_construction = 64, .slot_max = slot_max
+    };
+}
+
+void test_solo_open_in(struct test_solo *t, const struct kithi_geometry *g, const struct test_dir *dir)
+{
+    struct kithi_errmsg err;
+    memset(t, 0, sizeof *t);
+    t->dir = *dir;
+    snprintf(t->path, sizeof t->path, "%s/segment", dir->path);
+    t->identity.geometry = *g;
+    for (unsigned i = 0; i < 16; i++) {
+        t->identity.uid[i] = (uint8_t)(0x50 + i);
+        t->identity.hash_key[i] = (uint8_t)(11 * i + 7);
+    }
+    t->tuning = (struct kithi_index_tuning){ .worker_count = 1, .grace_ms = 100, .rest_ms = 400 };
+    t->now_ms = 1000;
+    if (kithi_index_create(t->path, &t->identity, 1, &t->tuning, &t->ix, &err) < 0)
+        test_die("%s", err.text);
+    kithi_scratch_init(&t->scratch);
+    kithi_results_init(&t->results);
+}
+
+void test_solo_open(struct test_solo *t, const struct kithi_geometry *g)
+{
+    struct test_dir dir;
+    test_dir_make_shm(&dir);
+    test_solo_open_in(t, g, &dir);
+}
+
+void test_solo_close(struct test_solo *t)
+{
+    test_solo_leave(t);
+    kithi_scratch_fini(&t->scratch);
+    kithi_results_fini(&t->results);
+    test_dir_remove(&t->dir);
+}
+
+void test_solo_leave(struct test_solo *t)
+{
+    kithi_index_close(t->ix);
+    t->ix = NULL;
+}
+
+int test_solo_adopt(struct test_solo *t, struct kithi_errmsg *err)
+{
+    return kithi_index_adopt(t->path, &t->identity, &t->tuning, &t->ix, err);
+}
+
+const struct kithi_map *test_solo_map(const struct test_solo *t)
+{
+    return kithi_index_map(t->ix);
+}
+
+struct kithi_header *test_solo_header(const struct test_solo *t)
+{
+    return kithi_map_header(kithi_index_map(t->ix));
+}
+
+struct kithi_op test_upsert(const char *id, const float *vector, uint32_t dim)
+{
+    return (struct kithi_op){
+        .type = KITHI_OP_UPSERT, .id_len = (uint16_t)strlen(id), .dim = dim, .id = id, .vector = vector
+    };
+}
+
+struct kithi_op test_delete(const char *id)
+{
+    return (struct kithi_op){ .type = KITHI_OP_DELETE, .id_len = (uint16_t)strlen(id), .id = id };
+}
+
+void test_solo_jobs(struct test_solo *t)
+{
+    for (uint32_t i = 0; i < kithi_group_job_count(t->ix); i++)
+        kithi_group_job(t->ix, 0, i);
+}
+
+void test_solo_publish(struct test_solo *t)
+{
+    kithi_group_publish(t->ix, kithi_index_epoch(t->ix) + 1, t->now_ms);
+}
+
+int test_solo_commit(struct test_solo *t, const struct kithi_op *ops, uint32_t n)
+{
+    struct kithi_group_result result;
+    struct kithi_errmsg err;
+    int rc = kithi_group_add(t->ix, ops, n, &result, &err);
+    if (rc < 0)
+        return rc;
+    test_solo_jobs(t);
+    test_solo_publish(t);
+    return 0;
+}
+
+int test_solo_put(struct test_solo *t, const char *id, const float *vector)
+{
+    struct kithi_op op = test_upsert(id, vector, t->identity.geometry.dim);
+    return test_solo_commit(t, &op, 1);
+}
+
+int test_solo_delete(struct test_solo *t, const char *id)
+{
+    struct kithi_op op = test_delete(id);
+    return test_solo_commit(t, &op, 1);
+}
+
+uint32_t test_solo_sweep(struct test_solo *t, uint32_t ms)
+{
+    uint32_t wait_ms;
+    t->now_ms += ms;
+    uint32_t jobs = kithi_sweep_begin(t->ix, t->now_ms, &wait_ms);
+    for (uint32_t i = 0; i < jobs; i++)
+        kithi_sweep_job(t->ix, 0, i);
+    if (jobs)
+        kithi_sweep_end(t->ix, t->now_ms);
+    return jobs;
+}
+
+void test_solo_settle(struct test_solo *t)
+{
+    const struct kithi_header *h = test_solo_header(t);
+    do
+        test_solo_sweep(t, 1000);
+    while (atomic_load(&h->tally_dead) || atomic_load(&h->tally_resting));
+}
+
+int test_solo_search(struct test_solo *t, const float *query, uint32_t k, uint32_t ef, bool exact)
+{
+    struct kithi_search_params p = { .k = k, .ef = ef, .exact = exact };
+    return kithi_search(test_solo_map(t), &t->scratch, query, &p, &t->results);
+}
+
+const char *test_solo_hit(const struct test_solo *t, uint32_t i)
+{
+    return t->results.ids + t->results.hits[i].id_off;
+}
+
+int test_solo_get(const struct test_solo *t, const char *id, float *vector)
+{
+    struct kithi_found found;
+    return kithi_lookup(test_solo_map(t), id, strlen(id), vector, &found);
+}
+
+static void print_violation(void *arg, const char *rule, const char *text)
+{
+    unsigned *shown = arg;
+    if ((*shown)++ < 10)
+        fprintf(stderr, "verify: %s: %s\n", rule, text);
+}
+
+bool test_solo_clean(const struct test_solo *t)
+{
+    struct kithi_verify_report report;
+    unsigned shown = 0;
+    int rc = kithi_verify_within(test_solo_map(t), 0, print_violation, &shown, &report);
+    if (rc < 0)
+        fprintf(stderr, "verify: %s\n", kithi_error_text(rc));
+    return rc == 0 && report.violation_count == 0;
+}

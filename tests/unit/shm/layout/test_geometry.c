@@ -1,0 +1,197 @@
+/*
+ * test_geometry.c - the layout is a function of the geometry: regions aligned, disjoint, large enough.
+ */
+#include "shm/layout/geometry.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "shm/layout/blob.h"
+#include "shm/layout/header.h"
+#include "shm/layout/ids.h"
+#include "shm/layout/record.h"
+#include "tests/support/rand.h"
+
+static const struct kithi_geometry usual = {
+    .dim = 128, .metric = KITHI_METRIC_L2, .m = 16, .ef_construction = 200, .slot_max = 1u << 20
+};
+
+static int check(struct kithi_geometry g, struct kithi_errmsg *err)
+{
+    memset(err, 0, sizeof *err);
+    return kithi_geometry_check(&g, err);
+}
+
+static void geometry_within_the_limits_is_accepted(void **state)
+{
+    (void)state;
+    struct kithi_errmsg err;
+    assert_int_equal(check(usual, &err), 0);
+    struct kithi_geometry least = {
+        .dim = 1, .metric = KITHI_METRIC_L2, .m = KITHI_M_MIN, .ef_construction = 1, .slot_max = 1
+    };
+    struct kithi_geometry most = { .dim = KITHI_DIM_MAX,
+                                   .metric = KITHI_METRIC_IP,
+                                   .m = KITHI_M_MAX,
+                                   .ef_construction = KITHI_EF_CONSTRUCTION_MAX,
+                                   .slot_max = KITHI_SLOT_MAX_LIMIT };
+    assert_int_equal(check(least, &err), 0);
+    assert_int_equal(check(most, &err), 0);
+}
+
+static void geometry_beyond_a_limit_is_refused_with_the_number_and_the_range(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t field;
+        uint32_t value;
+        int code;
+        const char *say;
+    } bad[] = {
+        { offsetof(struct kithi_geometry, dim), 0, KITHI_E_PARAMETER, "dim is 0" },
+        { offsetof(struct kithi_geometry, dim), KITHI_DIM_MAX + 1, KITHI_E_PARAMETER, "1 to 4096" },
+        { offsetof(struct kithi_geometry, metric), 0, KITHI_E_PARAMETER, "metric 0" },
+        { offsetof(struct kithi_geometry, metric), 4, KITHI_E_PARAMETER, "l2, cosine or ip" },
+        { offsetof(struct kithi_geometry, m), 1, KITHI_E_PARAMETER, "m is 1" },
+        { offsetof(struct kithi_geometry, m), 65, KITHI_E_PARAMETER, "2 to 64" },
+        { offsetof(struct kithi_geometry, ef_construction), 0, KITHI_E_PARAMETER, "ef_construction is 0" },
+        { offsetof(struct kithi_geometry, ef_construction), 65537, KITHI_E_PARAMETER, "1 to 65536" },
+        { offsetof(struct kithi_geometry, quantization), 1, KITHI_E_UNSUPPORTED, "quantization 1" },
+        { offsetof(struct kithi_geometry, slot_max), 0, KITHI_E_PARAMETER, "max-vectors is 0" },
+        { offsetof(struct kithi_geometry, slot_max), KITHI_SLOT_MAX_LIMIT + 1, KITHI_E_PARAMETER,
+          "268435457" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct kithi_geometry g = usual;
+        struct kithi_errmsg err;
+        memcpy((unsigned char *)&g + bad[i].field, &bad[i].value, sizeof bad[i].value);
+        assert_int_equal(check(g, &err), bad[i].code);
+        assert_int_equal(err.code, bad[i].code);
+        if (!strstr(err.text, bad[i].say))
+            fail_msg("\"%s\" does not say \"%s\"", err.text, bad[i].say);
+    }
+}
+
+static void assert_sound(const struct kithi_geometry *g)
+{
+    struct kithi_layout l;
+    kithi_geometry_layout(g, &l);
+    uint64_t end = 0, slots = g->slot_max;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        assert_int_equal(l.off[r] % KITHI_REGION_ALIGN, 0);
+        assert_true(l.off[r] >= end);
+        assert_true(l.unit[r] > 0);
+        end = l.off[r] + l.size[r];
+    }
+    assert_true(l.total >= end && l.total < (UINT64_C(1) << 47));
+    assert_int_equal(l.off[KITHI_REGION_HEADER], 0);
+    assert_true(l.size[KITHI_REGION_HEADER] >= sizeof(struct kithi_header));
+    assert_true(l.size[KITHI_REGION_RECORDS] == slots * sizeof(struct kithi_record));
+    assert_true(l.row_stride >= 2 * g->m * sizeof(uint32_t) && l.row_stride % 64 == 0);
+    assert_true(l.vector_stride >= g->dim * sizeof(float));
+    /* Rows of vectors are aligned, or share a line without crossing its end. */
+    assert_true(l.vector_stride % 64 == 0 || 64 % l.vector_stride == 0);
+    assert_true(l.upper_stride >= 8 + g->m * sizeof(uint32_t) && l.upper_stride % 8 == 0);
+    assert_true(l.upper_max >= slots / (g->m - 1));
+    assert_true((l.id_capacity_max & (l.id_capacity_max - 1)) == 0 && l.id_capacity_max >= 2 * slots);
+    assert_true(l.id_capacity_max >= KITHI_IDS_CAPACITY_MIN);
+    assert_true(l.size[KITHI_REGION_DOUBT] * 8 >= slots);
+}
+
+static void regions_are_aligned_disjoint_and_large_enough_for_any_geometry(void **state)
+{
+    (void)state;
+    struct test_rand r;
+    test_rand_init(&r);
+    assert_sound(&usual);
+    for (unsigned i = 0; i < 5000; i++) {
+        struct kithi_geometry g = { .dim = 1 + test_rand_below(&r, KITHI_DIM_MAX),
+                                    .metric = 1 + test_rand_below(&r, 3),
+                                    .m = KITHI_M_MIN + test_rand_below(&r, KITHI_M_MAX - KITHI_M_MIN + 1),
+                                    .ef_construction = 1 + test_rand_below(&r, KITHI_EF_CONSTRUCTION_MAX),
+                                    .slot_max = 1 + (uint32_t)(test_rand_u64(&r) >> (36 + test_rand_below(&r, 28))) };
+        if (i == 0)
+            g = (struct kithi_geometry){ .dim = KITHI_DIM_MAX, .metric = 1, .m = 2, .ef_construction = 1,
+                                         .slot_max = KITHI_SLOT_MAX_LIMIT };
+        if (i == 1)
+            g = (struct kithi_geometry){ .dim = 1, .metric = 1, .m = 2, .ef_construction = 1, .slot_max = 1 };
+        struct kithi_errmsg err;
+        assert_int_equal(kithi_geometry_check(&g, &err), 0);
+        assert_sound(&g);
+    }
+}
+
+static void layout_sum_differs_when_any_number_of_the_layout_differs(void **state)
+{
+    (void)state;
+    struct kithi_layout a, b;
+    struct kithi_geometry g = usual;
+    kithi_geometry_layout(&g, &a);
+    kithi_geometry_layout(&g, &b);
+    assert_memory_equal(&a, &b, sizeof a);
+    for (unsigned i = 0; i < 3; i++) {
+        g = usual;
+        g.dim += i == 0;
+        g.m += i == 1;
+        g.slot_max += i == 2;
+        kithi_geometry_layout(&g, &b);
+        assert_true(a.sum != b.sum);
+    }
+}
+
+static void layout_of_format_version_1_stays_what_it_is(void **state)
+{
+    (void)state;
+    struct kithi_layout l;
+    kithi_geometry_layout(&usual, &l);
+    assert_int_equal(l.off[KITHI_REGION_RECORDS], 2u << 20);
+    assert_int_equal(l.off[KITHI_REGION_ROWS], 66u << 20);
+    assert_int_equal(l.off[KITHI_REGION_VECTORS], 194u << 20);
+    assert_int_equal(l.row_stride, 128);
+    assert_int_equal(l.vector_stride, 512);
+    assert_int_equal(l.upper_stride, 72);
+    assert_int_equal(l.id_capacity_max, 1u << 21);
+}
+
+static void the_smallest_class_of_blobs_that_fits_is_taken(void **state)
+{
+    (void)state;
+    struct kithi_layout l;
+    kithi_geometry_layout(&usual, &l);
+    assert_int_equal(kithi_blob_class(&l, 25), 0);
+    assert_int_equal(kithi_blob_class(&l, 48), 0);
+    assert_int_equal(kithi_blob_class(&l, 49), 1);
+    assert_int_equal(kithi_blob_class(&l, 112), 1);
+    assert_int_equal(kithi_blob_class(&l, 113), 2);
+    assert_int_equal(kithi_blob_class(&l, 511), 3);
+    assert_int_equal(kithi_blob_class(&l, 561), KITHI_BLOB_CLASS_COUNT);
+}
+
+static void regions_and_metrics_have_names(void **state)
+{
+    (void)state;
+    assert_string_equal(kithi_region_name(KITHI_REGION_ROWS), "rows");
+    assert_string_equal(kithi_region_name(KITHI_REGION_WRITER), "writer");
+    assert_string_equal(kithi_region_name(KITHI_REGION_COUNT), "?");
+    assert_string_equal(kithi_metric_name(KITHI_METRIC_L2), "l2");
+    assert_string_equal(kithi_metric_name(KITHI_METRIC_COSINE), "cosine");
+    assert_string_equal(kithi_metric_name(KITHI_METRIC_IP), "ip");
+    assert_string_equal(kithi_metric_name(0), "?");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(geometry_within_the_limits_is_accepted),
+        cmocka_unit_test(geometry_beyond_a_limit_is_refused_with_the_number_and_the_range),
+        cmocka_unit_test(regions_are_aligned_disjoint_and_large_enough_for_any_geometry),
+        cmocka_unit_test(layout_sum_differs_when_any_number_of_the_layout_differs),
+        cmocka_unit_test(layout_of_format_version_1_stays_what_it_is),
+        cmocka_unit_test(the_smallest_class_of_blobs_that_fits_is_taken),
+        cmocka_unit_test(regions_and_metrics_have_names),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
