@@ -54,8 +54,6 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
     do
         rc = kithi_search(kithi_call_map(c), &c->scratch, query, params, &out->found);
     while (kithi_call_again(index, c, &rc));
-    if (rc < 0)
-        kithi_results_clear(&out->found);
     out->generation_changed = c->changed;
     return rc;
 }
@@ -77,6 +75,8 @@ int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, u
         rc = out[i] ? kithi_vector_check(index, query, len) : -EINVAL;
         if (rc == 0)
             rc = search_in(index, c, query, &params, out[i]);
+        if (rc < 0 && out[i])
+            kithi_results_clear(&out[i]->found);
         if (rc < 0)
             break;
     }
@@ -100,10 +100,12 @@ int kith_search(kith *index, const float *query, size_t len, uint32_t k, const s
         rc = kithi_vector_check(index, query, len);
     if (rc == 0)
         rc = kithi_call_begin(index, &c);
+    if (rc == 0) {
+        rc = search_in(index, c, query, &params, out);
+        kithi_call_end(index, c);
+    }
     if (rc < 0)
-        return rc;
-    rc = search_in(index, c, query, &params, out);
-    kithi_call_end(index, c);
+        kithi_results_clear(&out->found);
     return rc;
 }
 
@@ -128,18 +130,16 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
 {
     struct kithi_search_params params;
     struct kithi_found found;
-    struct kithi_call *c;
+    struct kithi_call *c = NULL;
 
     if (!index || !id || !out)
         return -EINVAL;
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
-    if (!kithi_id_valid(id, id_len))
-        return KITHI_E_ID;
-    int rc = params_from(opts, k, &params);
+    int rc = kithi_id_valid(id, id_len) ? params_from(opts, k, &params) : KITHI_E_ID;
     if (rc == 0)
         rc = kithi_call_begin(index, &c);
     if (rc < 0)
-        return rc;
+        goto out;
     if (!c->vector)
         c->vector = malloc(index->geometry.dim * sizeof *c->vector);
     if (!c->vector) {
@@ -161,8 +161,9 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
     if (rc > 0)
         rc = drop_self(&out->found, id, id_len, k);
 out:
+    if (c)
+        kithi_call_end(index, c);
     if (rc < 0)
         kithi_results_clear(&out->found);
-    kithi_call_end(index, c);
     return rc;
 }

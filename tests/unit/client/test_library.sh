@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The shared library as its users get it: it exports kith.h and nothing else, depends on libc alone, and
-# imports nothing with which a library could print, exit, abort or take hold of the process that it is in.
+# The shared library as its users get it: it exports kith.h and nothing else, with the project's codes and
+# version; it depends on libc alone, and imports nothing with which a library could print, exit, abort or
+# take hold of the process that it is in.
 #
 #   test_library.sh LIBKITH.SO
 set -euo pipefail
@@ -30,6 +31,13 @@ grep -oE '^ +kith_[a-z_]+;' client/src/kith.map | tr -d ' ;' | sort -u >"$scratc
 [ "$(wc -l <"$scratch/header")" -gt 40 ] || fail "kith.h was not understood"
 diff "$scratch/header" "$scratch/map" || fail "kith.map and kith.h differ"
 diff "$scratch/header" "$scratch/exported" || fail "the library and kith.h differ"
+
+grep -oE 'KITH_E_[A-Z_]+ = -[0-9]+' client/include/kith/kith.h | sed 's/KITH_E_//; s/ = -/ /' | sort >"$scratch/codes"
+grep -oE 'X\([A-Z_]+, +[0-9]+' shm/base/error.h | sed 's/X(//; s/, */ /' | sort | diff "$scratch/codes" - ||
+    fail "kith.h and shm/base/error.h have different codes"
+
+version=$(sed -n 's/^#define KITH_VERSION_[A-Z]* \([0-9]*\)$/\1/p' client/include/kith/kith.h | paste -sd .)
+grep -q "^    VERSION $version$" CMakeLists.txt || fail "kith.h says version $version, the project another"
 
 needed=$(readelf --wide -d "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
 for lib in $needed; do
