@@ -1,0 +1,851 @@
+/*
+ * test_cli.c - kith, the command line, against a real kithd: the contract that scripts are written
+ * against, and every bad input that it can show, with message and exit status.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "shm/layout/header.h"
+#include "tests/support/daemon.h"
+#include "tests/support/rand.h"
+
+enum { ARG_MAX_COUNT = 24, ROWS = 600, DIM = 6 };
+
+static struct test_daemon daemon_;
+static struct test_dir files;
+static char run_path[TEST_PATH_SIZE + 8];
+
+struct result {
+    int status; /* exit status; 128 + the signal that ended it */
+    char *out, *err;
+};
+
+static char *read_file(const char *path)
+{
+    struct stat st;
+    FILE *f = fopen(path, "rb");
+    if (f == NULL || fstat(fileno(f), &st) != 0)
+        test_die("%s: %s", path, strerror(errno));
+    char *text = calloc(1, (size_t)st.st_size + 1);
+    if (text == NULL || fread(text, 1, (size_t)st.st_size, f) != (size_t)st.st_size)
+        test_die("%s: cannot be read", path);
+    fclose(f);
+    return text;
+}
+
+static void run_argv(struct result *r, const char *const argv[])
+{
+    /* Not test_path(), whose few buffers the arguments may be in. */
+    char out[TEST_PATH_SIZE + 8], err[TEST_PATH_SIZE + 8];
+    snprintf(out, sizeof out, "%s/stdout", files.path);
+    snprintf(err, sizeof err, "%s/stderr", files.path);
+    pid_t pid = fork();
+    if (pid < 0)
+        test_die("fork: %s", strerror(errno));
+    if (pid == 0) {
+        int o = open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600),
+            e = open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+        dup2(o, STDOUT_FILENO);
+        dup2(e, STDERR_FILENO);
+        alarm(60); /* a command that hangs fails the test */
+        execv(argv[0], (char *const *)(uintptr_t)argv);
+        _exit(126);
+    }
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    r->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    r->out = read_file(out);
+    r->err = read_file(err);
+}
+
+static void done(struct result *r)
+{
+    free(r->out);
+    free(r->err);
+}
+
+/* kith --run RUN ARGS..., NULL-terminated. */
+static struct result run_kith(const char *first, ...)
+{
+    struct result r;
+    const char *argv[ARG_MAX_COUNT] = { getenv("KITH_TEST_KITH"), "--run", run_path };
+    size_t n = 3;
+    va_list ap;
+    va_start(ap, first);
+    for (const char *arg = first; arg != NULL && n + 1 < ARG_MAX_COUNT; arg = va_arg(ap, const char *))
+        argv[n++] = arg;
+    va_end(ap);
+    run_argv(&r, argv);
+    return r;
+}
+
+#define KITH(...) run_kith(__VA_ARGS__, NULL)
+
+static void expect(struct result r, int status, const char *out, const char *err)
+{
+    if (r.status != status || (out != NULL && strcmp(r.out, out) != 0) ||
+        (err != NULL && (*err == '\0' ? *r.err != '\0' : strstr(r.err, err) == NULL)))
+        fail_msg("status %d (wanted %d)\nstdout: %s\n wanted: %s\nstderr: %s\n wanted: %s", r.status, status,
+                 r.out, out != NULL ? out : "anything", r.err, err != NULL ? err : "anything");
+    if (status != 0 && *r.err == '\0')
+        fail_msg("failed without a word");
+    done(&r);
+}
+
+/* It worked: this on stdout, nothing on stderr. */
+static void expect_ok(struct result r, const char *out)
+{
+    expect(r, 0, out, "");
+}
+
+/* It did not: nothing on stdout, this in the message. */
+static void expect_fail(struct result r, int status, const char *err)
+{
+    expect(r, status, "", err);
+}
+
+/* It worked, and each of these is somewhere in the output. */
+static void expect_says(struct result r, ...)
+{
+    va_list ap;
+    va_start(ap, r);
+    for (const char *text; (text = va_arg(ap, const char *)) != NULL;)
+        if (r.status != 0 || strstr(r.out, text) == NULL)
+            fail_msg("status %d, \"%s\" is not in: %s%s", r.status, text, r.out, r.err);
+    va_end(ap);
+    done(&r);
+}
+
+static const char *write_file(const char *name, const void *bytes, size_t len)
+{
+    const char *path = test_path(&files, name);
+    FILE *f = fopen(path, "wb");
+    if (f == NULL || fwrite(bytes, 1, len, f) != len || fclose(f) != 0)
+        test_die("%s: %s", path, strerror(errno));
+    return path;
+}
+
+static const char *write_text(const char *name, const char *text)
+{
+    return write_file(name, text, strlen(text));
+}
+
+/* ROWS rows of small whole numbers, so that every format holds them exactly. */
+static void make_rows(float rows[ROWS][DIM])
+{
+    struct test_rand r;
+    test_rand_seed(&r, 7);
+    for (size_t i = 0; i < ROWS; i++)
+        for (size_t j = 0; j < DIM; j++)
+            rows[i][j] = (float)(test_rand_below(&r, 200) + 1);
+}
+
+static const char *write_fvecs(const char *name, float rows[][DIM], size_t n)
+{
+    const int32_t dim = DIM;
+    const char *path = test_path(&files, name);
+    FILE *f = fopen(path, "wb");
+    if (f == NULL)
+        test_die("%s: %s", path, strerror(errno));
+    for (size_t i = 0; i < n; i++) {
+        fwrite(&dim, 4, 1, f);
+        fwrite(rows[i], sizeof(float), DIM, f);
+    }
+    fclose(f);
+    return path;
+}
+
+static void create(const char *name, const char *dim, const char *metric)
+{
+    struct result r = KITH("create", name, "--dim", dim, "--metric", metric);
+    expect(r, 0, NULL, "");
+}
+
+static void drop(const char *name)
+{
+    struct result r = KITH("drop", name);
+    expect(r, 0, NULL, "");
+}
+
+static void expect_count(const char *name, const char *count)
+{
+    expect_ok(KITH("count", name), count);
+}
+
+static void expect_verified(const char *name)
+{
+    expect_says(KITH("verify", name, "--json"), "\"clean\":true", "\"violations\":0,\"first\":[]", NULL);
+}
+
+/* ---- the contract ------------------------------------------------------------------------ */
+
+static void single_vectors_are_put_found_and_deleted(void **state)
+{
+    (void)state;
+    expect_ok(KITH("--json", "create", "one", "--dim", "2", "--metric", "l2", "--m", "8", "--ef-construction",
+                   "50"),
+              "{\"name\":\"one\",\"dim\":2,\"metric\":\"l2\",\"m\":8,\"ef_construction\":50,"
+              "\"quantization\":\"none\",\"max_vectors\":16777216}\n");
+    expect_ok(KITH("--json", "put", "one", "a", "--vector", "[1, 2.5]"), "{\"id\":\"a\",\"epoch\":1}\n");
+    expect_ok(KITH("put", "one", "--vector=[3,4]", "b", "--json"), "{\"id\":\"b\",\"epoch\":2}\n");
+    expect_ok(KITH("get", "one", "a"), "[1,2.5]\n");
+    expect_ok(KITH("--json", "get", "one", "b"), "{\"id\":\"b\",\"vector\":[3,4],\"epoch\":2}\n");
+    expect_ok(KITH("count", "one"), "2\n");
+    expect_ok(KITH("--json", "count", "one"), "{\"count\":2}\n");
+    expect_ok(KITH("--json", "search", "one", "--vector", "[1,2.5]", "-k", "5"),
+              "{\"query\":0,\"hits\":[{\"id\":\"a\",\"distance\":0},{\"id\":\"b\",\"distance\":6.25}]}\n");
+    expect_ok(KITH("--json", "search", "one", "--like", "b", "-k1"),
+              "{\"query\":0,\"hits\":[{\"id\":\"a\",\"distance\":6.25}]}\n");
+    expect_ok(KITH("--json", "search", "one", "--vector", "[3,4]", "-k", "1", "--exact"),
+              "{\"query\":0,\"hits\":[{\"id\":\"b\",\"distance\":0}]}\n");
+    expect_ok(KITH("--json", "put", "one", "a", "--vector", "[7,7]"), "{\"id\":\"a\",\"epoch\":3}\n");
+    expect_ok(KITH("get", "one", "a"), "[7,7]\n");
+    expect_ok(KITH("--json", "delete", "one", "a"), "{\"id\":\"a\",\"epoch\":4}\n");
+    expect_ok(KITH("count", "one"), "1\n");
+    expect_ok(KITH("put", "one", "--vector", "[0,0]", "--", "--odd"), "put --odd, epoch 5\n");
+    expect_ok(KITH("get", "one", "--", "--odd"), "[0,0]\n");
+    expect_says(KITH("search", "one", "--vector", "[1,1]"), "DISTANCE", "--odd", NULL);
+    expect_verified("one");
+    expect_ok(KITH("--json", "drop", "one"), "{\"name\":\"one\",\"dropped\":true}\n");
+}
+
+static void views_have_the_keys_of_the_manual(void **state)
+{
+    (void)state;
+    create("views", "3", "ip");
+    expect_says(KITH("put", "views", "x", "--vector", "[1,2,3]"), "epoch 1", NULL);
+    expect_says(
+        KITH("--json", "list"),
+        "{\"name\":\"views\",\"count\":1,\"dim\":3,\"metric\":\"ip\",\"bytes_taken\":", "\"epoch\":1}", NULL);
+    expect_says(KITH("list"), "views", "METRIC", NULL);
+    expect_says(KITH("--json", "stats", "views"),
+                "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
+                "\"ef_construction\":200,", "\"level_max\":", "\"epoch\":1,", "\"generation\":1,",
+                "\"dead\":0,", "\"resting\":0,", "\"free\":0,", "\"slots\":1,", "\"slots_max\":16777216,",
+                "\"bytes_taken\":", "\"bytes_reserved\":", "\"daemon\":true}", NULL);
+    expect_says(KITH("stats", "views"), "daemon answers", "yes", NULL);
+    expect_says(
+        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":1,",
+        "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
+        "\"moved\":false,", "\"dropped\":false,", "\"commits\":1,", "\"sweeps\":0,",
+        "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
+        "\"filled\":1,\"rebuilds\":0}",
+        "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536}",
+        "\"levels\":[", "\"degrees\":[1]}", NULL);
+    expect_says(KITH("inspect", "views"), "REGION", "RESERVED", "LEVEL", "LINKS", "entry point", NULL);
+    expect_says(KITH("verify", "views"), "every rule holds", NULL);
+    expect_says(KITH("--json", "verify", "views"),
+                "{\"name\":\"views\",\"clean\":true,\"epoch\":1,\"live\":1,\"links\":0,\"unreachable\":0,"
+                "\"violations\":0",
+                NULL);
+    /* Readers take the path of a segment as well. */
+    expect_ok(KITH("count", test_daemon_segment(&daemon_, "views")), "1\n");
+    expect_says(KITH("verify", test_daemon_segment(&daemon_, "views")), "every rule holds", NULL);
+    drop("views");
+    expect_ok(KITH("list"), "no collections\n");
+    expect_ok(KITH("--json", "list"), "");
+}
+
+static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
+{
+    (void)state;
+    struct result r;
+    const char *program = getenv("KITH_TEST_KITH");
+    run_argv(&r, (const char *[]){ program, NULL });
+    expect_fail(r, 2, "which command?");
+    expect_fail(KITH("frobnicate"), 2, "there is no command frobnicate");
+    static const char *const LATER[] = { "checkpoint", "wal", "top", "doctor" };
+    for (size_t i = 0; i < sizeof LATER / sizeof *LATER; i++)
+        expect_fail(KITH(LATER[i], "x"), 2, "not in this version");
+    expect_fail(KITH("search", "x", "--vector", "[1]", "--filter", "a = 1"), 2,
+                "--filter is not in this version");
+    expect_fail(KITH("put", "x", "a", "--vector", "[1]", "--payload", "{}"), 2,
+                "--payload is not in this version");
+    expect_fail(KITH("load", "x", "a.fvecs", "--payload", "p"), 2, "--payload is not in this version");
+    static const char *const CODES[] = { "f16", "sq8", "bits", "auto" };
+    for (size_t i = 0; i < sizeof CODES / sizeof *CODES; i++)
+        expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--quantization", CODES[i]), 2,
+                    "not in this version");
+    expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--quantization", "pq"), 2, "not \"pq\"");
+    expect_fail(KITH("create", "x", "--metric", "l2"), 2, "--dim is missing");
+    expect_fail(KITH("create", "x", "--dim", "2"), 2, "--metric is missing");
+    expect_fail(KITH("create", "x", "--dim", "2", "--metric", "hamming"), 2, "l2, cosine or ip");
+    expect_fail(KITH("create", "--dim", "2", "--metric", "l2"), 2, "give one name");
+    expect_fail(KITH("create", "x", "--dim", "0", "--metric", "l2"), 2,
+                "--dim takes a whole number from 1 to 4096");
+    expect_fail(KITH("create", "x", "--dim", "4097", "--metric", "l2"), 2, "from 1 to 4096");
+    expect_fail(KITH("create", "x", "--dim", "2x", "--metric", "l2"), 2, "not \"2x\"");
+    expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--m", "1"), 2, "from 2 to 64");
+    expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--m", "65"), 2, "from 2 to 64");
+    expect_fail(KITH("create", "x", "--di", "2", "--metric", "l2"), 2, "there is no option --di");
+    expect_fail(KITH("count"), 2, "give one name");
+    expect_fail(KITH("count", "a", "b"), 2, "usage: kith [--run DIR] [--json] count NAME");
+    expect_fail(KITH("search", "x"), 2, "one of --vector, --like and --queries");
+    expect_fail(KITH("search", "x", "--like", "a", "--vector", "[1]"), 2, "one of");
+    expect_fail(KITH("search", "x", "--like", "a", "-k", "0"), 2, "-k takes a whole number from 1 to 65536");
+    expect_fail(KITH("search", "x", "--like", "a", "-k", "65537"), 2, "from 1 to 65536");
+    expect_fail(KITH("search", "x", "--like", "a", "-k", "-1"), 2, "not \"-1\"");
+    expect_fail(KITH("search", "x", "--like", "a", "-k", "20", "--ef", "10"), 2, "--ef 10 is below -k 20");
+    expect_fail(KITH("search", "x", "--like"), 2, "--like needs a value");
+    expect_fail(KITH("bench", "x", "--queries", "q.fvecs"), 2, "--truth is missing");
+    expect_fail(KITH("bench", "x", "--queries", "q", "--truth", "t", "--ef", "100,5"), 2,
+                "--ef 5 is below -k 10");
+    expect_fail(KITH("bench", "x", "--queries", "q", "--truth", "t", "--ef", "100,"), 2, "commas");
+    expect_fail(KITH("export", "x", "a.csv"), 2, ".jsonl, .fvecs and .npy");
+    run_argv(&r, (const char *[]){ program, "--run", NULL });
+    expect_fail(r, 2, "--run needs a directory");
+    run_argv(&r, (const char *[]){ program, "--frob", NULL });
+    expect_fail(r, 2, "there is no option --frob");
+}
+
+static void help_and_version_are_answered(void **state)
+{
+    (void)state;
+    expect_says(KITH("--help"), "usage: kith [--run DIR] [--json] COMMAND", "Exit status", NULL);
+    expect_says(KITH("--version"), "kith 0.1.0\n", NULL);
+    expect_says(KITH("load", "--help"), "load NAME FILE [--ids FILE]", NULL);
+}
+
+/* ---- files ------------------------------------------------------------------------------- */
+
+static void every_format_loads_the_same_vectors(void **state)
+{
+    (void)state;
+    static float rows[ROWS][DIM];
+    const int32_t dim = DIM;
+    char header[128], jsonl[TEST_PATH_SIZE], fvecs[TEST_PATH_SIZE], bvecs[TEST_PATH_SIZE],
+        npy[TEST_PATH_SIZE], ids[TEST_PATH_SIZE];
+    make_rows(rows);
+    snprintf(fvecs, sizeof fvecs, "%s", write_fvecs("v.fvecs", rows, ROWS));
+    snprintf(bvecs, sizeof bvecs, "%s", test_path(&files, "v.bvecs"));
+    snprintf(npy, sizeof npy, "%s", test_path(&files, "v.npy"));
+    snprintf(jsonl, sizeof jsonl, "%s", test_path(&files, "v.jsonl"));
+    snprintf(ids, sizeof ids, "%s", test_path(&files, "v.ids"));
+    FILE *b = fopen(bvecs, "wb"), *n = fopen(npy, "wb"), *j = fopen(jsonl, "wb"), *i_ = fopen(ids, "wb");
+    assert_true(b != NULL && n != NULL && j != NULL && i_ != NULL);
+    int len = snprintf(header, sizeof header,
+                       "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }\n", ROWS, DIM);
+    fwrite("\x93NUMPY\x01\x00", 1, 8, n);
+    fputc(len, n);
+    fputc(0, n);
+    fwrite(header, 1, (size_t)len, n);
+    for (size_t i = 0; i < ROWS; i++) {
+        fwrite(&dim, 4, 1, b);
+        fwrite(rows[i], sizeof(float), DIM, n);
+        fprintf(j, "{\"id\":%zu,\"vector\":[", i);
+        for (size_t k = 0; k < DIM; k++) {
+            fputc((int)rows[i][k], b);
+            fprintf(j, "%s%g", k > 0 ? "," : "", (double)rows[i][k]);
+        }
+        fprintf(j, "]}\n");
+        fprintf(i_, "name %zu\n", i);
+    }
+    assert_true(fclose(b) == 0 && fclose(n) == 0 && fclose(j) == 0 && fclose(i_) == 0);
+
+    char want[256] = "[", *at = want + 1;
+    for (size_t k = 0; k < DIM; k++)
+        at += sprintf(at, "%s%g", k > 0 ? "," : "", (double)rows[431][k]);
+    strcpy(at, "]\n");
+    const char *const paths[] = { fvecs, bvecs, npy, jsonl };
+    for (size_t p = 0; p < sizeof paths / sizeof *paths; p++) {
+        create("formats", "6", "l2");
+        expect_says(KITH("--json", "load", "formats", paths[p]), "{\"name\":\"formats\",\"file\":\"",
+                    "\"read\":600,\"loaded\":600,", "\"seconds\":", "\"rate\":", "\"error\":null}\n", NULL);
+        expect_count("formats", "600\n");
+        expect_ok(KITH("get", "formats", "431"), want);
+        expect_verified("formats");
+        drop("formats");
+    }
+    create("formats", "6", "l2");
+    expect_says(KITH("load", "formats", fvecs, "--ids", ids), "loaded 600 vectors in ", NULL);
+    expect_ok(KITH("get", "formats", "name 431"), want);
+    /* Loading it again replaces every vector. */
+    expect_says(KITH("load", "formats", fvecs, "--ids", ids), "loaded 600 vectors", NULL);
+    expect_count("formats", "600\n");
+    expect_verified("formats");
+    drop("formats");
+}
+
+static void what_is_exported_loads_again(void **state)
+{
+    (void)state;
+    static float rows[ROWS][DIM];
+    static const char *const SUFFIXES[] = { "jsonl", "fvecs", "npy" };
+    make_rows(rows);
+    create("from", "6", "l2");
+    expect_says(KITH("load", "from", write_fvecs("e.fvecs", rows, ROWS)), "loaded 600", NULL);
+    expect_says(KITH("put", "from", "odd \"id\" \xc3\xa4", "--vector", "[0.1,-0.2,3e-9,4,5,6]"), "epoch",
+                NULL);
+    char *want = KITH("get", "from", "odd \"id\" \xc3\xa4").out;
+    for (size_t i = 0; i < sizeof SUFFIXES / sizeof *SUFFIXES; i++) {
+        char name[32], path[TEST_PATH_SIZE], ids[TEST_PATH_SIZE];
+        snprintf(name, sizeof name, "out.%s", SUFFIXES[i]);
+        snprintf(path, sizeof path, "%s", test_path(&files, name));
+        snprintf(ids, sizeof ids, "%s", test_path(&files, "out.ids"));
+        unlink(ids);
+        expect_says(KITH("--json", "export", "from", path), "{\"name\":\"from\",\"file\":\"",
+                    i == 0 ? "\"ids_file\":null," : "\"ids_file\":\"", "\"exported\":601,\"epoch\":", NULL);
+        create("to", "6", "l2");
+        if (i == 0)
+            expect_says(KITH("load", "to", path), "loaded 601", NULL);
+        else
+            expect_says(KITH("load", "to", path, "--ids", ids), "loaded 601", NULL);
+        expect_count("to", "601\n");
+        expect_ok(KITH("get", "to", "odd \"id\" \xc3\xa4"), want);
+        drop("to");
+    }
+    free(want);
+    drop("from");
+    expect_fail(KITH("export", "from", test_path(&files, "none.npy")), 1, "from");
+    assert_int_equal(access(test_path(&files, "none.npy"), F_OK), -1);
+    assert_int_equal(access(test_path(&files, "none.npy.partial"), F_OK), -1);
+}
+
+static void a_wrong_line_is_named_and_all_before_it_is_kept(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bad, *text;
+    } cases[] = {
+        { "{\"id\":\"x\",\"vector\":[1,2,}", "line 501, byte " },
+        { "{\"id\":\"x\",\"vector\":[1,2,3]}", "line 501: has 3 dimensions, the collection has 2" },
+        { "{\"id\":\"\",\"vector\":[1,2]}", "line 501, byte " },
+        { "{\"vector\":[1,2]}", "line 501: has no \"id\"" },
+        { "{\"id\":\"x\",\"vector\":[0,0]}", "line 501: a zero vector has no direction" },
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const char *path = test_path(&files, "bad.jsonl");
+        FILE *f = fopen(path, "wb");
+        assert_non_null(f);
+        for (int i = 1; i <= 700; i++) {
+            if (i == 501)
+                fprintf(f, "%s\n", cases[c].bad);
+            else
+                fprintf(f, "{\"id\":%d,\"vector\":[1,%d]}\n", i, i);
+        }
+        assert_int_equal(fclose(f), 0);
+        create("lines", "2", "cosine");
+        struct result r = KITH("--json", "load", "lines", path);
+        if (r.status != 1 || strstr(r.err, cases[c].text) == NULL ||
+            strstr(r.err, "500 vectors were loaded") == NULL || strstr(r.out, "\"loaded\":500,") == NULL ||
+            strstr(r.out, "\"error\":\"") == NULL)
+            fail_msg("status %d, stdout %s, stderr %s", r.status, r.out, r.err);
+        done(&r);
+        expect_count("lines", "500\n");
+        expect_verified("lines");
+        drop("lines");
+    }
+}
+
+static void wrong_vector_files_are_refused(void **state)
+{
+    (void)state;
+    static float rows[ROWS][DIM];
+    make_rows(rows);
+    create("files", "6", "l2");
+    write_fvecs("cut.fvecs", rows, 10);
+    assert_int_equal(truncate(test_path(&files, "cut.fvecs"), 10 * (4 + DIM * 4) - 1), 0);
+    expect_fail(KITH("load", "files", test_path(&files, "cut.fvecs")), 1,
+                "row 9: the file ends in the middle");
+    expect_count("files", "9\n");
+    FILE *f = fopen(write_fvecs("mixed.fvecs", rows, 10), "ab");
+    const int32_t five = 5;
+    assert_non_null(f);
+    fwrite(&five, 4, 1, f);
+    fwrite(rows[0], 4, 5, f);
+    fclose(f);
+    expect_fail(KITH("load", "files", test_path(&files, "mixed.fvecs")), 1,
+                "row 10: has 5 dimensions, the collection has 6");
+    rows[3][2] = NAN;
+    expect_fail(KITH("load", "files", write_fvecs("nan.fvecs", rows, 10)), 1,
+                "row 3: a vector holds NaN or infinity");
+    expect_fail(KITH("load", "files", test_path(&files, "none.fvecs")), 1, "none.fvecs: cannot be opened");
+    expect_fail(KITH("load", "files", write_text("v.txt", "1 2 3")), 1,
+                "are read from .fvecs, .bvecs, .npy and .jsonl");
+    char ids[TEST_PATH_SIZE];
+    rows[3][2] = 1;
+    snprintf(ids, sizeof ids, "%s", write_text("short.ids", "a\nb\n"));
+    expect_fail(KITH("load", "files", write_fvecs("ten.fvecs", rows, 10), "--ids", ids), 1,
+                "ends after 2 ids");
+    expect_ok(KITH("count", "files"), "12\n");
+    snprintf(ids, sizeof ids, "%s", write_text("long.ids", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\n"));
+    expect(KITH("load", "files", test_path(&files, "ten.fvecs"), "--ids", ids), 1, NULL,
+           "has more lines than");
+    snprintf(ids, sizeof ids, "%s", write_text("bad.ids", "a\n\xff\n"));
+    expect_fail(KITH("load", "files", test_path(&files, "ten.fvecs"), "--ids", ids), 1,
+                "bad.ids: line 2: not an id");
+    snprintf(ids, sizeof ids, "%s", write_text("some.ids", "a\n"));
+    expect_fail(KITH("load", "files", write_text("x.jsonl", ""), "--ids", ids), 2,
+                "--ids does not go with a .jsonl file");
+    expect_verified("files");
+    drop("files");
+}
+
+static void a_full_collection_says_so_and_keeps_what_was_acknowledged(void **state)
+{
+    (void)state;
+    static float rows[ROWS][DIM];
+    make_rows(rows);
+    expect(KITH("create", "full", "--dim", "6", "--metric", "l2", "--max-vectors", "300"), 0, NULL, "");
+    struct result r = KITH("--json", "load", "full", write_fvecs("full.fvecs", rows, ROWS));
+    unsigned long loaded = 0;
+    const char *at = strstr(r.out, "\"loaded\":");
+    if (r.status != 1 || at == NULL || strstr(r.err, "--max-vectors") == NULL)
+        fail_msg("status %d, stdout %s, stderr %s", r.status, r.out, r.err);
+    loaded = strtoul(at + strlen("\"loaded\":"), NULL, 10);
+    done(&r);
+    char count[32];
+    snprintf(count, sizeof count, "%lu\n", loaded);
+    expect_count("full", count);
+    assert_true(loaded > 0 && loaded <= 300);
+    expect_verified("full");
+    drop("full");
+}
+
+static void bench_counts_recall_as_the_contract_says(void **state)
+{
+    (void)state;
+    static float rows[ROWS][DIM];
+    enum { QUERIES = 20, K = 5 };
+    int32_t truth[QUERIES][K + 1];
+    char queries[TEST_PATH_SIZE], path[TEST_PATH_SIZE], ids[TEST_PATH_SIZE];
+    make_rows(rows);
+    create("bench", "6", "l2");
+    FILE *f = fopen(test_path(&files, "b.ids"), "wb");
+    assert_non_null(f);
+    for (size_t i = 0; i < ROWS; i++)
+        fprintf(f, "id-%zu\n", i);
+    fclose(f);
+    snprintf(ids, sizeof ids, "%s", test_path(&files, "b.ids"));
+    expect_says(KITH("load", "bench", write_fvecs("b.fvecs", rows, ROWS), "--ids", ids), "loaded", NULL);
+    /* Truth by counting, for each query, the K nearest rows. */
+    for (size_t q = 0; q < QUERIES; q++) {
+        bool taken[ROWS] = { false };
+        truth[q][0] = K;
+        for (size_t k = 1; k <= K; k++) {
+            size_t best = ROWS;
+            float best_distance = INFINITY;
+            for (size_t i = 0; i < ROWS; i++) {
+                float d = 0;
+                for (size_t j = 0; j < DIM; j++)
+                    d += (rows[i][j] - rows[q][j]) * (rows[i][j] - rows[q][j]);
+                if (!taken[i] && d < best_distance) {
+                    best = i;
+                    best_distance = d;
+                }
+            }
+            taken[best] = true;
+            truth[q][k] = (int32_t)best;
+        }
+    }
+    snprintf(queries, sizeof queries, "%s", write_fvecs("q.fvecs", rows, QUERIES));
+    snprintf(path, sizeof path, "%s", write_file("t.ivecs", truth, sizeof truth));
+    expect_says(KITH("--json", "bench", "bench", "--queries", queries, "--truth", path, "--ids", ids, "-k",
+                     "5", "--ef", "200,600", "--threads", "2", "--seconds", "0.1"),
+                "{\"ef\":200,\"recall\":1.000000,\"qps\":", ",\"p50_us\":", ",\"p99_us\":", ",\"p999_us\":",
+                "\n{\"ef\":600,\"recall\":1.000000,", NULL);
+    expect_says(KITH("bench", "bench", "--queries", queries, "--truth", path, "--ids", ids, "-k", "5", "--ef",
+                     "200", "--seconds", "0.1"),
+                "RECALL", "1.0000", NULL);
+    expect_fail(KITH("bench", "bench", "--queries", queries, "--truth", path, "-k", "5"), 1,
+                "was the same file loaded, without --ids?");
+    expect_fail(KITH("bench", "bench", "--queries", queries, "--truth", path, "--ids", ids), 1,
+                "row 0 knows 5 neighbours; -k 10");
+    snprintf(path, sizeof path, "%s", write_file("t.ivecs", truth, sizeof truth[0]));
+    expect_fail(KITH("bench", "bench", "--queries", queries, "--truth", path, "--ids", ids, "-k", "5"), 1,
+                "has 1 rows, but there are 20 queries");
+    expect_says(KITH("--json", "search", "bench", "--queries", queries, "-k", "1"),
+                "{\"query\":0,\"hits\":[{\"id\":\"id-0\",\"distance\":0}]}\n"
+                "{\"query\":1,\"hits\":[{\"id\":\"id-1\",\"distance\":0}]}\n",
+                NULL);
+    drop("bench");
+}
+
+/* ---- bad input ------------------------------------------------------------------------------ */
+
+static void bad_ids_names_and_vectors_are_refused(void **state)
+{
+    (void)state;
+    char long_id[513], long_name[66];
+    memset(long_id, 'x', sizeof long_id);
+    long_id[512] = '\0';
+    memset(long_name, 'n', sizeof long_name);
+    long_name[65] = '\0';
+    create("bad", "2", "cosine");
+    expect_fail(KITH("create", "bad", "--dim", "2", "--metric", "l2"), 1, "exists");
+    expect_fail(KITH("create", "a/b", "--dim", "2", "--metric", "l2"), 1, "not a collection name");
+    expect_fail(KITH("create", "-x", "--dim", "2", "--metric", "l2"), 2, "there is no option -x");
+    expect_fail(KITH("create", ".x", "--dim", "2", "--metric", "l2"), 1, "not a collection name");
+    expect_fail(KITH("create", long_name, "--dim", "2", "--metric", "l2"), 1, "not a collection name");
+    static const char *const COMMANDS[] = { "count", "stats", "inspect", "verify", "drop" };
+    for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
+        expect_fail(KITH(COMMANDS[i], "nowhere"), 1, "nowhere");
+    expect_fail(KITH("put", "nowhere", "a", "--vector", "[1,2]"), 1, "nowhere");
+    expect_fail(KITH("put", "bad", "", "--vector", "[1,2]"), 1, "not an id");
+    expect_fail(KITH("put", "bad", long_id, "--vector", "[1,2]"), 1, "1 to 511 bytes");
+    expect_fail(KITH("put", "bad", "\xff\xfe", "--vector", "[1,2]"), 1, "not an id");
+    expect_fail(KITH("put", "bad", "a", "--vector", "[1,2,3]"), 1, "has 3 dimensions, the collection has 2");
+    expect_fail(KITH("put", "bad", "a", "--vector", "[0,0]"), 1, "zero vector");
+    expect_fail(KITH("put", "bad", "a", "--vector", "[1,NaN]"), 2, "byte 4");
+    expect_fail(KITH("put", "bad", "a", "--vector", "[1,1e60]"), 2, "byte 4");
+    expect_fail(KITH("put", "bad", "a", "--vector", "1,2"), 2, "JSON array");
+    expect_fail(KITH("put", "bad", "a"), 2, "--vector is missing");
+    expect_fail(KITH("get", "bad", "a"), 1, "no such id");
+    expect_fail(KITH("search", "bad", "--like", "a"), 1, "no such id");
+    expect_fail(KITH("search", "bad", "--vector", "[1]"), 1, "has 1 dimensions, the collection has 2");
+    expect_fail(KITH("search", "bad", "--vector", "[0,0]"), 1, "zero vector");
+    expect_says(KITH("search", "bad", "--vector", "[1,1]", "-k", "1000"), "no hits", NULL);
+    long_id[511] = '\0';
+    expect(KITH("put", "bad", long_id, "--vector", "[1,2]"), 0, NULL, "");
+    expect_ok(KITH("get", "bad", long_id), "[1,2]\n");
+    expect(KITH("delete", "bad", "a", long_id), 1, NULL, "id \"a\": no such id");
+    expect_count("bad", "0\n");
+    expect_verified("bad");
+    drop("bad");
+}
+
+static struct result run_at(const char *run, const char *command)
+{
+    struct result r;
+    const char *argv[] = { getenv("KITH_TEST_KITH"), "--run", run, command, "x", NULL };
+    run_argv(&r, argv);
+    return r;
+}
+
+static void run_directories_that_cannot_be_used_are_named(void **state)
+{
+    (void)state;
+    char path[TEST_PATH_SIZE], name[121], deep[TEST_PATH_SIZE + sizeof name];
+    snprintf(path, sizeof path, "%s", test_path(&files, "no-such-run"));
+    expect_fail(run_at(path, "count"), 1, path);
+    expect_fail(run_at(path, "drop"), 1, path);
+    snprintf(path, sizeof path, "%s", write_text("a-file", ""));
+    expect_fail(run_at(path, "count"), 1, "not a directory");
+    snprintf(path, sizeof path, "%s", test_path(&files, "dangling"));
+    assert_int_equal(symlink("no-such-run", path), 0);
+    expect_fail(run_at(path, "count"), 1, path);
+    snprintf(path, sizeof path, "%s", test_path(&files, "open"));
+    assert_int_equal(mkdir(path, 0700), 0);
+    expect_fail(run_at(path, "count"), 1, "x");
+    expect_fail(run_at(path, "drop"), 1, "kithd");
+    assert_int_equal(chmod(path, 0707), 0);
+    expect_fail(run_at(path, "count"), 1, "everybody may write");
+    /* A path that leaves no room for the socket's name. */
+    memset(name, 'd', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    snprintf(deep, sizeof deep, "%s/%s", path, name);
+    assert_int_equal(chmod(path, 0700), 0);
+    assert_int_equal(mkdir(deep, 0700), 0);
+    expect_fail(run_at(deep, "drop"), 1, "use a shorter run directory");
+}
+
+static void files_that_are_no_segments_are_refused(void **state)
+{
+    (void)state;
+    static unsigned char bytes[KITHI_HEADER_SIZE];
+    create("real", "2", "l2");
+    FILE *f = fopen(test_daemon_segment(&daemon_, "real"), "rb");
+    assert_non_null(f);
+    assert_int_equal(fread(bytes, 1, sizeof bytes, f), sizeof bytes);
+    fclose(f);
+    const char *path = write_file("short", bytes, 100);
+    expect_fail(KITH("count", path), 1, path);
+    path = write_file("header-only", bytes, sizeof bytes);
+    expect_fail(KITH("count", path), 1, path);
+    expect_fail(KITH("inspect", path), 1, path);
+    expect_fail(KITH("verify", path), 1, path);
+    ((struct kithi_header *)(void *)bytes)->version = 99;
+    path = write_file("newer", bytes, sizeof bytes);
+    expect_fail(KITH("count", path), 1, "99");
+    memset(bytes, 'z', sizeof bytes);
+    path = write_file("garbage", bytes, sizeof bytes);
+    expect_fail(KITH("count", path), 1, "not a kith segment");
+    drop("real");
+}
+
+static void results_that_cannot_be_written_are_an_error(void **state)
+{
+    (void)state;
+    char *argv[] = { getenv("KITH_TEST_KITH"), (char[]){ "--help" }, NULL };
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        int full = open("/dev/full", O_WRONLY);
+        dup2(full, STDOUT_FILENO);
+        full = open("/dev/null", O_WRONLY);
+        dup2(full, STDERR_FILENO);
+        execv(argv[0], argv);
+        _exit(126);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 1);
+}
+
+static void without_a_daemon_reads_go_on_and_writes_say_why_not(void **state)
+{
+    (void)state;
+    create("alone", "2", "l2");
+    expect(KITH("put", "alone", "a", "--vector", "[1,2]"), 0, NULL, "");
+    test_daemon_kill(&daemon_);
+    expect_ok(KITH("get", "alone", "a"), "[1,2]\n");
+    expect_ok(KITH("count", "alone"), "1\n");
+    expect_says(KITH("list"), "alone", NULL);
+    expect_says(KITH("--json", "stats", "alone"), "\"daemon\":false}", NULL);
+    expect_verified("alone");
+    expect_says(KITH("search", "alone", "--vector", "[1,2]"), "a", NULL);
+    expect_fail(KITH("put", "alone", "b", "--vector", "[1,2]"), 1, "no daemon answers");
+    expect_fail(KITH("delete", "alone", "a"), 1, "no daemon answers");
+    expect_fail(KITH("drop", "alone"), 1, "kithd");
+    expect_fail(KITH("create", "other", "--dim", "2", "--metric", "l2"), 1, "kithd");
+    expect_fail(KITH("load", "alone", write_text("l.jsonl", "{\"id\":1,\"vector\":[1,2]}\n")), 1,
+                "no daemon answers");
+    assert_int_equal(test_daemon_start(&daemon_), 0);
+    expect(KITH("put", "alone", "b", "--vector", "[1,2]"), 0, NULL, "");
+    expect_count("alone", "2\n");
+    expect_verified("alone");
+    drop("alone");
+}
+
+/* As many rows as fill 64 MiB, of the widest vectors there are. */
+static const char *write_wide_rows(void)
+{
+    static unsigned char row[4 + 4096] = { 0, 16 };
+    struct test_rand r;
+    const char *path = test_path(&files, "wide.bvecs");
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    test_rand_seed(&r, 3);
+    for (size_t i = 0; i < 4500; i++) {
+        for (size_t j = 4; j < sizeof row; j++)
+            row[j] = (unsigned char)test_rand_below(&r, 256);
+        assert_int_equal(fwrite(row, 1, sizeof row, f), sizeof row);
+    }
+    assert_int_equal(fclose(f), 0);
+    return path;
+}
+
+static void a_full_run_directory_is_an_error_and_nothing_is_lost(void **state)
+{
+    (void)state;
+    static const uint64_t SIZES[] = { UINT64_C(64) << 20, UINT64_C(1) << 20 };
+    char usual_path[sizeof run_path], path[TEST_PATH_SIZE], count[32];
+    memcpy(usual_path, run_path, sizeof usual_path);
+    snprintf(path, sizeof path, "%s", write_wide_rows());
+    for (size_t i = 0; i < sizeof SIZES / sizeof *SIZES; i++) {
+        struct test_daemon small;
+        test_daemon_init(&small);
+        test_dir_remove(&small.run);
+        if (!test_dir_mount(&small.run, SIZES[i])) {
+            test_daemon_fini(&small);
+            skip();
+        }
+        snprintf(run_path, sizeof run_path, "%s/run", small.run.path);
+        snprintf(small.sock, sizeof small.sock, "%.230s/run/kithd.sock", small.run.path);
+        assert_int_equal(mkdir(run_path, 0750), 0);
+        assert_int_equal(test_daemon_start(&small), 0);
+        struct result r =
+            KITH("create", "wide", "--dim", "4096", "--metric", "l2", "--m", "4", "--ef-construction", "8");
+        if (r.status != 0) { /* too small for a collection at all: then it says so */
+            expect_fail(r, 1, "enlarge the tmpfs");
+        } else {
+            done(&r);
+            r = KITH("--json", "load", "wide", path);
+            const char *at = strstr(r.out, "\"loaded\":");
+            if (r.status != 1 || at == NULL || strstr(r.err, "enlarge the tmpfs") == NULL)
+                fail_msg("status %d, stdout %s, stderr %s", r.status, r.out, r.err);
+            snprintf(count, sizeof count, "%lu\n", strtoul(at + strlen("\"loaded\":"), NULL, 10));
+            done(&r);
+            expect_count("wide", count);
+            expect_verified("wide");
+            if (strcmp(count, "0\n") != 0) {
+                expect_says(KITH("search", "wide", "--like", "0"), "DISTANCE", NULL);
+                expect(KITH("delete", "wide", "0"), 0, NULL, "");
+            }
+            drop("wide");
+        }
+        expect_ok(KITH("list"), "no collections\n");
+        assert_int_equal(test_daemon_stop(&small), 0);
+        test_daemon_fini(&small);
+    }
+    memcpy(run_path, usual_path, sizeof run_path);
+}
+
+static void a_read_only_mount_is_enough_for_reading(void **state)
+{
+    (void)state;
+    struct test_dir bound;
+    create("mounted", "2", "l2");
+    expect(KITH("put", "mounted", "a", "--vector", "[1,2]"), 0, NULL, "");
+    if (test_dir_bind_read_only(&daemon_.run, &bound)) {
+        char usual_path[sizeof run_path];
+        memcpy(usual_path, run_path, sizeof usual_path);
+        snprintf(run_path, sizeof run_path, "%s/run", bound.path);
+        expect_ok(KITH("get", "mounted", "a"), "[1,2]\n");
+        expect_says(KITH("search", "mounted", "--vector", "[1,2]"), "DISTANCE", NULL);
+        expect_says(KITH("inspect", "mounted"), "REGION", NULL);
+        expect_verified("mounted");
+        /* Connecting works there, too: what is allowed is the daemon's to decide. */
+        expect(KITH("put", "mounted", "b", "--vector", "[3,4]"), 0, NULL, "");
+        expect_count("mounted", "2\n");
+        memcpy(run_path, usual_path, sizeof run_path);
+    }
+    test_dir_remove(&bound);
+    drop("mounted");
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    if (getenv("KITH_TEST_KITH") == NULL)
+        test_die("KITH_TEST_KITH does not name the program; run this test through ctest, or set it");
+    test_dir_make(&files);
+    test_daemon_init(&daemon_);
+    snprintf(run_path, sizeof run_path, "%s/run", daemon_.run.path);
+    return test_daemon_start(&daemon_);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    int status = test_daemon_stop(&daemon_);
+    test_daemon_fini(&daemon_);
+    test_dir_remove(&files);
+    return status;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(single_vectors_are_put_found_and_deleted),
+        cmocka_unit_test(views_have_the_keys_of_the_manual),
+        cmocka_unit_test(exit_status_two_is_bad_usage_or_not_in_this_version),
+        cmocka_unit_test(help_and_version_are_answered),
+        cmocka_unit_test(every_format_loads_the_same_vectors),
+        cmocka_unit_test(what_is_exported_loads_again),
+        cmocka_unit_test(a_wrong_line_is_named_and_all_before_it_is_kept),
+        cmocka_unit_test(wrong_vector_files_are_refused),
+        cmocka_unit_test(a_full_collection_says_so_and_keeps_what_was_acknowledged),
+        cmocka_unit_test(bench_counts_recall_as_the_contract_says),
+        cmocka_unit_test(bad_ids_names_and_vectors_are_refused),
+        cmocka_unit_test(run_directories_that_cannot_be_used_are_named),
+        cmocka_unit_test(files_that_are_no_segments_are_refused),
+        cmocka_unit_test(results_that_cannot_be_written_are_an_error),
+        cmocka_unit_test(a_full_run_directory_is_an_error_and_nothing_is_lost),
+        cmocka_unit_test(a_read_only_mount_is_enough_for_reading),
+        cmocka_unit_test(without_a_daemon_reads_go_on_and_writes_say_why_not),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
