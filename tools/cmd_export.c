@@ -140,7 +140,7 @@ static int write_all(struct export *e, const char *name)
         if (rc != KITHI_E_STALE && rc != KITHI_E_MOVED)
             break;
     }
-    return kithi_tool_fail(e->t, "\"%s\": %s", name, kithi_error_text(rc));
+    return kithi_tool_fail_with(e->t, name, rc, "");
 }
 
 /* Close, sync and rename one of the two files. */

@@ -84,7 +84,7 @@ static void take_answer(struct load *l)
     if (commit.failed_item < o->count)
         set_error(l, "%s: %s", where, text);
     else
-        set_error(l, "the batch from %s on: %s", where, text);
+        set_error(l, "%s: the batch that begins there was refused: %s", where, text);
 }
 
 /* The batch at hand is on its way; a place for the next one is found. */
@@ -249,7 +249,7 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
     }
     int rc = kith_pipe_open(l->index, PIPE_DEPTH, &l->pipe);
     if (rc != 0) {
-        status = kithi_tool_fail(t, "\"%s\": %s", argv[1], kith_strerror(rc));
+        status = kithi_tool_fail_with(t, argv[1], rc, "");
         goto out;
     }
 

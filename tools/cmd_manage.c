@@ -61,8 +61,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
     opts.error = &error;
     int rc = kith_create(argv[1], &opts);
     if (rc != 0)
-        return kithi_tool_fail(t, "\"%s\": %s", argv[1],
-                               error.text[0] != '\0' ? error.text : kith_strerror(rc));
+        return kithi_tool_fail_with(t, argv[1], rc, error.text);
 
     if (t->json) {
         struct kithi_object o;
@@ -93,8 +92,7 @@ int kithi_cmd_drop(struct kithi_tool *t, int argc, char **argv)
     struct kith_error error = { 0 };
     int rc = kith_drop(argv[1], t->run_dir, &error);
     if (rc != 0)
-        return kithi_tool_fail(t, "\"%s\": %s", argv[1],
-                               error.text[0] != '\0' ? error.text : kith_strerror(rc));
+        return kithi_tool_fail_with(t, argv[1], rc, error.text);
     if (t->json) {
         struct kithi_object o;
         kithi_object_begin(&o, true);
@@ -118,7 +116,7 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
     int rc = kith_stats(index, &s);
     kith_close(index);
     if (rc != 0)
-        return kithi_tool_fail(t, "\"%s\": %s", name, kith_strerror(rc));
+        return kithi_tool_fail_with(t, name, rc, "");
 
     if (t->json) {
         struct kithi_object o;
@@ -213,7 +211,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
         kithi_object_end(&o);
     } else {
-        status = kithi_tool_fail(t, "\"%s\": %s", argv[1], kith_strerror(rc));
+        status = kithi_tool_fail_with(t, argv[1], rc, "");
     }
     kith_close(index);
     return status;
@@ -235,7 +233,7 @@ int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
     uint64_t n = 0;
     int rc = kith_count(index, &n);
     if (rc != 0)
-        status = kithi_tool_fail(t, "\"%s\": %s", argv[1], kith_strerror(rc));
+        status = kithi_tool_fail_with(t, argv[1], rc, "");
     else if (t->json)
         printf("{\"count\":%llu}\n", (unsigned long long)n);
     else

@@ -91,7 +91,7 @@ int kithi_cmd_verify(struct kithi_tool *t, int argc, char **argv)
         kithi_map_detach(&map);
     }
     if (rc != 0) {
-        status = kithi_tool_fail(t, "\"%s\": %s", argv[1], kithi_error_text(rc));
+        status = kithi_tool_fail_with(t, argv[1], rc, "");
         goto out;
     }
     if (t->json)

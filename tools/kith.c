@@ -70,6 +70,30 @@ int kithi_tool_fail(const struct kithi_tool *t, const char *fmt, ...)
     return KITHI_TOOL_FAILED;
 }
 
+/* Is name in text as a word of its own? */
+static bool mentions(const char *text, const char *name)
+{
+    static const char WORD[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    const char *p = text;
+    while ((p = strstr(p, name)) != NULL) {
+        char after = p[strlen(name)];
+        bool begins = p == text || strchr(WORD, p[-1]) == NULL;
+        if (begins && (after == '\0' || strchr(WORD, after) == NULL))
+            return true;
+        p++;
+    }
+    return false;
+}
+
+int kithi_tool_fail_with(const struct kithi_tool *t, const char *name, int code, const char *text)
+{
+    if (*text == '\0')
+        text = kith_strerror(code);
+    if (mentions(text, name))
+        return kithi_tool_fail(t, "%s", text);
+    return kithi_tool_fail(t, "\"%s\": %s", name, text);
+}
+
 int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...)
 {
     va_list ap;
@@ -107,7 +131,7 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
     opts.error = &error;
     int rc = kith_open(name, &opts, out);
     if (rc != 0)
-        return kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(rc));
+        return kithi_tool_fail_with(t, name, rc, error.text);
     return KITHI_TOOL_OK;
 }
 
@@ -141,7 +165,7 @@ int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi
     free(path);
     if (rc == 0)
         return KITHI_TOOL_OK;
-    return kithi_tool_fail(t, "\"%s\": %s", name, err.text[0] != '\0' ? err.text : kith_strerror(rc));
+    return kithi_tool_fail_with(t, name, rc, err.text);
 }
 
 int kithi_tool_end(const struct kithi_tool *t, int status)

@@ -34,7 +34,13 @@ kithi_command_fn kithi_cmd_search, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd
 /* "kith load: ..." on stderr; returns KITHI_TOOL_FAILED. */
 int kithi_tool_fail(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
 
-/* The same with the command's usage below; returns KITHI_TOOL_USAGE. */
+/*
+ * An operation on name failed with code. text is what the library or the daemon said, or "": then the
+ * code's own words are used. Names what it is about, unless the text does.
+ */
+int kithi_tool_fail_with(const struct kithi_tool *t, const char *name, int code, const char *text);
+
+/* As kithi_tool_fail with the command's usage below; returns KITHI_TOOL_USAGE. */
 int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
 
 /* What a later version will do; returns KITHI_TOOL_USAGE. */
