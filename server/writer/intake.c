@@ -220,7 +220,6 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
     if (n && !r->ops) {
         return kithi_error_set(err, -ENOMEM, "no memory for %u changes", n);
     }
-    r->deletes_only = true;
     for (uint32_t i = 0; i < n; i++) {
         *out_item = i;
         struct kithi_op *op = &r->ops[i];
@@ -240,7 +239,7 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
             return kithi_error_set(err, KITHI_E_UNSUPPORTED, "item %u is a change of type %u, which this kithd does "
                                    "not know", i, op->type);
         }
-        r->deletes_only &= op->type == KITHI_OP_DELETE;
+        r->upserts += op->type == KITHI_OP_UPSERT;
         at += (size_t)step;
     }
     *out_item = KITHI_NO_ITEM;

@@ -201,7 +201,7 @@ static bool room_may_come(const struct kithi_collection *c, const struct kithi_r
                     atomic_load_explicit(&h->tally_resting, memory_order_relaxed);
     uint64_t free_now = atomic_load_explicit(&h->tally_free, memory_order_relaxed);
     uint64_t unused = c->settings.geometry.slot_max - atomic_load_explicit(&h->slots_used, memory_order_relaxed);
-    return soon && r->frame.count <= soon + free_now + unused;
+    return soon && r->upserts <= soon + free_now + unused;
 }
 
 /* Stage the write at the head of the line. Returns false when staging has to pause for it. */
@@ -239,10 +239,11 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
         if (p->group) {
             return false; /* publish these first, then look again */
         }
-        if (!r->refuse_ms && room_may_come(c, r)) {
+        bool hope = room_may_come(c, r);
+        if (!r->refuse_ms && hope) {
             r->refuse_ms = now_ms + ROOM_WAIT_MS;
         }
-        if (now_ms < r->refuse_ms) {
+        if (hope && now_ms < r->refuse_ms) {
             p->stalled = true;
             return false;
         }
@@ -257,7 +258,7 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
         return true;
     }
     r->found = result.found;
-    if (r->deletes_only && !r->found) {
+    if (!r->upserts && !r->found) {
         p->iov_count = iov_count; /* changes nothing: nothing to log */
     } else {
         p->group_ops += r->frame.count;

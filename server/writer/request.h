@@ -28,8 +28,8 @@ struct kithi_request {
     struct kithi_op *ops; /* frame.count of them */
     uint64_t seq;         /* order of arrival in its collection */
     uint64_t refuse_ms;   /* when waiting for room ends; 0: it has not begun */
+    uint32_t upserts;     /* of its ops; the rest are deletes */
     uint32_t found;
-    bool deletes_only;
 
     /* A flush (pipeline.c). */
     uint64_t waits_for; /* writes before it that are not answered */
