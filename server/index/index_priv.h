@@ -86,7 +86,6 @@ struct sweep {
     uint32_t slots;        /* slots that the pass covers */
     struct stack slots_doomed;
     struct kithi_view view; /* of its own: the owner renews ix->view while jobs run */
-    _Atomic uint64_t best; /* kithi_entry_pack() of a live slot of the highest level met, or 0; by workers */
 };
 
 struct kithi_index {
@@ -94,7 +93,7 @@ struct kithi_index {
     struct kithi_header *header;
     int fd;
     struct kithi_index_tuning tuning;
-    /* Limits as of the last reservation; workers copy it when a job begins. */
+    /* Limits as of the last reservation; does not change while jobs of a group run. */
     struct kithi_view view;
 
     uint64_t taken[KITHI_REGION_COUNT];
@@ -177,6 +176,10 @@ void kithi_candidates_sort(struct candidate *c, uint32_t n);
 /* Linked and not dead: may be chosen as a neighbour. */
 bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot);
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
+/* [P3 unlinked] Raise the mark to death before a finder of something that died then goes. */
+void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death);
+/* Lead the entry point to a visible slot of the highest level, or nowhere, and return it. Under entry_lock. */
+uint64_t kithi_entry_replace(struct kithi_index *ix);
 
 /* ---- sweep.c ---- */
 

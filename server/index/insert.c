@@ -94,7 +94,8 @@ static bool row_add(kithi_link *links, uint32_t count, uint32_t slot)
 
 /*
  * A full row: choose anew among its neighbours and slot. Survivors keep their places, so that no
- * link is absent for a moment; dead ones are not chosen, or they would keep the living out.
+ * link is absent for a moment. Dead ones are not chosen, or they would keep the living out; they stay
+ * where nobody living needs the place, for searches at older epochs, until a sweep comes by.
  */
 static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *links, uint32_t count, uint32_t centre,
                       uint32_t slot, float distance)
@@ -113,15 +114,22 @@ static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *
     uint32_t kept = kithi_select(v, k, c, n, count, w->chosen);
 
     bool chosen = false;
+    kithi_link *place = NULL;
     for (uint32_t j = 0; j < kept; j++) chosen |= w->chosen[j].slot == slot;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         bool stays = false;
         for (uint32_t j = 0; j < kept; j++) stays |= w->chosen[j].slot + 1 == link;
         if (stays) continue;
+        if (link - 1u < v->slot_limit && !kithi_slot_eligible(v, link - 1)) {
+            place = &links[i];
+            continue;
+        }
         atomic_store_explicit(&links[i], chosen ? slot + 1 : 0, memory_order_release);
         chosen = false;
     }
+    /* Everybody living stays: a dead one makes room. */
+    if (chosen && place) atomic_store_explicit(place, slot + 1, memory_order_release);
 }
 
 /* Link slot and its chosen neighbours at level, both ways. */
@@ -195,6 +203,43 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
     }
 }
 
+void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death)
+{
+    /* Owner and workers raise the mark; it never falls. Release: others may go on from what they see. */
+    uint64_t mark = atomic_load_explicit(&ix->header->unlinked, memory_order_relaxed);
+    while (mark < death && !atomic_compare_exchange_weak_explicit(&ix->header->unlinked, &mark, death,
+                                                                  memory_order_release, memory_order_relaxed))
+        continue;
+}
+
+static bool may_be_entry(const struct kithi_index *ix, uint32_t slot)
+{
+    const struct kithi_record *r = kithi_view_record(&ix->view, slot);
+    return atomic_load_explicit(&r->linked, memory_order_acquire) &&
+           atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 &&
+           atomic_load_explicit(&r->death, memory_order_relaxed) == 0;
+}
+
+uint64_t kithi_entry_replace(struct kithi_index *ix)
+{
+    uint64_t best = 0;
+    /* Owners of upper rows are one slot in m or so; only without them all slots are looked at. */
+    for (uint32_t i = 0; i < ix->upper_used; i++) {
+        uint32_t owner = atomic_load_explicit(&kithi_view_upper(&ix->view, i)->owner, memory_order_relaxed);
+        if (owner - 1u >= ix->slots_used || !may_be_entry(ix, owner - 1)) continue;
+        const struct kithi_record *r = kithi_view_record(&ix->view, owner - 1);
+        uint32_t level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
+        if (best == 0 || level > kithi_entry_level(best)) best = kithi_entry_pack(owner - 1, level);
+    }
+    for (uint32_t slot = 0; best == 0 && slot < ix->slots_used; slot++)
+        if (may_be_entry(ix, slot)) best = kithi_entry_pack(slot, 0);
+    /* Nothing is visible any more, and what was loses its last finder. */
+    if (best == 0) kithi_mark_unlinked(ix, ix->epoch);
+    /* [P3 unlinked] release: whoever misses the old entry sees the mark. Other half: kithi_view_unlinked(). */
+    atomic_store_explicit(&ix->header->entry, best, memory_order_release);
+    return best;
+}
+
 void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
 {
     struct worker *w = &ix->workers[worker];
@@ -203,30 +248,30 @@ void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
     fill(v, w, in);
 
     /*
-     * The entry is read under its lock, after `linked`: a sweep that finds no living slot and one
-     * that becomes the first cannot miss each other (sweep.c). A slot that will be the new top
-     * keeps the lock while it links, as there is one top at a time.
+     * The entry is read under its lock, after `linked`: whoever comes next finds this slot or stands
+     * before it. A slot that will be the new top keeps the lock while it links, as there is one top at
+     * a time.
      */
     pthread_mutex_lock(&ix->entry_lock);
     uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
-    uint64_t own = kithi_entry_pack(in->slot, in->level);
     bool top = entry == 0 || in->level > kithi_entry_level(entry);
     if (!top) pthread_mutex_unlock(&ix->entry_lock);
 
-    bool met = entry != 0 && link_slot(ix, v, w, in->slot, in->level, entry);
-    if (!top && !met) {
-        /* Nothing but dead slots all round: whoever comes next must find this one. */
-        pthread_mutex_lock(&ix->entry_lock);
-        entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
-        top = entry == 0 || !kithi_slot_eligible(v, kithi_entry_link(entry) - 1);
+    if (entry == 0 || !link_slot(ix, v, w, in->slot, in->level, entry)) {
+        /* Nobody living all round. If the entry is dead, a living one takes its place; if there is
+         * none, this slot does, and whoever comes next finds it. */
         if (!top) {
-            pthread_mutex_unlock(&ix->entry_lock);
-            link_slot(ix, v, w, in->slot, in->level, entry);
+            pthread_mutex_lock(&ix->entry_lock);
+            entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
         }
+        if (entry && !kithi_slot_eligible(v, kithi_entry_link(entry) - 1)) entry = kithi_entry_replace(ix);
+        top = entry == 0 || in->level > kithi_entry_level(entry);
+        if (!top) pthread_mutex_unlock(&ix->entry_lock);
+        if (entry) link_slot(ix, v, w, in->slot, in->level, entry);
     }
     if (top) {
         /* Release: the rows that the entry leads to are filled. Other half: search_graph(). */
-        atomic_store_explicit(&ix->header->entry, own, memory_order_release);
+        atomic_store_explicit(&ix->header->entry, kithi_entry_pack(in->slot, in->level), memory_order_release);
         pthread_mutex_unlock(&ix->entry_lock);
     }
 }
