@@ -1,0 +1,92 @@
+/*
+ * generate.c - makes the golden files of the current format: golden.generate DIRECTORY (which exists).
+ *
+ * To be run once for each format version, and never again: the point of the files is that they are old.
+ */
+#include <inttypes.h>
+#include <kith/kith.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/golden/pack.h"
+#include "tests/golden/sample.h"
+#include "tests/support/daemon.h"
+
+static void commit(kith_batch *b)
+{
+    struct kith_commit out = { .struct_size = sizeof out };
+    if (kith_batch_count(b) && kith_batch_commit(b, &out) < 0)
+        test_die("%s", out.error.text);
+    kith_batch_clear(b);
+}
+
+static void write_sample(const char *run)
+{
+    struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
+    struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
+    struct kith_error error = { 0 };
+    kith *k = NULL;
+    char id[80];
+    float vector[SAMPLE_DIM];
+    create.dim = SAMPLE_DIM;
+    create.metric = KITH_METRIC_COSINE;
+    create.m = 4;
+    create.ef_construction = 40;
+    create.max_vectors = 2000;
+    create.run_dir = open.run_dir = run;
+    create.error = open.error = &error;
+    if (kith_create(SAMPLE_NAME, &create) < 0 || kith_open(SAMPLE_NAME, &open, &k) < 0)
+        test_die("%s", error.text);
+    kith_batch *b = kith_batch_new(k);
+    for (uint32_t version = SAMPLE_FIRST; version <= SAMPLE_FINAL; version++)
+        for (uint32_t n = 0; n < SAMPLE_COUNT; n++) {
+            sample_id(n, id);
+            sample_vector(n, version, vector);
+            if (kith_batch_upsert(b, id, vector, SAMPLE_DIM) < 0)
+                test_die("a batch does not take %s", id);
+            if (n % 50 == 49)
+                commit(b);
+        }
+    for (uint32_t n = 0; n < SAMPLE_COUNT; n++) {
+        sample_id(n, id);
+        if (!sample_is_there(n) && kith_batch_delete(b, id) < 0)
+            test_die("a batch does not take %s", id);
+    }
+    commit(b);
+    kith_batch_free(b);
+    kith_close(k);
+}
+
+int main(int argc, char **argv)
+{
+    struct test_daemon d;
+    char run[TEST_PATH_SIZE + 8], command[4096], packed[1024];
+    if (argc != 2) {
+        fprintf(stderr, "usage: golden.generate DIRECTORY\n");
+        return 2;
+    }
+    test_daemon_init(&d);
+    snprintf(run, sizeof run, "%s/run", d.run.path);
+    if (test_daemon_start(&d) < 0)
+        return 1;
+    write_sample(run);
+    if (test_daemon_stop(&d) != 0)
+        test_die("kithd did not stop cleanly");
+
+    snprintf(packed, sizeof packed, "%s/segment.pack", argv[1]);
+    int rc = test_pack(test_daemon_segment(&d, SAMPLE_NAME), packed);
+    char wal[2 * TEST_PATH_SIZE];
+    snprintf(wal, sizeof wal, "%s/data/%s/wal/00000000000000000001.wal", d.data.path, SAMPLE_NAME);
+    snprintf(packed, sizeof packed, "%s/wal.pack", argv[1]);
+    if (rc == 0)
+        rc = test_pack(wal, packed);
+    snprintf(command, sizeof command, "cp '%s/data/%s/collection.conf' '%s/'", d.data.path, SAMPLE_NAME,
+             argv[1]);
+    if (rc == 0 && system(command) != 0)
+        rc = -1;
+    test_daemon_fini(&d);
+    if (rc < 0)
+        test_die("cannot pack: %s", strerror(-rc));
+    return 0;
+}
