@@ -1,5 +1,13 @@
 # Tests are named after their file: tests/unit/shm/base/test_id.c is unit.shm.base.id, label unit.
 
+# Timeouts are for a plain build on a busy machine; emulation and sanitizers get a multiple.
+set(KITH_TEST_SLOWNESS 1)
+if(CMAKE_CROSSCOMPILING)
+    set(KITH_TEST_SLOWNESS 6)
+elseif(KITH_SANITIZE)
+    set(KITH_TEST_SLOWNESS 3)
+endif()
+
 # kith_test_name(<out> <path from the root>)
 function(kith_test_name out path)
     string(REGEX REPLACE "^tests/" "" name "${path}")
@@ -62,6 +70,7 @@ function(kith_test path)
     if(NOT ARG_TIMEOUT)
         set(ARG_TIMEOUT 60)
     endif()
+    math(EXPR ARG_TIMEOUT "${ARG_TIMEOUT} * ${KITH_TEST_SLOWNESS}")
     kith_test_name(name "${path}")
     kith_test_binary(${name} "${path}" SOURCES ${ARG_SOURCES} LIBS ${ARG_LIBS})
     kith_label(${name} ${ARG_LABEL})
