@@ -132,16 +132,38 @@ static void run_child(const char *self, const struct bench_daemon *d, const stru
         bench_die("the measured process failed");
 }
 
-static double attach_us(const struct bench_daemon *d, unsigned prefault)
+struct attach_times {
+    double open_us;
+    double search_us; /* the first search, which faults in what it touches */
+    double close_us;
+};
+
+static struct attach_times time_attach(const struct bench_daemon *d, const struct bench_set *set,
+                                       unsigned prefault)
 {
-    double us[ATTACHES];
+    double open_us[ATTACHES];
+    double search_us[ATTACHES];
+    double close_us[ATTACHES];
+    kith_results *results = kith_results_new();
+    struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
+    opts.ef = EF;
     for (unsigned i = 0; i < ATTACHES; i++) {
         uint64_t begin = bench_now_ns();
         kith *index = attach(d->run_dir, prefault);
-        us[i] = (double)(bench_now_ns() - begin) / 1e3;
+        uint64_t opened = bench_now_ns();
+        int rc = kith_search(index, bench_set_query(set, i % set->query_count), set->dim, 10, &opts, results);
+        uint64_t searched = bench_now_ns();
         kith_close(index);
+        uint64_t closed = bench_now_ns();
+        if (rc < 0)
+            bench_die("search: %s", kith_strerror(rc));
+        open_us[i] = (double)(opened - begin) / 1e3;
+        search_us[i] = (double)(searched - opened) / 1e3;
+        close_us[i] = (double)(closed - searched) / 1e3;
     }
-    return bench_median(us, ATTACHES);
+    kith_results_free(results);
+    return (struct attach_times){ bench_median(open_us, ATTACHES), bench_median(search_us, ATTACHES),
+                                  bench_median(close_us, ATTACHES) };
 }
 
 int main(int argc, char **argv)
@@ -163,8 +185,14 @@ int main(int argc, char **argv)
     bench_set_open(opts.set, &set);
     bench_daemon_create(&daemon, &set, &opts);
     bench_daemon_load(&daemon, &set);
-    printf("\n%s: %u x %u; attach, median of %u: %.0f us; with prefault %.0f us\n\n", set.name,
-           set.base_count, set.dim, ATTACHES, attach_us(&daemon, 0), attach_us(&daemon, 1));
+    printf("\n%s: %u x %u; medians of %u\n\n", set.name, set.base_count, set.dim, ATTACHES);
+    printf("| | attach us | first search us | detach us |\n|---|---:|---:|---:|\n");
+    for (unsigned prefault = 0; prefault < 2; prefault++) {
+        struct attach_times t = time_attach(&daemon, &set, prefault);
+        printf("| %s | %.0f | %.0f | %.0f |\n", prefault ? "with prefault" : "without", t.open_us,
+               t.search_us, t.close_us);
+    }
+    printf("\n");
     run_child(self, &daemon, &set);
     bench_set_close(&set);
     bench_daemon_stop(&daemon);
