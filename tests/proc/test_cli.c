@@ -388,7 +388,7 @@ static void what_is_exported_loads_again(void **state)
     expect_says(KITH("load", "from", write_fvecs("e.fvecs", rows, ROWS)), "loaded 600", NULL);
     expect_says(KITH("put", "from", "odd \"id\" \xc3\xa4", "--vector", "[0.1,-0.2,3e-9,4,5,6]"), "epoch",
                 NULL);
-    char *want = KITH("get", "from", "odd \"id\" \xc3\xa4").out;
+    struct result given = KITH("get", "from", "odd \"id\" \xc3\xa4");
     for (size_t i = 0; i < sizeof SUFFIXES / sizeof *SUFFIXES; i++) {
         char name[32], path[TEST_PATH_SIZE], ids[TEST_PATH_SIZE];
         snprintf(name, sizeof name, "out.%s", SUFFIXES[i]);
@@ -403,10 +403,10 @@ static void what_is_exported_loads_again(void **state)
         else
             expect_says(KITH("load", "to", path, "--ids", ids), "loaded 601", NULL);
         expect_count("to", "601\n");
-        expect_ok(KITH("get", "to", "odd \"id\" \xc3\xa4"), want);
+        expect_ok(KITH("get", "to", "odd \"id\" \xc3\xa4"), given.out);
         drop("to");
     }
-    free(want);
+    done(&given);
     drop("from");
     expect_fail(KITH("export", "from", test_path(&files, "none.npy")), 1, "from");
     assert_int_equal(access(test_path(&files, "none.npy"), F_OK), -1);

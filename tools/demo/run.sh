@@ -5,7 +5,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 tools/dev/setup.sh
-cmake --preset release -DKITH_TESTS=OFF -DKITH_BENCH=OFF >/dev/null
+cmake --preset release --no-warn-unused-cli -DKITH_TESTS=OFF -DKITH_BENCH=OFF >/dev/null
 echo "demo: building into build/release"
 cmake --build --preset release --target kith_demo | tail -n 1
 exec build/release/bin/kith_demo
