@@ -24,7 +24,7 @@ usage() {
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${KITH_BENCH_BUILD:-$root/build/release}
 cache=${KITH_BENCH_CACHE:-$build/bench-data}
-data=${KITH_BENCH_DATA:-}
+data=${KITH_BENCH_DATA:+$(cd "$KITH_BENCH_DATA" && pwd)}
 [ $# -ge 1 ] || usage 2
 case $1 in -h | --help) usage 0 ;; esac
 table=$1
@@ -72,6 +72,8 @@ run() { # TABLE SET [OPTION...]
 if [ ! -d "$build" ]; then
     (cd "$root" && cmake --preset release -B "$build" >/dev/null)
 fi
+grep -q '^CMAKE_BUILD_TYPE:[A-Z]*=Release' "$build/CMakeCache.txt" ||
+    echo "bench.sh: $build is not a release build; its figures mean little" >&2
 cmake --build "$build" >/dev/null
 
 if [ "$table" = all ]; then
