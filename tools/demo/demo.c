@@ -24,19 +24,26 @@
 #include "tools/demo/roles.h"
 #include "tools/out.h"
 
-#define GENERATED_COUNT "20000"
-#define EMBED_TOO_FEW   3 /* exit status of embed when there is too little to show */
-#define SHOWN           8u
-#define RECALL_QUERIES  200u
-#define RECALL_MIN      0.95
-#define PRIVATE_MAX     (UINT64_C(4) << 20) /* what a reader may need of its own */
-#define WRITING_S       10
-#define KILLED_S        5
-#define BACK_S          3
-#define START_MS        15000
-#define WITNESS         "the-last-write-before-the-kill"
+#define EMBED_TOO_FEW  3 /* exit status of embed when there is too little to show */
+#define SHOWN          8u
+#define RECALL_QUERIES 200u
+#define RECALL_MIN     0.95
+#define PRIVATE_MAX    (UINT64_C(4) << 20) /* what a reader may need of its own */
+#define START_MS       15000
+#define WITNESS        "the-last-write-before-the-kill"
+
+/* How long the parts take, and how much there is when there are no packages. */
+struct pace {
+    const char *generated; /* vectors */
+    unsigned writing_s, killed_s, back_s;
+    bool packages; /* false: generated vectors in any case */
+};
+
+static const struct pace FULL = { "20000", 10, 5, 3, true };
+static const struct pace SHORT = { "3000", 2, 1, 1, false }; /* --short: for the test */
 
 struct demo {
+    const struct pace *pace;
     char *bin;  /* directory of the programs */
     char *run;  /* run directory of kithd */
     char *work; /* its data directory and everything else */
@@ -112,11 +119,12 @@ static int make_vectors(struct demo *d)
     heading("vectors from package descriptions (apt-cache dumpavail)");
     char *embed = join(d->bin, "kith_demo_embed");
     uint64_t begin = kithi_tool_now_ns();
-    int status = embed_packages(d, embed);
+    int status = d->pace->packages ? embed_packages(d, embed) : EMBED_TOO_FEW;
     if (status == EMBED_TOO_FEW && !demo_interrupted()) {
-        printf("apt-cache is missing or knows fewer than 1,000 packages: "
-               "going on with " GENERATED_COUNT " generated, clustered vectors (fixed seed)\n");
-        const char *generate[] = { embed, "--generate", GENERATED_COUNT, d->stem, NULL };
+        printf("%s: going on with %s generated, clustered vectors (fixed seed)\n",
+               d->pace->packages ? "apt-cache is missing or knows fewer than 1,000 packages" : "a short run",
+               d->pace->generated);
+        const char *generate[] = { embed, "--generate", d->pace->generated, d->stem, NULL };
         status = demo_run(&(struct demo_spawn){ generate, -1, -1, d->log });
         d->generated = true;
     }
@@ -486,11 +494,12 @@ static int show(struct demo *d)
     if (start_roles(d) != 0)
         return -1;
     set_phase(d, PHASE_WRITING);
-    if (watch(d, PHASE_WRITING, WRITING_S) != 0)
+    if (watch(d, PHASE_WRITING, d->pace->writing_s) != 0)
         return -1;
 
     heading("the daemon is killed, the readers search on");
-    if (kill_daemon(d) != 0 || check_readers(d, PHASE_WRITING) != 0 || watch(d, PHASE_KILLED, KILLED_S) != 0)
+    if (kill_daemon(d) != 0 || check_readers(d, PHASE_WRITING) != 0 ||
+        watch(d, PHASE_KILLED, d->pace->killed_s) != 0)
         return -1;
     if (check_readers(d, PHASE_KILLED) != 0)
         return -1;
@@ -507,7 +516,7 @@ static int show(struct demo *d)
         return -1;
     uint64_t acked = atomic_load(&d->board->writer.acked);
     set_phase(d, PHASE_BACK);
-    if (watch(d, PHASE_BACK, BACK_S) != 0 || check_readers(d, PHASE_BACK) != 0)
+    if (watch(d, PHASE_BACK, d->pace->back_s) != 0 || check_readers(d, PHASE_BACK) != 0)
         return -1;
     if (atomic_load(&d->board->writer.acked) == acked)
         return fail(d, "the writer did not recover");
@@ -550,12 +559,13 @@ int main(int argc, char **argv)
         return demo_reader_main(argv[2], argv[3], (unsigned)strtoul(argv[4], NULL, 10) % DEMO_READERS);
     if (argc == 5 && strcmp(argv[1], "--writer") == 0)
         return demo_writer_main(argv[2], argv[3], argv[4]);
-    if (argc != 1) {
-        fprintf(stderr, "usage: kith_demo\n");
+    bool is_short = argc == 2 && strcmp(argv[1], "--short") == 0;
+    if (argc != 1 && !is_short) {
+        fprintf(stderr, "usage: kith_demo [--short]\n");
         return 2;
     }
 
-    struct demo d = { 0 };
+    struct demo d = { .pace = is_short ? &SHORT : &FULL };
     char self[4096];
     ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
     if (len < 0) {
