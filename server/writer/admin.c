@@ -53,7 +53,8 @@ static int read_name(const unsigned char *p, size_t len, size_t name_len, char o
         padded = p[i] == 0;
     }
     if (!padded) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "the name in the request is not padded as it should be");
+        return kithi_error_set(err, KITHI_E_PROTOCOL,
+                               "the name in the request is not padded as it should be");
     }
     if (!kithi_name_valid((const char *)p, name_len)) {
         char shown[80];
@@ -61,10 +62,11 @@ static int read_name(const unsigned char *p, size_t len, size_t name_len, char o
         for (size_t i = 0; i < n; i++) {
             shown[i] = p[i] >= ' ' && p[i] <= '~' ? (char)p[i] : '?';
         }
-        return kithi_error_set(err, KITHI_E_NAME,
-                               "\"%.*s\" is not a collection name: 1 to %u characters of A-Z a-z 0-9 _ -, the first "
-                               "one a letter or digit",
-                               (int)n, shown, KITHI_NAME_MAX);
+        return kithi_error_set(
+            err, KITHI_E_NAME,
+            "\"%.*s\" is not a collection name: 1 to %u characters of A-Z a-z 0-9 _ -, the first "
+            "one a letter or digit",
+            (int)n, shown, KITHI_NAME_MAX);
     }
     memcpy(out, p, name_len);
     out[name_len] = 0;
@@ -124,8 +126,9 @@ static void make_done(struct kithi_io_op *op, int status)
         kithi_collection_free(a->collection);
     } else {
         kithi_daemon_add(a->daemon, a->collection);
-        kithi_log(KITHI_LOG_INFO, "collection-created", "name=%s dim=%u metric=%s m=%u ef_construction=%u slot_max=%u",
-                  a->settings.name, g->dim, kithi_metric_name(g->metric), g->m, g->ef_construction, g->slot_max);
+        kithi_log(KITHI_LOG_INFO, "collection-created",
+                  "name=%s dim=%u metric=%s m=%u ef_construction=%u slot_max=%u", a->settings.name, g->dim,
+                  kithi_metric_name(g->metric), g->m, g->ef_construction, g->slot_max);
     }
     finish(a->daemon, status);
 }
@@ -135,8 +138,10 @@ static void create_begin(struct kithi_admin *a)
     struct kithi_daemon *d = a->daemon;
     int status = 0;
     if (kithi_daemon_find(d, a->settings.name)) {
-        status = kithi_error_set(&a->err, KITHI_E_EXISTS, "a collection \"%s\" exists; drop it first, or take another "
-                                 "name", a->settings.name);
+        status = kithi_error_set(&a->err, KITHI_E_EXISTS,
+                                 "a collection \"%s\" exists; drop it first, or take another "
+                                 "name",
+                                 a->settings.name);
     } else {
         status = kithi_collection_new(d, &a->settings, &a->collection, &a->err);
     }
@@ -161,12 +166,13 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
     struct kithi_geometry g = { .dim = c.dim,
                                 .metric = c.metric,
                                 .m = c.m ? c.m : KITHI_M_DEFAULT,
-                                .ef_construction = c.ef_construction ? c.ef_construction
-                                                                     : KITHI_EF_CONSTRUCTION_DEFAULT,
+                                .ef_construction =
+                                    c.ef_construction ? c.ef_construction : KITHI_EF_CONSTRUCTION_DEFAULT,
                                 .quantization = c.quantization,
                                 .slot_max = c.slot_max ? c.slot_max : KITHI_SLOT_MAX_DEFAULT };
     if (!status && c.reserved) {
-        status = kithi_error_set(&err, KITHI_E_UNSUPPORTED, "the request asks for something that is not in this version");
+        status = kithi_error_set(&err, KITHI_E_UNSUPPORTED,
+                                 "the request asks for something that is not in this version");
     }
     if (!status) {
         status = kithi_geometry_check(&g, &err);
@@ -279,7 +285,8 @@ void kithi_admin_turn(struct kithi_daemon *d)
         return;
     }
     if (d->failing) {
-        kithi_error_set(&a->err, KITHI_E_SHUTDOWN, "the daemon is stopping because a log failed; nothing was done");
+        kithi_error_set(&a->err, KITHI_E_SHUTDOWN,
+                        "the daemon is stopping because a log failed; nothing was done");
         finish(d, KITHI_E_SHUTDOWN);
     } else if (a->request->frame.type == KITHI_FRAME_CREATE) {
         create_begin(a);
@@ -348,8 +355,10 @@ void kithi_admin_stats(struct kithi_daemon *d, struct kithi_request *r)
     const struct kithi_collection *c = kithi_daemon_find_uid(d, r->body);
     int len = c ? kithi_pipeline_stats(c, text, sizeof text) : KITHI_E_NO_COLLECTION;
     if (len < 0) {
-        kithi_error_set(&err, len, c ? "the answer is too long" : "this collection is not here any more: it was "
-                        "dropped; open it again by name");
+        kithi_error_set(&err, len,
+                        c ? "the answer is too long"
+                          : "this collection is not here any more: it was "
+                            "dropped; open it again by name");
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
         return;
     }

@@ -16,8 +16,8 @@
 
 #define OLD_GRACE_MS 10000u /* readers look at `moved` with every search; a new attach finds the new one */
 
-int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s, struct kithi_collection **out,
-                         struct kithi_errmsg *err)
+int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
+                         struct kithi_collection **out, struct kithi_errmsg *err)
 {
     struct kithi_collection *c = calloc(1, sizeof *c);
     if (!c) {
@@ -108,14 +108,16 @@ static int clear_run_dir(struct kithi_collection *c, struct kithi_errmsg *err)
     if (access(c->run_dir, F_OK)) {
         return 0;
     }
-    int status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX, c->settings.name,
-                            kithi_now_us());
+    int status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX,
+                            c->settings.name, kithi_now_us());
     if (!status) {
         status = rename_new(c->run_dir, aside, err);
     }
     if (!status) {
-        kithi_log(KITHI_LOG_WARN, "set-aside", "from=%s to=%s msg=belongs to no collection of this data directory; "
-                  "remove it when nobody needs it", c->run_dir, aside);
+        kithi_log(KITHI_LOG_WARN, "set-aside",
+                  "from=%s to=%s msg=belongs to no collection of this data directory; "
+                  "remove it when nobody needs it",
+                  c->run_dir, aside);
     }
     return status;
 }
@@ -147,7 +149,8 @@ int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
         status = kithi_error_set(err, -errno, "cannot remove %s: %s", c->segment_next, strerror(errno));
     }
     if (!status) {
-        status = kithi_index_create(c->segment_next, &id, c->settings.generation, &c->daemon->tuning, &c->index, err);
+        status = kithi_index_create(c->segment_next, &id, c->settings.generation, &c->daemon->tuning,
+                                    &c->index, err);
     }
     if (!status) {
         status = kithi_collection_share(c, c->segment_next, err);
@@ -174,15 +177,16 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
      * generation at once. A crash in between leaves segment.old, which the next start marks. */
     if (rename(c->segment_next, c->segment)) {
         int e = errno;
-        return kithi_error_set(err, -e, "cannot rename %s to %s: %s", c->segment_next, c->segment, strerror(e));
+        return kithi_error_set(err, -e, "cannot rename %s to %s: %s", c->segment_next, c->segment,
+                               strerror(e));
     }
     KITHI_FAULT_CRASH("crash-in-switch-renamed");
     if (had_one) {
         int status = kithi_segment_mark_moved(c->segment_old, false);
         if (status) {
             kithi_error_set(&why, status, "%s", kithi_error_text(status));
-            kithi_log(KITHI_LOG_WARN, "old-segment", "path=%s msg=its readers cannot be told to move over: %s",
-                      c->segment_old, why.text);
+            kithi_log(KITHI_LOG_WARN, "old-segment",
+                      "path=%s msg=its readers cannot be told to move over: %s", c->segment_old, why.text);
         }
         c->old_until_ms = kithi_now_ms() + OLD_GRACE_MS;
     }
@@ -221,7 +225,9 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
     }
     if (!status) {
         struct kithi_wal_report empty = { 0 };
-        struct kithi_wal_open_opts opts = { .dir = c->wal_dir, .timeline = c->settings.timeline, .report = &empty };
+        struct kithi_wal_open_opts opts = { .dir = c->wal_dir,
+                                            .timeline = c->settings.timeline,
+                                            .report = &empty };
         memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
         status = kithi_wal_open(c->daemon->io, &opts, &c->wal, err);
     }
@@ -261,7 +267,8 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
     return status;
 }
 
-int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX], struct kithi_errmsg *err)
+int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX],
+                                 struct kithi_errmsg *err)
 {
     char uid[33];
     kithi_uid_text(c->settings.uid, uid);

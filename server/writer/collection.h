@@ -40,8 +40,8 @@ struct kithi_collection {
 };
 
 /* An object for settings, nothing opened. */
-int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s, struct kithi_collection **out,
-                         struct kithi_errmsg *err);
+int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
+                         struct kithi_collection **out, struct kithi_errmsg *err);
 /* Close log and index; files stay. Accepts NULL and half-opened ones. */
 void kithi_collection_free(struct kithi_collection *c);
 
@@ -63,7 +63,8 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
 int kithi_collection_bury(struct kithi_collection *c, struct kithi_errmsg *err);
 /* Remove what is left in both directories, given the buried one's path; tells readers. Blocks. */
 int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct kithi_errmsg *err);
-int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX], struct kithi_errmsg *err);
+int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX],
+                                 struct kithi_errmsg *err);
 
 struct kithi_segment_peek {
     uint8_t uid[16];

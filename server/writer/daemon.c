@@ -22,7 +22,8 @@
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
 
-#define LEAVE_MS 5000u /* how long answers wait for clients that do not read, once there is nothing else to do */
+#define LEAVE_MS                                                                                             \
+    5000u /* how long answers wait for clients that do not read, once there is nothing else to do */
 
 uint64_t kithi_now_us(void)
 {
@@ -47,8 +48,10 @@ static void signal_done(struct kithi_io_op *op, int result)
     }
     while (read(d->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         if (d->stopping) {
-            kithi_log(KITHI_LOG_WARN, "stop-now", "signal=%u msg=the second signal; what is under way is left to the "
-                      "next start", info.ssi_signo);
+            kithi_log(KITHI_LOG_WARN, "stop-now",
+                      "signal=%u msg=the second signal; what is under way is left to the "
+                      "next start",
+                      info.ssi_signo);
             _exit(1);
         }
         kithi_log(KITHI_LOG_INFO, "stop", "signal=%u msg=finishing what was accepted", info.ssi_signo);
@@ -81,7 +84,9 @@ static unsigned cpu_count(void)
 static int groups_find(struct kithi_daemon *d, const struct kithi_options *o, struct kithi_errmsg *err)
 {
     struct kithi_rights_policy *p = &d->policy;
-    *p = (struct kithi_rights_policy){ .owner = geteuid(), .read_group = KITHI_NO_GROUP, .write_group = KITHI_NO_GROUP };
+    *p = (struct kithi_rights_policy){ .owner = geteuid(),
+                                       .read_group = KITHI_NO_GROUP,
+                                       .write_group = KITHI_NO_GROUP };
     int status = 0;
     if (o->read_group[0]) {
         memcpy(p->read_name, o->read_group, sizeof p->read_name);
@@ -133,12 +138,16 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
         return status;
     }
     if (d->data.tmpfs) {
-        kithi_log(KITHI_LOG_WARN, "data-on-tmpfs", "dir=%s msg=the data directory is in memory; nothing in it outlives a "
-                  "reboot", d->data.path);
+        kithi_log(KITHI_LOG_WARN, "data-on-tmpfs",
+                  "dir=%s msg=the data directory is in memory; nothing in it outlives a "
+                  "reboot",
+                  d->data.path);
     }
     if (!d->run.tmpfs) {
-        kithi_log(KITHI_LOG_WARN, "run-not-tmpfs", "dir=%s msg=the run directory is not on a tmpfs; segments will be "
-                  "written to its disk", d->run.path);
+        kithi_log(KITHI_LOG_WARN, "run-not-tmpfs",
+                  "dir=%s msg=the run directory is not on a tmpfs; segments will be "
+                  "written to its disk",
+                  d->run.path);
     }
     kithi_log(KITHI_LOG_INFO, "start", "data=%s run=%s io=%s why=%s workers=%u", d->data.path, d->run.path,
               kithi_io_name(d->io), kithi_io_reason(d->io), threads);

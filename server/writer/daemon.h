@@ -27,10 +27,10 @@ struct kithi_options {
     char run[KITHI_PATH_MAX]; /* "": choose */
     char read_group[64];      /* "": none */
     char write_group[64];
-    int64_t threads;   /* 0: the CPUs this process may use */
-    int64_t clients;   /* 0: KITHI_CLIENTS_DEFAULT, and no more than descriptors allow */
-    int64_t grace_ms;  /* 0: the index's default */
-    int64_t rest_ms;   /* 0: the index's default */
+    int64_t threads;  /* 0: the CPUs this process may use */
+    int64_t clients;  /* 0: KITHI_CLIENTS_DEFAULT, and no more than descriptors allow */
+    int64_t grace_ms; /* 0: the index's default */
+    int64_t rest_ms;  /* 0: the index's default */
 };
 
 #define KITHI_CLIENTS_DEFAULT 1024
@@ -48,21 +48,21 @@ struct kithi_daemon {
     struct kithi_session *sessions;
     struct kithi_session *touched; /* those that the next turn looks at */
     unsigned session_count, session_max;
-    int listen_fd;                /* -1: not listening */
+    int listen_fd; /* -1: not listening */
     struct kithi_io_op accept_op;
-    uint64_t accept_at_ms;        /* accept again then, after it failed; KITHI_NEVER */
-    size_t queued_bytes;          /* bodies of accepted requests that are not answered */
-    bool room_made;               /* some request was answered since paused sessions were looked at */
-    uint64_t look_at_ms;          /* when deadlines of sessions are looked at next */
-    bool again;                   /* a turn gave work to another one: take turns again before waiting */
+    uint64_t accept_at_ms; /* accept again then, after it failed; KITHI_NEVER */
+    size_t queued_bytes;   /* bodies of accepted requests that are not answered */
+    bool room_made;        /* some request was answered since paused sessions were looked at */
+    uint64_t look_at_ms;   /* when deadlines of sessions are looked at next */
+    bool again;            /* a turn gave work to another one: take turns again before waiting */
 
-    struct kithi_admin *admin;    /* creates and drops, oldest first; the first one is being done */
+    struct kithi_admin *admin; /* creates and drops, oldest first; the first one is being done */
 
     int signal_fd;
     struct kithi_io_op signal_op;
-    bool stopping;        /* SIGTERM, or failing: nothing new is read */
-    bool failing;         /* a log failed: what waits is refused */
-    uint64_t stop_by_ms;  /* when to stop waiting for clients that do not read; KITHI_NEVER before */
+    bool stopping;       /* SIGTERM, or failing: nothing new is read */
+    bool failing;        /* a log failed: what waits is refused */
+    uint64_t stop_by_ms; /* when to stop waiting for clients that do not read; KITHI_NEVER before */
     int exit_status;
 };
 

@@ -43,10 +43,11 @@ static int open_checked(const char *what, const char *path, mode_t mode, gid_t g
     if (fd < 0) {
         int e = errno;
         if (!lstat(path, &st) && S_ISLNK(st.st_mode)) {
-            return kithi_error_set(err, code,
-                                   "the %s directory %s is a symbolic link, which somebody else may turn elsewhere; "
-                                   "name the directory itself",
-                                   what, path);
+            return kithi_error_set(
+                err, code,
+                "the %s directory %s is a symbolic link, which somebody else may turn elsewhere; "
+                "name the directory itself",
+                what, path);
         }
         if (e == ENOTDIR) {
             return kithi_error_set(err, code, "the %s directory %s is not a directory", what, path);
@@ -54,17 +55,20 @@ static int open_checked(const char *what, const char *path, mode_t mode, gid_t g
         return kithi_error_set(err, code, "cannot open the %s directory %s: %s", what, path, strerror(e));
     }
     if (fstat(fd, &st)) {
-        status = kithi_error_set(err, -errno, "cannot look at the %s directory %s: %s", what, path, strerror(errno));
+        status = kithi_error_set(err, -errno, "cannot look at the %s directory %s: %s", what, path,
+                                 strerror(errno));
         goto out;
     }
     if (st.st_uid != geteuid()) {
-        status = kithi_error_set(err, code, "the %s directory %s belongs to user %u, kithd runs as user %u; "
+        status = kithi_error_set(err, code,
+                                 "the %s directory %s belongs to user %u, kithd runs as user %u; "
                                  "change its owner or use another directory",
                                  what, path, (unsigned)st.st_uid, (unsigned)geteuid());
         goto out;
     }
     if (!made && (st.st_mode & (S_IWGRP | S_IWOTH))) {
-        status = kithi_error_set(err, code, "the %s directory %s (mode %04o) can be written by others; "
+        status = kithi_error_set(err, code,
+                                 "the %s directory %s (mode %04o) can be written by others; "
                                  "take that away with chmod go-w",
                                  what, path, (unsigned)(st.st_mode & 07777));
         goto out;
@@ -83,7 +87,8 @@ static int open_checked(const char *what, const char *path, mode_t mode, gid_t g
     }
     if (faccessat(AT_FDCWD, path, W_OK | X_OK, AT_EACCESS)) {
         int e = errno;
-        status = kithi_error_set(err, code, "the %s directory %s cannot be written: %s", what, path, strerror(e));
+        status =
+            kithi_error_set(err, code, "the %s directory %s cannot be written: %s", what, path, strerror(e));
     }
 out:
     if (status) {
@@ -127,10 +132,12 @@ int kithi_dir_claim(struct kithi_dir *dir, const char *what, const char *path, m
                                  KITHI_LOCK_NAME, what, strerror(e));
     } else if (flock(dir->lock_fd, LOCK_EX | LOCK_NB)) {
         int e = errno;
-        status = e == EWOULDBLOCK
-                     ? kithi_error_set(err, KITHI_E_BUSY, "another kithd owns the %s directory %s; stop it, or use "
-                                       "another directory", what, dir->path)
-                     : kithi_error_set(err, -e, "cannot lock %s/%s: %s", dir->path, KITHI_LOCK_NAME, strerror(e));
+        status = e == EWOULDBLOCK ? kithi_error_set(err, KITHI_E_BUSY,
+                                                    "another kithd owns the %s directory %s; stop it, or use "
+                                                    "another directory",
+                                                    what, dir->path)
+                                  : kithi_error_set(err, -e, "cannot lock %s/%s: %s", dir->path,
+                                                    KITHI_LOCK_NAME, strerror(e));
     }
     close(fd);
     if (status) {

@@ -19,8 +19,9 @@ int kithi_path(char out[KITHI_PATH_MAX], struct kithi_errmsg *err, const char *f
     int n = vsnprintf(out, KITHI_PATH_MAX, fmt, args);
     va_end(args);
     if (n < 0 || (size_t)n >= KITHI_PATH_MAX) {
-        int status = kithi_error_set(err, -ENAMETOOLONG, "a path that begins with %.80s is longer than %u bytes", out,
-                                     KITHI_PATH_MAX - 1);
+        int status =
+            kithi_error_set(err, -ENAMETOOLONG, "a path that begins with %.80s is longer than %u bytes", out,
+                            KITHI_PATH_MAX - 1);
         out[0] = 0;
         return status;
     }

@@ -34,13 +34,14 @@
 #define DAEMON_BYTES_SOFT (64u << 20) /* above: only sessions with nothing queued go on */
 #define DAEMON_BYTES_HARD (256u << 20)
 #define HALF_FRAME_MS     60000u /* a peer that stops in the middle of a frame is let go after this */
-#define DRAIN_MS          5000u  /* how long a refused peer may go on sending before it is cut off */
+#define DRAIN_MS          5000u /* how long a refused peer may take to read its last reply, and then to stop */
 #define DRAIN_BYTES       (64u << 20)
 #define LOOK_MS           1000u /* how often deadlines of sessions are looked at */
 #define ACCEPT_RETRY_MS   200u
-#define DESCRIPTOR_SLACK  64u /* descriptors that are not clients: directories, the loop, collections to come */
-#define DESCRIPTORS_EACH  8u  /* of a collection: segment, log, the next file of the log */
-#define LISTEN_BACKLOG    256
+#define DESCRIPTOR_SLACK                                                                                     \
+    64u                     /* descriptors that are not clients: directories, the loop, collections to come */
+#define DESCRIPTORS_EACH 8u /* of a collection: segment, log, the next file of the log */
+#define LISTEN_BACKLOG   256
 
 enum session_state {
     SESSION_OPEN,
@@ -56,7 +57,7 @@ struct output {
 };
 
 struct kithi_session {
-    struct kithi_session *next, *prev; /* in the daemon's list */
+    struct kithi_session *next, *prev;  /* in the daemon's list */
     struct kithi_session *next_touched; /* in the list of those that the next turn looks at */
     bool touched;
     struct kithi_daemon *daemon;
@@ -74,15 +75,15 @@ struct kithi_session {
     size_t input_len;
     struct kithi_request *partial; /* its body is being read */
     size_t partial_have;
-    size_t skip;         /* bytes of a refused body still to throw away */
+    size_t skip; /* bytes of a refused body still to throw away */
     size_t drained;
     uint64_t deadline_ms; /* of a half frame or the draining; KITHI_NEVER */
 
-    unsigned pending;     /* accepted requests whose reply has not been sent */
-    unsigned unanswered;  /* of them without a reply yet */
+    unsigned pending;    /* accepted requests whose reply has not been sent */
+    unsigned unanswered; /* of them without a reply yet */
     size_t queued_bytes;
     struct output out[2];
-    unsigned filling;     /* which output gathers; the other one is being sent */
+    unsigned filling; /* which output gathers; the other one is being sent */
 };
 
 static void session_read(struct kithi_session *s);
@@ -141,7 +142,8 @@ static void session_reply(struct kithi_session *s, uint64_t tag, const struct ki
     struct output *o = &s->out[s->filling];
     size_t body = sizeof(struct kithi_reply) + kithi_round_up(a->text_len, 8);
     if (output_reserve(o, sizeof(struct kithi_frame) + body)) {
-        kithi_log(KITHI_LOG_ERROR, "reply-lost", "uid=%u msg=no memory for a reply of %zu bytes", (unsigned)s->uid, body);
+        kithi_log(KITHI_LOG_ERROR, "reply-lost", "uid=%u msg=no memory for a reply of %zu bytes",
+                  (unsigned)s->uid, body);
         session_close(s); /* the peer learns that its outcome is unknown */
         return;
     }
@@ -190,6 +192,15 @@ void kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct k
     kithi_request_answer(r, &a);
 }
 
+/* A last reply has been queued. */
+static void session_end(struct kithi_session *s)
+{
+    if (s->state == SESSION_OPEN) {
+        s->state = SESSION_REFUSED;
+        s->deadline_ms = kithi_now_ms() + DRAIN_MS;
+    }
+}
+
 /* The stream makes no sense (any more): one last reply, then the end. */
 static void session_refuse(struct kithi_session *s, uint64_t tag, const struct kithi_errmsg *err)
 {
@@ -200,9 +211,7 @@ static void session_refuse(struct kithi_session *s, uint64_t tag, const struct k
               kithi_error_name(err->code), err->text);
     s->pending++; /* so that it is taken off again when the reply was sent */
     session_reply(s, tag, &a);
-    if (s->state == SESSION_OPEN) {
-        s->state = SESSION_REFUSED;
-    }
+    session_end(s);
 }
 
 /* ---- requests ---- */
@@ -230,21 +239,26 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
                                        kithi_get16(r->body + at + 6), KITHI_ID_MAX);
             }
             if (len - at >= KITHI_OP_HEADER && kithi_get32(r->body + at + 8) > KITHI_DIM_MAX) {
-                return kithi_error_set(err, KITHI_E_DIMENSION, "item %u: %u dimensions; at most %u are allowed", i,
+                return kithi_error_set(err, KITHI_E_DIMENSION,
+                                       "item %u: %u dimensions; at most %u are allowed", i,
                                        kithi_get32(r->body + at + 8), KITHI_DIM_MAX);
             }
-            return kithi_error_set(err, KITHI_E_PROTOCOL, "item %u, %zu bytes into the write, is not a change", i, at);
+            return kithi_error_set(err, KITHI_E_PROTOCOL,
+                                   "item %u, %zu bytes into the write, is not a change", i, at);
         }
         if (op->type != KITHI_OP_UPSERT && op->type != KITHI_OP_DELETE) {
-            return kithi_error_set(err, KITHI_E_UNSUPPORTED, "item %u is a change of type %u, which this kithd does "
-                                   "not know", i, op->type);
+            return kithi_error_set(err, KITHI_E_UNSUPPORTED,
+                                   "item %u is a change of type %u, which this kithd does "
+                                   "not know",
+                                   i, op->type);
         }
         r->upserts += op->type == KITHI_OP_UPSERT;
         at += (size_t)step;
     }
     *out_item = KITHI_NO_ITEM;
     if (at != len) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "a write of %u changes has %zu bytes too many", n, len - at);
+        return kithi_error_set(err, KITHI_E_PROTOCOL, "a write of %u changes has %zu bytes too many", n,
+                               len - at);
     }
     return 0;
 }
@@ -252,8 +266,7 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
 static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
 {
     struct kithi_errmsg err;
-    struct kithi_collection *c =
-        r->frame.len >= 16 ? kithi_daemon_find_uid(s->daemon, r->body) : NULL;
+    struct kithi_collection *c = r->frame.len >= 16 ? kithi_daemon_find_uid(s->daemon, r->body) : NULL;
     uint32_t item = KITHI_NO_ITEM;
     if (!c) {
         kithi_error_set(&err, KITHI_E_NO_COLLECTION,
@@ -278,12 +291,13 @@ static void hello(struct kithi_session *s, struct kithi_request *r)
         kithi_request_answer(r, &a);
         return;
     }
-    kithi_error_set(&err, KITHI_E_VERSION,
-                    "the client speaks version %u of the protocol, this kithd version %u; use the library that "
-                    "belongs to it",
-                    version, KITHI_WIRE_VERSION);
+    kithi_error_set(
+        &err, KITHI_E_VERSION,
+        "the client speaks version %u of the protocol, this kithd version %u; use the library that "
+        "belongs to it",
+        version, KITHI_WIRE_VERSION);
     kithi_request_refuse(r, KITHI_NO_ITEM, &err);
-    s->state = s->state == SESSION_OPEN ? SESSION_REFUSED : s->state;
+    session_end(s);
 }
 
 static void dispatch(struct kithi_session *s, struct kithi_request *r)
@@ -337,26 +351,32 @@ static bool length_fits(const struct kithi_frame *f)
 static int frame_check(const struct kithi_session *s, const struct kithi_frame *f, struct kithi_errmsg *err)
 {
     if (f->magic != KITHI_FRAME_MAGIC) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "the bytes %08x are not the beginning of a request", f->magic);
+        return kithi_error_set(err, KITHI_E_PROTOCOL, "the bytes %08x are not the beginning of a request",
+                               f->magic);
     }
     const char *type = type_text(f->type);
     if (!type) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "type %u is not a request that this kithd knows", f->type);
+        return kithi_error_set(err, KITHI_E_PROTOCOL, "type %u is not a request that this kithd knows",
+                               f->type);
     }
     if (f->flags) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "a %s request with flags %04x, which this kithd does not know",
-                               type, f->flags);
+        return kithi_error_set(err, KITHI_E_PROTOCOL,
+                               "a %s request with flags %04x, which this kithd does not know", type,
+                               f->flags);
     }
     if (f->len > KITHI_FRAME_MAX) {
-        return kithi_error_set(err, KITHI_E_TOO_LARGE, "a %s request of %u bytes; at most %u are allowed, send smaller "
-                               "batches", type, f->len, KITHI_FRAME_MAX);
+        return kithi_error_set(err, KITHI_E_TOO_LARGE,
+                               "a %s request of %u bytes; at most %u are allowed, send smaller "
+                               "batches",
+                               type, f->len, KITHI_FRAME_MAX);
     }
     if (f->len % 8 || !length_fits(f) || (f->type != KITHI_FRAME_WRITE && f->count)) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "a %s request cannot have %u bytes and %u items", type, f->len,
-                               f->count);
+        return kithi_error_set(err, KITHI_E_PROTOCOL, "a %s request cannot have %u bytes and %u items", type,
+                               f->len, f->count);
     }
     if (!s->greeted && f->type != KITHI_FRAME_HELLO) {
-        return kithi_error_set(err, KITHI_E_PROTOCOL, "a connection begins with a hello, not with a %s request", type);
+        return kithi_error_set(err, KITHI_E_PROTOCOL,
+                               "a connection begins with a hello, not with a %s request", type);
     }
     return 0;
 }
@@ -517,7 +537,8 @@ static void session_read(struct kithi_session *s)
         kithi_io_recv(s->daemon->io, &s->recv_op, s->fd, s->partial->body + s->partial_have,
                       s->partial->frame.len - s->partial_have);
     } else {
-        kithi_io_recv(s->daemon->io, &s->recv_op, s->fd, s->input + s->input_len, sizeof s->input - s->input_len);
+        kithi_io_recv(s->daemon->io, &s->recv_op, s->fd, s->input + s->input_len,
+                      sizeof s->input - s->input_len);
     }
 }
 
@@ -602,7 +623,8 @@ static bool session_turn(struct kithi_session *s, uint64_t now_ms)
             s->deadline_ms = now_ms + DRAIN_MS;
         }
     }
-    if (s->state == SESSION_DRAIN && (s->peer_done || now_ms >= s->deadline_ms)) {
+    bool late = now_ms >= s->deadline_ms;
+    if ((s->state == SESSION_REFUSED && late) || (s->state == SESSION_DRAIN && (late || s->peer_done))) {
         session_close(s);
     }
     if (s->state == SESSION_CLOSED && !s->unanswered && !s->recv_op.busy && !s->send_op.busy) {
@@ -638,8 +660,10 @@ static void session_open(struct kithi_daemon *d, int fd)
         kithi_error_set(&err, status, "the kernel does not say who you are: %s", strerror(-status));
         session_refuse(s, 0, &err);
     } else if (d->session_count > d->session_max) {
-        kithi_error_set(&err, -EUSERS, "this kithd serves at most %u clients at a time; close some, or raise its "
-                        "limit of open files", d->session_max);
+        kithi_error_set(&err, -EUSERS,
+                        "this kithd serves at most %u clients at a time; close some, or raise its "
+                        "limit of open files",
+                        d->session_max);
         session_refuse(s, 0, &err);
     }
     session_touch(s);
@@ -688,8 +712,9 @@ static unsigned client_limit(const struct kithi_daemon *d, unsigned wanted)
     }
     rlim_t room = limit.rlim_cur > slack ? limit.rlim_cur - slack : 1;
     if (room < wanted) {
-        kithi_log(KITHI_LOG_WARN, "clients-limited", "clients=%u wanted=%u msg=the limit of open files (ulimit -n) is %llu",
-                  (unsigned)room, wanted, (unsigned long long)limit.rlim_cur);
+        kithi_log(KITHI_LOG_WARN, "clients-limited",
+                  "clients=%u wanted=%u msg=the limit of open files (ulimit -n) is %llu", (unsigned)room,
+                  wanted, (unsigned long long)limit.rlim_cur);
         return (unsigned)room;
     }
     return wanted;
@@ -704,10 +729,11 @@ int kithi_intake_open(struct kithi_daemon *d, struct kithi_errmsg *err)
         return status;
     }
     if (strlen(path) >= sizeof address.sun_path) {
-        return kithi_error_set(err, KITHI_E_RUN_DIR,
-                               "the socket's path %.120s... has %zu bytes, a socket's may have %zu; use a run directory "
-                               "with a shorter path",
-                               path, strlen(path), sizeof address.sun_path - 1);
+        return kithi_error_set(
+            err, KITHI_E_RUN_DIR,
+            "the socket's path %.120s... has %zu bytes, a socket's may have %zu; use a run directory "
+            "with a shorter path",
+            path, strlen(path), sizeof address.sun_path - 1);
     }
     memcpy(address.sun_path, path, strlen(path));
     d->session_max = client_limit(d, d->session_max);
@@ -718,7 +744,8 @@ int kithi_intake_open(struct kithi_daemon *d, struct kithi_errmsg *err)
     /* What is there is a predecessor's: we hold the lock of the directory. Until listen() clients get
      * "connection refused", as before. */
     unlink(path);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) || chmod(path, 0666) || listen(fd, LISTEN_BACKLOG)) {
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) || chmod(path, 0666) ||
+        listen(fd, LISTEN_BACKLOG)) {
         int e = errno;
         close(fd);
         return kithi_error_set(err, -e, "cannot listen on %s: %s", path, strerror(e));

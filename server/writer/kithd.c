@@ -13,17 +13,14 @@
 #include "server/writer/intake.h"
 #include "server/writer/recover.h"
 
-#define VERSION "0.1.0"
-
 enum {
     EXIT_FAILED = 1,
     EXIT_USAGE = 2,
 };
 
-static const char usage[] =
-    "usage: kithd --data DIR [--run DIR] [--threads N] [--config FILE]\n"
-    "             [--read-group GROUP] [--write-group GROUP]\n"
-    "       kithd --help | --version\n";
+static const char usage[] = "usage: kithd --data DIR [--run DIR] [--threads N] [--config FILE]\n"
+                            "             [--read-group GROUP] [--write-group GROUP]\n"
+                            "       kithd --help | --version\n";
 
 static const char help[] =
     "\n"
@@ -98,7 +95,7 @@ static int parse_options(int argc, char **argv, struct options *out)
         case READ_GROUP: good = copy(o->read_group, sizeof o->read_group, optarg); break;
         case WRITE_GROUP: good = copy(o->write_group, sizeof o->write_group, optarg); break;
         case HELP: printf("%s%s", usage, help); return 0;
-        case VERSION_: printf("kithd " VERSION "\n"); return 0;
+        case VERSION_: printf("kithd " KITH_VERSION "\n"); return 0;
         case ':': return bad_usage("a value is missing after", argv[optind - 1]);
         default: return bad_usage("unknown option", argv[optind - 1]);
         }
@@ -135,8 +132,9 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
         return status;
     }
     if (out->log_level[0] && kithi_log_level_parse(out->log_level, &level)) {
-        return kithi_error_set(err, KITHI_E_FORMAT, "%s: log_level \"%s\" is none of error, warn, info, debug",
-                               out->config, out->log_level);
+        return kithi_error_set(err, KITHI_E_FORMAT,
+                               "%s: log_level \"%s\" is none of error, warn, info, debug", out->config,
+                               out->log_level);
     }
     if (out->log_level[0]) {
         kithi_log_set_level(level);

@@ -15,9 +15,12 @@
 #include "shm/base/assert.h"
 
 /* A group stops growing at these; a single request may be larger. Large enough that a sync is shared by
- * many, small enough that nobody waits long behind somebody else's bulk load. */
-#define GROUP_OPS   4096u
-#define GROUP_BYTES (4u << 20)
+ * many, small enough that nobody waits long behind somebody else's bulk load: what the workers are expected to
+ * take GROUP_US for, by the time that insertions took before. */
+#define GROUP_OPS_MIN 64u
+#define GROUP_OPS_MAX 4096u
+#define GROUP_BYTES   (4u << 20)
+#define GROUP_US      50000.0
 
 #define ROOM_WAIT_MS 5000u /* how long a write waits for dead slots to become free */
 
@@ -56,7 +59,8 @@ static void flush_answer(struct kithi_collection *c, struct kithi_request *r)
     struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = kithi_index_epoch(c->index) };
     if (c->daemon->failing) {
         struct kithi_errmsg err;
-        kithi_error_set(&err, KITHI_E_LOG_FAILED, "a write-ahead log failed; what came before may not be durable");
+        kithi_error_set(&err, KITHI_E_LOG_FAILED,
+                        "a write-ahead log failed; what came before may not be durable");
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
     } else {
         kithi_request_answer(r, &a);
@@ -88,7 +92,8 @@ static void answer(struct kithi_collection *c, struct kithi_request *r, uint64_t
     settle(c, seq);
 }
 
-static void refuse(struct kithi_collection *c, struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
+static void refuse(struct kithi_collection *c, struct kithi_request *r, uint32_t item,
+                   const struct kithi_errmsg *err)
 {
     uint64_t seq = r->seq;
     c->pipeline.refused++;
@@ -121,8 +126,9 @@ static void group_advance(struct kithi_collection *c)
         /* Not published, and never will be by this process: whether the bytes are on the disk is for the
          * next start to find out. */
         const struct kithi_errmsg *why = kithi_wal_failure(c->wal);
-        kithi_log(KITHI_LOG_ERROR, "log-failed", "name=%s epoch=%" PRIu64 " msg=%s; kithd leaves, readers go on",
-                  c->settings.name, p->epoch, why ? why->text : kithi_error_text(p->log_status));
+        kithi_log(KITHI_LOG_ERROR, "log-failed",
+                  "name=%s epoch=%" PRIu64 " msg=%s; kithd leaves, readers go on", c->settings.name, p->epoch,
+                  why ? why->text : kithi_error_text(p->log_status));
         kithi_error_set(&err, KITHI_E_LOG_FAILED,
                         "writing the log failed (%.200s); it is unknown whether this write is durable",
                         why ? why->text : kithi_error_text(p->log_status));
@@ -172,7 +178,10 @@ static void insertion_job(void *arg, unsigned worker, uint32_t i)
 static void insertion_done(struct kithi_work *work)
 {
     struct kithi_collection *c = work->arg;
-    c->pipeline.jobs_pending = false;
+    struct kithi_pipeline *p = &c->pipeline;
+    double us = (double)(kithi_now_us() - p->log_began_us) / work->n;
+    p->insertion_us = p->insertion_us > 0 ? 0.75 * p->insertion_us + 0.25 * us : us;
+    p->jobs_pending = false;
     KITHI_FAULT_CRASH("crash-after-insertion");
     group_advance(c);
 }
@@ -200,7 +209,8 @@ static bool room_may_come(const struct kithi_collection *c, const struct kithi_r
     uint64_t soon = atomic_load_explicit(&h->tally_dead, memory_order_relaxed) +
                     atomic_load_explicit(&h->tally_resting, memory_order_relaxed);
     uint64_t free_now = atomic_load_explicit(&h->tally_free, memory_order_relaxed);
-    uint64_t unused = c->settings.geometry.slot_max - atomic_load_explicit(&h->slots_used, memory_order_relaxed);
+    uint64_t unused =
+        c->settings.geometry.slot_max - atomic_load_explicit(&h->slots_used, memory_order_relaxed);
     return soon && r->upserts <= soon + free_now + unused;
 }
 
@@ -215,9 +225,11 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     if (c->dropping || c->daemon->failing) {
         line_take(p);
         if (c->dropping) {
-            kithi_error_set(&err, KITHI_E_NO_COLLECTION, "collection \"%s\" is being dropped", c->settings.name);
+            kithi_error_set(&err, KITHI_E_NO_COLLECTION, "collection \"%s\" is being dropped",
+                            c->settings.name);
         } else {
-            kithi_error_set(&err, KITHI_E_LOG_FAILED, "the write-ahead log failed; nothing of this write was done");
+            kithi_error_set(&err, KITHI_E_LOG_FAILED,
+                            "the write-ahead log failed; nothing of this write was done");
         }
         refuse(c, r, KITHI_NO_ITEM, &err);
         return true;
@@ -273,6 +285,12 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     return true;
 }
 
+static uint64_t group_ops_limit(const struct kithi_pipeline *p)
+{
+    double n = p->insertion_us > 0 ? GROUP_US / p->insertion_us : GROUP_OPS_MAX;
+    return n < GROUP_OPS_MIN ? GROUP_OPS_MIN : n < GROUP_OPS_MAX ? (uint64_t)n : GROUP_OPS_MAX;
+}
+
 /* Stage what waits, hand it to the log, and let the workers begin. */
 static void group_begin(struct kithi_collection *c, uint64_t now_ms)
 {
@@ -281,7 +299,8 @@ static void group_begin(struct kithi_collection *c, uint64_t now_ms)
     p->group = p->group_last = NULL;
     p->iov_count = 0;
     p->group_ops = p->group_bytes = 0;
-    while (p->line && p->group_ops < GROUP_OPS && p->group_bytes < GROUP_BYTES) {
+    uint64_t ops_limit = group_ops_limit(p);
+    while (p->line && p->group_ops < ops_limit && p->group_bytes < GROUP_BYTES) {
         if (!stage_next(c, now_ms)) {
             break;
         }
@@ -300,13 +319,15 @@ static void group_begin(struct kithi_collection *c, uint64_t now_ms)
     }
     p->epoch = kithi_index_epoch(c->index) + 1;
     p->log_began_us = kithi_now_us();
-    int status = kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count, (uint32_t)p->group_ops, log_done, c);
+    int status =
+        kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count, (uint32_t)p->group_ops, log_done, c);
     if (status) {
         kithi_group_abort(c->index);
-        kithi_log(KITHI_LOG_ERROR, "log-refused", "name=%s epoch=%" PRIu64 " msg=%s", c->settings.name, p->epoch,
-                  kithi_error_text(status));
-        kithi_error_set(&err, status, "the log of \"%s\" cannot take this write: %s", c->settings.name,
-                        kithi_error_text(status));
+        kithi_log(KITHI_LOG_ERROR, "log-refused", "name=%s epoch=%" PRIu64 " msg=%s", c->settings.name,
+                  p->epoch, kithi_error_text(status));
+        kithi_error_set(&err, status, "the log of \"%s\" cannot take this write: %s%s%s", c->settings.name,
+                        kithi_error_text(status), status == -ENOSPC ? "; make room on the disk of " : "",
+                        status == -ENOSPC ? c->daemon->data.path : "");
         if (status == KITHI_E_LOG_FAILED) {
             kithi_daemon_fail(c->daemon);
         }
@@ -439,19 +460,21 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
     char histogram[KITHI_SYNC_BUCKETS * 22 + 1];
     size_t at = 0;
     for (unsigned i = 0; i < KITHI_SYNC_BUCKETS; i++) {
-        at += (size_t)snprintf(histogram + at, sizeof histogram - at, "%s%" PRIu64, i ? "," : "", p->sync_us[i]);
+        at += (size_t)snprintf(histogram + at, sizeof histogram - at, "%s%" PRIu64, i ? "," : "",
+                               p->sync_us[i]);
     }
-    int n = snprintf(out, size,
-                     "{\"name\":\"%s\",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"live\":%" PRIu64
-                     ",\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"groups\":%" PRIu64
-                     ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64 ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64
-                     ",\"sync_us_max\":%" PRIu64 ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64
-                     ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
-                     ",\"wal_file_off\":%" PRIu64 ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u}",
-                     c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
-                     kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
-                     p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
-                     wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
-                     kithi_io_name(d->io), kithi_pool_threads(d->pool), d->session_count);
+    int n = snprintf(
+        out, size,
+        "{\"name\":\"%s\",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"live\":%" PRIu64
+        ",\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"groups\":%" PRIu64
+        ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64 ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64
+        ",\"sync_us_max\":%" PRIu64 ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64
+        ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
+        ",\"wal_file_off\":%" PRIu64 ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u}",
+        c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
+        kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
+        p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
+        wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
+        kithi_io_name(d->io), kithi_pool_threads(d->pool), d->session_count);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

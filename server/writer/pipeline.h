@@ -40,6 +40,7 @@ struct kithi_pipeline {
     int log_status;
     uint64_t epoch;
     uint64_t log_began_us;
+    double insertion_us; /* wall time of one insertion, all workers together, smoothed; 0: not known */
     struct kithi_request *group, *group_last;
     struct iovec *iov;
     size_t iov_count, iov_capacity;
@@ -50,8 +51,8 @@ struct kithi_pipeline {
     uint64_t sweep_at_ms; /* KITHI_NEVER: only after the next publish */
     struct kithi_work sweep;
 
-    uint64_t seq;                  /* writes that have arrived */
-    uint32_t outstanding;          /* of them not answered */
+    uint64_t seq;         /* writes that have arrived */
+    uint32_t outstanding; /* of them not answered */
     uint32_t flush_count;
     struct kithi_request *flushes;
 

@@ -122,8 +122,9 @@ static void tell_progress(struct replay *r)
         return;
     }
     r->told_ms = now_ms;
-    kithi_log(KITHI_LOG_INFO, "replay", "name=%s epoch=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
-              " per_second=%" PRIu64, r->c->settings.name, kithi_index_epoch(r->c->index), r->groups_done, r->ops_done,
+    kithi_log(KITHI_LOG_INFO, "replay",
+              "name=%s epoch=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64 " per_second=%" PRIu64,
+              r->c->settings.name, kithi_index_epoch(r->c->index), r->groups_done, r->ops_done,
               r->ops_done * 1000 / (now_ms - r->began_ms + 1));
 }
 
@@ -146,8 +147,10 @@ static int apply_chunk(struct replay *r)
         if (r->err && status != -ECANCELED) {
             char why[sizeof r->err->text];
             memcpy(why, r->err->text, sizeof why);
-            kithi_error_set(r->err, status, "collection \"%s\": cannot apply epochs %" PRIu64 " to %" PRIu64
-                            " of its log: %.200s", r->c->settings.name, kithi_index_epoch(r->c->index) + 1,
+            kithi_error_set(r->err, status,
+                            "collection \"%s\": cannot apply epochs %" PRIu64 " to %" PRIu64
+                            " of its log: %.200s",
+                            r->c->settings.name, kithi_index_epoch(r->c->index) + 1,
                             r->groups[r->group_count - 1].epoch, why);
         }
         return status;
@@ -209,11 +212,12 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
         struct kithi_op op;
         int64_t step = kithi_op_decode(r->bytes + r->len + at, g->len - at, &op);
         if (step < 0 || ++n > g->n_ops) {
-            return kithi_error_set(r->err, KITHI_E_LOG_DAMAGED,
-                                   "%s/%s: the group of epoch %" PRIu64 " at offset %" PRIu64 " checks, but %zu bytes "
-                                   "into it there is no change that this kithd can read; it was written by another "
-                                   "version",
-                                   r->c->wal_dir, g->file, g->epoch, g->off, at);
+            return kithi_error_set(
+                r->err, KITHI_E_LOG_DAMAGED,
+                "%s/%s: the group of epoch %" PRIu64 " at offset %" PRIu64 " checks, but %zu bytes "
+                "into it there is no change that this kithd can read; it was written by another "
+                "version",
+                r->c->wal_dir, g->file, g->epoch, g->off, at);
         }
         if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
             r->ops[r->op_count++] = op;
@@ -249,26 +253,33 @@ static int replay_log(struct kithi_collection *c, struct kithi_errmsg *err)
     }
     if (report.last_epoch != kithi_index_epoch(c->index)) {
         return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
-                               "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64 "; put the log "
+                               "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64
+                               "; put the log "
                                "back that belongs to it, or move the segment away to fall back to the log",
                                c->wal_dir, report.last_epoch, c->segment, kithi_index_epoch(c->index));
     }
     if (report.torn_file[0]) {
-        kithi_log(KITHI_LOG_WARN, "log-cut", "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " msg=the last group was "
-                  "torn by a crash and was never acknowledged: %s", c->settings.name, c->wal_dir, report.torn_file,
-                  report.torn_off, report.torn_end, report.torn_reason);
+        kithi_log(KITHI_LOG_WARN, "log-cut",
+                  "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " msg=the last group was "
+                  "torn by a crash and was never acknowledged: %s",
+                  c->settings.name, c->wal_dir, report.torn_file, report.torn_off, report.torn_end,
+                  report.torn_reason);
     }
     if (report.ignored_file[0]) {
         kithi_log(KITHI_LOG_WARN, "log-ignored", "name=%s file=%s/%s msg=%s", c->settings.name, c->wal_dir,
                   report.ignored_file, report.ignored_reason);
     }
-    struct kithi_wal_open_opts wal = { .dir = c->wal_dir, .timeline = c->settings.timeline, .report = &report };
+    struct kithi_wal_open_opts wal = { .dir = c->wal_dir,
+                                       .timeline = c->settings.timeline,
+                                       .report = &report };
     memcpy(wal.uid, c->settings.uid, sizeof wal.uid);
     status = kithi_wal_open(c->daemon->io, &wal, &c->wal, err);
     if (!status) {
-        kithi_log(KITHI_LOG_INFO, "replayed", "name=%s from=%" PRIu64 " to=%" PRIu64 " groups=%" PRIu64
-                  " changes=%" PRIu64 " ms=%" PRIu64, c->settings.name, from, report.last_epoch, r.groups_done,
-                  r.ops_done, kithi_now_ms() - r.began_ms);
+        kithi_log(KITHI_LOG_INFO, "replayed",
+                  "name=%s from=%" PRIu64 " to=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
+                  " ms=%" PRIu64,
+                  c->settings.name, from, report.last_epoch, r.groups_done, r.ops_done,
+                  kithi_now_ms() - r.began_ms);
     }
     return status;
 }
@@ -306,8 +317,12 @@ static int set_segment_aside(struct kithi_collection *c, const struct kithi_segm
         status = kithi_error_set(err, -e, "cannot rename %s to %s: %s", c->segment, aside, strerror(e));
     }
     if (!status) {
-        kithi_log(KITHI_LOG_WARN, "set-aside", "from=%s to=%s msg=it belongs to another collection of this name; remove "
-                  "it when nobody needs it", c->segment, aside);
+        /* Whoever still reads it looks by name, and learns that another collection has taken it. */
+        kithi_segment_mark_moved(aside, false);
+        kithi_log(KITHI_LOG_WARN, "set-aside",
+                  "from=%s to=%s msg=it belongs to another collection of this name; remove "
+                  "it when nobody needs it",
+                  c->segment, aside);
     }
     return status;
 }
@@ -381,8 +396,10 @@ static int recover_collection(struct kithi_daemon *d, const char *name, struct k
         status = kithi_settings_read(dir, &settings, err);
     }
     if (!status && strcmp(settings.name, name)) {
-        status = kithi_error_set(err, KITHI_E_FORMAT, "%s/%s is for a collection \"%s\"; a collection's directory cannot "
-                                 "be renamed", dir, KITHI_SETTINGS_NAME, settings.name);
+        status = kithi_error_set(err, KITHI_E_FORMAT,
+                                 "%s/%s is for a collection \"%s\"; a collection's directory cannot "
+                                 "be renamed",
+                                 dir, KITHI_SETTINGS_NAME, settings.name);
     }
     if (!status) {
         status = kithi_collection_new(d, &settings, &c, err);
@@ -446,7 +463,8 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
         }
         status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);
         if (!status) {
-            status = kithi_path(to, err, "%s/%s%s-%" PRIu64, d->run.path, KITHI_ASIDE_PREFIX, names[i], kithi_now_us());
+            status = kithi_path(to, err, "%s/%s%s-%" PRIu64, d->run.path, KITHI_ASIDE_PREFIX, names[i],
+                                kithi_now_us());
         }
         if (status || lstat(from, &st) || !S_ISDIR(st.st_mode)) {
             continue;
@@ -463,8 +481,10 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
             status = kithi_error_set(err, -e, "cannot rename %s to %s: %s", from, to, strerror(e));
             continue;
         }
-        kithi_log(KITHI_LOG_WARN, "set-aside", "from=%s to=%s msg=belongs to no collection of this data directory; "
-                  "remove it when nobody needs it", from, to);
+        kithi_log(KITHI_LOG_WARN, "set-aside",
+                  "from=%s to=%s msg=belongs to no collection of this data directory; "
+                  "remove it when nobody needs it",
+                  from, to);
     }
     kithi_dir_list_free(names, n);
     return status;

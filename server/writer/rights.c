@@ -29,8 +29,8 @@ int kithi_rights_group(const char *name, gid_t *out_gid, struct kithi_errmsg *er
     return kithi_error_set(err, -ENOENT, "there is no group \"%s\" on this machine", name);
 }
 
-struct kithi_rights kithi_rights_decide(const struct kithi_rights_policy *p, uid_t uid, gid_t gid, const gid_t *groups,
-                                        size_t n)
+struct kithi_rights kithi_rights_decide(const struct kithi_rights_policy *p, uid_t uid, gid_t gid,
+                                        const gid_t *groups, size_t n)
 {
     struct kithi_rights r = { 0 };
     if (uid == 0 || uid == p->owner) {
@@ -45,7 +45,8 @@ struct kithi_rights kithi_rights_decide(const struct kithi_rights_policy *p, uid
     return r;
 }
 
-int kithi_rights_of_peer(const struct kithi_rights_policy *p, int fd, struct kithi_rights *out, uid_t *out_uid)
+int kithi_rights_of_peer(const struct kithi_rights_policy *p, int fd, struct kithi_rights *out,
+                         uid_t *out_uid)
 {
     struct ucred cred;
     socklen_t len = sizeof cred;
@@ -75,13 +76,15 @@ int kithi_rights_of_peer(const struct kithi_rights_policy *p, int fd, struct kit
     return status;
 }
 
-int kithi_rights_denied(const struct kithi_rights_policy *p, bool write, const char *what, struct kithi_errmsg *err)
+int kithi_rights_denied(const struct kithi_rights_policy *p, bool write, const char *what,
+                        struct kithi_errmsg *err)
 {
     const char *kind = write ? "write" : "read";
     gid_t group = write ? p->write_group : p->read_group;
     if (group == KITHI_NO_GROUP) {
         return kithi_error_set(err, KITHI_E_DENIED,
-                               "%s is allowed to kithd's own user only; it was started without --%s-group", what, kind);
+                               "%s is allowed to kithd's own user only; it was started without --%s-group",
+                               what, kind);
     }
     return kithi_error_set(err, KITHI_E_DENIED, "%s needs membership in the %s group \"%s\"", what, kind,
                            write ? p->write_name : p->read_name);

@@ -40,7 +40,8 @@ static int hex_digit(char c)
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-static int hex_read(const char *path, const char *key, const char *text, uint8_t out[16], struct kithi_errmsg *err)
+static int hex_read(const char *path, const char *key, const char *text, uint8_t out[16],
+                    struct kithi_errmsg *err)
 {
     bool good = strlen(text) == 32;
     for (unsigned i = 0; good && i < 16; i++) {
@@ -89,15 +90,15 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
         return status;
     }
     if (version != SETTINGS_VERSION) {
-        return kithi_error_set(err, KITHI_E_VERSION, "%s: version %" PRId64 ", this kithd reads %d", path, version,
-                               SETTINGS_VERSION);
+        return kithi_error_set(err, KITHI_E_VERSION, "%s: version %" PRId64 ", this kithd reads %d", path,
+                               version, SETTINGS_VERSION);
     }
     if (!kithi_name_valid(s.name, strlen(s.name))) {
         return kithi_error_set(err, KITHI_E_FORMAT, "%s: \"%s\" is not a collection name", path, s.name);
     }
     if (strcmp(quantization, "none")) {
-        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "%s: quantization \"%s\" is not in this version", path,
-                               quantization);
+        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "%s: quantization \"%s\" is not in this version",
+                               path, quantization);
     }
     status = hex_read(path, "uid", uid, s.uid, err);
     if (!status) {

@@ -12,10 +12,10 @@
 
 #include "server/base/pool.h"
 
-#define THREADS   3u
-#define WORKS     4u
-#define JOBS      500u
-#define REPEATS   20u
+#define THREADS     3u
+#define WORKS       4u
+#define JOBS        500u
+#define REPEATS     20u
 #define DEADLINE_MS 20000
 
 struct book {

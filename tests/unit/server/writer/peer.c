@@ -104,7 +104,8 @@ bool peer_reply(struct peer *p, struct peer_reply *out)
     return receive(p, r->text, r->frame.len - sizeof r->reply);
 }
 
-int peer_call(struct peer *p, unsigned type, const void *body, size_t len, uint32_t count, struct peer_reply *out)
+int peer_call(struct peer *p, unsigned type, const void *body, size_t len, uint32_t count,
+              struct peer_reply *out)
 {
     static struct peer_reply unwanted;
     struct peer_reply *r = out ? out : &unwanted;
@@ -117,7 +118,9 @@ int peer_call(struct peer *p, unsigned type, const void *body, size_t len, uint3
 int peer_create(struct peer *p, const char *name, uint32_t dim, uint32_t slot_max, struct peer_reply *out)
 {
     unsigned char body[sizeof(struct kithi_create) + 128] = { 0 };
-    struct kithi_create c = { .dim = dim, .metric = 1, .slot_max = slot_max, .name_len = (uint32_t)strlen(name) };
+    struct kithi_create c = {
+        .dim = dim, .metric = 1, .slot_max = slot_max, .name_len = (uint32_t)strlen(name)
+    };
     memcpy(body, &c, sizeof c);
     memcpy(body + sizeof c, name, strlen(name));
     return peer_call(p, KITHI_FRAME_CREATE, body, sizeof c + kithi_round_up(strlen(name), 8), 0, out);
@@ -149,7 +152,8 @@ int peer_use(struct peer *p, const char *name, struct peer_reply *out)
     return status;
 }
 
-void peer_send_write(struct peer *p, const char *prefix, unsigned first, unsigned n, uint32_t dim, float value)
+void peer_send_write(struct peer *p, const char *prefix, unsigned first, unsigned n, uint32_t dim,
+                     float value)
 {
     float vector[256];
     char id[128];

@@ -35,14 +35,16 @@ void peer_send_frame(struct peer *p, unsigned type, const void *body, size_t len
 /* Read one reply. False at the end of the stream. */
 bool peer_reply(struct peer *p, struct peer_reply *out);
 /* Send a frame and read its reply: the status. */
-int peer_call(struct peer *p, unsigned type, const void *body, size_t len, uint32_t count, struct peer_reply *out);
+int peer_call(struct peer *p, unsigned type, const void *body, size_t len, uint32_t count,
+              struct peer_reply *out);
 
 int peer_create(struct peer *p, const char *name, uint32_t dim, uint32_t slot_max, struct peer_reply *out);
 int peer_drop(struct peer *p, const char *name, struct peer_reply *out);
 int peer_use(struct peer *p, const char *name, struct peer_reply *out); /* OPEN; later writes go there */
 
 /* A write of n upserts "<prefix><first + i>", every float being value; or of deletes when dim is 0. */
-void peer_send_write(struct peer *p, const char *prefix, unsigned first, unsigned n, uint32_t dim, float value);
+void peer_send_write(struct peer *p, const char *prefix, unsigned first, unsigned n, uint32_t dim,
+                     float value);
 int peer_write(struct peer *p, const char *prefix, unsigned first, unsigned n, uint32_t dim, float value,
                struct peer_reply *out);
 

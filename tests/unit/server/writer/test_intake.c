@@ -310,11 +310,13 @@ static void any_bytes_at_all_leave_the_daemon_as_it_was(void **state)
             size_t len = 16 + kithi_op_encode(body + 16, "fuzz", 4, (const float[DIM]){ 1, 2, 3, 4 }, DIM);
             len += kithi_op_encode(body + len, "fuzz", 4, NULL, 0);
             for (unsigned flips = test_rand_below(&rand, 4); flips > 0; flips--) {
-                body[16 + test_rand_below(&rand, (uint32_t)len - 16)] = (unsigned char)test_rand_below(&rand, 256);
+                body[16 + test_rand_below(&rand, (uint32_t)len - 16)] =
+                    (unsigned char)test_rand_below(&rand, 256);
             }
             if (test_rand_below(&rand, 4)) {
-                peer_send_frame(&p, test_rand_below(&rand, 2) ? KITHI_FRAME_WRITE : 1 + test_rand_below(&rand, 9), body,
-                                test_rand_below(&rand, 2) ? len : 8 * test_rand_below(&rand, 4),
+                peer_send_frame(&p,
+                                test_rand_below(&rand, 2) ? KITHI_FRAME_WRITE : 1 + test_rand_below(&rand, 9),
+                                body, test_rand_below(&rand, 2) ? len : 8 * test_rand_below(&rand, 4),
                                 test_rand_below(&rand, 4));
             } else {
                 peer_send(&p, body + 16, test_rand_below(&rand, (uint32_t)len - 16));

@@ -142,14 +142,16 @@ static void the_segment_of_another_collection_is_set_aside(void **state)
     begin();
     assert_all_is_back();
     end();
-    assert_int_equal(access(test_path(&served.run, "docs/segment.aside-abcd0000000000000000000000000000"), F_OK), 0);
+    assert_int_equal(
+        access(test_path(&served.run, "docs/segment.aside-abcd0000000000000000000000000000"), F_OK), 0);
 }
 
 static void half_a_switch_is_undone_or_completed(void **state)
 {
     (void)state;
     /* Linked and not yet renamed: the same file twice. */
-    assert_int_equal(link(test_path(&served.run, "docs/segment"), test_path(&served.run, "docs/segment.old")), 0);
+    assert_int_equal(link(test_path(&served.run, "docs/segment"), test_path(&served.run, "docs/segment.old")),
+                     0);
     fclose(fopen(test_path(&served.run, "docs/segment.next"), "w"));
     uint64_t before = generation();
     begin();
@@ -263,8 +265,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_segment_that_is_there_is_adopted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_a_segment_the_log_is_replayed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_segment_that_cannot_be_adopted_is_replaced_and_its_readers_told, set_up,
-                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_segment_that_cannot_be_adopted_is_replaced_and_its_readers_told,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_segment_of_another_collection_is_set_aside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_a_switch_is_undone_or_completed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),

@@ -19,7 +19,8 @@ static const struct kithi_rights_policy policy = {
     .owner = 100, .read_group = 200, .write_group = 300, .read_name = "readers", .write_name = "writers"
 };
 
-static void assert_rights(const struct kithi_rights_policy *p, uid_t uid, gid_t gid, gid_t other, bool read, bool write)
+static void assert_rights(const struct kithi_rights_policy *p, uid_t uid, gid_t gid, gid_t other, bool read,
+                          bool write)
 {
     struct kithi_rights r = kithi_rights_decide(p, uid, gid, &other, 1);
     assert_int_equal(r.read, read);
