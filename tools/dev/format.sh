@@ -32,7 +32,7 @@ if [ -z "$check" ]; then
     exit 0
 fi
 
-bad=$(printf '%s\0' "${files[@]}" | xargs -0 -P "$(nproc)" -n 16 "$formatter" --dry-run 2>&1 |
+bad=$("$formatter" --dry-run "${files[@]}" 2>&1 |
     sed -n 's/:[0-9]*:[0-9]*: warning: code should be clang-formatted.*//p' | LC_ALL=C sort -u)
 if [ -n "$bad" ]; then
     printf '%s\n' "$bad"

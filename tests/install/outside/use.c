@@ -14,7 +14,8 @@ int main(void)
     kith *index = NULL;
     int rc;
 
-    snprintf(version, sizeof(version), "%d.%d.%d", KITH_VERSION_MAJOR, KITH_VERSION_MINOR, KITH_VERSION_PATCH);
+    snprintf(version, sizeof(version), "%d.%d.%d", KITH_VERSION_MAJOR, KITH_VERSION_MINOR,
+             KITH_VERSION_PATCH);
     if (strcmp(version, kith_version()) != 0) {
         fprintf(stderr, "header %s, library %s\n", version, kith_version());
         return 1;

@@ -15,7 +15,8 @@ int main()
     search.ef = 64;
     int rc = kith_open("nobody", &opts, &index);
     std::unique_ptr<kith, decltype(&kith_close)> closer(index, kith_close);
-    std::unique_ptr<kith_results, decltype(&kith_results_free)> results(kith_results_new(), kith_results_free);
+    std::unique_ptr<kith_results, decltype(&kith_results_free)> results(kith_results_new(),
+                                                                        kith_results_free);
     if (rc != KITH_E_NO_COLLECTION || !results || kith_results_count(results.get()) != 0) {
         std::fprintf(stderr, "kith_open: %s\n", kith_errname(rc));
         return 1;
