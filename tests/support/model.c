@@ -167,3 +167,35 @@ bool test_model_judge(const struct test_model *m, uint64_t epoch, const float *q
     }
     return true;
 }
+
+bool test_model_judge_exact(const struct test_model *m, uint64_t epoch, const float *query, uint32_t k,
+                            const struct test_hit *hits, uint32_t n, char *out_text, size_t text_size)
+{
+    if (!test_model_judge(m, epoch, query, hits, n, out_text, text_size))
+        return false;
+    float vector[DIM_MAX];
+    uint32_t there = 0, nearer = 0;
+    for (uint32_t id = 0; id < m->id_count; id++) {
+        uint64_t version;
+        double size;
+        if (!test_model_at(m, id, epoch, &version))
+            return true;
+        if (version == 0)
+            continue;
+        there++;
+        test_model_vector(m, id, version, vector);
+        double d = distance(m, query, vector, &size);
+        nearer += n == k && d < hits[n - 1].distance - TOLERANCE * size;
+    }
+    if (n != (there < k ? there : k)) {
+        snprintf(out_text, text_size, "%u hits at epoch %" PRIu64 ", when %u vectors were there", n, epoch,
+                 there);
+        return false;
+    }
+    if (nearer > k - 1) {
+        snprintf(out_text, text_size, "%u vectors were nearer at epoch %" PRIu64 " than the last of %u hits",
+                 nearer, epoch, n);
+        return false;
+    }
+    return true;
+}

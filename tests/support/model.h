@@ -74,6 +74,13 @@ struct test_hit {
 bool test_model_judge(const struct test_model *m, uint64_t epoch, const float *query,
                       const struct test_hit *hits, uint32_t n, char *out_text, size_t text_size);
 
+/*
+ * The same for an exact search: besides, it found the k nearest of all that was visible. True when some history does not
+ * reach back that far.
+ */
+bool test_model_judge_exact(const struct test_model *m, uint64_t epoch, const float *query, uint32_t k,
+                            const struct test_hit *hits, uint32_t n, char *out_text, size_t text_size);
+
 /* 123 -> "123"; returns the length. */
 size_t test_model_id_format(uint32_t id, char out[TEST_ID_SIZE]);
 /* "123" -> 123; UINT32_MAX when it is no id of the model. */
