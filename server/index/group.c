@@ -1,0 +1,217 @@
+/*
+ * group.c - staging a group: every request is checked, provided for, and taken whole or not at all.
+ *
+ * After kithi_group_add() nothing of the group can fail (R8): slots, upper rows, blobs, id-table places
+ * and the private lists that will take them back have been reserved.
+ */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/index/index_priv.h"
+#include "shm/base/id.h"
+
+static uint64_t next_random(struct kithi_index *ix)
+{
+    uint64_t x = ix->random; /* xorshift64* */
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    ix->random = x;
+    return x * UINT64_C(0x2545f4914f6cdd1d);
+}
+
+/* Level l with probability m^-l (1 - 1/m). */
+static uint8_t draw_level(struct kithi_index *ix)
+{
+    double u = ((double)(next_random(ix) >> 11) + 1) / 9007199254740993.0;
+    double level = -log(u) / log((double)ix->map.geometry.m);
+    return level > KITHI_LEVEL_MAX ? KITHI_LEVEL_MAX : (uint8_t)level;
+}
+
+static bool all_zero(const float *v, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (v[i] != 0) return false;
+    return true;
+}
+
+static int check_op(const struct kithi_index *ix, const struct kithi_op *op, struct kithi_errmsg *err)
+{
+    const struct kithi_geometry *g = &ix->map.geometry;
+    if (!kithi_id_valid(op->id, op->id_len))
+        return kithi_error_set(err, KITHI_E_ID, "%s (this one has %u bytes)", kithi_error_text(KITHI_E_ID), op->id_len);
+    if (op->type == KITHI_OP_DELETE) return 0;
+    if (op->dim != g->dim)
+        return kithi_error_set(err, KITHI_E_DIMENSION, "the vector has %u dimensions, the collection has %u", op->dim,
+                               g->dim);
+    if (!kithi_floats_finite(op->vector, op->dim))
+        return kithi_error_set(err, KITHI_E_NOT_FINITE, "%s", kithi_error_text(KITHI_E_NOT_FINITE));
+    if (g->metric == KITHI_METRIC_COSINE && all_zero(op->vector, op->dim))
+        return kithi_error_set(err, KITHI_E_ZERO_VECTOR, "%s", kithi_error_text(KITHI_E_ZERO_VECTOR));
+    return 0;
+}
+
+/* Check every op, draw levels, and add up what applying them needs. */
+static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct demand *d,
+                  struct kithi_group_result *out, struct kithi_errmsg *err)
+{
+    if (ix->levels_capacity < n) {
+        uint8_t *p = realloc(ix->levels, n);
+        if (!p) return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+        ix->levels = p;
+        ix->levels_capacity = n;
+    }
+    memset(d, 0, sizeof *d);
+    uint32_t uppers = kithi_alloc_upper_available(ix);
+    for (uint32_t i = 0; i < n; i++) {
+        int rc = check_op(ix, &ops[i], err);
+        if (rc < 0) {
+            out->failed_item = i;
+            return rc;
+        }
+        d->deaths++;
+        if (ops[i].type == KITHI_OP_DELETE) continue;
+        uint8_t level = draw_level(ix);
+        if (d->uppers + level > uppers) level = 0; /* geometry.c: costs a little speed, no correctness */
+        ix->levels[i] = level;
+        d->slots++;
+        d->ids++;
+        d->uppers += level;
+        if (ops[i].id_len > KITHI_ID_INLINE) d->blobs[kithi_blob_class(&ix->map.layout, ops[i].id_len)]++;
+    }
+    return 0;
+}
+
+static int reserve_group(struct group *g, uint32_t insertions, uint32_t touched)
+{
+    if (g->insertion_capacity - g->insertion_count < insertions) {
+        uint32_t capacity = (g->insertion_count + insertions) * 2;
+        struct insertion *p = realloc(g->insertions, capacity * sizeof *p);
+        if (!p) return -ENOMEM;
+        g->insertions = p;
+        g->insertion_capacity = capacity;
+    }
+    if (g->touched_capacity - g->touched_count < touched) {
+        uint32_t capacity = (g->touched_count + touched) * 2;
+        struct touched *p = realloc(g->touched, capacity * sizeof *p);
+        if (!p) return -ENOMEM;
+        g->touched = p;
+        g->touched_capacity = capacity;
+    }
+    uint32_t places = g->overlay ? g->overlay_mask + 1 : 0, want = places ? places : 64;
+    while (want < 2 * (g->touched_count + touched)) want *= 2;
+    if (want > places) {
+        uint32_t *p = calloc(want, sizeof *p);
+        if (!p) return -ENOMEM;
+        free(g->overlay);
+        g->overlay = p;
+        g->overlay_mask = want - 1;
+        for (uint32_t i = 0; i < g->touched_count; i++) {
+            uint32_t at = (uint32_t)g->touched[i].hash & g->overlay_mask;
+            while (p[at]) at = (at + 1) & g->overlay_mask;
+            p[at] = i + 1;
+        }
+    }
+    return 0;
+}
+
+/* What the group has done to this id; a new entry when nothing yet (*out_new). */
+static struct touched *touch(struct group *g, uint64_t hash, const struct kithi_op *op, bool *out_new)
+{
+    uint32_t at = (uint32_t)hash & g->overlay_mask;
+    for (; g->overlay[at]; at = (at + 1) & g->overlay_mask) {
+        struct touched *t = &g->touched[g->overlay[at] - 1];
+        if (t->hash == hash && t->id_len == op->id_len && memcmp(t->id, op->id, op->id_len) == 0) {
+            *out_new = false;
+            return t;
+        }
+    }
+    struct touched *t = &g->touched[g->touched_count++];
+    *t = (struct touched){.hash = hash, .id = op->id, .id_len = op->id_len, .insertion = NO_SLOT};
+    g->overlay[at] = g->touched_count;
+    *out_new = true;
+    return t;
+}
+
+/* Stage one op; everything it needs has been reserved. Returns true when the id was there before. */
+static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t level)
+{
+    struct group *g = &ix->group;
+    uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
+    bool fresh, existed = false;
+    struct touched *t = touch(g, hash, op, &fresh);
+    uint32_t entry = kithi_ids_find(ix, hash, op->id, op->id_len);
+
+    if (!fresh && t->insertion != NO_SLOT) {
+        g->insertions[t->insertion].superseded = true;
+        existed = true;
+    } else if (fresh && entry) {
+        const struct kithi_record *r = kithi_view_record(&ix->view, entry - 1);
+        if (atomic_load_explicit(&r->death, memory_order_relaxed) == 0) {
+            g->deaths.items[g->deaths.count++] = entry - 1;
+            existed = true;
+        }
+    }
+    t->insertion = NO_SLOT;
+    if (op->type == KITHI_OP_DELETE) return existed;
+
+    if (!entry) g->new_ids++;
+    uint32_t slot = kithi_alloc_slot(ix);
+    t->insertion = g->insertion_count;
+    g->insertions[g->insertion_count++] = (struct insertion){
+        .id = op->id,
+        .vector = op->vector,
+        .hash = hash,
+        .blob = op->id_len > KITHI_ID_INLINE
+                    ? kithi_alloc_blob(ix, kithi_blob_class(&ix->map.layout, op->id_len))
+                    : 0,
+        .upper = kithi_alloc_upper(ix, slot, level),
+        .slot = slot,
+        /* Past what this group supersedes: no epoch sees that, and a look-up goes back few steps. */
+        .prev = entry,
+        .id_len = op->id_len,
+        .level = level,
+    };
+    return existed;
+}
+
+int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct kithi_group_result *out,
+                    struct kithi_errmsg *err)
+{
+    struct demand d;
+    *out = (struct kithi_group_result){.failed_item = UINT32_MAX};
+    int rc = survey(ix, ops, n, &d, out, err);
+    if (rc == 0) rc = kithi_alloc_reserve(ix, &d, err);
+    if (rc == 0 && reserve_group(&ix->group, d.slots, n) < 0)
+        rc = kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+    if (rc < 0) return rc;
+    for (uint32_t i = 0; i < n; i++) {
+        bool existed = stage(ix, &ops[i], ix->levels[i]);
+        if (ops[i].type == KITHI_OP_DELETE) out->found += existed;
+    }
+    return 0;
+}
+
+void kithi_group_clear(struct group *g)
+{
+    /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
+    for (uint32_t i = g->touched_count; i-- > 0;) {
+        uint32_t at = (uint32_t)g->touched[i].hash & g->overlay_mask;
+        while (g->overlay[at] != i + 1) at = (at + 1) & g->overlay_mask;
+        g->overlay[at] = 0;
+    }
+    g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
+}
+
+void kithi_group_abort(struct kithi_index *ix)
+{
+    for (uint32_t i = ix->group.insertion_count; i-- > 0;) {
+        const struct insertion *in = &ix->group.insertions[i];
+        kithi_alloc_return(ix, in->slot, in->blob, in->upper);
+    }
+    kithi_group_clear(&ix->group);
+}
+
+uint32_t kithi_group_job_count(const struct kithi_index *ix) { return ix->group.insertion_count; }
