@@ -133,10 +133,14 @@ void kithi_map_detach(struct kithi_map *map)
 void kithi_map_prefault(const struct kithi_map *map)
 {
     const struct kithi_header *h = kithi_map_header(map);
+    uint64_t used = atomic_load_explicit(&h->slots_used, memory_order_acquire);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
-        uint64_t taken = atomic_load_explicit(&h->taken[r], memory_order_acquire); /* [P5 taken] */
-        if (taken > map->layout.size[r]) taken = map->layout.size[r];
+        uint64_t end = atomic_load_explicit(&h->taken[r], memory_order_acquire); /* [P5 taken] */
+        if (end > map->layout.size[r]) end = map->layout.size[r];
+        /* Memory that is taken ahead of use holds nothing yet. */
+        bool by_slot = r == KITHI_REGION_RECORDS || r == KITHI_REGION_ROWS || r == KITHI_REGION_VECTORS;
+        if (by_slot && used < end / map->layout.unit[r]) end = used * map->layout.unit[r];
         const volatile unsigned char *p = map->base + map->layout.off[r];
-        for (uint64_t at = 0; at < taken; at += 4096) (void)p[at];
+        for (uint64_t at = 0; at < end; at += 4096) (void)p[at];
     }
 }
