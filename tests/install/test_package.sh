@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The installed package is usable from outside, by find_package and by pkg-config, and exports what it says.
 #
-#   test_package.sh BUILD_DIR CC CXX
+#   test_package.sh BUILD_DIR GENERATOR CC CXX
 set -euo pipefail
 
 build=$1
-cc=$2
-cxx=$3
+generator=$2
+cc=$3
+cxx=$4
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -33,7 +34,7 @@ pc=$(find "$prefix" -name kith.pc)
 libdir=$(dirname "$library")
 
 step "find_package, C and C++, shared and static"
-quietly cmake -S "$here/outside" -B "$work/outside" -DCMAKE_PREFIX_PATH="$prefix" \
+quietly cmake -G "$generator" -S "$here/outside" -B "$work/outside" -DCMAKE_PREFIX_PATH="$prefix" \
     -DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="$cxx"
 quietly cmake --build "$work/outside"
 for program in use_c use_c_static use_cpp; do
