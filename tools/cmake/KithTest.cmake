@@ -75,7 +75,9 @@ function(kith_test path)
     kith_test_binary(${name} "${path}" SOURCES ${ARG_SOURCES} LIBS ${ARG_LIBS})
     kith_label(${name} ${ARG_LABEL})
     add_test(NAME ${name} COMMAND ${name} ${ARG_ARGS})
-    set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
+    # Those that may take long start first, so that none of them runs alone at the end.
+    set_tests_properties(${name} PROPERTIES
+        LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT} COST ${ARG_TIMEOUT})
     if(ARG_SERIAL)
         set_tests_properties(${name} PROPERTIES RUN_SERIAL ON)
     endif()
