@@ -27,7 +27,7 @@
 #define BATCH         100u
 #define DIM           8u
 #define READERS       3u
-#define BATCHES_SHORT 800u
+#define BATCHES_SHORT 600u
 #define BATCHES_LONG  10000u
 #define FIRST         100u /* batches after which memory is looked at first */
 #define K             200u
