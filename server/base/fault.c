@@ -19,12 +19,17 @@ static struct {
     unsigned long left; /* passages until it fails; 0: it has failed */
 } points[POINT_MAX];
 static unsigned point_count;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const char *known; /* the setting that points were read from */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* A forked child of a test may have another setting than its parent. */
 static void read_environment(void)
 {
     const char *p = getenv("KITH_FAULT");
+    if (p == known)
+        return;
+    known = p;
+    point_count = 0;
     while (p && *p && point_count < POINT_MAX) {
         size_t len = strcspn(p, ":,");
         const char *end = p + len;
@@ -43,8 +48,8 @@ static void read_environment(void)
 bool kithi_fault(const char *point)
 {
     bool hit = false;
-    pthread_once(&once, read_environment);
     pthread_mutex_lock(&lock);
+    read_environment();
     for (unsigned i = 0; i < point_count; i++) {
         if (points[i].left && strlen(point) == points[i].len &&
             !memcmp(points[i].name, point, points[i].len)) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/base/fault.h"
 #include "server/index/index_priv.h"
 #include "shm/base/assert.h"
 
@@ -198,9 +199,11 @@ void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
     if (born && death > atomic_load_explicit(&ix->header->reused, memory_order_relaxed))
         atomic_store_explicit(&ix->header->reused, death, memory_order_relaxed);
     atomic_store_explicit(&r->birth, 0, memory_order_release);
+    KITHI_FAULT_CRASH("crash-while-freeing");
     /* From here on the slot is free, whatever it still refers to: adoption after a crash goes by
      * `linked`, and takes what no linked slot holds as free. */
     atomic_store_explicit(&r->linked, 0, memory_order_release);
+    KITHI_FAULT_CRASH("crash-after-freeing");
 
     uint32_t id_len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed));
     uint64_t blob = atomic_load_explicit(&r->id[0], memory_order_relaxed);

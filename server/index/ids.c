@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "server/base/fault.h"
 #include "server/index/index_priv.h"
 #include "shm/base/assert.h"
 #include "shm/base/hash.h"
@@ -94,6 +95,7 @@ static bool refill(struct kithi_index *ix, const struct table *from, const struc
             if (++n > KITHI_IDS_PROBE_MAX / 2) return false;
         atomic_store_explicit(&to->places[at], entry, memory_order_relaxed);
         filled++;
+        KITHI_FAULT_CRASH("crash-in-rebuild");
     }
     *out_filled = filled;
     return true;

@@ -176,6 +176,10 @@ void kithi_candidates_sort(struct candidate *c, uint32_t n);
 /* Linked and not dead: may be chosen as a neighbour. */
 bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot);
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
+/* Add slot to a row that has a free place, or that names it already; false when the row is full. Under its lock. */
+bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot);
+/* Look for neighbours of a living slot once more, as if it were inserted now, and link both ways. */
+void kithi_relink(struct kithi_index *ix, const struct kithi_view *v, unsigned worker, uint32_t slot);
 /* [P3 unlinked] Raise the mark to death before a finder of something that died then goes. */
 void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death);
 /* Lead the entry point to a visible slot of the highest level, or nowhere, and return it. Under entry_lock. */

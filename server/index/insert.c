@@ -9,6 +9,7 @@
  */
 #include <string.h>
 
+#include "server/base/fault.h"
 #include "server/index/index_priv.h"
 #include "shm/graph/search.h"
 #include "shm/sync/slotbytes.h"
@@ -73,12 +74,12 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     for (uint32_t i = 0; i < v->link_count0; i++) atomic_store_explicit(&row[i], 0, memory_order_relaxed);
     atomic_store_explicit(&r->upper, in->upper, memory_order_release);
 
+    KITHI_FAULT_CRASH("crash-while-filling");
     /* R7: before the first finder. Release: whoever finds the slot eligible sees it filled. */
     atomic_store_explicit(&r->linked, 1, memory_order_release);
 }
 
-/* Add slot to a row that has a free place, or that names it already; false when the row is full. */
-static bool row_add(kithi_link *links, uint32_t count, uint32_t slot)
+bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot)
 {
     kithi_link *empty = NULL;
     for (uint32_t i = 0; i < count; i++) {
@@ -132,29 +133,36 @@ static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *
     if (chosen && place) atomic_store_explicit(place, slot + 1, memory_order_release);
 }
 
-/* Link slot and its chosen neighbours at level, both ways. */
-static void connect(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
-                    unsigned level, uint32_t chosen_count)
+/* What a slot is to be linked with at one level. */
+struct neighbours {
+    struct candidate chosen[CHOSEN_AT_BASE(KITHI_M_MAX)];
+    uint32_t count;
+};
+
+/* The slot's own links at level. */
+static void link_forth(struct kithi_index *ix, const struct kithi_view *v, uint32_t slot, unsigned level,
+                       const struct neighbours *n)
 {
     uint32_t count;
     kithi_link *own = kithi_view_links(v, slot, level, &count);
     if (!own) return;
-    /* row_prune() uses w->chosen: keep this choice apart. */
-    struct candidate neighbours[CHOSEN_AT_BASE(KITHI_M_MAX)];
-    memcpy(neighbours, w->chosen, chosen_count * sizeof *neighbours);
-
     pthread_mutex_lock(kithi_row_lock(ix, slot));
-    for (uint32_t i = 0; i < chosen_count; i++) row_add(own, count, neighbours[i].slot);
+    for (uint32_t i = 0; i < n->count; i++) kithi_row_add(own, count, n->chosen[i].slot);
     pthread_mutex_unlock(kithi_row_lock(ix, slot));
+}
 
-    for (uint32_t i = 0; i < chosen_count; i++) {
-        uint32_t other = neighbours[i].slot;
+/* Lead the neighbours at level to the slot. */
+static void link_back(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
+                      unsigned level, const struct neighbours *n)
+{
+    for (uint32_t i = 0; i < n->count; i++) {
+        uint32_t count, other = n->chosen[i].slot;
         kithi_link *links = kithi_view_links(v, other, level, &count);
         if (!links) continue;
         pthread_mutex_lock(kithi_row_lock(ix, other));
-        if (!row_add(links, count, slot))
-            row_prune(v, w, links, count, other, slot, neighbours[i].distance);
+        if (!kithi_row_add(links, count, slot)) row_prune(v, w, links, count, other, slot, n->chosen[i].distance);
         pthread_mutex_unlock(kithi_row_lock(ix, other));
+        KITHI_FAULT_CRASH("crash-while-linking");
     }
 }
 
@@ -170,7 +178,11 @@ static uint32_t candidates_from_beam(const struct kithi_scratch *s, uint32_t slo
     return n;
 }
 
-/* Find neighbours from entry downwards and link; false when no living slot was met at level 0. */
+/*
+ * Find neighbours from entry downwards and link; false when no living slot was met at level 0. Nothing
+ * leads to the slot at any level before its own rows of all levels are filled: a reader that comes
+ * down on it from an upper level goes on from there.
+ */
 static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
                       unsigned level, uint64_t entry)
 {
@@ -181,12 +193,15 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
     if (from >= v->slot_limit || top > KITHI_LEVEL_MAX) return false;
 
     kithi_descend(v, s, w->vector, top, level, &from);
+    struct neighbours linked[KITHI_LEVEL_MAX + 1];
     uint32_t seeds[KITHI_M_MAX], seed_count = 1, found = 0;
+    const unsigned first = level < top ? level : top;
     seeds[0] = from;
-    for (unsigned at = level < top ? level : top;; at--) {
-        /* Memory was set aside at start and grows only with visited nodes; without it the walk ends
-         * early and the slot gets the neighbours found so far. */
-        if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0) return found > 0;
+    for (unsigned at = first + 1; at-- > 0;) {
+        linked[at].count = 0;
+        /* Memory was set aside at start and grows only with visited nodes; without it the slot gets
+         * the neighbours found so far. */
+        if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0) continue;
         for (uint32_t i = 0; i < seed_count; i++) kithi_walk_seed(v, s, w->vector, seeds[i], KITHI_EYES_WRITER);
         (void)kithi_walk(v, s, w->vector, ef, at, KITHI_EYES_WRITER, 0, NULL);
 
@@ -196,11 +211,12 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
         if (next) seed_count = next;
 
         found = candidates_from_beam(s, slot, w->candidates);
-        uint32_t max = at ? m : CHOSEN_AT_BASE(m);
-        uint32_t n = kithi_select(v, s->kernel, w->candidates, found, max, w->chosen);
-        connect(ix, v, w, slot, at, n);
-        if (at == 0) return found > 0;
+        linked[at].count = kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m),
+                                        linked[at].chosen);
     }
+    for (unsigned at = 0; at <= first; at++) link_forth(ix, v, slot, at, &linked[at]);
+    for (unsigned at = 0; at <= first; at++) link_back(ix, v, w, slot, at, &linked[at]);
+    return found > 0;
 }
 
 void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death)
@@ -238,6 +254,15 @@ uint64_t kithi_entry_replace(struct kithi_index *ix)
     /* [P3 unlinked] release: whoever misses the old entry sees the mark. Other half: kithi_view_unlinked(). */
     atomic_store_explicit(&ix->header->entry, best, memory_order_release);
     return best;
+}
+
+void kithi_relink(struct kithi_index *ix, const struct kithi_view *v, unsigned worker, uint32_t slot)
+{
+    struct worker *w = &ix->workers[worker];
+    unsigned level = kithi_meta_level(atomic_load_explicit(&kithi_view_record(v, slot)->meta, memory_order_relaxed));
+    uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_acquire);
+    kithi_slot_load(w->vector, kithi_view_vector(v, slot), v->map->geometry.dim * sizeof *w->vector);
+    if (entry && level <= KITHI_LEVEL_MAX) link_slot(ix, v, w, slot, level, entry);
 }
 
 void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/base/fault.h"
 #include "server/index/index_priv.h"
 #include "shm/base/assert.h"
 #include "shm/graph/search.h"
@@ -30,7 +31,7 @@
  * as heirs. The near ones keep the neighbourhood together. The far ones are the ways out of it: a vector
  * that is written into a crowd larger than ef_construction finds neighbours in the crowd only, so a way
  * that is not handed on when its end dies never comes again, and crowds become islands (20,000 vectors in
- * 100 spots, all replaced five times: recall@10 fell from 1.000 to 0.984, with heirs it stays).
+ * 100 spots, all replaced five times: recall@10 fell from 1.000 to 0.984; with heirs it stays).
  */
 #define HEIRS_NEAR 4u
 #define HEIRS_FAR 4u
@@ -39,6 +40,10 @@
 #define HEIR_SLACK 1.44f
 /* Heirs leave this share of a row free for those who will choose its slot. */
 #define ROW_FREE_SHARE 4u
+#define HEIRS_MAX (2u * KITHI_M_MAX) /* that a worker has room for */
+/* The dead whose neighbours are asked: the lost one and, through its links, others of the batch, since a
+ * chain of dead ones may be the only way between two crowds. */
+#define ASKED_MAX 8u
 
 static bool is_doomed(const struct sweep *s, uint32_t slot)
 {
@@ -159,75 +164,128 @@ static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, cons
     return false;
 }
 
-/* The living neighbours of lost that the row of centre does not name, nearest to centre first. */
+static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (c[i].slot == slot) return true;
+    return false;
+}
+
+/*
+ * The living neighbours of lost, and of the dead that it leads to, that the row of centre does not name,
+ * nearest to centre first. Rows of the batch stay as they are while jobs run, so that this works.
+ */
 static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t centre, uint32_t lost, unsigned level,
                              const kithi_link *links, uint32_t count)
 {
     const struct kithi_view *v = &s->view;
     const float *from = kithi_view_vector(v, centre);
-    uint32_t places, n = 0;
-    const kithi_link *theirs = kithi_view_links(v, lost, level, &places);
-    for (uint32_t i = 0; theirs && i < places; i++) {
-        uint32_t link = atomic_load_explicit(&theirs[i], memory_order_relaxed);
-        if (link - 1u >= v->slot_limit || link - 1 == centre || is_doomed(s, link - 1)) continue;
-        if (!kithi_slot_eligible(v, link - 1) || row_has(links, count, link - 1)) continue;
-        w->candidates[n++] = (struct candidate){kithi_view_distance(v, w->scratch.kernel, from, link - 1), link - 1};
+    struct candidate *c = w->candidates;
+    uint32_t asked[ASKED_MAX] = {lost}, asked_count = 1, places, n = 0;
+    for (uint32_t at = 0; at < asked_count; at++) {
+        const kithi_link *theirs = kithi_view_links(v, asked[at], level, &places);
+        for (uint32_t i = 0; theirs && i < places && n < HEIRS_MAX; i++) {
+            uint32_t slot = atomic_load_explicit(&theirs[i], memory_order_relaxed) - 1;
+            if (slot >= v->slot_limit || slot == centre) continue;
+            if (is_doomed(s, slot)) {
+                bool known = asked_count == ASKED_MAX;
+                for (uint32_t j = 0; j < asked_count; j++) known |= asked[j] == slot;
+                if (!known) asked[asked_count++] = slot;
+                continue;
+            }
+            if (!kithi_slot_eligible(v, slot) || row_has(links, count, slot) || among(c, n, slot)) continue;
+            c[n++] = (struct candidate){kithi_view_distance(v, w->scratch.kernel, from, slot), slot};
+        }
     }
-    kithi_candidates_sort(w->candidates, n);
+    kithi_candidates_sort(c, n);
     return n;
+}
+
+/* Links from one to another of the batch: they are of use until all jobs have ended. */
+static void clear_rows(const struct sweep *s, uint32_t slot)
+{
+    const struct kithi_record *r = kithi_view_record(&s->view, slot);
+    unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
+    for (unsigned at = 0; at <= level && at <= KITHI_LEVEL_MAX; at++) {
+        uint32_t count;
+        kithi_link *links = kithi_view_links(&s->view, slot, at, &count);
+        for (uint32_t i = 0; links && i < count; i++) {
+            uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+            if (link && is_doomed(s, link - 1)) atomic_store_explicit(&links[i], 0, memory_order_relaxed);
+        }
+    }
 }
 
 /*
  * Hand the lost link in place on to its heirs: the first takes its place, by the one store that takes the
- * dead link away, the others take free ones.
+ * dead link away, the others take free ones. Returns the first, or NO_SLOT.
  */
-static void hand_on(const struct sweep *s, struct worker *w, uint32_t centre, unsigned level, kithi_link *links,
+static uint32_t hand_on(const struct sweep *s, struct worker *w, uint32_t centre, unsigned level, kithi_link *links,
                     uint32_t count, kithi_link *place)
 {
     uint32_t lost = atomic_load_explicit(place, memory_order_relaxed) - 1, free_count = 0, at = 0;
-    uint32_t n = gather_heirs(s, w, centre, lost, level, links, count);
+    uint32_t first = NO_SLOT, n = gather_heirs(s, w, centre, lost, level, links, count);
     for (uint32_t i = 0; i < count; i++) free_count += atomic_load_explicit(&links[i], memory_order_relaxed) == 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct candidate *c = &w->candidates[i];
         if (i >= HEIRS_NEAR && i + HEIRS_FAR < n) continue;
-        if (!place && free_count <= count / ROW_FREE_SHARE) return;
-        /* A row that names one slot twice says nothing more. */
-        if (row_has(links, count, c->slot)) continue;
+        if (!place && free_count <= count / ROW_FREE_SHARE) break;
         if (is_covered(s, w->scratch.kernel, links, count, c->slot, c->distance)) continue;
         if (!place) {
             while (at < count && atomic_load_explicit(&links[at], memory_order_relaxed)) at++;
             place = &links[at];
             free_count--;
+        } else {
+            first = c->slot;
         }
         /* Release: a reader that follows the link meets a filled slot. */
         atomic_store_explicit(place, c->slot + 1, memory_order_release);
         place = NULL;
     }
     if (place) atomic_store_explicit(place, 0, memory_order_release);
+    return first;
 }
 
-static void sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, unsigned level, bool alive)
+/* Unlink the batch from one row. Returns true when the row of a living slot lost more than it kept. */
+static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, unsigned level, bool alive)
 {
     const struct sweep *s = &ix->sweep;
-    uint32_t count;
+    uint32_t count, lost = 0, kept = 0, heir_count = 0, heirs[2 * KITHI_M_MAX];
     kithi_link *links = kithi_view_links(&s->view, slot, level, &count);
-    if (!links) return;
-    bool any = false;
+    if (!links) return false;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        any |= link && is_doomed(s, link - 1);
+        if (link && is_doomed(s, link - 1))
+            lost++;
+        else if (link - 1u < s->view.slot_limit && kithi_slot_eligible(&s->view, link - 1))
+            kept++;
     }
-    if (!any) return;
+    if (!lost) return false;
     pthread_mutex_lock(kithi_row_lock(ix, slot));
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (!link || !is_doomed(s, link - 1)) continue;
-        if (alive)
-            hand_on(s, w, slot, level, links, count, &links[i]);
-        else
+        if (alive) {
+            uint32_t heir = hand_on(s, w, slot, level, links, count, &links[i]);
+            if (heir != NO_SLOT) heirs[heir_count++] = heir;
+        } else {
             atomic_store_explicit(&links[i], 0, memory_order_release);
+        }
+        KITHI_FAULT_CRASH("crash-while-unlinking");
     }
     pthread_mutex_unlock(kithi_row_lock(ix, slot));
+
+    /* With the dead one went its link to this slot: the heir takes that over as well, or slots would
+     * lose one way in after the other. */
+    for (uint32_t i = 0; i < heir_count; i++) {
+        links = kithi_view_links(&s->view, heirs[i], level, &count);
+        if (!links) continue;
+        pthread_mutex_lock(kithi_row_lock(ix, heirs[i]));
+        float d = kithi_view_distance(&s->view, w->scratch.kernel, kithi_view_vector(&s->view, heirs[i]), slot);
+        if (!is_covered(s, w->scratch.kernel, links, count, slot, d)) kithi_row_add(links, count, slot);
+        pthread_mutex_unlock(kithi_row_lock(ix, heirs[i]));
+    }
+    return alive && lost > kept;
 }
 
 void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
@@ -241,12 +299,16 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
     for (uint32_t slot = i * SLOTS_PER_JOB; slot < end; slot++) {
         const struct kithi_record *r = kithi_view_record(v, slot);
         if (!atomic_load_explicit(&r->linked, memory_order_acquire)) continue;
-        bool alive = !is_doomed(s, slot) && kithi_slot_eligible(v, slot);
+        if (is_doomed(s, slot)) continue; /* kithi_sweep_end() */
+        bool alive = kithi_slot_eligible(v, slot);
         unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
         if (level > KITHI_LEVEL_MAX) level = KITHI_LEVEL_MAX;
-        /* Rows of the dead get no heirs: others still walk through them, and they keep their links to
-         * the living, who are the heirs in other rows. */
-        for (unsigned at = 0; at <= level; at++) sweep_row(ix, &ix->workers[worker], slot, at, alive);
+        /* Other dead ones get no heirs: searches walk through them, and they keep their links to the
+         * living, who are the heirs in other rows. */
+        bool torn = false;
+        for (unsigned at = 0; at <= level; at++) torn |= sweep_row(ix, &ix->workers[worker], slot, at, alive);
+        /* Its surroundings are gone, and the heirs with them: that takes a new look. */
+        if (torn) kithi_relink(ix, v, worker, slot);
     }
 }
 
@@ -256,7 +318,9 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms)
     KITHI_ASSERT(s->running);
     for (uint32_t i = 0; i < s->slots_doomed.count; i++) {
         uint32_t slot = s->slots_doomed.items[i];
+        clear_rows(s, slot);
         kithi_ids_redirect(ix, slot, 0);
+        KITHI_FAULT_CRASH("crash-while-burying");
         kithi_queue_push(&ix->resting, slot, now_ms); /* room was reserved */
     }
     s->slots_doomed.count = 0;
