@@ -1,8 +1,8 @@
 /*
  * test_recall.c - are answers good? Recall@10 against exact truth, with a floor.
  *
- * Real sets are read from KITH_DATA=DIR (folders with unpack.py beside them), or from ../shared/data beside the
- * checkout; without them, or without python3, only generated vectors are judged and the test says so. The short
+ * Real sets are read from KITH_BENCH_DATA=DIR (folders with unpack.py beside them);
+ * without them, or without python3, only generated vectors are judged and the test says so. The short
  * form takes the smallest set, KITH_TEST_LONG=1 all three. A hit counts when its distance is at most that of the tenth true neighbour.
  */
 #include <setjmp.h>
@@ -259,9 +259,9 @@ static void recall_at_10_reaches_99_percent_on_real_sets(void **state)
     } sets[] = { { "glove-twitter-25", KITHI_METRIC_COSINE },
                  { "mlnotes-bge-micro", KITHI_METRIC_COSINE },
                  { "fashion-mnist", KITHI_METRIC_L2 } };
-    const char *data = getenv("KITH_DATA");
+    const char *data = getenv("KITH_BENCH_DATA");
     if (!data || !*data)
-        data = TEST_DATA_DEFAULT;
+        data = ".";
     uint32_t judged = 0;
     for (unsigned i = 0; i < (test_long() ? sizeof sets / sizeof sets[0] : 1); i++) {
         struct set s = { .name = sets[i].name, .metric = sets[i].metric };
@@ -272,7 +272,7 @@ static void recall_at_10_reaches_99_percent_on_real_sets(void **state)
         judged++;
     }
     if (!judged) {
-        fprintf(stderr, "skipped: no real set in %s (KITH_DATA=DIR names another directory)\n", data);
+        fprintf(stderr, "skipped: no real set in %s (KITH_BENCH_DATA=DIR names the directory)\n", data);
         skip();
     }
 }

@@ -10,8 +10,8 @@ set -euo pipefail
 
 packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
-    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3-minimal)
-bench=(g++ libhnswlib-dev gnuplot-nox)
+    gcc-aarch64-linux-gnu qemu-user mmdebstrap)
+bench=(g++ libhnswlib-dev gnuplot-nox python3)
 
 usage() {
     sed -n '2,9s/^# \{0,1\}//p' "$0"
