@@ -65,10 +65,11 @@ bool kithi_fault(const char *point)
 
 void kithi_fault_crash(const char *point)
 {
+    /* Those of publishing are passed once a group, the others for every slot or link. */
+    uint32_t one_in = strncmp(point, "crash-after-", 12) == 0 ? 4 : 512;
     struct test_rand r;
-    (void)point;
     test_rand_seed(&r, atomic_fetch_add(&pause_state, 1));
-    if (test_rand_below(&r, 4) == 0)
+    if (test_rand_below(&r, one_in) == 0)
         usleep(test_rand_below(&r, PAUSE_US));
 }
 #endif
