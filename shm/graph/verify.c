@@ -128,7 +128,8 @@ static bool check_header(struct run *run, const struct kithi_view *v)
                      KITHI_HEADER_SIZE);
     if (!all_zero(h->reserved0, sizeof h->reserved0) || !all_zero(h->reserved1, sizeof h->reserved1) ||
         !all_zero(h->reserved2, sizeof h->reserved2) || !all_zero(h->reserved3, sizeof h->reserved3) ||
-        !all_zero(h->reserved4, sizeof h->reserved4) || !all_zero((const uint8_t *)h + sizeof *h, KITHI_HEADER_SIZE - sizeof *h))
+        !all_zero(h->reserved4, sizeof h->reserved4) ||
+        !all_zero((const uint8_t *)h + sizeof *h, KITHI_HEADER_SIZE - sizeof *h))
         return wrong(run, "header-reserved", "a reserved byte is not zero");
 
     uint64_t used = atomic_load_explicit(&h->slots_used, memory_order_acquire);

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define DIR_MAX 32u
+
 void test_die(const char *fmt, ...)
 {
     va_list ap;
@@ -24,12 +26,56 @@ void test_die(const char *fmt, ...)
     exit(1);
 }
 
+/* Directories that are there, so that a test that fails in the middle leaves none, either. */
+static struct test_dir made[DIR_MAX];
+static pid_t made_by;
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static void remove_all(const struct test_dir *d)
+{
+    if (d->mounted)
+        umount2(d->path, MNT_DETACH);
+    nftw(d->path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+static void at_exit(void)
+{
+    for (unsigned i = 0; i < DIR_MAX && getpid() == made_by; i++)
+        if (made[i].path[0])
+            remove_all(&made[i]);
+}
+
+static void remember(const struct test_dir *d)
+{
+    if (!made_by) {
+        made_by = getpid();
+        atexit(at_exit);
+    }
+    struct test_dir *to = NULL;
+    for (unsigned i = DIR_MAX; i-- > 0;)
+        if (!made[i].path[0])
+            to = &made[i];
+    for (unsigned i = 0; i < DIR_MAX; i++)
+        if (strcmp(made[i].path, d->path) == 0)
+            to = &made[i];
+    if (to)
+        *to = *d;
+}
+
 static void make_below(struct test_dir *d, const char *parent)
 {
     memset(d, 0, sizeof *d);
     if ((size_t)snprintf(d->path, sizeof d->path, "%s/kith-test-XXXXXX", parent) >= sizeof d->path ||
         !mkdtemp(d->path))
         test_die("cannot make a directory below %s: %s", parent, strerror(errno));
+    remember(d);
 }
 
 void test_dir_make(struct test_dir *d)
@@ -56,6 +102,7 @@ bool test_dir_mount(struct test_dir *d, uint64_t bytes)
         return false;
     }
     d->mounted = true;
+    remember(d);
     return true;
 }
 
@@ -67,6 +114,7 @@ bool test_dir_bind_read_only(const struct test_dir *d, struct test_dir *out)
         return false;
     }
     out->mounted = true;
+    remember(out);
     if (mount(NULL, out->path, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0) {
         fprintf(stderr, "skipped: a read-only remount is not permitted here (%s)\n", strerror(errno));
         return false;
@@ -74,21 +122,14 @@ bool test_dir_bind_read_only(const struct test_dir *d, struct test_dir *out)
     return true;
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    (void)st;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 void test_dir_remove(struct test_dir *d)
 {
     if (!d->path[0])
         return;
-    if (d->mounted)
-        umount2(d->path, MNT_DETACH);
-    nftw(d->path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    remove_all(d);
+    for (unsigned i = 0; i < DIR_MAX; i++)
+        if (strcmp(made[i].path, d->path) == 0)
+            made[i].path[0] = '\0';
     memset(d, 0, sizeof *d);
 }
 

@@ -25,7 +25,7 @@ void test_dir_make_shm(struct test_dir *d);
 bool test_dir_mount(struct test_dir *d, uint64_t bytes);
 /* Mount d once more at a directory of its own, read-only. False as above. */
 bool test_dir_bind_read_only(const struct test_dir *d, struct test_dir *out);
-/* Unmount, remove everything. Accepts what was never made. */
+/* Unmount, remove everything. Accepts what was never made. What is left is removed at exit. */
 void test_dir_remove(struct test_dir *d);
 
 /* path "d/name" in a static buffer; four can be used at a time. */
