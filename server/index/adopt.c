@@ -16,7 +16,10 @@
 
 #include "server/index/index_priv.h"
 
-static uint64_t birth_of(const struct kithi_record *r) { return atomic_load_explicit(&r->birth, memory_order_relaxed); }
+static uint64_t birth_of(const struct kithi_record *r)
+{
+    return atomic_load_explicit(&r->birth, memory_order_relaxed);
+}
 
 static bool is_linked(const struct kithi_record *r)
 {
@@ -31,11 +34,14 @@ static uint32_t earlier_version(const struct kithi_index *ix, uint32_t slot)
     for (uint32_t n = 0; n <= ix->slots_used; n++) {
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         uint32_t prev = atomic_load_explicit(&r->prev, memory_order_relaxed);
-        if (prev - 1u >= ix->slots_used) return 0;
+        if (prev - 1u >= ix->slots_used)
+            return 0;
         slot = prev - 1;
         r = kithi_view_record(&ix->view, slot);
-        if (!is_linked(r) || kithi_view_id(&ix->view, slot, other) != len || memcmp(id, other, len) != 0) return 0;
-        if (birth_of(r) != 0 && birth_of(r) <= ix->epoch) return prev;
+        if (!is_linked(r) || kithi_view_id(&ix->view, slot, other) != len || memcmp(id, other, len) != 0)
+            return 0;
+        if (birth_of(r) != 0 && birth_of(r) <= ix->epoch)
+            return prev;
     }
     return 0;
 }
@@ -51,7 +57,8 @@ static void undo_open_group(struct kithi_index *ix)
         struct kithi_record *r = kithi_view_record(&ix->view, slot);
         if (atomic_load_explicit(&r->death, memory_order_relaxed) > ix->epoch && birth_of(r) <= ix->epoch)
             atomic_store_explicit(&r->death, 0, memory_order_relaxed);
-        if (birth_of(r) > ix->epoch) atomic_store_explicit(&r->birth, 0, memory_order_release);
+        if (birth_of(r) > ix->epoch)
+            atomic_store_explicit(&r->birth, 0, memory_order_release);
     }
 }
 
@@ -61,13 +68,17 @@ static bool hold_uppers(struct kithi_index *ix, uint32_t slot, uint8_t *held)
     const struct kithi_record *r = kithi_view_record(&ix->view, slot);
     uint32_t ref = atomic_load_explicit(&r->upper, memory_order_relaxed);
     unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
-    if (level > KITHI_LEVEL_MAX) return false;
+    if (level > KITHI_LEVEL_MAX)
+        return false;
     for (unsigned at = 0; at < level; at++) {
-        if (ref == 0 || ref > ix->view.upper_limit || held[ref - 1]) return false;
+        if (ref == 0 || ref > ix->view.upper_limit || held[ref - 1])
+            return false;
         const struct kithi_upper *u = kithi_view_upper(&ix->view, ref - 1);
-        if (atomic_load_explicit(&u->owner, memory_order_relaxed) != slot + 1) return false;
+        if (atomic_load_explicit(&u->owner, memory_order_relaxed) != slot + 1)
+            return false;
         held[ref - 1] = 1;
-        if (ref > ix->upper_used) ix->upper_used = ref;
+        if (ref > ix->upper_used)
+            ix->upper_used = ref;
         ref = atomic_load_explicit(&u->up, memory_order_relaxed);
     }
     return ref == 0;
@@ -77,16 +88,21 @@ static bool hold_blob(struct kithi_index *ix, uint32_t slot, uint8_t **held)
 {
     const struct kithi_record *r = kithi_view_record(&ix->view, slot);
     uint32_t len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed)), capacity;
-    if (len == 0 || len > 511) return false;
-    if (len <= KITHI_ID_INLINE) return true;
+    if (len == 0 || len > 511)
+        return false;
+    if (len <= KITHI_ID_INLINE)
+        return true;
     uint64_t ref = atomic_load_explicit(&r->id[0], memory_order_relaxed);
     const struct kithi_blob *b = kithi_view_blob(&ix->view, ref, &capacity);
-    if (!b || len > capacity || atomic_load_explicit(&b->owner, memory_order_relaxed) != slot + 1) return false;
+    if (!b || len > capacity || atomic_load_explicit(&b->owner, memory_order_relaxed) != slot + 1)
+        return false;
     unsigned class = (unsigned)(ref >> 56);
     uint32_t number = (uint32_t)(ref & UINT32_MAX) - 1;
-    if (held[class][number]) return false;
+    if (held[class][number])
+        return false;
     held[class][number] = 1;
-    if (number + 1 > ix->blob_used[class]) ix->blob_used[class] = number + 1;
+    if (number + 1 > ix->blob_used[class])
+        ix->blob_used[class] = number + 1;
     return true;
 }
 
@@ -101,12 +117,13 @@ static int sort_slots(struct kithi_index *ix, uint8_t *uppers, uint8_t **blobs, 
             atomic_store_explicit(&r->birth, 0, memory_order_release);
             atomic_store_explicit(&r->upper, 0, memory_order_relaxed);
             kithi_doubt_set(ix, slot);
-            if (kithi_stack_push(&ix->slots_free, slot) < 0) return -ENOMEM;
+            if (kithi_stack_push(&ix->slots_free, slot) < 0)
+                return -ENOMEM;
             continue;
         }
         if (!hold_uppers(ix, slot, uppers) || !hold_blob(ix, slot, blobs))
-            return kithi_error_set(err, KITHI_E_CORRUPT, "slot %u refers to upper rows or a blob that are not its own",
-                                   slot);
+            return kithi_error_set(err, KITHI_E_CORRUPT,
+                                   "slot %u refers to upper rows or a blob that are not its own", slot);
         uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
         if (birth_of(r) != 0 && death == 0) {
             kithi_doubt_clear(ix, slot);
@@ -115,21 +132,27 @@ static int sort_slots(struct kithi_index *ix, uint8_t *uppers, uint8_t **blobs, 
         }
         kithi_doubt_set(ix, slot);
         /* ABORTED: a death without a birth keeps insertions from choosing it. */
-        if (death == 0) atomic_store_explicit(&r->death, ix->epoch ? ix->epoch : 1, memory_order_relaxed);
-        if (kithi_queue_push(&ix->dead, slot, 0) < 0) return -ENOMEM;
+        if (death == 0)
+            atomic_store_explicit(&r->death, ix->epoch ? ix->epoch : 1, memory_order_relaxed);
+        if (kithi_queue_push(&ix->dead, slot, 0) < 0)
+            return -ENOMEM;
     }
     for (uint32_t i = 0; i < ix->upper_used; i++) {
-        if (uppers[i]) continue;
+        if (uppers[i])
+            continue;
         atomic_store_explicit(&kithi_view_upper(&ix->view, i)->owner, 0, memory_order_relaxed);
-        if (kithi_stack_push(&ix->upper_free, i) < 0) return -ENOMEM;
+        if (kithi_stack_push(&ix->upper_free, i) < 0)
+            return -ENOMEM;
     }
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
         for (uint32_t i = 0; i < ix->blob_used[c]; i++) {
-            if (blobs[c][i]) continue;
+            if (blobs[c][i])
+                continue;
             uint32_t capacity;
             struct kithi_blob *b = kithi_view_blob(&ix->view, kithi_blob_ref(c, i), &capacity);
             atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
-            if (kithi_stack_push(&ix->blob_free[c], i) < 0) return -ENOMEM;
+            if (kithi_stack_push(&ix->blob_free[c], i) < 0)
+                return -ENOMEM;
         }
     }
     return 0;
@@ -143,49 +166,58 @@ static int check_header(struct kithi_index *ix, struct kithi_errmsg *err)
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         ix->taken[r] = atomic_load_explicit(&h->taken[r], memory_order_relaxed);
         if (ix->taken[r] > ix->map.layout.size[r])
-            return kithi_error_set(err, KITHI_E_CORRUPT, "region %s has %llu bytes taken of %llu", kithi_region_name(r),
-                                   (unsigned long long)ix->taken[r], (unsigned long long)ix->map.layout.size[r]);
+            return kithi_error_set(err, KITHI_E_CORRUPT, "region %s has %llu bytes taken of %llu",
+                                   kithi_region_name(r), (unsigned long long)ix->taken[r],
+                                   (unsigned long long)ix->map.layout.size[r]);
     }
     if (atomic_load_explicit(&h->moved, memory_order_relaxed))
         return kithi_error_set(err, KITHI_E_MOVED, "the segment is marked as moved");
     kithi_view_begin(&ix->map, &ix->view);
     if (used > ix->view.slot_limit)
-        return kithi_error_set(err, KITHI_E_CORRUPT, "%llu slots are in use, %u have memory", (unsigned long long)used,
-                               ix->view.slot_limit);
+        return kithi_error_set(err, KITHI_E_CORRUPT, "%llu slots are in use, %u have memory",
+                               (unsigned long long)used, ix->view.slot_limit);
     ix->slots_used = (uint32_t)used;
     ix->epoch = ix->view.epoch;
     uint64_t entry = atomic_load_explicit(&h->entry, memory_order_relaxed);
     if (entry && (kithi_entry_link(entry) - 1u >= used || kithi_entry_level(entry) > KITHI_LEVEL_MAX))
-        return kithi_error_set(err, KITHI_E_CORRUPT, "the entry point %016llx leads nowhere", (unsigned long long)entry);
+        return kithi_error_set(err, KITHI_E_CORRUPT, "the entry point %016llx leads nowhere",
+                               (unsigned long long)entry);
     uint64_t unlinked = atomic_load_explicit(&h->unlinked, memory_order_relaxed);
     uint64_t reused = atomic_load_explicit(&h->reused, memory_order_relaxed);
     uint64_t limit = ix->epoch ? ix->epoch : 1;
     if (unlinked > limit || reused > limit)
         return kithi_error_set(err, KITHI_E_CORRUPT, "the marks (%llu, %llu) are beyond epoch %llu",
-                               (unsigned long long)unlinked, (unsigned long long)reused, (unsigned long long)ix->epoch);
+                               (unsigned long long)unlinked, (unsigned long long)reused,
+                               (unsigned long long)ix->epoch);
     return kithi_ids_adopt(ix, err);
 }
 
 static int rebuild_private(struct kithi_index *ix, struct kithi_errmsg *err)
 {
-    uint8_t *uppers = calloc((size_t)ix->view.upper_limit + 1, 1), *blobs[KITHI_BLOB_CLASS_COUNT] = {0};
+    uint8_t *uppers = calloc((size_t)ix->view.upper_limit + 1, 1), *blobs[KITHI_BLOB_CLASS_COUNT] = { 0 };
     int rc = uppers ? 0 : -ENOMEM;
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++) {
         blobs[c] = calloc((size_t)ix->view.blob_limit[c] + 1, 1);
-        if (!blobs[c]) rc = -ENOMEM;
+        if (!blobs[c])
+            rc = -ENOMEM;
     }
-    if (rc == 0) rc = sort_slots(ix, uppers, blobs, err);
-    if (rc == -ENOMEM) kithi_error_set(err, rc, "the daemon is out of memory");
+    if (rc == 0)
+        rc = sort_slots(ix, uppers, blobs, err);
+    if (rc == -ENOMEM)
+        kithi_error_set(err, rc, "the daemon is out of memory");
     free(uppers);
-    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) free(blobs[c]);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
+        free(blobs[c]);
     return rc;
 }
 
 int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
-                      const struct kithi_index_tuning *tuning, struct kithi_index **out, struct kithi_errmsg *err)
+                      const struct kithi_index_tuning *tuning, struct kithi_index **out,
+                      struct kithi_errmsg *err)
 {
     struct kithi_index *ix = calloc(1, sizeof *ix);
-    if (!ix) return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+    if (!ix)
+        return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     int rc;
     ix->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (ix->fd < 0) {
@@ -194,7 +226,8 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
         goto fail;
     }
     rc = kithi_map_attach(ix->fd, true, &ix->map, err);
-    if (rc < 0) goto fail;
+    if (rc < 0)
+        goto fail;
     if (memcmp(ix->map.uid, id->uid, sizeof id->uid) != 0 ||
         memcmp(ix->map.hash_key, id->hash_key, sizeof id->hash_key) != 0 ||
         memcmp(&ix->map.geometry, &id->geometry, sizeof id->geometry) != 0) {
@@ -207,14 +240,17 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
         goto fail;
     }
     rc = check_header(ix, err);
-    if (rc < 0) goto fail;
+    if (rc < 0)
+        goto fail;
     undo_open_group(ix);
     rc = rebuild_private(ix, err);
-    if (rc < 0) goto fail;
+    if (rc < 0)
+        goto fail;
     atomic_store_explicit(&ix->header->live, ix->live, memory_order_relaxed);
-    struct demand room = {0};
+    struct demand room = { 0 };
     rc = kithi_alloc_reserve(ix, &room, err);
-    if (rc < 0) goto fail;
+    if (rc < 0)
+        goto fail;
     kithi_alloc_tallies(ix);
     kithi_publish_wake(ix);
     *out = ix;

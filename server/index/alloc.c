@@ -12,11 +12,14 @@
 
 int kithi_stack_reserve(struct stack *s, uint32_t count)
 {
-    if (s->capacity - s->count >= count) return 0;
+    if (s->capacity - s->count >= count)
+        return 0;
     uint32_t capacity = s->capacity ? s->capacity : 64;
-    while (capacity - s->count < count) capacity *= 2;
+    while (capacity - s->count < count)
+        capacity *= 2;
     uint32_t *items = realloc(s->items, (size_t)capacity * sizeof *items);
-    if (!items) return -ENOMEM;
+    if (!items)
+        return -ENOMEM;
     s->items = items;
     s->capacity = capacity;
     return 0;
@@ -25,7 +28,8 @@ int kithi_stack_reserve(struct stack *s, uint32_t count)
 int kithi_stack_push(struct stack *s, uint32_t v)
 {
     int rc = kithi_stack_reserve(s, 1);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
     s->items[s->count++] = v;
     return 0;
 }
@@ -38,12 +42,16 @@ static uint32_t stack_pop(struct stack *s)
 
 static int queue_reserve(struct queue *q, uint32_t count)
 {
-    if (q->capacity - q->count >= count) return 0;
+    if (q->capacity - q->count >= count)
+        return 0;
     uint32_t capacity = q->capacity ? q->capacity : 64;
-    while (capacity - q->count < count) capacity *= 2;
+    while (capacity - q->count < count)
+        capacity *= 2;
     struct waiting *items = malloc((size_t)capacity * sizeof *items);
-    if (!items) return -ENOMEM;
-    for (uint32_t i = 0; i < q->count; i++) items[i] = q->items[(q->head + i) % q->capacity];
+    if (!items)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < q->count; i++)
+        items[i] = q->items[(q->head + i) % q->capacity];
     free(q->items);
     q->items = items;
     q->head = 0;
@@ -54,8 +62,9 @@ static int queue_reserve(struct queue *q, uint32_t count)
 int kithi_queue_push(struct queue *q, uint32_t slot, uint64_t since_ms)
 {
     int rc = queue_reserve(q, 1);
-    if (rc < 0) return rc;
-    q->items[(q->head + q->count++) % q->capacity] = (struct waiting){slot, since_ms};
+    if (rc < 0)
+        return rc;
+    q->items[(q->head + q->count++) % q->capacity] = (struct waiting){ slot, since_ms };
     return 0;
 }
 
@@ -103,44 +112,58 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
     uint64_t slots = beyond(ix->slots_used, ix->slots_free.count, d->slots);
     if (slots > ix->map.geometry.slot_max) {
         uint32_t waiting = ix->dead.count + ix->resting.count + ix->sweep.slots_doomed.count;
-        return kithi_error_set(err, KITHI_E_FULL,
-                               "the collection is full: all of its %u slots (--max-vectors) are in use, %u of them by "
-                               "replaced or deleted vectors that will be free in a moment; create a larger collection",
-                               ix->map.geometry.slot_max, waiting);
+        return kithi_error_set(
+            err, KITHI_E_FULL,
+            "the collection is full: all of its %u slots (--max-vectors) are in use, %u of them by "
+            "replaced or deleted vectors that will be free in a moment; create a larger collection",
+            ix->map.geometry.slot_max, waiting);
     }
     int rc = 0;
-    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_RECORDS, slots, err);
-    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_ROWS, slots, err);
-    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_VECTORS, slots, err);
-    if (rc == 0) rc = kithi_space_reserve(ix, KITHI_REGION_DOUBT, (slots + 63) / 64, err);
     if (rc == 0)
-        rc = kithi_space_reserve(ix, KITHI_REGION_UPPER, beyond(ix->upper_used, ix->upper_free.count, d->uppers), err);
+        rc = kithi_space_reserve(ix, KITHI_REGION_RECORDS, slots, err);
+    if (rc == 0)
+        rc = kithi_space_reserve(ix, KITHI_REGION_ROWS, slots, err);
+    if (rc == 0)
+        rc = kithi_space_reserve(ix, KITHI_REGION_VECTORS, slots, err);
+    if (rc == 0)
+        rc = kithi_space_reserve(ix, KITHI_REGION_DOUBT, (slots + 63) / 64, err);
+    if (rc == 0)
+        rc = kithi_space_reserve(ix, KITHI_REGION_UPPER,
+                                 beyond(ix->upper_used, ix->upper_free.count, d->uppers), err);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++)
         rc = kithi_space_reserve(ix, KITHI_REGION_BLOB0 + c,
                                  beyond(ix->blob_used[c], ix->blob_free[c].count, d->blobs[c]), err);
-    if (rc == 0) rc = kithi_ids_reserve(ix, ix->group.new_ids + d->ids, err);
-    if (rc < 0) return rc;
+    if (rc == 0)
+        rc = kithi_ids_reserve(ix, ix->group.new_ids + d->ids, err);
+    if (rc < 0)
+        return rc;
 
     /* Private lists take, without failing, everything that is in use now or with this group. */
     uint32_t in_use = (uint32_t)slots - ix->slots_free.count + d->slots;
     rc = kithi_stack_reserve(&ix->slots_free, in_use);
-    if (rc == 0) rc = kithi_stack_reserve(&ix->upper_free, ix->upper_used - ix->upper_free.count + d->uppers);
+    if (rc == 0)
+        rc = kithi_stack_reserve(&ix->upper_free, ix->upper_used - ix->upper_free.count + d->uppers);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++)
         rc = kithi_stack_reserve(&ix->blob_free[c], ix->blob_used[c] - ix->blob_free[c].count + d->blobs[c]);
-    if (rc == 0) rc = kithi_stack_reserve(&ix->group.deaths, d->deaths);
+    if (rc == 0)
+        rc = kithi_stack_reserve(&ix->group.deaths, d->deaths);
     uint32_t dying = ix->group.deaths.count + d->deaths + ix->group.insertion_count + d->slots;
-    if (rc == 0) rc = queue_reserve(&ix->dead, dying);
+    if (rc == 0)
+        rc = queue_reserve(&ix->dead, dying);
     if (rc == 0)
         rc = queue_reserve(&ix->resting, ix->dead.count + ix->sweep.slots_doomed.count + dying);
-    if (rc == 0) rc = kithi_stack_reserve(&ix->sweep.slots_doomed, ix->dead.count + dying);
-    if (rc < 0) return kithi_error_set(err, rc, "the daemon is out of memory");
+    if (rc == 0)
+        rc = kithi_stack_reserve(&ix->sweep.slots_doomed, ix->dead.count + dying);
+    if (rc < 0)
+        return kithi_error_set(err, rc, "the daemon is out of memory");
     kithi_view_begin(&ix->map, &ix->view);
     return 0;
 }
 
 uint32_t kithi_alloc_slot(struct kithi_index *ix)
 {
-    if (ix->slots_free.count) return stack_pop(&ix->slots_free);
+    if (ix->slots_free.count)
+        return stack_pop(&ix->slots_free);
     uint32_t slot = ix->slots_used++;
     kithi_doubt_set(ix, slot);
     /* Release: the doubt bit of a new slot is set before a scan covers it. */
@@ -216,11 +239,13 @@ void kithi_alloc_tallies(struct kithi_index *ix)
 {
     struct kithi_header *h = ix->header;
     /* Relaxed: for people; nothing relies on them. */
-    atomic_store_explicit(&h->tally_dead, ix->dead.count + ix->sweep.slots_doomed.count, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_dead, ix->dead.count + ix->sweep.slots_doomed.count,
+                          memory_order_relaxed);
     atomic_store_explicit(&h->tally_resting, ix->resting.count, memory_order_relaxed);
     atomic_store_explicit(&h->tally_free, ix->slots_free.count, memory_order_relaxed);
     atomic_store_explicit(&h->tally_upper, ix->upper_used - ix->upper_free.count, memory_order_relaxed);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
-        atomic_store_explicit(&h->tally_blob[c], ix->blob_used[c] - ix->blob_free[c].count, memory_order_relaxed);
+        atomic_store_explicit(&h->tally_blob[c], ix->blob_used[c] - ix->blob_free[c].count,
+                              memory_order_relaxed);
     atomic_store_explicit(&h->tally_ids, ix->ids_filled, memory_order_relaxed);
 }

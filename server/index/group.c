@@ -33,7 +33,8 @@ static uint8_t draw_level(struct kithi_index *ix)
 static bool all_zero(const float *v, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        if (v[i] != 0) return false;
+        if (v[i] != 0)
+            return false;
     return true;
 }
 
@@ -41,11 +42,13 @@ static int check_op(const struct kithi_index *ix, const struct kithi_op *op, str
 {
     const struct kithi_geometry *g = &ix->map.geometry;
     if (!kithi_id_valid(op->id, op->id_len))
-        return kithi_error_set(err, KITHI_E_ID, "%s (this one has %u bytes)", kithi_error_text(KITHI_E_ID), op->id_len);
-    if (op->type == KITHI_OP_DELETE) return 0;
+        return kithi_error_set(err, KITHI_E_ID, "%s (this one has %u bytes)", kithi_error_text(KITHI_E_ID),
+                               op->id_len);
+    if (op->type == KITHI_OP_DELETE)
+        return 0;
     if (op->dim != g->dim)
-        return kithi_error_set(err, KITHI_E_DIMENSION, "the vector has %u dimensions, the collection has %u", op->dim,
-                               g->dim);
+        return kithi_error_set(err, KITHI_E_DIMENSION, "the vector has %u dimensions, the collection has %u",
+                               op->dim, g->dim);
     if (!kithi_floats_finite(op->vector, op->dim))
         return kithi_error_set(err, KITHI_E_NOT_FINITE, "%s", kithi_error_text(KITHI_E_NOT_FINITE));
     if (g->metric == KITHI_METRIC_COSINE && all_zero(op->vector, op->dim))
@@ -59,7 +62,8 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
 {
     if (ix->levels_capacity < n) {
         uint8_t *p = realloc(ix->levels, n);
-        if (!p) return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+        if (!p)
+            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
         ix->levels = p;
         ix->levels_capacity = n;
     }
@@ -72,14 +76,17 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
             return rc;
         }
         d->deaths++;
-        if (ops[i].type == KITHI_OP_DELETE) continue;
+        if (ops[i].type == KITHI_OP_DELETE)
+            continue;
         uint8_t level = draw_level(ix);
-        if (d->uppers + level > uppers) level = 0; /* geometry.c: costs a little speed, no correctness */
+        if (d->uppers + level > uppers)
+            level = 0; /* geometry.c: costs a little speed, no correctness */
         ix->levels[i] = level;
         d->slots++;
         d->ids++;
         d->uppers += level;
-        if (ops[i].id_len > KITHI_ID_INLINE) d->blobs[kithi_blob_class(&ix->map.layout, ops[i].id_len)]++;
+        if (ops[i].id_len > KITHI_ID_INLINE)
+            d->blobs[kithi_blob_class(&ix->map.layout, ops[i].id_len)]++;
     }
     return 0;
 }
@@ -89,28 +96,33 @@ static int reserve_group(struct group *g, uint32_t insertions, uint32_t touched)
     if (g->insertion_capacity - g->insertion_count < insertions) {
         uint32_t capacity = (g->insertion_count + insertions) * 2;
         struct insertion *p = realloc(g->insertions, capacity * sizeof *p);
-        if (!p) return -ENOMEM;
+        if (!p)
+            return -ENOMEM;
         g->insertions = p;
         g->insertion_capacity = capacity;
     }
     if (g->touched_capacity - g->touched_count < touched) {
         uint32_t capacity = (g->touched_count + touched) * 2;
         struct touched *p = realloc(g->touched, capacity * sizeof *p);
-        if (!p) return -ENOMEM;
+        if (!p)
+            return -ENOMEM;
         g->touched = p;
         g->touched_capacity = capacity;
     }
     uint32_t places = g->overlay ? g->overlay_mask + 1 : 0, want = places ? places : 64;
-    while (want < 2 * (g->touched_count + touched)) want *= 2;
+    while (want < 2 * (g->touched_count + touched))
+        want *= 2;
     if (want > places) {
         uint32_t *p = calloc(want, sizeof *p);
-        if (!p) return -ENOMEM;
+        if (!p)
+            return -ENOMEM;
         free(g->overlay);
         g->overlay = p;
         g->overlay_mask = want - 1;
         for (uint32_t i = 0; i < g->touched_count; i++) {
             uint32_t at = (uint32_t)g->touched[i].hash & g->overlay_mask;
-            while (p[at]) at = (at + 1) & g->overlay_mask;
+            while (p[at])
+                at = (at + 1) & g->overlay_mask;
             p[at] = i + 1;
         }
     }
@@ -129,7 +141,7 @@ static struct touched *touch(struct group *g, uint64_t hash, const struct kithi_
         }
     }
     struct touched *t = &g->touched[g->touched_count++];
-    *t = (struct touched){.hash = hash, .id = op->id, .id_len = op->id_len, .insertion = NO_SLOT};
+    *t = (struct touched){ .hash = hash, .id = op->id, .id_len = op->id_len, .insertion = NO_SLOT };
     g->overlay[at] = g->touched_count;
     *out_new = true;
     return t;
@@ -155,9 +167,11 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
         }
     }
     t->insertion = NO_SLOT;
-    if (op->type == KITHI_OP_DELETE) return existed;
+    if (op->type == KITHI_OP_DELETE)
+        return existed;
 
-    if (!entry) g->new_ids++;
+    if (!entry)
+        g->new_ids++;
     uint32_t slot = kithi_alloc_slot(ix);
     t->insertion = g->insertion_count;
     g->insertions[g->insertion_count++] = (struct insertion){
@@ -177,19 +191,22 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
     return existed;
 }
 
-int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct kithi_group_result *out,
-                    struct kithi_errmsg *err)
+int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
+                    struct kithi_group_result *out, struct kithi_errmsg *err)
 {
     struct demand d;
-    *out = (struct kithi_group_result){.failed_item = UINT32_MAX};
+    *out = (struct kithi_group_result){ .failed_item = UINT32_MAX };
     int rc = survey(ix, ops, n, &d, out, err);
-    if (rc == 0) rc = kithi_alloc_reserve(ix, &d, err);
+    if (rc == 0)
+        rc = kithi_alloc_reserve(ix, &d, err);
     if (rc == 0 && reserve_group(&ix->group, d.slots, n) < 0)
         rc = kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
     for (uint32_t i = 0; i < n; i++) {
         bool existed = stage(ix, &ops[i], ix->levels[i]);
-        if (ops[i].type == KITHI_OP_DELETE) out->found += existed;
+        if (ops[i].type == KITHI_OP_DELETE)
+            out->found += existed;
     }
     return 0;
 }
@@ -199,7 +216,8 @@ void kithi_group_clear(struct group *g)
     /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
     for (uint32_t i = g->touched_count; i-- > 0;) {
         uint32_t at = (uint32_t)g->touched[i].hash & g->overlay_mask;
-        while (g->overlay[at] != i + 1) at = (at + 1) & g->overlay_mask;
+        while (g->overlay[at] != i + 1)
+            at = (at + 1) & g->overlay_mask;
         g->overlay[at] = 0;
     }
     g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
@@ -214,4 +232,7 @@ void kithi_group_abort(struct kithi_index *ix)
     kithi_group_clear(&ix->group);
 }
 
-uint32_t kithi_group_job_count(const struct kithi_index *ix) { return ix->group.insertion_count; }
+uint32_t kithi_group_job_count(const struct kithi_index *ix)
+{
+    return ix->group.insertion_count;
+}

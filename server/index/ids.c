@@ -50,17 +50,19 @@ static bool slot_has_id(const struct kithi_index *ix, uint32_t slot, const char 
 }
 
 /* Place of the entry of id, or of the first place that may take it (a tombstone or an empty one). */
-static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint64_t hash, const char *id, size_t len,
-                      bool *out_found)
+static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint64_t hash, const char *id,
+                      size_t len, bool *out_found)
 {
     uint64_t at = kithi_ids_home(hash, t->log2), usable = UINT64_MAX;
     *out_found = false;
     for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX && n < t->capacity; n++, at = (at + 1) & (t->capacity - 1)) {
         uint64_t entry = atomic_load_explicit(&t->places[at], memory_order_relaxed);
-        if (entry == 0) return usable != UINT64_MAX ? usable : at;
+        if (entry == 0)
+            return usable != UINT64_MAX ? usable : at;
         uint32_t link = kithi_ids_link(entry);
         if (link == KITHI_IDS_TOMBSTONE) {
-            if (usable == UINT64_MAX) usable = at;
+            if (usable == UINT64_MAX)
+                usable = at;
         } else if (kithi_ids_tag_matches(entry, hash) && slot_has_id(ix, link - 1, id, len)) {
             *out_found = true;
             return at;
@@ -78,21 +80,27 @@ uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char 
 }
 
 /* Copy every entry that leads somewhere; false when a probe would be too long. */
-static bool refill(struct kithi_index *ix, const struct table *from, const struct table *to, uint32_t *out_filled)
+static bool refill(struct kithi_index *ix, const struct table *from, const struct table *to,
+                   uint32_t *out_filled)
 {
     uint32_t filled = 0;
     char id[KITHI_ID_MAX];
-    for (uint64_t i = 0; i < to->capacity; i++) atomic_store_explicit(&to->places[i], 0, memory_order_relaxed);
+    for (uint64_t i = 0; i < to->capacity; i++)
+        atomic_store_explicit(&to->places[i], 0, memory_order_relaxed);
     for (uint64_t i = 0; i < from->capacity; i++) {
         uint64_t entry = atomic_load_explicit(&from->places[i], memory_order_relaxed);
         uint32_t link = kithi_ids_link(entry);
-        if (entry == 0 || link == KITHI_IDS_TOMBSTONE || link - 1u >= ix->slots_used) continue;
+        if (entry == 0 || link == KITHI_IDS_TOMBSTONE || link - 1u >= ix->slots_used)
+            continue;
         size_t len = kithi_view_id(&ix->view, link - 1, id);
-        if (len == 0) continue;
+        if (len == 0)
+            continue;
         uint64_t at = kithi_ids_home(kithi_ids_hash(ix, id, len), to->log2);
         uint32_t n = 0;
-        for (; atomic_load_explicit(&to->places[at], memory_order_relaxed); at = (at + 1) & (to->capacity - 1))
-            if (++n > KITHI_IDS_PROBE_MAX / 2) return false;
+        for (; atomic_load_explicit(&to->places[at], memory_order_relaxed);
+             at = (at + 1) & (to->capacity - 1))
+            if (++n > KITHI_IDS_PROBE_MAX / 2)
+                return false;
         atomic_store_explicit(&to->places[at], entry, memory_order_relaxed);
         filled++;
         KITHI_FAULT_CRASH("crash-in-rebuild");
@@ -101,34 +109,43 @@ static bool refill(struct kithi_index *ix, const struct table *from, const struc
     return true;
 }
 
-static bool roomy(uint64_t filled, uint64_t capacity) { return filled * FILL_DEN <= capacity * FILL_NUM; }
+static bool roomy(uint64_t filled, uint64_t capacity)
+{
+    return filled * FILL_DEN <= capacity * FILL_NUM;
+}
 
 int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err)
 {
     struct table now = table_now(ix);
-    if (roomy((uint64_t)ix->ids_filled + more, now.capacity)) return 0;
+    if (roomy((uint64_t)ix->ids_filled + more, now.capacity))
+        return 0;
 
     /* Entries that lead somewhere are at most as many as slots in use; tombstones go. */
     uint64_t word = atomic_load_explicit(&ix->header->id_table, memory_order_relaxed);
     uint64_t live = ix->slots_used - ix->slots_free.count;
-    if (live > ix->ids_filled) live = ix->ids_filled;
+    if (live > ix->ids_filled)
+        live = ix->ids_filled;
     unsigned log2 = KITHI_IDS_CAPACITY_MIN_LOG2;
     /* Half full at most after the rebuild, so that rebuilds are rare. */
-    while ((UINT64_C(1) << log2) < ix->map.layout.id_capacity_max && 2 * (live + more) > (UINT64_C(1) << log2)) log2++;
+    while ((UINT64_C(1) << log2) < ix->map.layout.id_capacity_max &&
+           2 * (live + more) > (UINT64_C(1) << log2))
+        log2++;
     for (;; log2++) {
         if ((UINT64_C(1) << log2) > ix->map.layout.id_capacity_max)
             return kithi_error_set(err, KITHI_E_FULL, "the id table is at its ceiling of %u places",
                                    ix->map.layout.id_capacity_max);
         unsigned area = 1 - kithi_ids_area(word);
         int rc = kithi_space_reserve(ix, KITHI_REGION_IDS0 + area, UINT64_C(1) << log2, err);
-        if (rc < 0) return rc;
+        if (rc < 0)
+            return rc;
         uint64_t next = kithi_ids_word(area, log2, kithi_ids_rebuilds(word) + 1);
         struct table to = table_of(ix, next);
         /* [P7 id table] release: a reader that still uses this area from two tables ago, and sees a
          * place being refilled, sees that the word has changed since. */
         atomic_thread_fence(memory_order_release);
         uint32_t filled;
-        if (!refill(ix, &now, &to, &filled)) continue;
+        if (!refill(ix, &now, &to, &filled))
+            continue;
         /* [P7 id table] release: the table is whole before the word leads to it. Other half: kithi_lookup(). */
         atomic_store_explicit(&ix->header->id_table, next, memory_order_release);
         ix->ids_filled = filled;
@@ -142,7 +159,8 @@ void kithi_ids_put(struct kithi_index *ix, uint64_t hash, const char *id, size_t
     bool found;
     uint64_t at = probe(ix, &t, hash, id, len, &found);
     KITHI_ASSERT(at != UINT64_MAX); /* reserved, and no keyed hash makes a run that long */
-    if (atomic_load_explicit(&t.places[at], memory_order_relaxed) == 0) ix->ids_filled++;
+    if (atomic_load_explicit(&t.places[at], memory_order_relaxed) == 0)
+        ix->ids_filled++;
     /* [P7 id table] release: the version it leads to is born before. Other half: kithi_lookup(). */
     atomic_store_explicit(&t.places[at], kithi_ids_entry(hash, slot + 1), memory_order_release);
 }
@@ -151,14 +169,17 @@ void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)
 {
     char id[KITHI_ID_MAX];
     size_t len = kithi_view_id(&ix->view, slot, id);
-    if (len == 0) return;
+    if (len == 0)
+        return;
     uint64_t hash = kithi_ids_hash(ix, id, len);
     struct table t = table_now(ix);
     uint64_t at = kithi_ids_home(hash, t.log2);
     for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX && n < t.capacity; n++, at = (at + 1) & (t.capacity - 1)) {
         uint64_t entry = atomic_load_explicit(&t.places[at], memory_order_relaxed);
-        if (entry == 0) return;
-        if (entry != kithi_ids_entry(hash, slot + 1)) continue;
+        if (entry == 0)
+            return;
+        if (entry != kithi_ids_entry(hash, slot + 1))
+            continue;
         atomic_store_explicit(&t.places[at], kithi_ids_entry(hash, link ? link : KITHI_IDS_TOMBSTONE),
                               memory_order_release);
         return;
@@ -176,6 +197,7 @@ int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err)
     struct table t = table_now(ix);
     ix->ids_filled = 0;
     for (uint64_t i = 0; i < t.capacity; i++)
-        if (atomic_load_explicit(&t.places[i], memory_order_relaxed)) ix->ids_filled++;
+        if (atomic_load_explicit(&t.places[i], memory_order_relaxed))
+            ix->ids_filled++;
     return 0;
 }

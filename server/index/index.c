@@ -16,7 +16,7 @@
 #include "server/index/index_priv.h"
 
 #define GRACE_MS_DEFAULT 100u
-#define REST_MS_DEFAULT 400u
+#define REST_MS_DEFAULT  400u
 
 static int init_worker(struct worker *w, const struct kithi_geometry *g)
 {
@@ -26,7 +26,8 @@ static int init_worker(struct worker *w, const struct kithi_geometry *g)
     w->candidates = malloc(candidates * sizeof *w->candidates);
     w->chosen = malloc((2u * KITHI_M_MAX + 2) * sizeof *w->chosen);
     w->vector = aligned_alloc(64, bytes);
-    if (!w->candidates || !w->chosen || !w->vector) return -ENOMEM;
+    if (!w->candidates || !w->chosen || !w->vector)
+        return -ENOMEM;
     return kithi_scratch_prepare(&w->scratch, g->ef_construction, g->dim);
 }
 
@@ -34,25 +35,33 @@ int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tu
 {
     ix->header = kithi_map_header(&ix->map);
     ix->tuning = *tuning;
-    if (!ix->tuning.worker_count) ix->tuning.worker_count = 1;
-    if (!ix->tuning.grace_ms) ix->tuning.grace_ms = GRACE_MS_DEFAULT;
-    if (!ix->tuning.rest_ms) ix->tuning.rest_ms = REST_MS_DEFAULT;
-    if (getrandom(&ix->random, sizeof ix->random, 0) != sizeof ix->random) ix->random = (uint64_t)time(NULL);
+    if (!ix->tuning.worker_count)
+        ix->tuning.worker_count = 1;
+    if (!ix->tuning.grace_ms)
+        ix->tuning.grace_ms = GRACE_MS_DEFAULT;
+    if (!ix->tuning.rest_ms)
+        ix->tuning.rest_ms = REST_MS_DEFAULT;
+    if (getrandom(&ix->random, sizeof ix->random, 0) != sizeof ix->random)
+        ix->random = (uint64_t)time(NULL);
     ix->random |= 1;
     pthread_mutex_init(&ix->entry_lock, NULL);
-    for (uint32_t i = 0; i < LOCK_COUNT; i++) pthread_mutex_init(&ix->locks[i], NULL);
+    for (uint32_t i = 0; i < LOCK_COUNT; i++)
+        pthread_mutex_init(&ix->locks[i], NULL);
     ix->workers = calloc(ix->tuning.worker_count, sizeof *ix->workers);
-    if (!ix->workers) return -ENOMEM;
+    if (!ix->workers)
+        return -ENOMEM;
     for (unsigned i = 0; i < ix->tuning.worker_count; i++) {
         int rc = init_worker(&ix->workers[i], &ix->map.geometry);
-        if (rc < 0) return rc;
+        if (rc < 0)
+            return rc;
     }
     return 0;
 }
 
 void kithi_index_close(struct kithi_index *ix)
 {
-    if (!ix) return;
+    if (!ix)
+        return;
     for (unsigned i = 0; ix->workers && i < ix->tuning.worker_count; i++) {
         kithi_scratch_fini(&ix->workers[i].scratch);
         free(ix->workers[i].candidates);
@@ -67,10 +76,12 @@ void kithi_index_close(struct kithi_index *ix)
     free(ix->group.overlay);
     free(ix->slots_free.items);
     free(ix->upper_free.items);
-    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) free(ix->blob_free[c].items);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
+        free(ix->blob_free[c].items);
     free(ix->levels);
     kithi_map_detach(&ix->map);
-    if (ix->fd >= 0) close(ix->fd);
+    if (ix->fd >= 0)
+        close(ix->fd);
     free(ix);
 }
 
@@ -93,17 +104,21 @@ static void write_identity(struct kithi_header *h, const struct kithi_index_iden
     h->layout_sum = layout_sum;
     h->created_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
     uint64_t timeline = 0;
-    if (getrandom(&timeline, sizeof timeline, 0) != sizeof timeline) timeline = h->created_ns;
+    if (getrandom(&timeline, sizeof timeline, 0) != sizeof timeline)
+        timeline = h->created_ns;
     atomic_store_explicit(&h->timeline, timeline, memory_order_relaxed);
 }
 
 int kithi_index_create(const char *path, const struct kithi_index_identity *id, uint64_t generation,
-                       const struct kithi_index_tuning *tuning, struct kithi_index **out, struct kithi_errmsg *err)
+                       const struct kithi_index_tuning *tuning, struct kithi_index **out,
+                       struct kithi_errmsg *err)
 {
     int rc = kithi_geometry_check(&id->geometry, err);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
     struct kithi_index *ix = calloc(1, sizeof *ix);
-    if (!ix) return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+    if (!ix)
+        return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     ix->map.geometry = id->geometry;
     ix->map.generation = generation;
     memcpy(ix->map.uid, id->uid, sizeof ix->map.uid);
@@ -119,8 +134,9 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     }
     /* The umask must not decide who may read. */
     if (fchmod(ix->fd, 0640) < 0 || ftruncate(ix->fd, (off_t)l->total) < 0) {
-        rc = kithi_error_set(err, errno == EFBIG ? KITHI_E_NO_SPACE : -errno, "cannot size %s to %llu bytes: %s", path,
-                             (unsigned long long)l->total, kithi_error_text(-errno));
+        rc = kithi_error_set(err, errno == EFBIG ? KITHI_E_NO_SPACE : -errno,
+                             "cannot size %s to %llu bytes: %s", path, (unsigned long long)l->total,
+                             kithi_error_text(-errno));
         goto fail;
     }
     do {
@@ -133,7 +149,8 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     }
     void *base = mmap(NULL, l->total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ix->fd, 0);
     if (base == MAP_FAILED) {
-        rc = kithi_error_set(err, -errno, "cannot map %llu bytes of address space: %s; use a smaller --max-vectors",
+        rc = kithi_error_set(err, -errno,
+                             "cannot map %llu bytes of address space: %s; use a smaller --max-vectors",
                              (unsigned long long)l->total, kithi_error_text(-errno));
         goto fail;
     }
@@ -150,12 +167,14 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     atomic_store_explicit(&ix->header->taken[KITHI_REGION_HEADER], KITHI_HEADER_SIZE, memory_order_relaxed);
     rc = kithi_space_reserve(ix, KITHI_REGION_IDS0, KITHI_IDS_CAPACITY_MIN, err);
     if (rc == 0) {
-        struct demand none = {.slots = 1}; /* a first step of everything, so that a full tmpfs says so now */
+        struct demand none = { .slots =
+                                   1 }; /* a first step of everything, so that a full tmpfs says so now */
         atomic_store_explicit(&ix->header->id_table, kithi_ids_word(0, KITHI_IDS_CAPACITY_MIN_LOG2, 0),
                               memory_order_relaxed);
         rc = kithi_alloc_reserve(ix, &none, err);
     }
-    if (rc < 0) goto fail;
+    if (rc < 0)
+        goto fail;
     /* [P0 ready] release: everything above is stored before the magic. Other half: kithi_map_attach(). */
     atomic_store_explicit(&ix->header->magic, KITHI_SEGMENT_MAGIC, memory_order_release);
     *out = ix;
@@ -167,9 +186,18 @@ fail:
     return rc;
 }
 
-const struct kithi_map *kithi_index_map(const struct kithi_index *ix) { return &ix->map; }
-uint64_t kithi_index_epoch(const struct kithi_index *ix) { return ix->epoch; }
-uint64_t kithi_index_live(const struct kithi_index *ix) { return ix->live; }
+const struct kithi_map *kithi_index_map(const struct kithi_index *ix)
+{
+    return &ix->map;
+}
+uint64_t kithi_index_epoch(const struct kithi_index *ix)
+{
+    return ix->epoch;
+}
+uint64_t kithi_index_live(const struct kithi_index *ix)
+{
+    return ix->live;
+}
 
 uint64_t kithi_index_durable_epoch(const struct kithi_index *ix)
 {

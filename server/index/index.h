@@ -31,9 +31,9 @@ struct kithi_index_identity {
 };
 
 struct kithi_index_tuning {
-    unsigned worker_count;  /* workers that may run jobs: numbers 0..worker_count-1 */
-    uint32_t grace_ms;      /* a dead slot stays linked so long at least; 0: 100 */
-    uint32_t rest_ms;       /* an unlinked slot rests so long before reuse; 0: 400 */
+    unsigned worker_count; /* workers that may run jobs: numbers 0..worker_count-1 */
+    uint32_t grace_ms;     /* a dead slot stays linked so long at least; 0: 100 */
+    uint32_t rest_ms;      /* an unlinked slot rests so long before reuse; 0: 400 */
 };
 
 /*
@@ -42,7 +42,8 @@ struct kithi_index_tuning {
  * it; then nothing is left behind.
  */
 int kithi_index_create(const char *path, const struct kithi_index_identity *id, uint64_t generation,
-                       const struct kithi_index_tuning *tuning, struct kithi_index **out, struct kithi_errmsg *err);
+                       const struct kithi_index_tuning *tuning, struct kithi_index **out,
+                       struct kithi_errmsg *err);
 
 /*
  * Adopt the segment at path, whatever instruction its last owner died at. Checks identity and
@@ -51,7 +52,8 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
  * KITHI_E_NOT_SEGMENT: not adoptable, the caller builds a new one beside it.
  */
 int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
-                      const struct kithi_index_tuning *tuning, struct kithi_index **out, struct kithi_errmsg *err);
+                      const struct kithi_index_tuning *tuning, struct kithi_index **out,
+                      struct kithi_errmsg *err);
 
 /* Unmap. The segment stays as it is. Accepts NULL. */
 void kithi_index_close(struct kithi_index *ix);
@@ -75,8 +77,8 @@ struct kithi_group_result {
  * -ENOMEM) the group is as before. The same id again, in this request or an earlier one of the
  * group: the last wins. Not to be called once jobs of the group have begun.
  */
-int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct kithi_group_result *out,
-                    struct kithi_errmsg *err);
+int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
+                    struct kithi_group_result *out, struct kithi_errmsg *err);
 
 /* Take back everything that was staged, as if it had never been added; before any job has begun. */
 void kithi_group_abort(struct kithi_index *ix);

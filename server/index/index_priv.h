@@ -15,7 +15,7 @@
 #include "shm/graph/view.h"
 
 #define LOCK_COUNT 8192u /* row locks; slots share them by number */
-#define NO_SLOT UINT32_MAX
+#define NO_SLOT    UINT32_MAX
 
 /* A growing array of numbers, used as a stack. */
 struct stack {
@@ -81,9 +81,9 @@ struct worker {
 
 struct sweep {
     bool running;
-    uint64_t *doomed;      /* bitmap by slot */
+    uint64_t *doomed; /* bitmap by slot */
     uint32_t doomed_words;
-    uint32_t slots;        /* slots that the pass covers */
+    uint32_t slots; /* slots that the pass covers */
     struct stack slots_doomed;
     struct kithi_view view; /* of its own: the owner renews ix->view while jobs run */
 };
@@ -136,7 +136,8 @@ struct demand { /* of one request */
 /* Make sure that all of demand can be allotted without failing, on top of what the group holds. */
 int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct kithi_errmsg *err);
 uint32_t kithi_alloc_slot(struct kithi_index *ix);
-uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows); /* chain; first + 1, or 0 */
+uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner,
+                           unsigned rows); /* chain; first + 1, or 0 */
 uint32_t kithi_alloc_upper_available(const struct kithi_index *ix);
 uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class);
 /* Give back a slot, its blob (or 0) and its upper rows (first + 1, or 0), which nothing leads to. */
@@ -167,8 +168,8 @@ int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err);
  * The selection heuristic: walk the candidates (sorted, nearest first) and keep those that are
  * nearer to the centre than to any kept one, at most max. Returns how many stand in out.
  */
-uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c, uint32_t n,
-                      uint32_t max, struct candidate *out);
+uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c,
+                      uint32_t n, uint32_t max, struct candidate *out);
 void kithi_candidates_sort(struct candidate *c, uint32_t n);
 
 /* ---- insert.c ---- */

@@ -19,11 +19,15 @@
  * insertion is slower and nothing is gained. */
 #define CHOSEN_AT_BASE(m) ((m) + (m) / 2)
 
-pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot) { return &ix->locks[slot % LOCK_COUNT]; }
+pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot)
+{
+    return &ix->locks[slot % LOCK_COUNT];
+}
 
 bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot)
 {
-    if (!kithi_view_doubt(v, slot)) return true;
+    if (!kithi_view_doubt(v, slot))
+        return true;
     const struct kithi_record *r = kithi_view_record(v, slot);
     return atomic_load_explicit(&r->linked, memory_order_acquire) &&
            atomic_load_explicit(&r->death, memory_order_relaxed) == 0;
@@ -31,7 +35,7 @@ bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot)
 
 static void fill_id(const struct kithi_view *v, struct kithi_record *r, const struct insertion *in)
 {
-    uint64_t words[3] = {0, 0, 0};
+    uint64_t words[3] = { 0, 0, 0 };
     if (in->id_len <= KITHI_ID_INLINE) {
         memcpy(words, in->id, in->id_len);
     } else {
@@ -42,7 +46,8 @@ static void fill_id(const struct kithi_view *v, struct kithi_record *r, const st
         kithi_slot_store(b->bytes, in->id, in->id_len);
         words[0] = in->blob;
     }
-    for (unsigned i = 0; i < 3; i++) atomic_store_explicit(&r->id[i], words[i], memory_order_relaxed);
+    for (unsigned i = 0; i < 3; i++)
+        atomic_store_explicit(&r->id[i], words[i], memory_order_relaxed);
 }
 
 /* [P2 birth] The slot's birth is 0 and nothing leads here. */
@@ -71,7 +76,8 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     atomic_store_explicit(&r->death, 0, memory_order_relaxed);
     fill_id(v, r, in);
     kithi_link *row = kithi_view_row(v, in->slot);
-    for (uint32_t i = 0; i < v->link_count0; i++) atomic_store_explicit(&row[i], 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < v->link_count0; i++)
+        atomic_store_explicit(&row[i], 0, memory_order_relaxed);
     atomic_store_explicit(&r->upper, in->upper, memory_order_release);
 
     KITHI_FAULT_CRASH("crash-while-filling");
@@ -84,10 +90,13 @@ bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot)
     kithi_link *empty = NULL;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (link == slot + 1) return true;
-        if (link == 0 && !empty) empty = &links[i];
+        if (link == slot + 1)
+            return true;
+        if (link == 0 && !empty)
+            empty = &links[i];
     }
-    if (!empty) return false;
+    if (!empty)
+        return false;
     /* Release: a reader that follows the link meets a filled slot. */
     atomic_store_explicit(empty, slot + 1, memory_order_release);
     return true;
@@ -98,8 +107,8 @@ bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot)
  * link is absent for a moment. Dead ones are not chosen, or they would keep the living out; they stay
  * where nobody living needs the place, for searches at older epochs, until a sweep comes by.
  */
-static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *links, uint32_t count, uint32_t centre,
-                      uint32_t slot, float distance)
+static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *links, uint32_t count,
+                      uint32_t centre, uint32_t slot, float distance)
 {
     const float *from = kithi_view_vector(v, centre);
     const struct kithi_kernel *k = w->scratch.kernel;
@@ -107,21 +116,25 @@ static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *
     uint32_t n = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (link - 1u >= v->slot_limit || !kithi_slot_eligible(v, link - 1)) continue;
-        c[n++] = (struct candidate){kithi_view_distance(v, k, from, link - 1), link - 1};
+        if (link - 1u >= v->slot_limit || !kithi_slot_eligible(v, link - 1))
+            continue;
+        c[n++] = (struct candidate){ kithi_view_distance(v, k, from, link - 1), link - 1 };
     }
-    c[n++] = (struct candidate){distance, slot};
+    c[n++] = (struct candidate){ distance, slot };
     kithi_candidates_sort(c, n);
     uint32_t kept = kithi_select(v, k, c, n, count, w->chosen);
 
     bool chosen = false;
     kithi_link *place = NULL;
-    for (uint32_t j = 0; j < kept; j++) chosen |= w->chosen[j].slot == slot;
+    for (uint32_t j = 0; j < kept; j++)
+        chosen |= w->chosen[j].slot == slot;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         bool stays = false;
-        for (uint32_t j = 0; j < kept; j++) stays |= w->chosen[j].slot + 1 == link;
-        if (stays) continue;
+        for (uint32_t j = 0; j < kept; j++)
+            stays |= w->chosen[j].slot + 1 == link;
+        if (stays)
+            continue;
         if (link - 1u < v->slot_limit && !kithi_slot_eligible(v, link - 1)) {
             place = &links[i];
             continue;
@@ -130,7 +143,8 @@ static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *
         chosen = false;
     }
     /* Everybody living stays: a dead one makes room. */
-    if (chosen && place) atomic_store_explicit(place, slot + 1, memory_order_release);
+    if (chosen && place)
+        atomic_store_explicit(place, slot + 1, memory_order_release);
 }
 
 /* What a slot is to be linked with at one level. */
@@ -145,9 +159,11 @@ static void link_forth(struct kithi_index *ix, const struct kithi_view *v, uint3
 {
     uint32_t count;
     kithi_link *own = kithi_view_links(v, slot, level, &count);
-    if (!own) return;
+    if (!own)
+        return;
     pthread_mutex_lock(kithi_row_lock(ix, slot));
-    for (uint32_t i = 0; i < n->count; i++) kithi_row_add(own, count, n->chosen[i].slot);
+    for (uint32_t i = 0; i < n->count; i++)
+        kithi_row_add(own, count, n->chosen[i].slot);
     pthread_mutex_unlock(kithi_row_lock(ix, slot));
 }
 
@@ -158,9 +174,11 @@ static void link_back(struct kithi_index *ix, const struct kithi_view *v, struct
     for (uint32_t i = 0; i < n->count; i++) {
         uint32_t count, other = n->chosen[i].slot;
         kithi_link *links = kithi_view_links(v, other, level, &count);
-        if (!links) continue;
+        if (!links)
+            continue;
         pthread_mutex_lock(kithi_row_lock(ix, other));
-        if (!kithi_row_add(links, count, slot)) row_prune(v, w, links, count, other, slot, n->chosen[i].distance);
+        if (!kithi_row_add(links, count, slot))
+            row_prune(v, w, links, count, other, slot, n->chosen[i].distance);
         pthread_mutex_unlock(kithi_row_lock(ix, other));
         KITHI_FAULT_CRASH("crash-while-linking");
     }
@@ -171,9 +189,11 @@ static uint32_t candidates_from_beam(const struct kithi_scratch *s, uint32_t slo
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < s->beam_count; i++) {
-        if (s->beam[i].slot & KITHI_BEAM_GHOST) continue;
+        if (s->beam[i].slot & KITHI_BEAM_GHOST)
+            continue;
         uint32_t found = s->beam[i].slot & KITHI_BEAM_SLOT;
-        if (found != slot) out[n++] = (struct candidate){s->beam[i].distance, found};
+        if (found != slot)
+            out[n++] = (struct candidate){ s->beam[i].distance, found };
     }
     return n;
 }
@@ -190,7 +210,8 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
     const uint32_t ef = v->map->geometry.ef_construction, m = v->map->geometry.m;
     uint32_t from = kithi_entry_link(entry) - 1;
     unsigned top = kithi_entry_level(entry);
-    if (from >= v->slot_limit || top > KITHI_LEVEL_MAX) return false;
+    if (from >= v->slot_limit || top > KITHI_LEVEL_MAX)
+        return false;
 
     kithi_descend(v, s, w->vector, top, level, &from);
     struct neighbours linked[KITHI_LEVEL_MAX + 1];
@@ -201,21 +222,27 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
         linked[at].count = 0;
         /* Memory was set aside at start and grows only with visited nodes; without it the slot gets
          * the neighbours found so far. */
-        if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0) continue;
-        for (uint32_t i = 0; i < seed_count; i++) kithi_walk_seed(v, s, w->vector, seeds[i], KITHI_EYES_WRITER);
+        if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0)
+            continue;
+        for (uint32_t i = 0; i < seed_count; i++)
+            kithi_walk_seed(v, s, w->vector, seeds[i], KITHI_EYES_WRITER);
         (void)kithi_walk(v, s, w->vector, ef, at, KITHI_EYES_WRITER, 0, NULL);
 
         /* The next level begins where this one ended, ghosts included: they lead on. */
         uint32_t next = 0;
-        for (uint32_t i = 0; i < s->beam_count && next < m; i++) seeds[next++] = s->beam[i].slot & KITHI_BEAM_SLOT;
-        if (next) seed_count = next;
+        for (uint32_t i = 0; i < s->beam_count && next < m; i++)
+            seeds[next++] = s->beam[i].slot & KITHI_BEAM_SLOT;
+        if (next)
+            seed_count = next;
 
         found = candidates_from_beam(s, slot, w->candidates);
-        linked[at].count = kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m),
-                                        linked[at].chosen);
+        linked[at].count =
+            kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m), linked[at].chosen);
     }
-    for (unsigned at = 0; at <= first; at++) link_forth(ix, v, slot, at, &linked[at]);
-    for (unsigned at = 0; at <= first; at++) link_back(ix, v, w, slot, at, &linked[at]);
+    for (unsigned at = 0; at <= first; at++)
+        link_forth(ix, v, slot, at, &linked[at]);
+    for (unsigned at = 0; at <= first; at++)
+        link_back(ix, v, w, slot, at, &linked[at]);
     return found > 0;
 }
 
@@ -242,15 +269,19 @@ uint64_t kithi_entry_replace(struct kithi_index *ix)
     /* Owners of upper rows are one slot in m or so; only without them all slots are looked at. */
     for (uint32_t i = 0; i < ix->upper_used; i++) {
         uint32_t owner = atomic_load_explicit(&kithi_view_upper(&ix->view, i)->owner, memory_order_relaxed);
-        if (owner - 1u >= ix->slots_used || !may_be_entry(ix, owner - 1)) continue;
+        if (owner - 1u >= ix->slots_used || !may_be_entry(ix, owner - 1))
+            continue;
         const struct kithi_record *r = kithi_view_record(&ix->view, owner - 1);
         uint32_t level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
-        if (best == 0 || level > kithi_entry_level(best)) best = kithi_entry_pack(owner - 1, level);
+        if (best == 0 || level > kithi_entry_level(best))
+            best = kithi_entry_pack(owner - 1, level);
     }
     for (uint32_t slot = 0; best == 0 && slot < ix->slots_used; slot++)
-        if (may_be_entry(ix, slot)) best = kithi_entry_pack(slot, 0);
+        if (may_be_entry(ix, slot))
+            best = kithi_entry_pack(slot, 0);
     /* Nothing is visible any more, and what was loses its last finder. */
-    if (best == 0) kithi_mark_unlinked(ix, ix->epoch);
+    if (best == 0)
+        kithi_mark_unlinked(ix, ix->epoch);
     /* [P3 unlinked] release: whoever misses the old entry sees the mark. Other half: kithi_view_unlinked(). */
     atomic_store_explicit(&ix->header->entry, best, memory_order_release);
     return best;
@@ -259,10 +290,12 @@ uint64_t kithi_entry_replace(struct kithi_index *ix)
 void kithi_relink(struct kithi_index *ix, const struct kithi_view *v, unsigned worker, uint32_t slot)
 {
     struct worker *w = &ix->workers[worker];
-    unsigned level = kithi_meta_level(atomic_load_explicit(&kithi_view_record(v, slot)->meta, memory_order_relaxed));
+    unsigned level =
+        kithi_meta_level(atomic_load_explicit(&kithi_view_record(v, slot)->meta, memory_order_relaxed));
     uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_acquire);
     kithi_slot_load(w->vector, kithi_view_vector(v, slot), v->map->geometry.dim * sizeof *w->vector);
-    if (entry && level <= KITHI_LEVEL_MAX) link_slot(ix, v, w, slot, level, entry);
+    if (entry && level <= KITHI_LEVEL_MAX)
+        link_slot(ix, v, w, slot, level, entry);
 }
 
 void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
@@ -280,7 +313,8 @@ void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
     pthread_mutex_lock(&ix->entry_lock);
     uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
     bool top = entry == 0 || in->level > kithi_entry_level(entry);
-    if (!top) pthread_mutex_unlock(&ix->entry_lock);
+    if (!top)
+        pthread_mutex_unlock(&ix->entry_lock);
 
     if (entry == 0 || !link_slot(ix, v, w, in->slot, in->level, entry)) {
         /* Nobody living all round. If the entry is dead, a living one takes its place; if there is
@@ -289,14 +323,18 @@ void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
             pthread_mutex_lock(&ix->entry_lock);
             entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
         }
-        if (entry && !kithi_slot_eligible(v, kithi_entry_link(entry) - 1)) entry = kithi_entry_replace(ix);
+        if (entry && !kithi_slot_eligible(v, kithi_entry_link(entry) - 1))
+            entry = kithi_entry_replace(ix);
         top = entry == 0 || in->level > kithi_entry_level(entry);
-        if (!top) pthread_mutex_unlock(&ix->entry_lock);
-        if (entry) link_slot(ix, v, w, in->slot, in->level, entry);
+        if (!top)
+            pthread_mutex_unlock(&ix->entry_lock);
+        if (entry)
+            link_slot(ix, v, w, in->slot, in->level, entry);
     }
     if (top) {
         /* Release: the rows that the entry leads to are filled. Other half: search_graph(). */
-        atomic_store_explicit(&ix->header->entry, kithi_entry_pack(in->slot, in->level), memory_order_release);
+        atomic_store_explicit(&ix->header->entry, kithi_entry_pack(in->slot, in->level),
+                              memory_order_release);
         pthread_mutex_unlock(&ix->entry_lock);
     }
 }

@@ -47,7 +47,8 @@ void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
     KITHI_FAULT_CRASH("crash-after-births");
     for (uint32_t i = 0; i < g->insertion_count; i++) {
         const struct insertion *in = &g->insertions[i];
-        if (!in->superseded) kithi_ids_put(ix, in->hash, in->id, in->id_len, in->slot);
+        if (!in->superseded)
+            kithi_ids_put(ix, in->hash, in->id, in->id_len, in->slot);
     }
     KITHI_FAULT_CRASH("crash-after-ids");
     for (uint32_t i = 0; i < g->deaths.count; i++) {
@@ -75,7 +76,8 @@ void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
         else
             kithi_doubt_clear(ix, g->insertions[i].slot);
     }
-    for (uint32_t i = 0; i < g->deaths.count; i++) kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
+    for (uint32_t i = 0; i < g->deaths.count; i++)
+        kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
 
     kithi_group_clear(g);
     atomic_fetch_add_explicit(&h->tally_commits, 1, memory_order_relaxed);

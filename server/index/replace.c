@@ -22,12 +22,14 @@ static int map_header(const char *path, int *out_fd, struct kithi_header **out, 
 {
     struct stat st;
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), rc = 0;
-    if (fd < 0) return -errno;
+    if (fd < 0)
+        return -errno;
     if (fstat(fd, &st) < 0) {
         rc = -errno;
         goto fail;
     }
-    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)KITHI_HEADER_SIZE) goto fail;
+    if (!S_ISREG(st.st_mode) || st.st_size < (off_t)KITHI_HEADER_SIZE)
+        goto fail;
     void *base = mmap(NULL, KITHI_HEADER_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED) {
         rc = -errno;
@@ -44,11 +46,13 @@ fail:
 
 int kithi_segment_mark_moved(const char *path, bool dropped)
 {
-    struct kithi_index ix = {.fd = -1};
+    struct kithi_index ix = { .fd = -1 };
     uint64_t size = 0;
     int rc = map_header(path, &ix.fd, &ix.header, &size);
-    if (rc <= 0) return rc;
-    if (dropped) atomic_store_explicit(&ix.header->dropped, 1, memory_order_relaxed);
+    if (rc <= 0)
+        return rc;
+    if (dropped)
+        atomic_store_explicit(&ix.header->dropped, 1, memory_order_relaxed);
     kithi_index_mark_moved(&ix);
     munmap(ix.header, KITHI_HEADER_SIZE);
     close(ix.fd);
@@ -60,7 +64,8 @@ int kithi_segment_retire(const char *path)
     struct kithi_header *h = NULL;
     uint64_t size = 0;
     int fd = -1, rc = map_header(path, &fd, &h, &size);
-    if (rc <= 0) return rc;
+    if (rc <= 0)
+        return rc;
     /* Whatever a search that slept through the grace period still finds here, these send it away. */
     atomic_store_explicit(&h->unlinked, KITHI_MARK_ALL, memory_order_relaxed);
     atomic_store_explicit(&h->reused, KITHI_MARK_ALL, memory_order_relaxed);
@@ -69,8 +74,8 @@ int kithi_segment_retire(const char *path)
     /* Release fence: a search that meets a page without its bytes meets the marks. */
     atomic_thread_fence(memory_order_release);
     rc = 0;
-    if (size > KITHI_HEADER_SIZE && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, KITHI_HEADER_SIZE,
-                                              (off_t)(size - KITHI_HEADER_SIZE)) < 0)
+    if (size > KITHI_HEADER_SIZE && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                              KITHI_HEADER_SIZE, (off_t)(size - KITHI_HEADER_SIZE)) < 0)
         rc = -errno;
     munmap(h, KITHI_HEADER_SIZE);
     close(fd);

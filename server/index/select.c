@@ -9,11 +9,15 @@
 static int by_distance(const void *a, const void *b)
 {
     const struct candidate *x = a, *y = b;
-    if (x->distance != y->distance) return x->distance < y->distance ? -1 : 1;
+    if (x->distance != y->distance)
+        return x->distance < y->distance ? -1 : 1;
     return x->slot < y->slot ? -1 : x->slot > y->slot;
 }
 
-void kithi_candidates_sort(struct candidate *c, uint32_t n) { qsort(c, n, sizeof *c, by_distance); }
+void kithi_candidates_sort(struct candidate *c, uint32_t n)
+{
+    qsort(c, n, sizeof *c, by_distance);
+}
 
 /* Is c nearer to one of the kept than to the centre? Four kept at a time. */
 static bool covered(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c,
@@ -25,24 +29,29 @@ static bool covered(const struct kithi_view *v, const struct kithi_kernel *k, co
     for (; i + 4 <= n; i += 4) {
         const float *rows[4];
         float d[4];
-        for (uint32_t j = 0; j < 4; j++) rows[j] = kithi_view_vector(v, kept[i + j].slot);
+        for (uint32_t j = 0; j < 4; j++)
+            rows[j] = kithi_view_vector(v, kept[i + j].slot);
         (g->metric == KITHI_METRIC_L2 ? k->l2_4 : k->ip_4)(row, rows, g->dim, d);
-        if (d[0] < c->distance || d[1] < c->distance || d[2] < c->distance || d[3] < c->distance) return true;
+        if (d[0] < c->distance || d[1] < c->distance || d[2] < c->distance || d[3] < c->distance)
+            return true;
     }
     for (; i < n; i++)
-        if (kithi_view_distance(v, k, row, kept[i].slot) < c->distance) return true;
+        if (kithi_view_distance(v, k, row, kept[i].slot) < c->distance)
+            return true;
     return false;
 }
 
-uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c, uint32_t n,
-                      uint32_t max, struct candidate *out)
+uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c,
+                      uint32_t n, uint32_t max, struct candidate *out)
 {
     uint32_t kept = 0;
     if (n <= max && n <= 1) {
-        for (uint32_t i = 0; i < n; i++) out[i] = c[i];
+        for (uint32_t i = 0; i < n; i++)
+            out[i] = c[i];
         return n;
     }
     for (uint32_t i = 0; i < n && kept < max; i++)
-        if (!covered(v, k, &c[i], out, kept)) out[kept++] = c[i];
+        if (!covered(v, k, &c[i], out, kept))
+            out[kept++] = c[i];
     return kept;
 }

@@ -25,8 +25,10 @@ static uint64_t cgroup_number(const char *path)
 {
     FILE *f = fopen(path, "re");
     unsigned long long v = UINT64_MAX;
-    if (!f) return UINT64_MAX;
-    if (fscanf(f, "%llu", &v) != 1) v = UINT64_MAX;
+    if (!f)
+        return UINT64_MAX;
+    if (fscanf(f, "%llu", &v) != 1)
+        v = UINT64_MAX;
     fclose(f);
     return v;
 }
@@ -42,7 +44,8 @@ static bool cgroup_has_room(uint64_t bytes)
         max = cgroup_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
         now = cgroup_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
     }
-    if (max == UINT64_MAX || now == UINT64_MAX) return true;
+    if (max == UINT64_MAX || now == UINT64_MAX)
+        return true;
     /* Page cache counts as used but gives way, so only a limit that is nearly filled by this step
      * alone, or a current use within one step of it, says no. */
     return bytes <= max && (now <= max - bytes || now - (max - bytes) < max / 16);
@@ -61,42 +64,53 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
 {
     const struct kithi_layout *l = &ix->map.layout;
     uint64_t need = count * l->unit[region], taken = ix->taken[region];
-    if (need <= taken) return 0;
+    if (need <= taken)
+        return 0;
     if (need > l->size[region])
         return kithi_error_set(err, KITHI_E_FULL, "the region of %s is at its ceiling of %llu items",
-                               kithi_region_name(region), (unsigned long long)(l->size[region] / l->unit[region]));
+                               kithi_region_name(region),
+                               (unsigned long long)(l->size[region] / l->unit[region]));
 
     uint64_t step = taken / 8;
-    if (step < STEP_MIN) step = STEP_MIN;
-    if (step > STEP_MAX) step = STEP_MAX;
+    if (step < STEP_MIN)
+        step = STEP_MIN;
+    if (step > STEP_MAX)
+        step = STEP_MAX;
     uint64_t want = kithi_round_up(need > taken + step ? need : taken + step, 4096);
     uint64_t ceiling = kithi_round_up(l->size[region], 4096);
-    if (want > ceiling) want = ceiling;
+    if (want > ceiling)
+        want = ceiling;
 
     struct statvfs fs;
     if (fstatvfs(ix->fd, &fs) == 0 && fs.f_blocks > 0) {
         uint64_t size = (uint64_t)fs.f_blocks * fs.f_frsize, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
         uint64_t reserve = size / 64;
-        if (reserve < RESERVE_MIN) reserve = RESERVE_MIN;
-        if (reserve > RESERVE_MAX) reserve = RESERVE_MAX;
-        if (free_bytes < want - taken + reserve) want = kithi_round_up(need, 4096);
+        if (reserve < RESERVE_MIN)
+            reserve = RESERVE_MIN;
+        if (reserve > RESERVE_MAX)
+            reserve = RESERVE_MAX;
         if (free_bytes < want - taken + reserve)
-            return kithi_error_set(err, KITHI_E_NO_SPACE,
-                                   "the run directory's file system has %llu KiB free and %llu KiB are needed for %s "
-                                   "(%llu KiB are kept in reserve); enlarge the tmpfs or delete vectors",
-                                   (unsigned long long)free_bytes >> 10, (unsigned long long)(want - taken) >> 10,
-                                   kithi_region_name(region), (unsigned long long)reserve >> 10);
+            want = kithi_round_up(need, 4096);
+        if (free_bytes < want - taken + reserve)
+            return kithi_error_set(
+                err, KITHI_E_NO_SPACE,
+                "the run directory's file system has %llu KiB free and %llu KiB are needed for %s "
+                "(%llu KiB are kept in reserve); enlarge the tmpfs or delete vectors",
+                (unsigned long long)free_bytes >> 10, (unsigned long long)(want - taken) >> 10,
+                kithi_region_name(region), (unsigned long long)reserve >> 10);
     }
     if (!cgroup_has_room(want - taken))
-        return kithi_error_set(err, KITHI_E_NO_SPACE,
-                               "the cgroup's memory limit leaves no room for %llu KiB of %s; raise it or delete vectors",
-                               (unsigned long long)(want - taken) >> 10, kithi_region_name(region));
+        return kithi_error_set(
+            err, KITHI_E_NO_SPACE,
+            "the cgroup's memory limit leaves no room for %llu KiB of %s; raise it or delete vectors",
+            (unsigned long long)(want - taken) >> 10, kithi_region_name(region));
     int rc = allocate(ix->fd, l->off[region] + taken, want - taken);
     if (rc < 0)
         return kithi_error_set(err, rc == -ENOSPC || rc == -ENOMEM ? KITHI_E_NO_SPACE : rc,
                                "cannot take %llu KiB for %s: %s", (unsigned long long)(want - taken) >> 10,
                                kithi_region_name(region), kithi_error_text(rc));
-    if (want > l->size[region]) want = l->size[region];
+    if (want > l->size[region])
+        want = l->size[region];
     ix->taken[region] = want;
     /* [P5 taken] release: the pages are there before the word says so. Other half: kithi_view_begin(). */
     atomic_store_explicit(&ix->header->taken[region], want, memory_order_release);

@@ -22,9 +22,9 @@
 #define SLOTS_PER_JOB 4096u
 /* A pass is due when this share of the slots is dead, ... */
 #define DUE_SHARE 64u
-#define DUE_MIN 64u
+#define DUE_MIN   64u
 /* ... or when the oldest has waited so long that passes take at most about 1 % of the time. */
-#define DUE_MS 250u
+#define DUE_MS       250u
 #define SLOTS_PER_MS 500u
 /*
  * Of the living neighbours of a lost one, so many of the nearest and so many of the farthest are looked at
@@ -34,13 +34,13 @@
  * 100 spots, all replaced five times: recall@10 fell from 1.000 to 0.984; with heirs it stays).
  */
 #define HEIRS_NEAR 4u
-#define HEIRS_FAR 4u
+#define HEIRS_FAR  4u
 /* A heir is left out when a link of the row is so much nearer to it (squared: 1.2 in length). With 1, as
  * for new rows, a way out counts as covered by neighbours who have no such way. */
 #define HEIR_SLACK 1.44f
 /* Heirs leave this share of a row free for those who will choose its slot. */
 #define ROW_FREE_SHARE 4u
-#define HEIRS_MAX (2u * KITHI_M_MAX) /* that a worker has room for */
+#define HEIRS_MAX      (2u * KITHI_M_MAX) /* that a worker has room for */
 /* The dead whose neighbours are asked: the lost one and, through its links, others of the batch, since a
  * chain of dead ones may be the only way between two crowds. */
 #define ASKED_MAX 8u
@@ -54,7 +54,8 @@ static void free_rested(struct kithi_index *ix, uint64_t now_ms)
 {
     while (ix->resting.count) {
         const struct waiting *w = &ix->resting.items[ix->resting.head];
-        if (now_ms - w->since_ms < ix->tuning.rest_ms) break;
+        if (now_ms - w->since_ms < ix->tuning.rest_ms)
+            break;
         kithi_alloc_free(ix, kithi_queue_pop(&ix->resting).slot);
     }
 }
@@ -62,7 +63,8 @@ static void free_rested(struct kithi_index *ix, uint64_t now_ms)
 static uint64_t patience_ms(const struct kithi_index *ix)
 {
     uint64_t ms = ix->slots_used / SLOTS_PER_MS;
-    if (ms < DUE_MS) ms = DUE_MS;
+    if (ms < DUE_MS)
+        ms = DUE_MS;
     return ms > ix->tuning.grace_ms ? ms : ix->tuning.grace_ms;
 }
 
@@ -73,12 +75,14 @@ static uint32_t due_count(const struct kithi_index *ix, uint64_t now_ms)
     uint32_t n = 0, end = ix->dead.count;
     while (n < end) {
         uint32_t mid = n + (end - n) / 2;
-        if (now_ms - ix->dead.items[(ix->dead.head + mid) % ix->dead.capacity].since_ms >= ix->tuning.grace_ms)
+        if (now_ms - ix->dead.items[(ix->dead.head + mid) % ix->dead.capacity].since_ms >=
+            ix->tuning.grace_ms)
             n = mid + 1;
         else
             end = mid;
     }
-    if (n == 0) return 0;
+    if (n == 0)
+        return 0;
     uint64_t age = now_ms - ix->dead.items[ix->dead.head].since_ms;
     bool crowded = n >= DUE_MIN && n >= ix->slots_used / DUE_SHARE;
     bool cramped = ix->slots_free.count + (ix->map.geometry.slot_max - ix->slots_used) < n;
@@ -88,7 +92,8 @@ static uint32_t due_count(const struct kithi_index *ix, uint64_t now_ms)
 static void wait_until(uint32_t *out, uint64_t due_ms, uint64_t now_ms)
 {
     uint64_t ms = due_ms > now_ms ? due_ms - now_ms : 1;
-    if (ms < *out) *out = (uint32_t)ms;
+    if (ms < *out)
+        *out = (uint32_t)ms;
 }
 
 uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms)
@@ -104,7 +109,8 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         wait_until(&wait, ix->dead.items[ix->dead.head].since_ms + patience_ms(ix), now_ms);
     *out_wait_ms = wait;
     kithi_alloc_tallies(ix);
-    if (n == 0) return 0;
+    if (n == 0)
+        return 0;
 
     uint32_t words = (ix->slots_used + 63) / 64;
     if (s->doomed_words < words) {
@@ -125,7 +131,8 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         /* An aborted slot was never born: no reader can miss it. */
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
-        if (atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 && death > mark) mark = death;
+        if (atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 && death > mark)
+            mark = death;
         s->doomed[slot / 64] |= UINT64_C(1) << (slot % 64);
         s->slots_doomed.items[s->slots_doomed.count++] = slot; /* room was reserved */
     }
@@ -137,7 +144,8 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
      * emptied. Insertions take only living slots to it, so it does not lead into the batch again. */
     pthread_mutex_lock(&ix->entry_lock);
     uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
-    if (entry && is_doomed(s, kithi_entry_link(entry) - 1)) kithi_entry_replace(ix);
+    if (entry && is_doomed(s, kithi_entry_link(entry) - 1))
+        kithi_entry_replace(ix);
     pthread_mutex_unlock(&ix->entry_lock);
     s->running = true;
     return (s->slots + SLOTS_PER_JOB - 1) / SLOTS_PER_JOB;
@@ -146,20 +154,23 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
 static bool row_has(const kithi_link *links, uint32_t count, uint32_t slot)
 {
     for (uint32_t i = 0; i < count; i++)
-        if (atomic_load_explicit(&links[i], memory_order_relaxed) == slot + 1) return true;
+        if (atomic_load_explicit(&links[i], memory_order_relaxed) == slot + 1)
+            return true;
     return false;
 }
 
 /* Is slot, at distance from the centre of a row, led to well enough by one of its links? */
-static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const kithi_link *links, uint32_t count,
-                       uint32_t slot, float distance)
+static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const kithi_link *links,
+                       uint32_t count, uint32_t slot, float distance)
 {
     const float *row = kithi_view_vector(&s->view, slot);
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (link - 1u >= s->view.slot_limit || is_doomed(s, link - 1)) continue;
+        if (link - 1u >= s->view.slot_limit || is_doomed(s, link - 1))
+            continue;
         float d = kithi_view_distance(&s->view, k, row, link - 1);
-        if ((d > 0 ? d * HEIR_SLACK : d) < distance) return true;
+        if ((d > 0 ? d * HEIR_SLACK : d) < distance)
+            return true;
     }
     return false;
 }
@@ -167,7 +178,8 @@ static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, cons
 static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
 {
     for (uint32_t i = 0; i < n; i++)
-        if (c[i].slot == slot) return true;
+        if (c[i].slot == slot)
+            return true;
     return false;
 }
 
@@ -175,26 +187,30 @@ static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
  * The living neighbours of lost, and of the dead that it leads to, that the row of centre does not name,
  * nearest to centre first. Rows of the batch stay as they are while jobs run, so that this works.
  */
-static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t centre, uint32_t lost, unsigned level,
-                             const kithi_link *links, uint32_t count)
+static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t centre, uint32_t lost,
+                             unsigned level, const kithi_link *links, uint32_t count)
 {
     const struct kithi_view *v = &s->view;
     const float *from = kithi_view_vector(v, centre);
     struct candidate *c = w->candidates;
-    uint32_t asked[ASKED_MAX] = {lost}, asked_count = 1, places, n = 0;
+    uint32_t asked[ASKED_MAX] = { lost }, asked_count = 1, places, n = 0;
     for (uint32_t at = 0; at < asked_count; at++) {
         const kithi_link *theirs = kithi_view_links(v, asked[at], level, &places);
         for (uint32_t i = 0; theirs && i < places && n < HEIRS_MAX; i++) {
             uint32_t slot = atomic_load_explicit(&theirs[i], memory_order_relaxed) - 1;
-            if (slot >= v->slot_limit || slot == centre) continue;
+            if (slot >= v->slot_limit || slot == centre)
+                continue;
             if (is_doomed(s, slot)) {
                 bool known = asked_count == ASKED_MAX;
-                for (uint32_t j = 0; j < asked_count; j++) known |= asked[j] == slot;
-                if (!known) asked[asked_count++] = slot;
+                for (uint32_t j = 0; j < asked_count; j++)
+                    known |= asked[j] == slot;
+                if (!known)
+                    asked[asked_count++] = slot;
                 continue;
             }
-            if (!kithi_slot_eligible(v, slot) || row_has(links, count, slot) || among(c, n, slot)) continue;
-            c[n++] = (struct candidate){kithi_view_distance(v, w->scratch.kernel, from, slot), slot};
+            if (!kithi_slot_eligible(v, slot) || row_has(links, count, slot) || among(c, n, slot))
+                continue;
+            c[n++] = (struct candidate){ kithi_view_distance(v, w->scratch.kernel, from, slot), slot };
         }
     }
     kithi_candidates_sort(c, n);
@@ -211,7 +227,8 @@ static void clear_rows(const struct sweep *s, uint32_t slot)
         kithi_link *links = kithi_view_links(&s->view, slot, at, &count);
         for (uint32_t i = 0; links && i < count; i++) {
             uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-            if (link && is_doomed(s, link - 1)) atomic_store_explicit(&links[i], 0, memory_order_relaxed);
+            if (link && is_doomed(s, link - 1))
+                atomic_store_explicit(&links[i], 0, memory_order_relaxed);
         }
     }
 }
@@ -220,19 +237,24 @@ static void clear_rows(const struct sweep *s, uint32_t slot)
  * Hand the lost link in place on to its heirs: the first takes its place, by the one store that takes the
  * dead link away, the others take free ones. Returns the first, or NO_SLOT.
  */
-static uint32_t hand_on(const struct sweep *s, struct worker *w, uint32_t centre, unsigned level, kithi_link *links,
-                    uint32_t count, kithi_link *place)
+static uint32_t hand_on(const struct sweep *s, struct worker *w, uint32_t centre, unsigned level,
+                        kithi_link *links, uint32_t count, kithi_link *place)
 {
     uint32_t lost = atomic_load_explicit(place, memory_order_relaxed) - 1, free_count = 0, at = 0;
     uint32_t first = NO_SLOT, n = gather_heirs(s, w, centre, lost, level, links, count);
-    for (uint32_t i = 0; i < count; i++) free_count += atomic_load_explicit(&links[i], memory_order_relaxed) == 0;
+    for (uint32_t i = 0; i < count; i++)
+        free_count += atomic_load_explicit(&links[i], memory_order_relaxed) == 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct candidate *c = &w->candidates[i];
-        if (i >= HEIRS_NEAR && i + HEIRS_FAR < n) continue;
-        if (!place && free_count <= count / ROW_FREE_SHARE) break;
-        if (is_covered(s, w->scratch.kernel, links, count, c->slot, c->distance)) continue;
+        if (i >= HEIRS_NEAR && i + HEIRS_FAR < n)
+            continue;
+        if (!place && free_count <= count / ROW_FREE_SHARE)
+            break;
+        if (is_covered(s, w->scratch.kernel, links, count, c->slot, c->distance))
+            continue;
         if (!place) {
-            while (at < count && atomic_load_explicit(&links[at], memory_order_relaxed)) at++;
+            while (at < count && atomic_load_explicit(&links[at], memory_order_relaxed))
+                at++;
             place = &links[at];
             free_count--;
         } else {
@@ -242,7 +264,8 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, uint32_t centre
         atomic_store_explicit(place, c->slot + 1, memory_order_release);
         place = NULL;
     }
-    if (place) atomic_store_explicit(place, 0, memory_order_release);
+    if (place)
+        atomic_store_explicit(place, 0, memory_order_release);
     return first;
 }
 
@@ -252,7 +275,8 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
     const struct sweep *s = &ix->sweep;
     uint32_t count, lost = 0, kept = 0, heir_count = 0, heirs[2 * KITHI_M_MAX];
     kithi_link *links = kithi_view_links(&s->view, slot, level, &count);
-    if (!links) return false;
+    if (!links)
+        return false;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (link && is_doomed(s, link - 1))
@@ -260,14 +284,17 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
         else if (link - 1u < s->view.slot_limit && kithi_slot_eligible(&s->view, link - 1))
             kept++;
     }
-    if (!lost) return false;
+    if (!lost)
+        return false;
     pthread_mutex_lock(kithi_row_lock(ix, slot));
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (!link || !is_doomed(s, link - 1)) continue;
+        if (!link || !is_doomed(s, link - 1))
+            continue;
         if (alive) {
             uint32_t heir = hand_on(s, w, slot, level, links, count, &links[i]);
-            if (heir != NO_SLOT) heirs[heir_count++] = heir;
+            if (heir != NO_SLOT)
+                heirs[heir_count++] = heir;
         } else {
             atomic_store_explicit(&links[i], 0, memory_order_release);
         }
@@ -279,10 +306,13 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
      * lose one way in after the other. */
     for (uint32_t i = 0; i < heir_count; i++) {
         links = kithi_view_links(&s->view, heirs[i], level, &count);
-        if (!links) continue;
+        if (!links)
+            continue;
         pthread_mutex_lock(kithi_row_lock(ix, heirs[i]));
-        float d = kithi_view_distance(&s->view, w->scratch.kernel, kithi_view_vector(&s->view, heirs[i]), slot);
-        if (!is_covered(s, w->scratch.kernel, links, count, slot, d)) kithi_row_add(links, count, slot);
+        float d =
+            kithi_view_distance(&s->view, w->scratch.kernel, kithi_view_vector(&s->view, heirs[i]), slot);
+        if (!is_covered(s, w->scratch.kernel, links, count, slot, d))
+            kithi_row_add(links, count, slot);
         pthread_mutex_unlock(kithi_row_lock(ix, heirs[i]));
     }
     return alive && lost > kept;
@@ -298,17 +328,22 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
     uint32_t end = (i + 1) * SLOTS_PER_JOB < s->slots ? (i + 1) * SLOTS_PER_JOB : s->slots;
     for (uint32_t slot = i * SLOTS_PER_JOB; slot < end; slot++) {
         const struct kithi_record *r = kithi_view_record(v, slot);
-        if (!atomic_load_explicit(&r->linked, memory_order_acquire)) continue;
-        if (is_doomed(s, slot)) continue; /* kithi_sweep_end() */
+        if (!atomic_load_explicit(&r->linked, memory_order_acquire))
+            continue;
+        if (is_doomed(s, slot))
+            continue; /* kithi_sweep_end() */
         bool alive = kithi_slot_eligible(v, slot);
         unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
-        if (level > KITHI_LEVEL_MAX) level = KITHI_LEVEL_MAX;
+        if (level > KITHI_LEVEL_MAX)
+            level = KITHI_LEVEL_MAX;
         /* Other dead ones get no heirs: searches walk through them, and they keep their links to the
          * living, who are the heirs in other rows. */
         bool torn = false;
-        for (unsigned at = 0; at <= level; at++) torn |= sweep_row(ix, &ix->workers[worker], slot, at, alive);
+        for (unsigned at = 0; at <= level; at++)
+            torn |= sweep_row(ix, &ix->workers[worker], slot, at, alive);
         /* Its surroundings are gone, and the heirs with them: that takes a new look. */
-        if (torn) kithi_relink(ix, v, worker, slot);
+        if (torn)
+            kithi_relink(ix, v, worker, slot);
     }
 }
 

@@ -13,9 +13,18 @@
 #error "Kith runs on little-endian machines"
 #endif
 
-static inline void kithi_put16(void *p, uint16_t v) { memcpy(p, &v, sizeof v); }
-static inline void kithi_put32(void *p, uint32_t v) { memcpy(p, &v, sizeof v); }
-static inline void kithi_put64(void *p, uint64_t v) { memcpy(p, &v, sizeof v); }
+static inline void kithi_put16(void *p, uint16_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
+static inline void kithi_put32(void *p, uint32_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
+static inline void kithi_put64(void *p, uint64_t v)
+{
+    memcpy(p, &v, sizeof v);
+}
 
 static inline uint16_t kithi_get16(const void *p)
 {
@@ -39,6 +48,9 @@ static inline uint64_t kithi_get64(const void *p)
 }
 
 /* v rounded up to a multiple of unit (a power of two). */
-static inline uint64_t kithi_round_up(uint64_t v, uint64_t unit) { return (v + unit - 1) & ~(unit - 1); }
+static inline uint64_t kithi_round_up(uint64_t v, uint64_t unit)
+{
+    return (v + unit - 1) & ~(unit - 1);
+}
 
 #endif

@@ -13,11 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KITHI_LIKELY(x) __builtin_expect(!!(x), 1)
-#define KITHI_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define KITHI_PREFETCH(p) __builtin_prefetch((p), 0, 3)
+#define KITHI_LIKELY(x)         __builtin_expect(!!(x), 1)
+#define KITHI_UNLIKELY(x)       __builtin_expect(!!(x), 0)
+#define KITHI_PREFETCH(p)       __builtin_prefetch((p), 0, 3)
 #define KITHI_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
-#define KITHI_CACHE_LINE 64u
+#define KITHI_CACHE_LINE        64u
 
 /* ThreadSanitizer does not understand fences, so its builds move slot bytes by
  * relaxed atomics (shm/sync/slotbytes.h) and need no suppressions. */
@@ -34,6 +34,7 @@
 
 /* Words that two processes share are lock-free or the protocol does not exist. */
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2 && ATOMIC_LLONG_LOCK_FREE == 2, "shared words must be lock-free");
-_Static_assert(sizeof(_Atomic uint32_t) == 4 && sizeof(_Atomic uint64_t) == 8, "shared words have no padding");
+_Static_assert(sizeof(_Atomic uint32_t) == 4 && sizeof(_Atomic uint64_t) == 8,
+               "shared words have no padding");
 
 #endif

@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define KITHI_ID_MAX 511u  /* bytes of UTF-8, without NUL */
-#define KITHI_NAME_MAX 64u /* characters of a collection name */
+#define KITHI_ID_MAX   511u /* bytes of UTF-8, without NUL */
+#define KITHI_NAME_MAX 64u  /* characters of a collection name */
 
 /* UTF-8 (no surrogates, no overlong forms), no NUL, 1..511 bytes. */
 bool kithi_id_valid(const char *id, size_t len);

@@ -18,18 +18,20 @@ void kithi_view_vector_given(const struct kithi_view *v, uint32_t slot, float *o
 {
     const struct kithi_geometry *g = &v->map->geometry;
     kithi_slot_load(out, kithi_view_vector(v, slot), g->dim * sizeof *out);
-    if (g->metric != KITHI_METRIC_COSINE) return;
+    if (g->metric != KITHI_METRIC_COSINE)
+        return;
     uint32_t bits = atomic_load_explicit(&kithi_view_record(v, slot)->norm, memory_order_relaxed);
     float norm;
     memcpy(&norm, &bits, sizeof norm);
-    for (uint32_t i = 0; i < g->dim; i++) out[i] *= norm;
+    for (uint32_t i = 0; i < g->dim; i++)
+        out[i] *= norm;
 }
 
 enum outcome { OUTCOME_NO, OUTCOME_YES, OUTCOME_AGAIN };
 
 /* Is the version in slot, or one before it, the one that the view sees? */
-static enum outcome follow(const struct kithi_view *v, uint32_t slot, const char *id, size_t id_len, float *vector,
-                           struct kithi_found *out)
+static enum outcome follow(const struct kithi_view *v, uint32_t slot, const char *id, size_t id_len,
+                           float *vector, struct kithi_found *out)
 {
     for (unsigned n = 0; n < VERSIONS_MAX; n++) {
         const struct kithi_record *r = kithi_view_record(v, slot);
@@ -40,50 +42,63 @@ static enum outcome follow(const struct kithi_view *v, uint32_t slot, const char
         size_t len = kithi_view_id(v, slot, have);
         bool same = len == id_len && memcmp(have, id, len) == 0;
         bool seen = kithi_visible_at(birth, death, v->epoch);
-        if (same && seen && vector) kithi_view_vector_given(v, slot, vector);
-        if (birth == 0 || !kithi_birth_same(r, birth)) return OUTCOME_AGAIN; /* being refilled under our eyes */
-        if (!same) return OUTCOME_NO;
+        if (same && seen && vector)
+            kithi_view_vector_given(v, slot, vector);
+        if (birth == 0 || !kithi_birth_same(r, birth))
+            return OUTCOME_AGAIN; /* being refilled under our eyes */
+        if (!same)
+            return OUTCOME_NO;
         if (seen) {
-            *out = (struct kithi_found){.slot = slot, .birth = birth, .epoch = v->epoch};
+            *out = (struct kithi_found){ .slot = slot, .birth = birth, .epoch = v->epoch };
             return OUTCOME_YES;
         }
-        if (birth <= v->epoch) return OUTCOME_NO; /* it had died by then, and so had all before it */
-        if (prev - 1u >= v->slot_limit) return OUTCOME_NO;
+        if (birth <= v->epoch)
+            return OUTCOME_NO; /* it had died by then, and so had all before it */
+        if (prev - 1u >= v->slot_limit)
+            return OUTCOME_NO;
         slot = prev - 1;
     }
     return OUTCOME_AGAIN;
 }
 
-static enum outcome probe(const struct kithi_view *v, uint64_t word, uint64_t hash, const char *id, size_t id_len,
-                          float *vector, struct kithi_found *out)
+static enum outcome probe(const struct kithi_view *v, uint64_t word, uint64_t hash, const char *id,
+                          size_t id_len, float *vector, struct kithi_found *out)
 {
     const struct kithi_map *m = v->map;
     unsigned region = KITHI_REGION_IDS0 + kithi_ids_area(word), log2 = kithi_ids_log2(word);
-    if (region > KITHI_REGION_IDS1 || log2 < KITHI_IDS_CAPACITY_MIN_LOG2 || log2 > 31) return OUTCOME_NO;
+    if (region > KITHI_REGION_IDS1 || log2 < KITHI_IDS_CAPACITY_MIN_LOG2 || log2 > 31)
+        return OUTCOME_NO;
     uint64_t capacity = UINT64_C(1) << log2;
     uint64_t taken = atomic_load_explicit(&v->header->taken[region], memory_order_acquire); /* [P5 taken] */
-    if (taken > m->layout.size[region]) taken = m->layout.size[region];
-    if (capacity > taken / sizeof(uint64_t)) return OUTCOME_AGAIN;
+    if (taken > m->layout.size[region])
+        taken = m->layout.size[region];
+    if (capacity > taken / sizeof(uint64_t))
+        return OUTCOME_AGAIN;
 
     const _Atomic uint64_t *table = (const _Atomic uint64_t *)(const void *)(m->base + m->layout.off[region]);
     uint64_t at = kithi_ids_home(hash, log2);
     for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX && n < capacity; n++, at = (at + 1) & (capacity - 1)) {
         /* [P7 id table] acquire: the record behind an entry is filled before the entry is stored. */
         uint64_t entry = atomic_load_explicit(&table[at], memory_order_acquire);
-        if (entry == 0) return OUTCOME_NO;
+        if (entry == 0)
+            return OUTCOME_NO;
         uint32_t link = kithi_ids_link(entry);
-        if (!kithi_ids_tag_matches(entry, hash) || link == KITHI_IDS_TOMBSTONE) continue;
+        if (!kithi_ids_tag_matches(entry, hash) || link == KITHI_IDS_TOMBSTONE)
+            continue;
         if (link - 1u >= v->slot_limit) {
-            if (link - 1u < m->geometry.slot_max) return OUTCOME_AGAIN; /* grew after this view began */
+            if (link - 1u < m->geometry.slot_max)
+                return OUTCOME_AGAIN; /* grew after this view began */
             continue;
         }
         enum outcome o = follow(v, link - 1, id, id_len, vector, out);
-        if (o != OUTCOME_NO) return o;
+        if (o != OUTCOME_NO)
+            return o;
     }
     return OUTCOME_NO;
 }
 
-int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, float *vector, struct kithi_found *out)
+int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, float *vector,
+                 struct kithi_found *out)
 {
     uint64_t hash = kithi_hash(map->hash_key, id, id_len);
     for (uint32_t attempt = 0; attempt <= KITHI_RESTART_MAX; attempt++) {
@@ -91,12 +106,17 @@ int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, flo
         kithi_view_begin(map, &v);
         uint64_t word = atomic_load_explicit(&v.header->id_table, memory_order_acquire);
         enum outcome o = word ? probe(&v, word, hash, id, id_len, vector, out) : OUTCOME_NO;
-        if (kithi_view_moved(&v)) return KITHI_E_MOVED;
-        if (o == OUTCOME_YES) return 0;
-        if (o == OUTCOME_AGAIN) continue;
+        if (kithi_view_moved(&v))
+            return KITHI_E_MOVED;
+        if (o == OUTCOME_YES)
+            return 0;
+        if (o == OUTCOME_AGAIN)
+            continue;
         /* "Not there" stands only if no finder was taken away or moved meanwhile. */
-        if (kithi_view_unlinked(&v)) continue;
-        if (atomic_load_explicit(&v.header->id_table, memory_order_relaxed) != word) continue;
+        if (kithi_view_unlinked(&v))
+            continue;
+        if (atomic_load_explicit(&v.header->id_table, memory_order_relaxed) != word)
+            continue;
         return KITHI_E_NOT_FOUND;
     }
     return KITHI_E_STALE;

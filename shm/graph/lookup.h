@@ -17,7 +17,8 @@ struct kithi_found {
  * cosine scaled back by its norm) when vector is not NULL. Returns 0, KITHI_E_NOT_FOUND,
  * KITHI_E_MOVED, KITHI_E_STALE. Wait-free.
  */
-int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, float *vector, struct kithi_found *out);
+int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, float *vector,
+                 struct kithi_found *out);
 
 /* Copy the vector of slot (< slot_limit) as it was given. Inside the caller's birth window. */
 void kithi_view_vector_given(const struct kithi_view *v, uint32_t slot, float *out);

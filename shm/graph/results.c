@@ -7,11 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-void kithi_results_init(struct kithi_results *r) { memset(r, 0, sizeof *r); }
+void kithi_results_init(struct kithi_results *r)
+{
+    memset(r, 0, sizeof *r);
+}
 
 void kithi_results_fini(struct kithi_results *r)
 {
-    if (!r) return;
+    if (!r)
+        return;
     free(r->hits);
     free(r->ids);
     kithi_results_init(r);
@@ -29,22 +33,26 @@ int kithi_results_add(struct kithi_results *r, float distance, uint32_t slot, ui
     if (r->count == r->capacity) {
         uint32_t capacity = r->capacity ? r->capacity * 2 : 16;
         struct kithi_hit *hits = realloc(r->hits, capacity * sizeof *hits);
-        if (!hits) return -ENOMEM;
+        if (!hits)
+            return -ENOMEM;
         r->hits = hits;
         r->capacity = capacity;
     }
     if (r->ids_capacity - r->ids_len < id_len + 1) {
         size_t capacity = r->ids_capacity ? r->ids_capacity * 2 : 1024;
-        while (capacity - r->ids_len < id_len + 1) capacity *= 2;
+        while (capacity - r->ids_len < id_len + 1)
+            capacity *= 2;
         char *ids = realloc(r->ids, capacity);
-        if (!ids) return -ENOMEM;
+        if (!ids)
+            return -ENOMEM;
         r->ids = ids;
         r->ids_capacity = capacity;
     }
     memcpy(r->ids + r->ids_len, id, id_len);
     r->ids[r->ids_len + id_len] = '\0';
     r->hits[r->count++] = (struct kithi_hit){
-        .distance = distance, .slot = slot, .birth = birth, .id_off = r->ids_len, .id_len = (uint32_t)id_len};
+        .distance = distance, .slot = slot, .birth = birth, .id_off = r->ids_len, .id_len = (uint32_t)id_len
+    };
     r->ids_len += id_len + 1;
     return 0;
 }

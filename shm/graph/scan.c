@@ -19,16 +19,20 @@ int kithi_scan_next(struct kithi_scan *scan, struct kithi_item *item, float *vec
         uint32_t slot = scan->next++;
         const struct kithi_record *r = kithi_view_record(v, slot);
         uint64_t birth;
-        if (!kithi_view_visible(v, r, &birth)) continue;
+        if (!kithi_view_visible(v, r, &birth))
+            continue;
         size_t len = kithi_view_id(v, slot, item->id);
-        if (vector) kithi_view_vector_given(v, slot, vector);
-        if (!kithi_birth_same(r, birth) || len == 0) continue;
+        if (vector)
+            kithi_view_vector_given(v, slot, vector);
+        if (!kithi_birth_same(r, birth) || len == 0)
+            continue;
         item->slot = slot;
         item->id_len = (uint32_t)len;
         item->birth = birth;
         item->id[len] = '\0';
         return 1;
     }
-    if (kithi_view_moved(v)) return KITHI_E_MOVED;
+    if (kithi_view_moved(v))
+        return KITHI_E_MOVED;
     return kithi_view_reused(v) ? KITHI_E_STALE : 0;
 }

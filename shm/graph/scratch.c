@@ -9,11 +9,15 @@
 
 #include "shm/layout/geometry.h"
 
-void kithi_scratch_init(struct kithi_scratch *s) { memset(s, 0, sizeof *s); }
+void kithi_scratch_init(struct kithi_scratch *s)
+{
+    memset(s, 0, sizeof *s);
+}
 
 void kithi_scratch_fini(struct kithi_scratch *s)
 {
-    if (!s) return;
+    if (!s)
+        return;
     free(s->beam);
     free(s->visited);
     free(s->visited_list);
@@ -25,18 +29,21 @@ void kithi_scratch_fini(struct kithi_scratch *s)
 /* Nodes met per place of the beam: about 20 on real data at m = 16, so that a set of 32 places
  * each seldom has to grow, and clearing it costs little beside the walk. */
 #define VISITED_PER_EF 32u
-#define VISITED_MIN 2048u
+#define VISITED_MIN    2048u
 
 /* Room for a set of want places (a power of two); the list survives, the set need not. */
 static int reserve_visited(struct kithi_scratch *s, uint32_t want)
 {
-    if (s->visited_capacity >= want) return 0;
+    if (s->visited_capacity >= want)
+        return 0;
     /* A row's worth of slots may be added after the set was found half full. */
     uint32_t *list = realloc(s->visited_list, ((size_t)want / 2 + 2u * KITHI_M_MAX + 2) * sizeof *list);
-    if (!list) return -ENOMEM;
+    if (!list)
+        return -ENOMEM;
     s->visited_list = list;
     uint32_t *set = malloc((size_t)want * sizeof *set);
-    if (!set) return -ENOMEM;
+    if (!set)
+        return -ENOMEM;
     free(s->visited);
     s->visited = set;
     s->visited_capacity = want;
@@ -45,31 +52,37 @@ static int reserve_visited(struct kithi_scratch *s, uint32_t want)
 
 int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
 {
-    if (!s->kernel) s->kernel = kithi_kernel_pick();
+    if (!s->kernel)
+        s->kernel = kithi_kernel_pick();
     if (!s->found) {
         s->found = malloc(2u * KITHI_M_MAX * sizeof *s->found);
-        if (!s->found) return -ENOMEM;
+        if (!s->found)
+            return -ENOMEM;
     }
     /* As many ghosts as living ones: more of them than that are a crowd (beam_thin in search.c). */
     uint32_t beam = 2 * ef + 64;
     if (s->beam_capacity < beam) {
         struct kithi_beam_entry *p = malloc((size_t)beam * sizeof *p);
-        if (!p) return -ENOMEM;
+        if (!p)
+            return -ENOMEM;
         free(s->beam);
         s->beam = p;
         s->beam_capacity = beam;
     }
     if (s->query_capacity < dim) {
         float *p = aligned_alloc(64, ((size_t)dim * sizeof *p + 63) / 64 * 64);
-        if (!p) return -ENOMEM;
+        if (!p)
+            return -ENOMEM;
         free(s->query);
         s->query = p;
         s->query_capacity = dim;
     }
     uint32_t want = VISITED_MIN;
-    while (want < (uint64_t)ef * VISITED_PER_EF && want < (1u << 30)) want *= 2;
+    while (want < (uint64_t)ef * VISITED_PER_EF && want < (1u << 30))
+        want *= 2;
     int rc = reserve_visited(s, want);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
     /* Only the part that this search starts with is used and cleared, so that one wide search does
      * not make the narrow ones after it pay. */
     s->visited_mask = want - 1;
@@ -82,14 +95,17 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
 int kithi_scratch_grow_visited(struct kithi_scratch *s)
 {
     uint32_t want = (s->visited_mask + 1) * 2;
-    if (want == 0) return -ENOMEM;
+    if (want == 0)
+        return -ENOMEM;
     int rc = reserve_visited(s, want);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
     memset(s->visited, 0, (size_t)want * sizeof *s->visited);
     s->visited_mask = want - 1;
     for (uint32_t i = 0; i < s->visited_count; i++) {
         uint32_t at = kithi_visited_home(s->visited_list[i], s->visited_mask);
-        while (s->visited[at]) at = (at + 1) & s->visited_mask;
+        while (s->visited[at])
+            at = (at + 1) & s->visited_mask;
         s->visited[at] = s->visited_list[i];
     }
     return 0;

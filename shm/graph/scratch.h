@@ -15,8 +15,8 @@
 #include "shm/kernel/distance.h"
 
 #define KITHI_BEAM_EXPANDED (1u << 31) /* flags beside the slot number, which is below 2^28 */
-#define KITHI_BEAM_GHOST (1u << 30)    /* walked through, takes no place in ef */
-#define KITHI_BEAM_SLOT (KITHI_BEAM_GHOST - 1u)
+#define KITHI_BEAM_GHOST    (1u << 30) /* walked through, takes no place in ef */
+#define KITHI_BEAM_SLOT     (KITHI_BEAM_GHOST - 1u)
 
 struct kithi_beam_entry {
     float distance;
@@ -51,7 +51,10 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim);
 /* Double the visited set; 0 or -ENOMEM. */
 int kithi_scratch_grow_visited(struct kithi_scratch *s);
 
-static inline uint32_t kithi_visited_home(uint32_t link, uint32_t mask) { return (link * 2654435769u) >> 7 & mask; }
+static inline uint32_t kithi_visited_home(uint32_t link, uint32_t mask)
+{
+    return (link * 2654435769u) >> 7 & mask;
+}
 
 /* Half full: time to grow. */
 static inline bool kithi_visited_full(const struct kithi_scratch *s)
@@ -64,7 +67,8 @@ static inline bool kithi_visited_add(struct kithi_scratch *s, uint32_t slot)
 {
     uint32_t link = slot + 1, at = kithi_visited_home(link, s->visited_mask);
     while (s->visited[at]) {
-        if (s->visited[at] == link) return false;
+        if (s->visited[at] == link)
+            return false;
         at = (at + 1) & s->visited_mask;
     }
     s->visited[at] = link;

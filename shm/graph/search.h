@@ -8,9 +8,9 @@
 #include "shm/graph/scratch.h"
 #include "shm/graph/view.h"
 
-#define KITHI_K_MAX 65536u
-#define KITHI_EF_MAX 1048576u
-#define KITHI_EF_DEFAULT 100u
+#define KITHI_K_MAX       65536u
+#define KITHI_EF_MAX      1048576u
+#define KITHI_EF_DEFAULT  100u
 #define KITHI_RESTART_MAX 8u /* snapshots begun again before a search gives up with KITHI_E_STALE */
 
 struct kithi_search_params {
@@ -42,8 +42,8 @@ enum kithi_eyes {
  * Best-first walk of one level from the entries that are in the scratch's beam (kithi_walk_seed).
  * Leaves the beam sorted. Returns 0, KITHI_E_MOVED or -ENOMEM; *out_deadline_hit as its name says.
  */
-int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, const float *query, uint32_t ef, unsigned level,
-               enum kithi_eyes eyes, uint64_t deadline_ns, bool *out_deadline_hit);
+int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, const float *query, uint32_t ef,
+               unsigned level, enum kithi_eyes eyes, uint64_t deadline_ns, bool *out_deadline_hit);
 
 /* Put slot (< slot_limit) into an empty or partly filled beam. 0 or -ENOMEM. */
 int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, const float *query, uint32_t slot,

@@ -11,10 +11,10 @@
 typedef void kithi_verify_fn(void *arg, const char *rule, const char *text);
 
 struct kithi_verify_report {
-    uint64_t epoch;            /* snapshot of the counts */
-    uint64_t violation_count;  /* all, also those beyond what the caller prints */
-    uint64_t live_count;       /* visible records */
-    uint64_t link_count;       /* links at level 0 */
+    uint64_t epoch;             /* snapshot of the counts */
+    uint64_t violation_count;   /* all, also those beyond what the caller prints */
+    uint64_t live_count;        /* visible records */
+    uint64_t link_count;        /* links at level 0 */
     uint64_t unreachable_count; /* visible slots that no walk from the entry point reaches; not a violation */
     uint64_t level_histogram[16];   /* linked slots by top level */
     uint64_t degree_histogram[129]; /* linked slots by level-0 degree */
@@ -24,7 +24,8 @@ struct kithi_verify_report {
  * Check everything. Returns 0 (look at violation_count), KITHI_E_MOVED, or -ENOMEM. Needs memory
  * for a few bits and words a slot. Read-only; may run while the writer works.
  */
-int kithi_verify(const struct kithi_map *map, kithi_verify_fn *report, void *arg, struct kithi_verify_report *out);
+int kithi_verify(const struct kithi_map *map, kithi_verify_fn *report, void *arg,
+                 struct kithi_verify_report *out);
 
 #define KITHI_VERIFY_PATIENCE_MS 1000u
 

@@ -10,16 +10,20 @@
 static uint64_t items_taken(const struct kithi_map *m, const struct kithi_header *h, unsigned region)
 {
     uint64_t taken = atomic_load_explicit(&h->taken[region], memory_order_acquire);
-    if (taken > m->layout.size[region]) taken = m->layout.size[region];
+    if (taken > m->layout.size[region])
+        taken = m->layout.size[region];
     return taken / m->layout.unit[region];
 }
 
-static uint32_t min32(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
+static uint32_t min32(uint64_t a, uint64_t b)
+{
+    return (uint32_t)(a < b ? a : b);
+}
 
 void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
 {
     const struct kithi_header *h = kithi_map_header(map);
-    struct kithi_view v = {.map = map, .header = h};
+    struct kithi_view v = { .map = map, .header = h };
 
     /* [P1 commit] acquire: every birth and death <= epoch is final, and so is everything that
      * was taken to fill those slots: load the epoch first, the limits after it. */
@@ -55,13 +59,16 @@ kithi_link *kithi_view_links(const struct kithi_view *v, uint32_t slot, unsigned
         return kithi_view_row(v, slot);
     }
     *out_count = v->link_count;
-    if (level > KITHI_LEVEL_MAX) return NULL;
+    if (level > KITHI_LEVEL_MAX)
+        return NULL;
     /* Acquire along the chain: an upper row is filled before the word that leads to it. */
     uint32_t ref = atomic_load_explicit(&kithi_view_record(v, slot)->upper, memory_order_acquire);
     for (unsigned at = 1;; at++) {
-        if (ref == 0 || ref > v->upper_limit) return NULL;
+        if (ref == 0 || ref > v->upper_limit)
+            return NULL;
         struct kithi_upper *u = kithi_view_upper(v, ref - 1);
-        if (at == level) return u->links;
+        if (at == level)
+            return u->links;
         ref = atomic_load_explicit(&u->up, memory_order_acquire);
     }
 }
@@ -70,7 +77,8 @@ struct kithi_blob *kithi_view_blob(const struct kithi_view *v, uint64_t ref, uin
 {
     unsigned class = (unsigned)(ref >> 56);
     uint64_t number = ref & UINT64_C(0xffffffffffffff);
-    if (class >= KITHI_BLOB_CLASS_COUNT || number == 0 || number > v->blob_limit[class]) return NULL;
+    if (class >= KITHI_BLOB_CLASS_COUNT || number == 0 || number > v->blob_limit[class])
+        return NULL;
     const struct kithi_layout *l = &v->map->layout;
     *out_capacity = l->blob_stride[class] - (uint32_t)sizeof(struct kithi_blob);
     return (struct kithi_blob *)(void *)(v->map->base + l->off[KITHI_REGION_BLOB0 + class] +
@@ -81,16 +89,19 @@ size_t kithi_view_id(const struct kithi_view *v, uint32_t slot, char *out)
 {
     const struct kithi_record *r = kithi_view_record(v, slot);
     uint32_t len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed));
-    if (len == 0 || len > KITHI_ID_MAX) return 0;
+    if (len == 0 || len > KITHI_ID_MAX)
+        return 0;
     uint64_t words[3];
-    for (unsigned i = 0; i < 3; i++) words[i] = atomic_load_explicit(&r->id[i], memory_order_relaxed);
+    for (unsigned i = 0; i < 3; i++)
+        words[i] = atomic_load_explicit(&r->id[i], memory_order_relaxed);
     if (len <= KITHI_ID_INLINE) {
         memcpy(out, words, len);
         return len;
     }
     uint32_t capacity;
     const struct kithi_blob *b = kithi_view_blob(v, words[0], &capacity);
-    if (!b || len > capacity) return 0;
+    if (!b || len > capacity)
+        return 0;
     kithi_slot_load(out, b->bytes, len);
     return len;
 }

@@ -94,7 +94,8 @@ static inline bool kithi_birth_same(const struct kithi_record *r, uint64_t birth
  * Visible at the view's epoch? *out_birth is for kithi_birth_same(). The answer itself stands only
  * once that has said true.
  */
-static inline bool kithi_view_visible(const struct kithi_view *v, const struct kithi_record *r, uint64_t *out_birth)
+static inline bool kithi_view_visible(const struct kithi_view *v, const struct kithi_record *r,
+                                      uint64_t *out_birth)
 {
     uint64_t birth = kithi_birth_begin(r);
     *out_birth = birth;

@@ -24,9 +24,9 @@
 #define KITHI_DIM_MAX 4096u
 
 enum kithi_metric { /* the numbers are format */
-    KITHI_METRIC_L2 = 1,
-    KITHI_METRIC_COSINE = 2,
-    KITHI_METRIC_IP = 3,
+                    KITHI_METRIC_L2 = 1,
+                    KITHI_METRIC_COSINE = 2,
+                    KITHI_METRIC_IP = 3,
 };
 
 /* One distance. query and row: dim floats, 4-byte aligned; they may alias. */

@@ -23,14 +23,15 @@ _Static_assert(sizeof(struct kithi_blob) == 16, "blob head is format");
 /* A reference: class in the top byte, number + 1 below; 0 is none. */
 static inline uint64_t kithi_blob_ref(unsigned class, uint32_t number)
 {
-    return (uint64_t)class << 56 | ((uint64_t)number + 1);
+    return (uint64_t) class << 56 | ((uint64_t)number + 1);
 }
 
 /* Smallest class that takes len bytes, or KITHI_BLOB_CLASS_COUNT. */
 static inline unsigned kithi_blob_class(const struct kithi_layout *l, size_t len)
 {
     unsigned c = 0;
-    while (c < KITHI_BLOB_CLASS_COUNT && l->blob_stride[c] - sizeof(struct kithi_blob) < len) c++;
+    while (c < KITHI_BLOB_CLASS_COUNT && l->blob_stride[c] - sizeof(struct kithi_blob) < len)
+        c++;
     return c;
 }
 

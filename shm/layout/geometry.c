@@ -12,14 +12,15 @@
 #include "shm/layout/record.h"
 #include "shm/layout/row.h"
 
-static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = {64, 128, 256, 576};
+static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = { 64, 128, 256, 576 };
 _Static_assert(576 >= sizeof(struct kithi_blob) + 511, "the largest class takes the longest id");
 
 const char *kithi_region_name(unsigned region)
 {
-    static const char *const names[KITHI_REGION_COUNT] = {
-        "header", "records", "rows",  "vectors", "doubt", "upper", "ids0",     "ids1",
-        "blob0",  "blob1",   "blob2", "blob3",   "codes", "dict",  "postings", "writer"};
+    static const char *const names[KITHI_REGION_COUNT] = { "header", "records", "rows",     "vectors",
+                                                           "doubt",  "upper",   "ids0",     "ids1",
+                                                           "blob0",  "blob1",   "blob2",    "blob3",
+                                                           "codes",  "dict",    "postings", "writer" };
     return region < KITHI_REGION_COUNT ? names[region] : "?";
 }
 
@@ -36,11 +37,14 @@ const char *kithi_metric_name(uint32_t metric)
 int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *err)
 {
     if (g->dim < 1 || g->dim > KITHI_DIM_MAX)
-        return kithi_error_set(err, KITHI_E_PARAMETER, "dim is %u; it must be 1 to %u", g->dim, KITHI_DIM_MAX);
+        return kithi_error_set(err, KITHI_E_PARAMETER, "dim is %u; it must be 1 to %u", g->dim,
+                               KITHI_DIM_MAX);
     if (g->metric < KITHI_METRIC_L2 || g->metric > KITHI_METRIC_IP)
-        return kithi_error_set(err, KITHI_E_PARAMETER, "metric %u is unknown; use l2, cosine or ip", g->metric);
+        return kithi_error_set(err, KITHI_E_PARAMETER, "metric %u is unknown; use l2, cosine or ip",
+                               g->metric);
     if (g->m < KITHI_M_MIN || g->m > KITHI_M_MAX)
-        return kithi_error_set(err, KITHI_E_PARAMETER, "m is %u; it must be %u to %u", g->m, KITHI_M_MIN, KITHI_M_MAX);
+        return kithi_error_set(err, KITHI_E_PARAMETER, "m is %u; it must be %u to %u", g->m, KITHI_M_MIN,
+                               KITHI_M_MAX);
     if (g->ef_construction < 1 || g->ef_construction > KITHI_EF_CONSTRUCTION_MAX)
         return kithi_error_set(err, KITHI_E_PARAMETER, "ef_construction is %u; it must be 1 to %u",
                                g->ef_construction, KITHI_EF_CONSTRUCTION_MAX);
@@ -57,15 +61,18 @@ int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *er
 static uint32_t vector_stride(uint32_t dim)
 {
     uint32_t bytes = dim * (uint32_t)sizeof(float), stride = 4;
-    if (bytes > 32) return (uint32_t)kithi_round_up(bytes, KITHI_CACHE_LINE);
-    while (stride < bytes) stride *= 2;
+    if (bytes > 32)
+        return (uint32_t)kithi_round_up(bytes, KITHI_CACHE_LINE);
+    while (stride < bytes)
+        stride *= 2;
     return stride;
 }
 
 static uint32_t pow2_at_least(uint64_t n)
 {
     uint64_t p = KITHI_IDS_CAPACITY_MIN;
-    while (p < n) p *= 2;
+    while (p < n)
+        p *= 2;
     return (uint32_t)p;
 }
 
@@ -91,7 +98,8 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     memcpy(l.blob_stride, blob_strides, sizeof blob_strides);
 
     uint32_t *unit = l.unit;
-    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) unit[r] = 1;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        unit[r] = 1;
     unit[KITHI_REGION_RECORDS] = sizeof(struct kithi_record);
     unit[KITHI_REGION_ROWS] = l.row_stride;
     unit[KITHI_REGION_VECTORS] = l.vector_stride;

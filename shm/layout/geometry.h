@@ -12,15 +12,15 @@
 #include "shm/base/error.h"
 #include "shm/kernel/distance.h"
 
-#define KITHI_M_MIN 2u
-#define KITHI_M_MAX 64u
-#define KITHI_M_DEFAULT 16u
+#define KITHI_M_MIN                   2u
+#define KITHI_M_MAX                   64u
+#define KITHI_M_DEFAULT               16u
 #define KITHI_EF_CONSTRUCTION_DEFAULT 200u
-#define KITHI_EF_CONSTRUCTION_MAX 65536u
-#define KITHI_SLOT_MAX_DEFAULT (1u << 24)
-#define KITHI_SLOT_MAX_LIMIT (1u << 28) /* beams keep two flag bits beside a slot number */
-#define KITHI_LEVEL_MAX 15u             /* top level of any slot */
-#define KITHI_REGION_ALIGN (2u << 20)   /* so that huge pages can back a region */
+#define KITHI_EF_CONSTRUCTION_MAX     65536u
+#define KITHI_SLOT_MAX_DEFAULT        (1u << 24)
+#define KITHI_SLOT_MAX_LIMIT          (1u << 28) /* beams keep two flag bits beside a slot number */
+#define KITHI_LEVEL_MAX               15u        /* top level of any slot */
+#define KITHI_REGION_ALIGN            (2u << 20) /* so that huge pages can back a region */
 
 /* The numbers are format: they index the header's taken[] words. */
 enum kithi_region {

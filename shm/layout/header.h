@@ -25,10 +25,10 @@
 #include "shm/base/compiler.h"
 #include "shm/layout/geometry.h"
 
-#define KITHI_SEGMENT_MAGIC UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
+#define KITHI_SEGMENT_MAGIC  UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
 #define KITHI_FORMAT_VERSION 1u
-#define KITHI_HEADER_SIZE 65536u /* bytes of the header's region */
-#define KITHI_MARK_ALL UINT64_MAX /* a mark that sends every search to a newer generation */
+#define KITHI_HEADER_SIZE    65536u     /* bytes of the header's region */
+#define KITHI_MARK_ALL       UINT64_MAX /* a mark that sends every search to a newer generation */
 
 struct kithi_header {
     _Atomic uint64_t magic;   /*   0..7   [P0 ready] stored last: 0 = being built */
@@ -69,15 +69,15 @@ struct kithi_header {
 
     _Atomic uint64_t taken[KITHI_REGION_COUNT]; /* 448..575 [P5 taken] bytes; beyond are holes */
 
-    _Atomic uint64_t tally_dead;        /* 576..583 dead, still linked */
-    _Atomic uint64_t tally_resting;     /* 584..591 unlinked, not yet free */
-    _Atomic uint64_t tally_free;        /* 592..599 free for reuse */
-    _Atomic uint64_t tally_upper;       /* 600..607 upper rows in use */
-    _Atomic uint64_t tally_blob[4];     /* 608..639 blobs in use, by class */
-    _Atomic uint64_t tally_ids;         /* 640..647 id-table places that are not empty */
-    _Atomic uint64_t tally_commits;     /* 648..655 groups since this segment was made */
-    _Atomic uint64_t tally_sweeps;      /* 656..663 passes that unlinked dead slots */
-    uint8_t reserved4[360];             /* 664..1023 zero */
+    _Atomic uint64_t tally_dead;    /* 576..583 dead, still linked */
+    _Atomic uint64_t tally_resting; /* 584..591 unlinked, not yet free */
+    _Atomic uint64_t tally_free;    /* 592..599 free for reuse */
+    _Atomic uint64_t tally_upper;   /* 600..607 upper rows in use */
+    _Atomic uint64_t tally_blob[4]; /* 608..639 blobs in use, by class */
+    _Atomic uint64_t tally_ids;     /* 640..647 id-table places that are not empty */
+    _Atomic uint64_t tally_commits; /* 648..655 groups since this segment was made */
+    _Atomic uint64_t tally_sweeps;  /* 656..663 passes that unlinked dead slots */
+    uint8_t reserved4[360];         /* 664..1023 zero */
     /* 1024..65535: reserved, zero */
 };
 _Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");
@@ -88,8 +88,17 @@ _Static_assert(offsetof(struct kithi_header, tally_dead) == 576, "format");
 _Static_assert(sizeof(struct kithi_header) == 1024, "header size is format");
 
 /* The entry point is one word, so that slot and level always belong together. */
-static inline uint64_t kithi_entry_pack(uint32_t slot, uint32_t level) { return (uint64_t)level << 32 | (slot + 1u); }
-static inline uint32_t kithi_entry_link(uint64_t entry) { return (uint32_t)entry; }
-static inline uint32_t kithi_entry_level(uint64_t entry) { return (uint32_t)(entry >> 32); }
+static inline uint64_t kithi_entry_pack(uint32_t slot, uint32_t level)
+{
+    return (uint64_t)level << 32 | (slot + 1u);
+}
+static inline uint32_t kithi_entry_link(uint64_t entry)
+{
+    return (uint32_t)entry;
+}
+static inline uint32_t kithi_entry_level(uint64_t entry)
+{
+    return (uint32_t)(entry >> 32);
+}
 
 #endif

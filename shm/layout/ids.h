@@ -20,7 +20,7 @@
 #include "shm/base/compiler.h"
 
 #define KITHI_IDS_CAPACITY_MIN_LOG2 9u
-#define KITHI_IDS_CAPACITY_MIN (1u << KITHI_IDS_CAPACITY_MIN_LOG2)
+#define KITHI_IDS_CAPACITY_MIN      (1u << KITHI_IDS_CAPACITY_MIN_LOG2)
 /* No probe is longer. At most 60 % full, a run of keyed hashes of this length does not happen;
  * the writer rebuilds before it would, and readers stop there whatever the bytes say. */
 #define KITHI_IDS_PROBE_MAX 2048u
@@ -30,16 +30,34 @@ static inline uint64_t kithi_ids_word(unsigned area, unsigned log2, uint64_t reb
 {
     return (uint64_t)area << 56 | (uint64_t)log2 << 48 | (rebuilds & UINT64_C(0xffffffffffff));
 }
-static inline unsigned kithi_ids_area(uint64_t word) { return (unsigned)(word >> 56); }
-static inline unsigned kithi_ids_log2(uint64_t word) { return (unsigned)(word >> 48) & 0xff; }
-static inline uint64_t kithi_ids_rebuilds(uint64_t word) { return word & UINT64_C(0xffffffffffff); }
+static inline unsigned kithi_ids_area(uint64_t word)
+{
+    return (unsigned)(word >> 56);
+}
+static inline unsigned kithi_ids_log2(uint64_t word)
+{
+    return (unsigned)(word >> 48) & 0xff;
+}
+static inline uint64_t kithi_ids_rebuilds(uint64_t word)
+{
+    return word & UINT64_C(0xffffffffffff);
+}
 
-static inline uint64_t kithi_ids_entry(uint64_t hash, uint32_t link) { return hash << 32 | link; }
-static inline uint32_t kithi_ids_link(uint64_t entry) { return (uint32_t)entry; }
+static inline uint64_t kithi_ids_entry(uint64_t hash, uint32_t link)
+{
+    return hash << 32 | link;
+}
+static inline uint32_t kithi_ids_link(uint64_t entry)
+{
+    return (uint32_t)entry;
+}
 static inline bool kithi_ids_tag_matches(uint64_t entry, uint64_t hash)
 {
     return (uint32_t)(entry >> 32) == (uint32_t)hash;
 }
-static inline uint64_t kithi_ids_home(uint64_t hash, unsigned log2) { return hash >> (64 - log2); }
+static inline uint64_t kithi_ids_home(uint64_t hash, unsigned log2)
+{
+    return hash >> (64 - log2);
+}
 
 #endif

@@ -35,9 +35,18 @@ struct kithi_record {
 _Static_assert(sizeof(struct kithi_record) == 64, "record size is format");
 _Static_assert(offsetof(struct kithi_record, id) == 40, "record layout is format");
 
-static inline uint32_t kithi_meta_pack(uint32_t level, uint32_t id_len) { return level << 16 | id_len; }
-static inline uint32_t kithi_meta_level(uint32_t meta) { return meta >> 16; }
-static inline uint32_t kithi_meta_id_len(uint32_t meta) { return meta & 0xffffu; }
+static inline uint32_t kithi_meta_pack(uint32_t level, uint32_t id_len)
+{
+    return level << 16 | id_len;
+}
+static inline uint32_t kithi_meta_level(uint32_t meta)
+{
+    return meta >> 16;
+}
+static inline uint32_t kithi_meta_id_len(uint32_t meta)
+{
+    return meta & 0xffffu;
+}
 
 /* R3: a slot counts at epoch e when it was born by then and had not died by then. */
 static inline bool kithi_visible_at(uint64_t birth, uint64_t death, uint64_t e)

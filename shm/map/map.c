@@ -17,10 +17,13 @@ static int read_header(int fd, struct kithi_header *h, struct kithi_errmsg *err)
     size_t got = 0, len = sizeof *h;
     while (got < len) {
         ssize_t n = pread(fd, (unsigned char *)h + got, len - got, (off_t)got);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return kithi_error_set(err, -errno, "cannot read the segment: %s", kithi_error_text(-errno));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return kithi_error_set(err, -errno, "cannot read the segment: %s", kithi_error_text(-errno));
         if (n == 0)
-            return kithi_error_set(err, KITHI_E_NOT_SEGMENT, "not a kith segment: the file has only %zu bytes", got);
+            return kithi_error_set(err, KITHI_E_NOT_SEGMENT,
+                                   "not a kith segment: the file has only %zu bytes", got);
         got += (size_t)n;
     }
     return 0;
@@ -30,20 +33,24 @@ static int check_header(const struct kithi_header *h, const struct stat *st, str
                         struct kithi_errmsg *err)
 {
     if (h->version != KITHI_FORMAT_VERSION)
-        return kithi_error_set(err, KITHI_E_VERSION, "segment has format version %u, this program reads version %u; "
-                               "use the kith that belongs to the daemon", h->version, KITHI_FORMAT_VERSION);
+        return kithi_error_set(err, KITHI_E_VERSION,
+                               "segment has format version %u, this program reads version %u; "
+                               "use the kith that belongs to the daemon",
+                               h->version, KITHI_FORMAT_VERSION);
     if (h->incompat_flags)
-        return kithi_error_set(err, KITHI_E_VERSION, "segment uses features (incompatible flags 0x%llx) that this "
-                               "program does not know; use a newer kith", (unsigned long long)h->incompat_flags);
+        return kithi_error_set(err, KITHI_E_VERSION,
+                               "segment uses features (incompatible flags 0x%llx) that this "
+                               "program does not know; use a newer kith",
+                               (unsigned long long)h->incompat_flags);
     if (h->header_size != KITHI_HEADER_SIZE)
-        return kithi_error_set(err, KITHI_E_CORRUPT, "segment says its header has %u bytes, not %u", h->header_size,
-                               KITHI_HEADER_SIZE);
-    m->geometry = (struct kithi_geometry){.dim = h->dim,
-                                          .metric = h->metric,
-                                          .m = h->m,
-                                          .ef_construction = h->ef_construction,
-                                          .quantization = h->quantization,
-                                          .slot_max = h->slot_max};
+        return kithi_error_set(err, KITHI_E_CORRUPT, "segment says its header has %u bytes, not %u",
+                               h->header_size, KITHI_HEADER_SIZE);
+    m->geometry = (struct kithi_geometry){ .dim = h->dim,
+                                           .metric = h->metric,
+                                           .m = h->m,
+                                           .ef_construction = h->ef_construction,
+                                           .quantization = h->quantization,
+                                           .slot_max = h->slot_max };
     struct kithi_errmsg why;
     if (kithi_geometry_check(&m->geometry, &why) < 0)
         return kithi_error_set(err, KITHI_E_CORRUPT, "segment header is damaged: %.300s", why.text);
@@ -64,12 +71,15 @@ static int check_header(const struct kithi_header *h, const struct stat *st, str
 int kithi_map_attach(int fd, bool writable, struct kithi_map *out, struct kithi_errmsg *err)
 {
     struct stat st;
-    if (fstat(fd, &st) < 0) return kithi_error_set(err, -errno, "cannot stat the segment: %s", kithi_error_text(-errno));
-    if (!S_ISREG(st.st_mode)) return kithi_error_set(err, KITHI_E_NOT_SEGMENT, "not a kith segment: not a regular file");
+    if (fstat(fd, &st) < 0)
+        return kithi_error_set(err, -errno, "cannot stat the segment: %s", kithi_error_text(-errno));
+    if (!S_ISREG(st.st_mode))
+        return kithi_error_set(err, KITHI_E_NOT_SEGMENT, "not a kith segment: not a regular file");
 
     struct kithi_header h;
     int rc = read_header(fd, &h, err);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
 
     /* [P0 ready] the writer stores the magic last, and pread came after it: what stands behind it is
      * complete when it is there. */
@@ -82,23 +92,26 @@ int kithi_map_attach(int fd, bool writable, struct kithi_map *out, struct kithi_
     }
     /* The first read may have raced with the builder: read again now that the magic stands. */
     rc = read_header(fd, &h, err);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
 
     struct kithi_map m;
     memset(&m, 0, sizeof m);
     m.dev = (uint64_t)st.st_dev;
     m.ino = (uint64_t)st.st_ino;
     rc = check_header(&h, &st, &m, err);
-    if (rc < 0) return rc;
+    if (rc < 0)
+        return rc;
 
     int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     void *base = mmap(NULL, m.len, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED) {
         rc = -errno;
-        return kithi_error_set(err, rc, "cannot map %zu bytes of address space: %s%s", m.len, kithi_error_text(rc),
-                               rc == -ENOMEM ? "; raise the limit on virtual memory (ulimit -v), or create the "
-                                               "collection with a smaller --max-vectors"
-                                             : "");
+        return kithi_error_set(
+            err, rc, "cannot map %zu bytes of address space: %s%s", m.len, kithi_error_text(rc),
+            rc == -ENOMEM ? "; raise the limit on virtual memory (ulimit -v), or create the "
+                            "collection with a smaller --max-vectors"
+                          : "");
     }
     m.base = base;
     /* A core dump of the host program need not hold the collection. */
@@ -125,7 +138,8 @@ int kithi_map_attach_path(const char *path, bool writable, struct kithi_map *out
 
 void kithi_map_detach(struct kithi_map *map)
 {
-    if (!map || !map->base) return;
+    if (!map || !map->base)
+        return;
     munmap(map->base, map->len);
     map->base = NULL;
 }
@@ -136,11 +150,14 @@ void kithi_map_prefault(const struct kithi_map *map)
     uint64_t used = atomic_load_explicit(&h->slots_used, memory_order_acquire);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t end = atomic_load_explicit(&h->taken[r], memory_order_acquire); /* [P5 taken] */
-        if (end > map->layout.size[r]) end = map->layout.size[r];
+        if (end > map->layout.size[r])
+            end = map->layout.size[r];
         /* Memory that is taken ahead of use holds nothing yet. */
         bool by_slot = r == KITHI_REGION_RECORDS || r == KITHI_REGION_ROWS || r == KITHI_REGION_VECTORS;
-        if (by_slot && used < end / map->layout.unit[r]) end = used * map->layout.unit[r];
+        if (by_slot && used < end / map->layout.unit[r])
+            end = used * map->layout.unit[r];
         const volatile unsigned char *p = map->base + map->layout.off[r];
-        for (uint64_t at = 0; at < end; at += 4096) (void)p[at];
+        for (uint64_t at = 0; at < end; at += 4096)
+            (void)p[at];
     }
 }

@@ -19,7 +19,8 @@ static inline void kithi_slot_load(void *dst, const void *src, size_t len)
 #if KITHI_TSAN
     unsigned char *d = dst;
     const _Atomic unsigned char *s = src;
-    for (size_t i = 0; i < len; i++) d[i] = atomic_load_explicit(&s[i], memory_order_relaxed);
+    for (size_t i = 0; i < len; i++)
+        d[i] = atomic_load_explicit(&s[i], memory_order_relaxed);
 #else
     memcpy(dst, src, len);
 #endif
@@ -31,7 +32,8 @@ static inline void kithi_slot_store(void *dst, const void *src, size_t len)
 #if KITHI_TSAN
     _Atomic unsigned char *d = dst;
     const unsigned char *s = src;
-    for (size_t i = 0; i < len; i++) atomic_store_explicit(&d[i], s[i], memory_order_relaxed);
+    for (size_t i = 0; i < len; i++)
+        atomic_store_explicit(&d[i], s[i], memory_order_relaxed);
 #else
     memcpy(dst, src, len);
 #endif

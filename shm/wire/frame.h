@@ -37,8 +37,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KITHI_FRAME_MAGIC 0x3148544bu /* "KTH1" */
-#define KITHI_FRAME_MAX (32u << 20)   /* bytes of body */
+#define KITHI_FRAME_MAGIC  0x3148544bu /* "KTH1" */
+#define KITHI_FRAME_MAX    (32u << 20) /* bytes of body */
 #define KITHI_WIRE_VERSION 1u
 
 enum kithi_frame_type {

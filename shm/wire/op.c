@@ -11,7 +11,10 @@
 #include "shm/base/id.h"
 #include "shm/kernel/distance.h"
 
-static size_t floats_off(size_t id_len) { return KITHI_OP_HEADER + kithi_round_up(id_len, 4); }
+static size_t floats_off(size_t id_len)
+{
+    return KITHI_OP_HEADER + kithi_round_up(id_len, 4);
+}
 
 size_t kithi_op_size(size_t id_len, uint32_t dim)
 {
@@ -21,7 +24,8 @@ size_t kithi_op_size(size_t id_len, uint32_t dim)
 size_t kithi_op_encode(void *out, const char *id, size_t id_len, const float *vector, uint32_t dim)
 {
     unsigned char *p = out;
-    if (!vector) dim = 0;
+    if (!vector)
+        dim = 0;
     size_t len = kithi_op_size(id_len, dim), at = floats_off(id_len);
     kithi_put32(p, (uint32_t)len);
     p[4] = vector ? KITHI_OP_UPSERT : KITHI_OP_DELETE;
@@ -31,7 +35,8 @@ size_t kithi_op_encode(void *out, const char *id, size_t id_len, const float *ve
     kithi_put32(p + 12, 0);
     memcpy(p + KITHI_OP_HEADER, id, id_len);
     memset(p + KITHI_OP_HEADER + id_len, 0, at - KITHI_OP_HEADER - id_len);
-    if (vector) memcpy(p + at, vector, (size_t)dim * sizeof(float));
+    if (vector)
+        memcpy(p + at, vector, (size_t)dim * sizeof(float));
     size_t end = at + (size_t)dim * sizeof(float);
     memset(p + end, 0, len - end);
     return len;
@@ -40,20 +45,28 @@ size_t kithi_op_encode(void *out, const char *id, size_t id_len, const float *ve
 int64_t kithi_op_decode(const void *buf, size_t len, struct kithi_op *out)
 {
     const unsigned char *p = buf;
-    if (len < KITHI_OP_HEADER) return KITHI_E_PROTOCOL;
+    if (len < KITHI_OP_HEADER)
+        return KITHI_E_PROTOCOL;
     uint32_t op_len = kithi_get32(p);
-    if (op_len < KITHI_OP_HEADER || op_len > len || op_len % 8) return KITHI_E_PROTOCOL;
+    if (op_len < KITHI_OP_HEADER || op_len > len || op_len % 8)
+        return KITHI_E_PROTOCOL;
 
-    struct kithi_op op = {.type = p[4], .flags = p[5], .id_len = kithi_get16(p + 6), .dim = kithi_get32(p + 8)};
+    struct kithi_op op = {
+        .type = p[4], .flags = p[5], .id_len = kithi_get16(p + 6), .dim = kithi_get32(p + 8)
+    };
     bool known = op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE;
     if (!known && (op.flags & KITHI_OP_SKIPPABLE)) {
         *out = op;
         return op_len;
     }
-    if (!known || op.flags || kithi_get32(p + 12)) return KITHI_E_PROTOCOL;
-    if (op.id_len > KITHI_ID_MAX || op.dim > KITHI_DIM_MAX) return KITHI_E_PROTOCOL;
-    if ((op.type == KITHI_OP_DELETE) != (op.dim == 0)) return KITHI_E_PROTOCOL;
-    if (op_len != kithi_op_size(op.id_len, op.dim)) return KITHI_E_PROTOCOL;
+    if (!known || op.flags || kithi_get32(p + 12))
+        return KITHI_E_PROTOCOL;
+    if (op.id_len > KITHI_ID_MAX || op.dim > KITHI_DIM_MAX)
+        return KITHI_E_PROTOCOL;
+    if ((op.type == KITHI_OP_DELETE) != (op.dim == 0))
+        return KITHI_E_PROTOCOL;
+    if (op_len != kithi_op_size(op.id_len, op.dim))
+        return KITHI_E_PROTOCOL;
     op.id = (const char *)p + KITHI_OP_HEADER;
     op.vector = op.dim ? (const float *)(const void *)(p + floats_off(op.id_len)) : NULL;
     *out = op;

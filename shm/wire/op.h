@@ -32,9 +32,9 @@ enum kithi_op_type {
 struct kithi_op {
     uint8_t type; /* enum kithi_op_type */
     uint8_t flags;
-    uint16_t id_len; /* bytes, 1..511 */
-    uint32_t dim;    /* 0 for delete */
-    const char *id;  /* into the buffer, not NUL-terminated */
+    uint16_t id_len;     /* bytes, 1..511 */
+    uint32_t dim;        /* 0 for delete */
+    const char *id;      /* into the buffer, not NUL-terminated */
     const float *vector; /* into the buffer, 4-byte aligned when the buffer is; NULL for delete */
 };
 

@@ -420,7 +420,8 @@ static void a_segment_whose_words_make_no_sense_is_refused(void **state)
     } bad[] = {
         { offsetof(struct kithi_header, slots_used), 100000, 8, KITHI_E_CORRUPT, "slots are in use" },
         { offsetof(struct kithi_header, slots_used), UINT64_MAX, 8, KITHI_E_CORRUPT, "slots are in use" },
-        { offsetof(struct kithi_header, taken) + 8 * KITHI_REGION_ROWS, UINT64_MAX, 8, KITHI_E_CORRUPT, "rows" },
+        { offsetof(struct kithi_header, taken) + 8 * KITHI_REGION_ROWS, UINT64_MAX, 8, KITHI_E_CORRUPT,
+          "rows" },
         { offsetof(struct kithi_header, entry), UINT64_MAX, 8, KITHI_E_CORRUPT, "entry point" },
         { offsetof(struct kithi_header, entry), 3999, 8, KITHI_E_CORRUPT, "entry point" },
         { offsetof(struct kithi_header, id_table), 0, 8, KITHI_E_CORRUPT, "id table" },
@@ -451,7 +452,8 @@ static void a_segment_whose_words_make_no_sense_is_refused(void **state)
     while (!kithi_view_record(&v, slot)->linked || !kithi_view_record(&v, slot)->upper)
         slot++;
     test_solo_leave(&t);
-    poke(&t, record0 + slot * sizeof(struct kithi_record) + offsetof(struct kithi_record, upper), 0xffffff, 4);
+    poke(&t, record0 + slot * sizeof(struct kithi_record) + offsetof(struct kithi_record, upper), 0xffffff,
+         4);
     assert_not_adoptable(&t, KITHI_E_CORRUPT, "upper rows or a blob");
     test_solo_close(&t);
 }

@@ -45,7 +45,8 @@ static void end(struct test_solo *t)
 
 /* ---- what is refused ---- */
 
-static void assert_refused(struct test_solo *t, const struct kithi_op *ops, uint32_t n, int code, uint32_t item)
+static void assert_refused(struct test_solo *t, const struct kithi_op *ops, uint32_t n, int code,
+                           uint32_t item)
 {
     struct kithi_group_result result;
     struct kithi_errmsg err = { 0 };
@@ -68,14 +69,15 @@ static void a_request_with_one_bad_item_is_refused_whole_and_the_item_is_named(v
     begin(&t, KITHI_METRIC_COSINE, 100);
     struct kithi_op ops[3] = { test_upsert("a", good, 2), test_upsert("b", good, 2), test_delete("c") };
     struct kithi_op with[] = {
-        test_upsert("", good, 2),        test_upsert(longest, good, 2), test_upsert("\xc3", good, 2),
-        test_upsert("x", good, 3),       test_upsert("x", good, 1),     test_upsert("x", nan, 2),
-        test_upsert("x", inf, 2),        test_upsert("x", zero, 2),     test_delete(""),
+        test_upsert("", good, 2),    test_upsert(longest, good, 2), test_upsert("\xc3", good, 2),
+        test_upsert("x", good, 3),   test_upsert("x", good, 1),     test_upsert("x", nan, 2),
+        test_upsert("x", inf, 2),    test_upsert("x", zero, 2),     test_delete(""),
         test_delete("\xed\xa0\x80"),
     };
-    static const int codes[] = { KITHI_E_ID,         KITHI_E_ID,         KITHI_E_ID,          KITHI_E_DIMENSION,
-                                 KITHI_E_DIMENSION,  KITHI_E_NOT_FINITE, KITHI_E_NOT_FINITE, KITHI_E_ZERO_VECTOR,
-                                 KITHI_E_ID,         KITHI_E_ID };
+    static const int codes[] = { KITHI_E_ID,         KITHI_E_ID,          KITHI_E_ID,
+                                 KITHI_E_DIMENSION,  KITHI_E_DIMENSION,   KITHI_E_NOT_FINITE,
+                                 KITHI_E_NOT_FINITE, KITHI_E_ZERO_VECTOR, KITHI_E_ID,
+                                 KITHI_E_ID };
     for (size_t i = 0; i < sizeof with / sizeof *with; i++) {
         uint32_t at = (uint32_t)i % 3;
         struct kithi_op bad[3] = { ops[0], ops[1], ops[2] };
@@ -133,7 +135,8 @@ static void the_last_write_of_an_id_in_a_group_wins(void **state)
     struct test_solo t;
     float one[2] = { 1, 0 }, two[2] = { 2, 0 }, three[2] = { 3, 0 };
     begin(&t, KITHI_METRIC_L2, 100);
-    struct kithi_op ops[3] = { test_upsert("a", one, 2), test_upsert("a", two, 2), test_upsert("a", three, 2) };
+    struct kithi_op ops[3] = { test_upsert("a", one, 2), test_upsert("a", two, 2),
+                               test_upsert("a", three, 2) };
     assert_int_equal(test_solo_commit(&t, ops, 3), 0);
     assert_true(get(&t, "a") == 3);
     assert_int_equal(kithi_index_live(t.ix), 1);
@@ -164,8 +167,8 @@ static void writes_and_deletes_of_one_id_in_a_group_end_as_they_would_one_by_one
                     struct kithi_op ops[4];
                     struct kithi_group_result result;
                     struct kithi_errmsg err;
-                    snprintf(id, sizeof id, "%s%u-%u-%u-%u", what % 3 ? "" : "an id that lies in a blob ", there,
-                             len, what, cut);
+                    snprintf(id, sizeof id, "%s%u-%u-%u-%u", what % 3 ? "" : "an id that lies in a blob ",
+                             there, len, what, cut);
                     if (there)
                         assert_int_equal(test_solo_put(&t, id, v[0]), 0);
                     bool now = there;

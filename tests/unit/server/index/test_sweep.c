@@ -412,11 +412,9 @@ static void recall_stays_after_the_collection_was_replaced_again_and_again(void 
     (void)state;
     enum { DIMS = 32, QUERIES = 200, GROUP = 500 };
     const uint32_t n = test_long() ? 20000 : 4000, turns = 5;
-    struct kithi_geometry g = { .dim = DIMS,
-                                .metric = KITHI_METRIC_L2,
-                                .m = 12,
-                                .ef_construction = n / SPOTS,
-                                .slot_max = 4 * n };
+    struct kithi_geometry g = {
+        .dim = DIMS, .metric = KITHI_METRIC_L2, .m = 12, .ef_construction = n / SPOTS, .slot_max = 4 * n
+    };
     struct test_dir dir;
     struct test_index t;
     struct test_rand r;

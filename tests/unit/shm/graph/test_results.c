@@ -53,8 +53,8 @@ static void sorting_orders_by_distance_then_slot_and_keeps_ids_with_their_hits(v
     for (uint32_t i = 0; i < 300; i++) {
         const struct kithi_hit *h = &r.hits[i];
         const char *id = r.ids + h->id_off;
-        assert_int_equal((uint32_t)(id[0] - '0') * 100 + (uint32_t)(id[1] - '0') * 10 + (uint32_t)(id[2] - '0'),
-                         h->slot);
+        assert_int_equal(
+            (uint32_t)(id[0] - '0') * 100 + (uint32_t)(id[1] - '0') * 10 + (uint32_t)(id[2] - '0'), h->slot);
         assert_false(seen[h->slot]);
         seen[h->slot] = true;
         if (i > 0)

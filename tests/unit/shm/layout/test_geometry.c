@@ -112,9 +112,13 @@ static void regions_are_aligned_disjoint_and_large_enough_for_any_geometry(void 
                                     .metric = 1 + test_rand_below(&r, 3),
                                     .m = KITHI_M_MIN + test_rand_below(&r, KITHI_M_MAX - KITHI_M_MIN + 1),
                                     .ef_construction = 1 + test_rand_below(&r, KITHI_EF_CONSTRUCTION_MAX),
-                                    .slot_max = 1 + (uint32_t)(test_rand_u64(&r) >> (36 + test_rand_below(&r, 28))) };
+                                    .slot_max =
+                                        1 + (uint32_t)(test_rand_u64(&r) >> (36 + test_rand_below(&r, 28))) };
         if (i == 0)
-            g = (struct kithi_geometry){ .dim = KITHI_DIM_MAX, .metric = 1, .m = 2, .ef_construction = 1,
+            g = (struct kithi_geometry){ .dim = KITHI_DIM_MAX,
+                                         .metric = 1,
+                                         .m = 2,
+                                         .ef_construction = 1,
                                          .slot_max = KITHI_SLOT_MAX_LIMIT };
         if (i == 1)
             g = (struct kithi_geometry){ .dim = 1, .metric = 1, .m = 2, .ef_construction = 1, .slot_max = 1 };
