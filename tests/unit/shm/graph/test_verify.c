@@ -117,11 +117,12 @@ static void expect_clean(const struct fixture *f)
 /* Make *word another value, expect the rule to be named, put it back. */
 #define BREAK(f, rule, word, value)                                                                          \
     do {                                                                                                     \
-        __typeof__(*(word)) *w_ = (word);                                                                    \
-        __auto_type old_ = *w_;                                                                              \
-        *w_ = (value);                                                                                       \
+        unsigned char old_[sizeof *(word)];                                                                  \
+        void *at_ = (void *)(word);                                                                          \
+        memcpy(old_, at_, sizeof old_);                                                                      \
+        *(word) = (value);                                                                                   \
         expect((f), (rule));                                                                                 \
-        *w_ = old_;                                                                                          \
+        memcpy(at_, old_, sizeof old_);                                                                      \
         expect_clean(f);                                                                                     \
     } while (0)
 
@@ -153,10 +154,11 @@ static void broken_headers_are_named(void **state)
     struct fixture f;
     set_up(&f);
     struct kithi_header *h = kithi_map_header(test_index_map(&f.index));
+    uint8_t *beyond = test_index_map(&f.index)->base;
     BREAK(&f, "header-identity", &h->dim, DIM + 1);
     BREAK(&f, "header-identity", &h->generation, 7);
     BREAK(&f, "header-reserved", &h->reserved0[9], 1);
-    BREAK(&f, "header-reserved", (uint8_t *)h + 60000, 1);
+    BREAK(&f, "header-reserved", beyond + 60000, 1);
     BREAK(&f, "header-taken", &h->taken[KITHI_REGION_CODES], 1);
     BREAK(&f, "header-slots", &h->slots_used, 4095);
     BREAK(&f, "header-ids", &h->id_table, kithi_ids_word(1, 40, 0));
