@@ -28,7 +28,7 @@
 #define DIM          128u
 #define ALIVE_MS_MAX 600u
 #define START_MS_MAX 60u
-#define REPLAYS      4u /* in a whole run */
+#define REPLAYS      3u /* in a whole run */
 #define HALT_MS      60000u
 
 /* A region that this format does not use has bytes taken: adoption refuses that, and no reader looks at it. */
