@@ -159,20 +159,38 @@ static bool row_has(const kithi_link *links, uint32_t count, uint32_t slot)
     return false;
 }
 
-/* Is slot, at distance from the centre of a row, led to well enough by one of its links? */
+static bool any_nearer(const float *d, uint32_t n, float distance)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if ((d[i] > 0 ? d[i] * HEIR_SLACK : d[i]) < distance)
+            return true;
+    return false;
+}
+
+/* Is slot, at distance from the centre of a row, led to well enough by one of its links? Four at a time. */
 static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const kithi_link *links,
                        uint32_t count, uint32_t slot, float distance)
 {
-    const float *row = kithi_view_vector(&s->view, slot);
+    const struct kithi_geometry *g = &s->view.map->geometry;
+    kithi_dist4_fn *four = g->metric == KITHI_METRIC_L2 ? k->l2_4 : k->ip_4;
+    const float *from = kithi_view_vector(&s->view, slot), *rows[4];
+    float d[4];
+    uint32_t n = 0;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (link - 1u >= s->view.slot_limit || is_doomed(s, link - 1))
             continue;
-        float d = kithi_view_distance(&s->view, k, row, link - 1);
-        if ((d > 0 ? d * HEIR_SLACK : d) < distance)
+        rows[n++] = kithi_view_vector(&s->view, link - 1);
+        if (n < 4)
+            continue;
+        four(from, rows, g->dim, d);
+        if (any_nearer(d, 4, distance))
             return true;
+        n = 0;
     }
-    return false;
+    for (uint32_t i = 0; i < n; i++)
+        d[i] = (g->metric == KITHI_METRIC_L2 ? k->l2 : k->ip)(from, rows[i], g->dim);
+    return any_nearer(d, n, distance);
 }
 
 static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
@@ -194,7 +212,8 @@ static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t c
     const float *from = kithi_view_vector(v, centre);
     struct candidate *c = w->candidates;
     uint32_t asked[ASKED_MAX] = { lost }, asked_count = 1, places, n = 0;
-    for (uint32_t at = 0; at < asked_count; at++) {
+    /* The others are asked only while heirs are few: they would be six times the work of all sweeps. */
+    for (uint32_t at = 0; at < asked_count && (at == 0 || n < HEIRS_NEAR + HEIRS_FAR); at++) {
         const kithi_link *theirs = kithi_view_links(v, asked[at], level, &places);
         for (uint32_t i = 0; theirs && i < places && n < HEIRS_MAX; i++) {
             uint32_t slot = atomic_load_explicit(&theirs[i], memory_order_relaxed) - 1;
