@@ -33,22 +33,38 @@ static uint64_t cgroup_number(const char *path)
     return v;
 }
 
+/* The value of key in a cgroup's memory.stat, or 0. */
+static uint64_t cgroup_stat(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "re");
+    char line[256], name[64];
+    unsigned long long v, found = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "%63s %llu", name, &v) == 2 && strcmp(name, key) == 0)
+            found = v;
+    if (f)
+        fclose(f);
+    return found;
+}
+
 /* Over a cgroup's limit fallocate does not fail, it ends in an OOM kill: so look before. Inside a
- * container both files stand at the root of the mounted hierarchy. */
+ * container the files stand at the root of the mounted hierarchy. File pages that nobody used lately
+ * count as used, but give way. */
 static bool cgroup_has_room(uint64_t bytes)
 {
-    uint64_t max = cgroup_number("/sys/fs/cgroup/memory.max"), now;
+    uint64_t max = cgroup_number("/sys/fs/cgroup/memory.max"), now, idle;
     if (max != UINT64_MAX) {
         now = cgroup_number("/sys/fs/cgroup/memory.current");
+        idle = cgroup_stat("/sys/fs/cgroup/memory.stat", "inactive_file");
     } else {
         max = cgroup_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
         now = cgroup_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
+        idle = cgroup_stat("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
     }
     if (max == UINT64_MAX || now == UINT64_MAX)
         return true;
-    /* Page cache counts as used but gives way, so only a limit that is nearly filled by this step
-     * alone, or a current use within one step of it, says no. */
-    return bytes <= max && (now <= max - bytes || now - (max - bytes) < max / 16);
+    now -= idle < now ? idle : now;
+    return bytes <= max && now <= max - bytes;
 }
 
 static int allocate(int fd, uint64_t off, uint64_t len)
