@@ -65,6 +65,10 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
         if (!p)
             return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
         ix->levels = p;
+        uint32_t *places = realloc(ix->places, n * sizeof *places);
+        if (!places)
+            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+        ix->places = places;
         ix->levels_capacity = n;
     }
     memset(d, 0, sizeof *d);
@@ -148,7 +152,7 @@ static struct touched *touch(struct group *g, uint64_t hash, const struct kithi_
 }
 
 /* Stage one op; everything it needs has been reserved. Returns true when the id was there before. */
-static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t level)
+static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t level, uint32_t place)
 {
     struct group *g = &ix->group;
     uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
@@ -183,12 +187,36 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
                     : 0,
         .upper = kithi_alloc_upper(ix, slot, level),
         .slot = slot,
+        .place = place,
         /* Past what this group supersedes: no epoch sees that, and a look-up goes back few steps. */
         .prev = entry,
         .id_len = op->id_len,
         .level = level,
     };
     return existed;
+}
+
+/*
+ * A place in the id table for every upsert of a request, the same id twice included. Claims of a request
+ * that is refused stay until the group ends; they keep places free and nothing else.
+ */
+static int claim_places(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
+                        struct kithi_group_result *out, struct kithi_errmsg *err)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (ops[i].type != KITHI_OP_UPSERT)
+            continue;
+        uint64_t hash = kithi_ids_hash(ix, ops[i].id, ops[i].id_len);
+        ix->places[i] = kithi_ids_claim(ix, hash, ops[i].id, ops[i].id_len);
+        if (ix->places[i] == UINT32_MAX) {
+            out->failed_item = i;
+            return kithi_error_set(err, KITHI_E_FULL,
+                                   "the id table has no place near the hash of this id: %u others share it; "
+                                   "choose another id",
+                                   KITHI_IDS_PROBE_MAX);
+        }
+    }
+    return 0;
 }
 
 int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
@@ -199,12 +227,15 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     int rc = survey(ix, ops, n, &d, out, err);
     if (rc == 0)
         rc = kithi_alloc_reserve(ix, &d, err);
-    if (rc == 0 && reserve_group(&ix->group, d.slots, n) < 0)
+    if (rc == 0 &&
+        (reserve_group(&ix->group, d.slots, n) < 0 || kithi_ids_claims_reserve(&ix->group, d.ids) < 0))
         rc = kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+    if (rc == 0)
+        rc = claim_places(ix, ops, n, out, err);
     if (rc < 0)
         return rc;
     for (uint32_t i = 0; i < n; i++) {
-        bool existed = stage(ix, &ops[i], ix->levels[i]);
+        bool existed = stage(ix, &ops[i], ix->levels[i], ix->places[i]);
         if (ops[i].type == KITHI_OP_DELETE)
             out->found += existed;
     }
@@ -220,6 +251,7 @@ void kithi_group_clear(struct group *g)
             at = (at + 1) & g->overlay_mask;
         g->overlay[at] = 0;
     }
+    kithi_ids_claims_clear(g);
     g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
 }
 

@@ -4,11 +4,12 @@
  * Only the owner stores here. An entry changes by one store, so a reader finds the old version
  * or the new one; a rebuild fills the area that no reader uses and switches by one store.
  */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "server/base/fault.h"
 #include "server/index/index_priv.h"
-#include "shm/base/assert.h"
 #include "shm/base/hash.h"
 #include "shm/base/id.h"
 
@@ -49,7 +50,66 @@ static bool slot_has_id(const struct kithi_index *ix, uint32_t slot, const char 
     return slot < ix->slots_used && kithi_view_id(&ix->view, slot, have) == len && memcmp(have, id, len) == 0;
 }
 
-/* Place of the entry of id, or of the first place that may take it (a tombstone or an empty one). */
+/* ---- claims: what the open group will put, and where ---- */
+
+static uint32_t claim_home(const struct group *g, uint32_t place)
+{
+    return (place * 2654435769u) >> 7 & g->claims_mask;
+}
+
+static bool is_claimed(const struct group *g, uint32_t place)
+{
+    if (!g->claims)
+        return false;
+    for (uint32_t at = claim_home(g, place); g->claims[at]; at = (at + 1) & g->claims_mask)
+        if (g->claims[at] == place + 1)
+            return true;
+    return false;
+}
+
+static void add_claim(struct group *g, uint32_t place)
+{
+    uint32_t at = claim_home(g, place);
+    while (g->claims[at])
+        at = (at + 1) & g->claims_mask;
+    g->claims[at] = place + 1;
+    g->claimed.items[g->claimed.count++] = place;
+}
+
+void kithi_ids_claims_clear(struct group *g)
+{
+    /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
+    for (uint32_t i = g->claimed.count; i-- > 0;) {
+        uint32_t at = claim_home(g, g->claimed.items[i]);
+        while (g->claims[at] != g->claimed.items[i] + 1)
+            at = (at + 1) & g->claims_mask;
+        g->claims[at] = 0;
+    }
+    g->claimed.count = 0;
+}
+
+int kithi_ids_claims_reserve(struct group *g, uint32_t more)
+{
+    int rc = kithi_stack_reserve(&g->claimed, more);
+    uint32_t room = g->claims ? g->claims_mask + 1 : 0, want = room ? room : 64;
+    while (want < 2 * (g->claimed.count + more))
+        want *= 2;
+    if (rc < 0 || want == room)
+        return rc;
+    uint32_t *p = calloc(want, sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    free(g->claims);
+    g->claims = p;
+    g->claims_mask = want - 1;
+    uint32_t count = g->claimed.count;
+    g->claimed.count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        add_claim(g, g->claimed.items[i]);
+    return 0;
+}
+
+/* Place of the entry of id, or of the first one that may take it: empty or a tombstone, and not claimed. */
 static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint64_t hash, const char *id,
                       size_t len, bool *out_found)
 {
@@ -57,12 +117,12 @@ static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint6
     *out_found = false;
     for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX && n < t->capacity; n++, at = (at + 1) & (t->capacity - 1)) {
         uint64_t entry = atomic_load_explicit(&t->places[at], memory_order_relaxed);
-        if (entry == 0)
-            return usable != UINT64_MAX ? usable : at;
         uint32_t link = kithi_ids_link(entry);
-        if (link == KITHI_IDS_TOMBSTONE) {
-            if (usable == UINT64_MAX)
+        if (entry == 0 || link == KITHI_IDS_TOMBSTONE) {
+            if (usable == UINT64_MAX && !is_claimed(&ix->group, (uint32_t)at))
                 usable = at;
+            if (entry == 0 && usable != UINT64_MAX)
+                return usable;
         } else if (kithi_ids_tag_matches(entry, hash) && slot_has_id(ix, link - 1, id, len)) {
             *out_found = true;
             return at;
@@ -70,6 +130,43 @@ static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint6
     }
     return usable;
 }
+
+static uint32_t claim_in(struct kithi_index *ix, const struct table *t, uint64_t hash, const char *id,
+                         size_t len)
+{
+    struct group *g = &ix->group;
+    bool found;
+    uint64_t at = probe(ix, t, hash, id, len, &found);
+    if (at == UINT64_MAX)
+        return UINT32_MAX;
+    if (!found || !is_claimed(g, (uint32_t)at))
+        add_claim(g, (uint32_t)at);
+    return (uint32_t)at;
+}
+
+uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, size_t len)
+{
+    struct table t = table_now(ix);
+    return claim_in(ix, &t, hash, id, len);
+}
+
+/* The open group's claims, in a table that will take the place of this one. */
+static bool claim_anew(struct kithi_index *ix, const struct table *to)
+{
+    struct group *g = &ix->group;
+    kithi_ids_claims_clear(g);
+    for (uint32_t i = 0; i < g->insertion_count; i++) {
+        struct insertion *in = &g->insertions[i];
+        if (in->superseded)
+            continue;
+        in->place = claim_in(ix, to, in->hash, in->id, in->id_len);
+        if (in->place == UINT32_MAX)
+            return false;
+    }
+    return true;
+}
+
+/* ---- looking up, growing, putting ---- */
 
 uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char *id, size_t len)
 {
@@ -144,7 +241,7 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
          * place being refilled, sees that the word has changed since. */
         atomic_thread_fence(memory_order_release);
         uint32_t filled;
-        if (!refill(ix, &now, &to, &filled))
+        if (!refill(ix, &now, &to, &filled) || !claim_anew(ix, &to))
             continue;
         /* [P7 id table] release: the table is whole before the word leads to it. Other half: kithi_lookup(). */
         atomic_store_explicit(&ix->header->id_table, next, memory_order_release);
@@ -153,16 +250,23 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
     }
 }
 
-void kithi_ids_put(struct kithi_index *ix, uint64_t hash, const char *id, size_t len, uint32_t slot)
+void kithi_ids_claims_bury(struct kithi_index *ix)
 {
     struct table t = table_now(ix);
-    bool found;
-    uint64_t at = probe(ix, &t, hash, id, len, &found);
-    KITHI_ASSERT(at != UINT64_MAX); /* reserved, and no keyed hash makes a run that long */
-    if (atomic_load_explicit(&t.places[at], memory_order_relaxed) == 0)
+    for (uint32_t i = 0; i < ix->group.claimed.count; i++) {
+        _Atomic uint64_t *place = &t.places[ix->group.claimed.items[i]];
+        if (atomic_load_explicit(place, memory_order_relaxed) != 0)
+            continue;
+        atomic_store_explicit(place, kithi_ids_entry(0, KITHI_IDS_TOMBSTONE), memory_order_relaxed);
         ix->ids_filled++;
+    }
+}
+
+void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32_t slot)
+{
+    struct table t = table_now(ix);
     /* [P7 id table] release: the version it leads to is born before. Other half: kithi_lookup(). */
-    atomic_store_explicit(&t.places[at], kithi_ids_entry(hash, slot + 1), memory_order_release);
+    atomic_store_explicit(&t.places[place], kithi_ids_entry(hash, slot + 1), memory_order_release);
 }
 
 void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)

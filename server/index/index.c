@@ -31,16 +31,19 @@ static int init_worker(struct worker *w, const struct kithi_geometry *g)
     return kithi_scratch_prepare(&w->scratch, g->ef_construction, g->dim);
 }
 
+void kithi_index_tune(struct kithi_index *ix, uint32_t grace_ms, uint32_t rest_ms)
+{
+    ix->tuning.grace_ms = grace_ms ? grace_ms : GRACE_MS_DEFAULT;
+    ix->tuning.rest_ms = rest_ms ? rest_ms : REST_MS_DEFAULT;
+}
+
 int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tuning)
 {
     ix->header = kithi_map_header(&ix->map);
     ix->tuning = *tuning;
     if (!ix->tuning.worker_count)
         ix->tuning.worker_count = 1;
-    if (!ix->tuning.grace_ms)
-        ix->tuning.grace_ms = GRACE_MS_DEFAULT;
-    if (!ix->tuning.rest_ms)
-        ix->tuning.rest_ms = REST_MS_DEFAULT;
+    kithi_index_tune(ix, tuning->grace_ms, tuning->rest_ms);
     if (getrandom(&ix->random, sizeof ix->random, 0) != sizeof ix->random)
         ix->random = (uint64_t)time(NULL);
     ix->random |= 1;
@@ -74,11 +77,14 @@ void kithi_index_close(struct kithi_index *ix)
     free(ix->group.deaths.items);
     free(ix->group.touched);
     free(ix->group.overlay);
+    free(ix->group.claims);
+    free(ix->group.claimed.items);
     free(ix->slots_free.items);
     free(ix->upper_free.items);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
         free(ix->blob_free[c].items);
     free(ix->levels);
+    free(ix->places);
     kithi_map_detach(&ix->map);
     if (ix->fd >= 0)
         close(ix->fd);

@@ -55,6 +55,9 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
                       const struct kithi_index_tuning *tuning, struct kithi_index **out,
                       struct kithi_errmsg *err);
 
+/* Other times for dead slots from now on, as in kithi_index_tuning: while nobody reads the segment, short ones. */
+void kithi_index_tune(struct kithi_index *ix, uint32_t grace_ms, uint32_t rest_ms);
+
 /* Unmap. The segment stays as it is. Accepts NULL. */
 void kithi_index_close(struct kithi_index *ix);
 
@@ -104,6 +107,8 @@ void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
  * running.
  */
 uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms);
+/* Somebody waits for room: the next sweep is due as soon as any grace is over. */
+void kithi_sweep_hurry(struct kithi_index *ix);
 void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i);
 /* All jobs have ended: what was unlinked begins its rest. */
 void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);

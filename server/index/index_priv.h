@@ -41,7 +41,8 @@ struct insertion {
     uint64_t blob;  /* reference for a long id, or 0 */
     uint32_t upper; /* first upper row + 1, or 0; the chain is already linked */
     uint32_t slot;
-    uint32_t prev; /* slot + 1 of the published version before, or 0 */
+    uint32_t place; /* of its entry in the id table */
+    uint32_t prev;  /* slot + 1 of the published version before, or 0 */
     uint16_t id_len;
     uint8_t level;
     bool superseded; /* a later op of the group replaces or deletes it */
@@ -64,6 +65,9 @@ struct group {
     uint32_t *overlay; /* open addressing over touched: index + 1 */
     uint32_t overlay_mask;
     uint32_t new_ids; /* id-table places that publishing may take */
+    /* Which places those are: a set (place + 1, open addressing) and its members. */
+    uint32_t *claims, claims_mask;
+    struct stack claimed;
 };
 
 struct candidate {
@@ -81,6 +85,7 @@ struct worker {
 
 struct sweep {
     bool running;
+    bool hurried;     /* the next one is due without patience */
     uint64_t *doomed; /* bitmap by slot */
     uint32_t doomed_words;
     uint32_t slots; /* slots that the pass covers */
@@ -109,7 +114,8 @@ struct kithi_index {
     struct queue dead, resting;
     struct group group;
     struct sweep sweep;
-    uint8_t *levels; /* drawn for the request at hand */
+    uint8_t *levels;  /* drawn for the request at hand, ... */
+    uint32_t *places; /* ... and claimed for it */
     uint32_t levels_capacity;
 
     pthread_mutex_t entry_lock;
@@ -155,8 +161,21 @@ uint64_t kithi_ids_hash(const struct kithi_index *ix, const char *id, size_t len
 uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char *id, size_t len);
 /* Make room for more new ids; may rebuild into the other area. 0 or KITHI_E_NO_SPACE. */
 int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err);
-/* Lead id to slot: replaces the entry of the version before, or adds one. Room was reserved. */
-void kithi_ids_put(struct kithi_index *ix, uint64_t hash, const char *id, size_t len, uint32_t slot);
+/*
+ * Claim the place that the entry of id will have when the group is published: that of the version before,
+ * or a free one within the longest probe. UINT32_MAX when there is none, which only ids chosen for their
+ * hashes bring about. Room in the set of claims was reserved.
+ */
+uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, size_t len);
+int kithi_ids_claims_reserve(struct group *g, uint32_t more);
+void kithi_ids_claims_clear(struct group *g);
+/*
+ * Before anything is put: no claimed place stays empty, since others of the group lie behind it, and
+ * what claimed it may have been taken back by a later change of the same id.
+ */
+void kithi_ids_claims_bury(struct kithi_index *ix);
+/* Lead the id whose place was claimed to slot. Cannot fail. */
+void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32_t slot);
 /* If the entry of slot's id leads to slot: lead it to link (slot + 1) or, with 0, bury it. */
 void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link);
 /* Count the places in use; KITHI_E_CORRUPT when the header word makes no sense. */
@@ -180,7 +199,7 @@ pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
 /* Add slot to a row that has a free place, or that names it already; false when the row is full. Under its lock. */
 bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot);
 /* Look for neighbours of a living slot once more, as if it were inserted now, and link both ways. */
-void kithi_relink(struct kithi_index *ix, const struct kithi_view *v, unsigned worker, uint32_t slot);
+void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot);
 /* [P3 unlinked] Raise the mark to death before a finder of something that died then goes. */
 void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death);
 /* Lead the entry point to a visible slot of the highest level, or nowhere, and return it. Under entry_lock. */

@@ -133,9 +133,9 @@ static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *
         bool stays = false;
         for (uint32_t j = 0; j < kept; j++)
             stays |= w->chosen[j].slot + 1 == link;
-        if (stays)
+        if (stays || (link && link > v->slot_limit)) /* chosen, or newer than this view */
             continue;
-        if (link - 1u < v->slot_limit && !kithi_slot_eligible(v, link - 1)) {
+        if (link && !kithi_slot_eligible(v, link - 1)) {
             place = &links[i];
             continue;
         }
@@ -198,28 +198,16 @@ static uint32_t candidates_from_beam(const struct kithi_scratch *s, uint32_t slo
     return n;
 }
 
-/*
- * Find neighbours from entry downwards and link; false when no living slot was met at level 0. Nothing
- * leads to the slot at any level before its own rows of all levels are filled: a reader that comes
- * down on it from an upper level goes on from there.
- */
-static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
-                      unsigned level, uint64_t entry)
+/* Find neighbours of slot from entry down to level 0; returns how many living ones were met there. */
+static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, uint32_t slot, unsigned first,
+                                uint32_t from, struct neighbours *out)
 {
     struct kithi_scratch *s = &w->scratch;
     const uint32_t ef = v->map->geometry.ef_construction, m = v->map->geometry.m;
-    uint32_t from = kithi_entry_link(entry) - 1;
-    unsigned top = kithi_entry_level(entry);
-    if (from >= v->slot_limit || top > KITHI_LEVEL_MAX)
-        return false;
-
-    kithi_descend(v, s, w->vector, top, level, &from);
-    struct neighbours linked[KITHI_LEVEL_MAX + 1];
     uint32_t seeds[KITHI_M_MAX], seed_count = 1, found = 0;
-    const unsigned first = level < top ? level : top;
     seeds[0] = from;
     for (unsigned at = first + 1; at-- > 0;) {
-        linked[at].count = 0;
+        out[at].count = 0;
         /* Memory was set aside at start and grows only with visited nodes; without it the slot gets
          * the neighbours found so far. */
         if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0)
@@ -236,8 +224,37 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
             seed_count = next;
 
         found = candidates_from_beam(s, slot, w->candidates);
-        linked[at].count =
-            kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m), linked[at].chosen);
+        out[at].count =
+            kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m), out[at].chosen);
+    }
+    return found;
+}
+
+/*
+ * Find neighbours from entry downwards and link; false when no living slot was met at level 0. Nothing
+ * leads to the slot at any level before its own rows of all levels are filled: a reader that comes
+ * down on it from an upper level goes on from there.
+ */
+static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
+                      unsigned level, uint64_t entry)
+{
+    unsigned top = kithi_entry_level(entry);
+    if (kithi_entry_link(entry) - 1u >= v->slot_limit || top > KITHI_LEVEL_MAX)
+        return false;
+    const unsigned first = level < top ? level : top;
+    struct neighbours linked[KITHI_LEVEL_MAX + 1];
+    uint32_t found;
+    for (unsigned attempt = 0;; attempt++) {
+        /* [P9 emptied] as for readers: a walk under which rows were emptied is made once more. */
+        uint64_t emptied = atomic_load_explicit(&ix->header->emptied, memory_order_acquire);
+        uint32_t from = kithi_entry_link(entry) - 1;
+        w->scratch.stood_on_dead = false;
+        kithi_descend(v, &w->scratch, w->vector, top, level, &from);
+        found = find_neighbours(v, w, slot, first, from, linked);
+        atomic_thread_fence(memory_order_acquire);
+        if (attempt > 0 || !w->scratch.stood_on_dead ||
+            atomic_load_explicit(&ix->header->emptied, memory_order_relaxed) == emptied)
+            break;
     }
     for (unsigned at = 0; at <= first; at++)
         link_forth(ix, v, slot, at, &linked[at]);
@@ -287,15 +304,17 @@ uint64_t kithi_entry_replace(struct kithi_index *ix)
     return best;
 }
 
-void kithi_relink(struct kithi_index *ix, const struct kithi_view *v, unsigned worker, uint32_t slot)
+void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot)
 {
     struct worker *w = &ix->workers[worker];
+    struct kithi_view v; /* of now: a group that runs beside may have added slots since the sweep began */
+    kithi_view_begin(&ix->map, &v);
     unsigned level =
-        kithi_meta_level(atomic_load_explicit(&kithi_view_record(v, slot)->meta, memory_order_relaxed));
+        kithi_meta_level(atomic_load_explicit(&kithi_view_record(&v, slot)->meta, memory_order_relaxed));
     uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_acquire);
-    kithi_slot_load(w->vector, kithi_view_vector(v, slot), v->map->geometry.dim * sizeof *w->vector);
+    kithi_slot_load(w->vector, kithi_view_vector(&v, slot), v.map->geometry.dim * sizeof *w->vector);
     if (entry && level <= KITHI_LEVEL_MAX)
-        link_slot(ix, v, w, slot, level, entry);
+        link_slot(ix, &v, w, slot, level, entry);
 }
 
 void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)

@@ -45,10 +45,11 @@ void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
 
     births(ix, epoch);
     KITHI_FAULT_CRASH("crash-after-births");
+    kithi_ids_claims_bury(ix);
     for (uint32_t i = 0; i < g->insertion_count; i++) {
         const struct insertion *in = &g->insertions[i];
         if (!in->superseded)
-            kithi_ids_put(ix, in->hash, in->id, in->id_len, in->slot);
+            kithi_ids_put(ix, in->place, in->hash, in->slot);
     }
     KITHI_FAULT_CRASH("crash-after-ids");
     for (uint32_t i = 0; i < g->deaths.count; i++) {

@@ -116,6 +116,8 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
                 kithi_region_name(region), (unsigned long long)reserve >> 10);
     }
     if (!cgroup_has_room(want - taken))
+        want = kithi_round_up(need, 4096);
+    if (!cgroup_has_room(want - taken))
         return kithi_error_set(
             err, KITHI_E_NO_SPACE,
             "the cgroup's memory limit leaves no room for %llu KiB of %s; raise it or delete vectors",

@@ -19,7 +19,7 @@
 #include "shm/base/assert.h"
 #include "shm/graph/search.h"
 
-#define SLOTS_PER_JOB 4096u
+#define SLOTS_PER_JOB 256u
 /* A pass is due when this share of the slots is dead, ... */
 #define DUE_SHARE 64u
 #define DUE_MIN   64u
@@ -63,6 +63,8 @@ static void free_rested(struct kithi_index *ix, uint64_t now_ms)
 static uint64_t patience_ms(const struct kithi_index *ix)
 {
     uint64_t ms = ix->slots_used / SLOTS_PER_MS;
+    if (ix->sweep.hurried)
+        return ix->tuning.grace_ms;
     if (ms < DUE_MS)
         ms = DUE_MS;
     return ms > ix->tuning.grace_ms ? ms : ix->tuning.grace_ms;
@@ -94,6 +96,11 @@ static void wait_until(uint32_t *out, uint64_t due_ms, uint64_t now_ms)
     uint64_t ms = due_ms > now_ms ? due_ms - now_ms : 1;
     if (ms < *out)
         *out = (uint32_t)ms;
+}
+
+void kithi_sweep_hurry(struct kithi_index *ix)
+{
+    ix->sweep.hurried = true;
 }
 
 uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms)
@@ -148,6 +155,7 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         kithi_entry_replace(ix);
     pthread_mutex_unlock(&ix->entry_lock);
     s->running = true;
+    s->hurried = false;
     return (s->slots + SLOTS_PER_JOB - 1) / SLOTS_PER_JOB;
 }
 
@@ -300,8 +308,8 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (link && is_doomed(s, link - 1))
             lost++;
-        else if (link - 1u < s->view.slot_limit && kithi_slot_eligible(&s->view, link - 1))
-            kept++;
+        else if (link && (link > s->view.slot_limit || kithi_slot_eligible(&s->view, link - 1)))
+            kept++; /* slots beyond the view are new */
     }
     if (!lost)
         return false;
@@ -362,7 +370,7 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
             torn |= sweep_row(ix, &ix->workers[worker], slot, at, alive);
         /* Its surroundings are gone, and the heirs with them: that takes a new look. */
         if (torn)
-            kithi_relink(ix, v, worker, slot);
+            kithi_relink(ix, worker, slot);
     }
 }
 
@@ -370,6 +378,12 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms)
 {
     struct sweep *s = &ix->sweep;
     KITHI_ASSERT(s->running);
+    /* [P9 emptied] counted before the first row is emptied, and so before any slot of the batch is
+     * refilled: no walk that begins from here on gets to the batch, and one that is there already
+     * begins again. Release fence: whoever meets an emptied row meets the count. */
+    uint64_t emptied = atomic_load_explicit(&ix->header->emptied, memory_order_relaxed);
+    atomic_store_explicit(&ix->header->emptied, emptied + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
     for (uint32_t i = 0; i < s->slots_doomed.count; i++) {
         uint32_t slot = s->slots_doomed.items[i];
         clear_rows(s, slot);

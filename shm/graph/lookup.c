@@ -44,8 +44,10 @@ static enum outcome follow(const struct kithi_view *v, uint32_t slot, const char
         bool seen = kithi_visible_at(birth, death, v->epoch);
         if (same && seen && vector)
             kithi_view_vector_given(v, slot, vector);
+        /* Refilled under our eyes. An entry that led here is out of date: ask again. An earlier version
+         * that is gone was not visible at this epoch, or the marks say so at the end. */
         if (birth == 0 || !kithi_birth_same(r, birth))
-            return OUTCOME_AGAIN; /* being refilled under our eyes */
+            return n == 0 ? OUTCOME_AGAIN : OUTCOME_NO;
         if (!same)
             return OUTCOME_NO;
         if (seen) {

@@ -57,16 +57,23 @@ int kithi_results_add(struct kithi_results *r, float distance, uint32_t slot, ui
     return 0;
 }
 
+static bool is_farther(const struct kithi_hit *a, const struct kithi_hit *b)
+{
+    return a->distance > b->distance || (a->distance == b->distance && a->slot > b->slot);
+}
+
+/* Shell's sort: next to nothing for hits that are in order, no memory, and no quadratic time when
+ * vectors were changed under the search. */
 void kithi_results_sort(struct kithi_results *r)
 {
-    for (uint32_t i = 1; i < r->count; i++) {
-        struct kithi_hit h = r->hits[i];
-        uint32_t j = i;
-        while (j > 0 && (r->hits[j - 1].distance > h.distance ||
-                         (r->hits[j - 1].distance == h.distance && r->hits[j - 1].slot > h.slot))) {
-            r->hits[j] = r->hits[j - 1];
-            j--;
+    static const uint32_t gaps[] = { 29524, 9841, 3280, 1093, 364, 121, 40, 13, 4, 1 };
+    for (unsigned g = 0; g < sizeof gaps / sizeof *gaps; g++) {
+        for (uint32_t gap = gaps[g], i = gap; i < r->count; i++) {
+            struct kithi_hit h = r->hits[i];
+            uint32_t j = i;
+            for (; j >= gap && is_farther(&r->hits[j - gap], &h); j -= gap)
+                r->hits[j] = r->hits[j - gap];
+            r->hits[j] = h;
         }
-        r->hits[j] = h;
     }
 }

@@ -21,13 +21,16 @@
 /* Expansions between two looks at the clock: some tens of microseconds. */
 #define DEADLINE_STRIDE 16u
 /* Steps of the descent on one level. Real graphs take a few dozen; bytes made to hurt get no more. */
-#define DESCENT_MAX 4096u
+#define DESCENT_MAX 512u
 /* Ghosts that a walk keeps expanding although the beam is full of them: a crowd of dead versions at one
  * spot is crossed, some milliseconds long; a region of deleted vectors as large as the collection is not. */
 #define CROWD_MAX 16384u
 /* What search_graph() returns when the snapshot has to be taken anew, or better were. */
 #define SEARCH_AGAIN 1
 #define SEARCH_SHORT 2
+/* Walks begun again because rows were emptied under them; the next answer is as good as a walk among
+ * dead slots gets. A long search beside a busy writer would else never end. */
+#define EMPTIED_MAX 2u
 
 static float sane(float d)
 {
@@ -221,6 +224,7 @@ int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, const float 
 
         uint32_t slot = s->beam[at].slot & KITHI_BEAM_SLOT, places;
         s->ghost_count += (s->beam[at].slot & KITHI_BEAM_GHOST) != 0;
+        s->stood_on_dead |= (s->beam[at].slot & KITHI_BEAM_GHOST) != 0;
         s->beam[at].slot |= KITHI_BEAM_EXPANDED;
         const kithi_link *links = kithi_view_links(v, slot, level, &places);
         if (!links)
@@ -272,6 +276,7 @@ void kithi_descend(const struct kithi_view *v, struct kithi_scratch *s, const fl
     for (unsigned level = from; level > to; level--) {
         for (uint32_t steps = 0; steps < DESCENT_MAX; steps++) { /* each is strictly nearer */
             uint32_t places, next = best;
+            s->stood_on_dead |= kithi_view_doubt(v, best);
             const kithi_link *links = kithi_view_links(v, best, level, &places);
             if (!links)
                 break;
@@ -404,6 +409,7 @@ int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const flo
         }
         struct kithi_view v;
         kithi_view_begin(map, &v);
+        s->stood_on_dead = false;
         rc = params->exact ? search_exact(&v, s, q, params, out) : search_graph(&v, s, q, params, out);
         if (rc < 0)
             return rc;
@@ -416,7 +422,8 @@ int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const flo
         if (kithi_view_moved(&v))
             return KITHI_E_MOVED;
         bool again = rc == SEARCH_AGAIN ||
-                     (rc == SEARCH_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit);
+                     (rc == SEARCH_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit) ||
+                     (s->stood_on_dead && attempt < EMPTIED_MAX && kithi_view_emptied(&v));
         if (!again && !(params->exact ? kithi_view_reused(&v) : kithi_view_unlinked(&v))) {
             kithi_results_sort(out);
             return (int)out->count;

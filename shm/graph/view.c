@@ -25,6 +25,9 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     const struct kithi_header *h = kithi_map_header(map);
     struct kithi_view v = { .map = map, .header = h };
 
+    /* [P9 emptied] acquire: who begins after a batch was counted finds no way to it any more. */
+    v.emptied = atomic_load_explicit(&h->emptied, memory_order_acquire);
+
     /* [P1 commit] acquire: every birth and death <= epoch is final, and so is everything that
      * was taken to fill those slots: load the epoch first, the limits after it. */
     v.epoch = atomic_load_explicit(&h->epoch, memory_order_acquire);

@@ -19,6 +19,7 @@ struct kithi_view {
     const struct kithi_map *map;
     const struct kithi_header *header;
     uint64_t epoch;       /* [P1 commit] the snapshot */
+    uint64_t emptied;     /* [P9 emptied] as of the beginning */
     uint32_t slot_limit;  /* slots whose record, row, vector and doubt bit have memory */
     uint32_t slots_used;  /* slots that were ever used, <= slot_limit */
     uint32_t upper_limit; /* upper rows that have memory */
@@ -114,6 +115,16 @@ static inline bool kithi_view_reused(const struct kithi_view *v)
 {
     atomic_thread_fence(memory_order_acquire);
     return atomic_load_explicit(&v->header->reused, memory_order_relaxed) > v->epoch;
+}
+
+/*
+ * [P9 emptied] Were rows of dead slots emptied since this view began? A walk that stood on a dead slot may
+ * then have ended for want of links, though nothing that it should see was unlinked.
+ */
+static inline bool kithi_view_emptied(const struct kithi_view *v)
+{
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&v->header->emptied, memory_order_relaxed) != v->emptied;
 }
 
 /* [P6 moved] true: attach by name again. Relaxed for stay: a search that misses it tries once more. */

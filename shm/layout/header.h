@@ -60,7 +60,8 @@ struct kithi_header {
     _Atomic uint64_t reused;               /* 328..335 [P4 reused] highest death whose slot was refilled */
     _Atomic uint32_t moved;                /* 336..339 [P6 moved] 1: attach by name again */
     _Atomic uint32_t dropped;              /* 340..343 1: the collection was dropped */
-    uint8_t reserved2[40];                 /* 344..383 zero */
+    _Atomic uint64_t emptied;              /* 344..351 [P9 emptied] batches whose rows were emptied */
+    uint8_t reserved2[32];                 /* 352..383 zero */
 
     alignas(64) _Atomic uint64_t entry; /* 384..391 level << 32 | slot + 1; 0: the graph is empty */
     _Atomic uint64_t id_table;          /* 392..399 [P7 id table] see ids.h; 0: no table yet */
