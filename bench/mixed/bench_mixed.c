@@ -31,6 +31,7 @@
 /* What a child process has counted, in memory that it shares with its parent. */
 struct tally {
     struct bench_histogram latency;
+    struct bench_histogram cpu; /* CPU time of the same searches: without other programs' time slices */
     uint64_t errors;
     int last_error; /* negative: of the library; else hits of a search that found fewer than k */
     uint64_t writes;
@@ -71,8 +72,10 @@ static void read_at_full_speed(const struct bench_daemon *d, const struct bench_
     atomic_fetch_add(&shared->ready, 1);
     for (size_t q = (size_t)number * 97; !atomic_load_explicit(&shared->stop, memory_order_relaxed); q++) {
         uint64_t begin = bench_now_ns();
+        uint64_t cpu_begin = bench_cpu_ns();
         int rc =
             kith_search(index, bench_set_query(set, q % set->query_count), set->dim, o->k, &opts, results);
+        bench_histogram_add(&t->cpu, bench_cpu_ns() - cpu_begin);
         bench_histogram_add(&t->latency, bench_now_ns() - begin);
         if (rc != (int)o->k) {
             t->errors++;
@@ -192,11 +195,12 @@ static uint64_t run_phase(const struct phase *p, const struct bench_daemon *d, c
             bench_die("a process of phase \"%s\" failed (status %d)", p->name, status);
     }
 
-    struct bench_histogram *all = bench_alloc(sizeof(*all));
+    struct tally *all = bench_alloc(sizeof(*all));
     memset(all, 0, sizeof(*all));
     uint64_t errors = 0;
     for (unsigned i = 0; i < n; i++) {
-        bench_histogram_merge(all, &shared->tally[i].latency);
+        bench_histogram_merge(&all->latency, &shared->tally[i].latency);
+        bench_histogram_merge(&all->cpu, &shared->tally[i].cpu);
         errors += shared->tally[i].errors;
         int last = shared->tally[i].last_error;
         if (shared->tally[i].errors)
@@ -204,9 +208,12 @@ static uint64_t run_phase(const struct phase *p, const struct bench_daemon *d, c
                     (unsigned long long)shared->tally[i].errors,
                     last < 0 ? kith_strerror(last) : "fewer than k hits", last);
     }
-    printf("| %s | %.0f | %.0f | %.0f | %.0f | %.1f | %.0f | %llu |\n", p->name, (double)all->count / seconds,
-           (double)bench_histogram_at(all, 0.5) / 1e3, (double)bench_histogram_at(all, 0.99) / 1e3,
-           (double)bench_histogram_at(all, 0.999) / 1e3, (double)all->max / 1e6,
+    printf("| %s | %.0f | %.0f | %.0f | %.0f | %.1f | %.0f | %.0f | %.0f | %llu |\n", p->name,
+           (double)all->latency.count / seconds, (double)bench_histogram_at(&all->latency, 0.5) / 1e3,
+           (double)bench_histogram_at(&all->latency, 0.99) / 1e3,
+           (double)bench_histogram_at(&all->latency, 0.999) / 1e3, (double)all->latency.max / 1e6,
+           (double)bench_histogram_at(&all->cpu, 0.5) / 1e3,
+           (double)bench_histogram_at(&all->cpu, 0.99) / 1e3,
            p->writer ? (double)shared->tally[p->readers].writes / seconds : 0.0, (unsigned long long)errors);
     fflush(stdout);
     free(all);
@@ -234,8 +241,9 @@ int main(int argc, char **argv)
         "writer replaces random vectors, %u a batch\n\n",
         set.name, set.base_count, set.dim, opts.k, EF > opts.k ? EF : opts.k, opts.readers, opts.threads,
         bench_cpu_count(), BATCH);
-    printf("| phase | searches/s | p50 us | p99 us | p99.9 us | max ms | writes/s | errors |\n");
-    printf("|---|---:|---:|---:|---:|---:|---:|---:|\n");
+    printf(
+        "| phase | searches/s | p50 us | p99 us | p99.9 us | max ms | CPU p50 us | CPU p99 us | writes/s | errors |\n");
+    printf("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     const struct phase phases[] = {
         { "one reader, undisturbed", 1, false, opts.seconds / 4 },
         { "all readers, undisturbed", opts.readers, false, opts.seconds / 2 },
