@@ -4,10 +4,14 @@
  * Moving ([P6 moved]): the writer renames the new file over the old name, then marks the old
  * header. A mark whose successor is not there (somebody removed the file, or a copy was put back) is
  * no reason to stop: readers stay where they are and look again now and then.
+ *
+ * A file that was removed is never marked, because the writer cannot reach it any more. So a call that
+ * expects an epoch and does not see it compares the file that has the name with the one that is mapped.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "client/src/handle_priv.h"
@@ -154,6 +158,25 @@ static int follow(struct kith *index, struct kithi_call *c)
         c->changed = true;
     }
     return rc;
+}
+
+bool kithi_call_recheck(struct kith *index, struct kithi_call *c)
+{
+    struct stat st;
+    const struct kithi_map *m = kithi_call_map(c);
+    if (lstat(index->segment, &st) < 0 || (st.st_dev == m->dev && st.st_ino == m->ino))
+        return false;
+    return follow(index, c) == 0;
+}
+
+void kithi_handle_expect(struct kith *index, uint64_t epoch)
+{
+    struct kithi_call *c;
+    if (kithi_call_begin(index, &c) < 0)
+        return;
+    if (KITHI_UNLIKELY(atomic_load_explicit(&kithi_call_header(c)->epoch, memory_order_acquire) < epoch))
+        kithi_call_recheck(index, c);
+    kithi_call_end(index, c);
 }
 
 /* What the header says about the whole segment: 0 to go on, or KITH_E_REPLACED. */

@@ -77,6 +77,15 @@ bool kithi_call_again(struct kith *index, struct kithi_call *c, int *rc);
 
 void kithi_call_end(struct kith *index, struct kithi_call *c);
 
+/*
+ * The call waits for something that the mapped segment does not show: does its name lead to another file by now? True:
+ * the call has moved over to that. Makes system calls; not for searches.
+ */
+bool kithi_call_recheck(struct kith *index, struct kithi_call *c);
+
+/* An answer of the daemon said that epoch is visible: see to it that it is visible through this handle. */
+void kithi_handle_expect(struct kith *index, uint64_t epoch);
+
 /* Free slots and generations. For kith_close alone. */
 void kithi_calls_fini(struct kith *index);
 

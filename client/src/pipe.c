@@ -90,6 +90,8 @@ static void finish(kith_pipe *p, uint32_t number, const struct kithi_answer *ans
     at->tag = 0;
     at->commit.struct_size = sizeof at->commit;
     at->status = kithi_commit_fill(&at->commit, 0, answer);
+    if (at->status == 0)
+        kithi_handle_expect(p->index, answer->head.epoch);
     p->answered[(p->answered_at + p->answered_count++) % p->depth] = number;
 }
 

@@ -16,6 +16,8 @@
 /* The longest sleep while the segment is marked moved and its successor is not there: nobody
  * bumps the old segment's `wake` when it comes. */
 #define MOVED_SLEEP_NS UINT64_C(20000000)
+/* Otherwise. Nobody bumps the `wake` of a file that was removed, either: look whether it is still the one. */
+#define SLICE_NS UINT64_C(100000000)
 
 /* Sleep while *w is seen, at most ns. Waking early is no harm. */
 static void sleep_on(const _Atomic uint32_t *w, uint32_t seen, uint64_t ns)
@@ -45,12 +47,14 @@ int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms)
             /* `moved` and `dropped` are stored before the bump that goes with them, too. */
             bool moved = atomic_load_explicit(&h->moved, memory_order_acquire);
             bool dropped = atomic_load_explicit(&h->dropped, memory_order_acquire);
-            uint64_t ns = moved && end - now > MOVED_SLEEP_NS ? MOVED_SLEEP_NS : end - now;
+            uint64_t slice = moved ? MOVED_SLEEP_NS : SLICE_NS;
             if (!dropped)
-                sleep_on(&h->wake, seen, ns);
+                sleep_on(&h->wake, seen, end - now < slice ? end - now : slice);
         }
+        bool quiet = atomic_load_explicit(&h->wake, memory_order_relaxed) == seen;
+        bool changed = quiet && kithi_call_recheck(index, c);
         kithi_call_end(index, c);
-        if (now >= end)
+        if (now >= end && !changed)
             return KITHI_E_TIMEOUT;
     }
 }

@@ -111,6 +111,7 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
     struct kithi_answer answer;
     uint32_t dim = vector ? index->geometry.dim : 0;
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
+    uint64_t epoch = 0;
     if (!kithi_id_valid(id, id_len))
         return KITHI_E_ID;
 
@@ -126,11 +127,14 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
     }
     if (rc == 0) {
         rc = status_of(&answer);
+        epoch = answer.head.epoch;
         if (rc == 0 && out_epoch)
-            *out_epoch = answer.head.epoch;
+            *out_epoch = epoch;
         *out_found = answer.head.found;
     }
     kithi_unlock(&index->write_lock);
+    if (rc == 0)
+        kithi_handle_expect(index, epoch);
     return rc;
 }
 
@@ -165,6 +169,8 @@ int kith_batch_commit(kith_batch *b, struct kith_commit *out)
     int rc = request(b->index, KITHI_FRAME_WRITE, b->count, b->ops, b->len, &answer);
     rc = kithi_commit_fill(out, rc, &answer);
     kithi_unlock(&b->index->write_lock);
+    if (rc == 0)
+        kithi_handle_expect(b->index, answer.head.epoch);
     return rc;
 }
 
@@ -180,5 +186,7 @@ int kith_flush(kith *index, uint64_t *out_epoch)
     if (rc == 0 && out_epoch)
         *out_epoch = answer.head.epoch;
     kithi_unlock(&index->write_lock);
+    if (rc == 0)
+        kithi_handle_expect(index, answer.head.epoch);
     return rc;
 }

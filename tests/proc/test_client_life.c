@@ -292,6 +292,57 @@ static void readers_move_to_a_rebuilt_segment(void **state)
     end(&d, index);
 }
 
+/* A removed file is never marked as moved: writes and waits find out by themselves that the name leads elsewhere. */
+static void handles_leave_a_removed_segment(void **state)
+{
+    (void)state;
+    enum { COUNT = 50 };
+    struct test_daemon d;
+    uint64_t epoch = 0, token;
+    int status;
+    kith *writer = begin(&d, KITH_METRIC_L2), *waiter = NULL, *piper = NULL;
+    kith_results *r = kith_results_new();
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    opts.run_dir = run_dir(&d);
+    assert_int_equal(kith_open("c", &opts, &waiter), 0);
+    assert_int_equal(kith_open("c", &opts, &piper), 0);
+    for (int i = 0; i < COUNT; i++)
+        assert_int_equal(put(writer, i, (float)i, NULL), 0);
+    for (int life = 0; life < 2; life++) {
+        int at = 1000 + life;
+        assert_int_equal(unlink(test_daemon_segment(&d, "c")), 0);
+        test_daemon_kill(&d);
+        assert_int_equal(nearest(writer, r, 7.0f), 7);
+        assert_int_equal(test_daemon_start(&d), 0);
+
+        assert_int_equal(put(writer, at, (float)at, &epoch), 0);
+        assert_true(kith_epoch(writer) >= epoch);
+        assert_int_equal(nearest(writer, r, (float)at), at);
+        assert_int_equal(kith_wait_epoch(waiter, epoch, life == 0 ? 30000 : 0), 0);
+        assert_int_equal(nearest(waiter, r, (float)at), at);
+
+        kith_pipe *pipe;
+        kith_batch *b = kith_batch_new(piper);
+        struct kith_commit c = KITH_COMMIT_INIT;
+        float v[DIM];
+        fill(v, 5000.0f);
+        assert_int_equal(kith_pipe_open(piper, 1, &pipe), 0);
+        assert_int_equal(kith_batch_upsert(b, "5000", v, DIM), 0);
+        assert_int_equal(kith_pipe_submit(pipe, b, 0), 0);
+        assert_int_equal(kith_pipe_next(pipe, 30000, &token, &status, &c), 1);
+        assert_int_equal(status, 0);
+        assert_true(kith_epoch(piper) >= c.epoch);
+        assert_int_equal(nearest(piper, r, 5000.0f), 5000);
+        kith_pipe_close(pipe);
+        kith_batch_free(b);
+    }
+    assert_int_equal(kith_wait_epoch(waiter, kith_epoch(waiter) + 1, 10), KITH_E_TIMEOUT);
+    kith_results_free(r);
+    kith_close(piper);
+    kith_close(waiter);
+    end(&d, writer);
+}
+
 static void another_process_waits_for_an_epoch(void **state)
 {
     (void)state;
@@ -395,6 +446,7 @@ int main(void)
         cmocka_unit_test(a_pipe_fills_a_collection),
         cmocka_unit_test(reads_go_on_without_the_daemon_and_writes_come_back),
         cmocka_unit_test(readers_move_to_a_rebuilt_segment),
+        cmocka_unit_test(handles_leave_a_removed_segment),
         cmocka_unit_test(another_process_waits_for_an_epoch),
         cmocka_unit_test(a_dropped_collection_is_gone_for_every_handle),
         cmocka_unit_test(a_batch_beyond_the_ceiling_is_refused_whole),
