@@ -21,6 +21,7 @@
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
+#include "shm/wire/op.h"
 
 #define BUFFER_MIN  (256u << 10)
 #define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its group is durable */
@@ -369,8 +370,8 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     size_t len = 0;
     for (size_t i = 0; i < n_iov; i++)
         len += iov[i].iov_len;
-    KITHI_ASSERT(epoch == wal->taken_epoch + 1 && n_ops > 0 && len > 0 && len <= KITHI_WAL_GROUP_MAX &&
-                 len % 8 == 0);
+    KITHI_ASSERT(epoch == wal->taken_epoch + 1 && n_ops > 0 && n_ops <= len / KITHI_OP_HEADER &&
+                 len <= KITHI_WAL_GROUP_MAX && len % 8 == 0);
 
     size_t size = (size_t)kithi_wal_group_size(len);
     int r = reserve(g, size);

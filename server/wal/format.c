@@ -8,6 +8,7 @@
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
 #include "shm/base/compiler.h"
+#include "shm/wire/op.h"
 
 #define FILE_CRC_OFF  (KITHI_WAL_BLOCK - 4)
 #define GROUP_CRC_OFF (KITHI_WAL_GROUP_HEADER - 4)
@@ -99,7 +100,8 @@ enum kithi_wal_verdict kithi_wal_group_header_decode(const void *buf, const uint
         return verdict;
     if (out->number != number)
         return KITHI_WAL_STALE;
-    if (out->len == 0 || out->len > KITHI_WAL_PAYLOAD_MAX || out->len % 8 != 0 || out->n_ops == 0)
+    if (out->len == 0 || out->len > KITHI_WAL_PAYLOAD_MAX || out->len % 8 != 0 || out->n_ops == 0 ||
+        out->n_ops > out->len / KITHI_OP_HEADER)
         return KITHI_WAL_BAD;
     return KITHI_WAL_OK;
 }

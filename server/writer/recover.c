@@ -166,10 +166,13 @@ static int apply_chunk(struct replay *r)
 
 /* ---- gathering ---- */
 
-static int grow(void **items, uint32_t *capacity, uint32_t want, size_t size)
+static int grow(void **items, uint32_t *capacity, uint64_t want, size_t size)
 {
     if (want <= *capacity) {
         return 0;
+    }
+    if (want > UINT32_MAX / 2) {
+        return -ENOMEM;
     }
     uint32_t more = *capacity ? *capacity : 1024;
     while (more < want) {
@@ -187,7 +190,7 @@ static int grow(void **items, uint32_t *capacity, uint32_t want, size_t size)
 static int take_group(void *arg, const struct kithi_wal_group *g)
 {
     struct replay *r = arg;
-    if (r->group_count && (r->len + g->len > r->capacity || r->op_count + g->n_ops > CHUNK_OPS)) {
+    if (r->group_count && (r->len + g->len > r->capacity || (uint64_t)r->op_count + g->n_ops > CHUNK_OPS)) {
         int status = apply_chunk(r);
         if (status) {
             return status;
@@ -202,8 +205,8 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
             return kithi_error_set(r->err, -ENOMEM, "no memory for a group of %zu bytes", g->len);
         }
     }
-    if (grow((void **)&r->ops, &r->op_capacity, r->op_count + g->n_ops, sizeof *r->ops) ||
-        grow((void **)&r->groups, &r->group_capacity, r->group_count + 1, sizeof *r->groups)) {
+    if (grow((void **)&r->ops, &r->op_capacity, (uint64_t)r->op_count + g->n_ops, sizeof *r->ops) ||
+        grow((void **)&r->groups, &r->group_capacity, (uint64_t)r->group_count + 1, sizeof *r->groups)) {
         return kithi_error_set(r->err, -ENOMEM, "no memory to replay the log");
     }
     memcpy(r->bytes + r->len, g->ops, g->len);

@@ -16,13 +16,14 @@
 
 static const uint8_t history_uid[16] = { 0x6b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 
-/* Bytes of group `epoch` in the history of that salt: one block in the file, but up to 20 KB for every fifth. */
+/* Bytes of group `epoch` in the history of that salt: one block in the file, but up to 20 KB for every fifth.
+ * Room for seven ops at least. */
 static inline size_t history_len(uint64_t epoch, uint64_t salt)
 {
     uint64_t z = (epoch * 0x9e3779b97f4a7c15u) ^ (salt * 0xbf58476d1ce4e5b9u);
     z = (z ^ (z >> 29)) * 0x94d049bb133111ebu;
     z ^= z >> 32;
-    return 8 * (1 + (size_t)(epoch % 5 == 0 ? z % 2500 : z % 120));
+    return 8 * (14 + (size_t)(epoch % 5 == 0 ? z % 2500 : z % 120));
 }
 
 static inline void history_fill(uint8_t *out, uint64_t epoch, uint64_t salt)
