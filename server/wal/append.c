@@ -25,6 +25,7 @@
 
 #define BUFFER_MIN  (256u << 10)
 #define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its group is durable */
+#define FILE_LEAST  (1u << 20) /* a start on a disk that is nearly full makes do with this */
 
 /* A file that has no name yet. */
 struct fresh {
@@ -80,7 +81,7 @@ struct kithi_wal {
     struct fresh next; /* taken from the spare; becomes the file */
     struct kithi_errmsg rotate_err;
     struct spare *spare;
-    int spare_error; /* why there is no spare; 0: none was wanted yet */
+    bool spare_refused; /* making one ahead failed: the next one is made when it is needed */
 
     bool failed;
     struct kithi_errmsg failure;
@@ -178,11 +179,9 @@ static void spare_done(struct kithi_io_op *op, int result)
         free(spare);
         if (wal) {
             wal->spare = NULL;
-            wal->spare_error = result;
+            wal->spare_refused = true;
         }
     }
-    if (wal && wal->count > 0 && wal->groups[wal->first].rotate && wal->next.fd < 0 && !wal->rotate_op.busy)
-        start(wal); /* it has waited for this */
 }
 
 /* Begun when the file is half full, so that a collection with little in it takes one file's space only. */
@@ -191,7 +190,7 @@ static void spare_begin(struct kithi_wal *wal)
     struct spare *spare = calloc(1, sizeof *spare);
     if (!spare || kithi_wal_path(spare->path, wal->dir, KITHI_WAL_SPARE) < 0) {
         free(spare);
-        wal->spare_error = -ENOMEM;
+        wal->spare_refused = true;
         return;
     }
     spare->io = wal->io;
@@ -227,13 +226,13 @@ static int spare_make(struct kithi_wal *wal, uint64_t size)
     return r;
 }
 
-/* See to a file for a group that does not fit into this one. A spare that is being made may turn out
- * too small, for a group as large as a file: start() makes another one then. */
+/* See to a file for a group that does not fit into this one, before it is taken: a disk that is full
+ * refuses a group, and must not fail the log. */
 static int spare_ensure(struct kithi_wal *wal, uint64_t size)
 {
-    if (wal->spare && (wal->spare->running || wal->spare->size >= size))
-        return 0;
-    return spare_make(wal, size);
+    if (wal->spare && wal->spare->running)
+        return -EBUSY;
+    return wal->spare && wal->spare->size >= size ? 0 : spare_make(wal, size);
 }
 
 /* ---- failing ---- */
@@ -278,13 +277,10 @@ static void write_done(struct kithi_io_op *op, int result)
     }
     wal->first = (wal->first + 1) % 2;
     wal->count--;
-    /* The next write goes out before anything else; what can fail at once, after this group's done. */
-    bool rotate = wal->count > 0 && wal->groups[wal->first].rotate;
-    if (wal->count > 0 && !rotate)
+    /* The next write goes out before anything else. */
+    if (wal->count > 0)
         start(wal);
     done(arg, 0);
-    if (rotate)
-        start(wal);
 }
 
 static int rotate_call(void *arg)
@@ -314,26 +310,15 @@ static void rotate_done(struct kithi_io_op *op, int result)
     start(wal);
 }
 
-/* Write groups[first], or first do what it waits for. */
+/* Write groups[first], or first begin the file it goes to. */
 static void start(struct kithi_wal *wal)
 {
     struct group *g = &wal->groups[wal->first];
     if (g->rotate) {
-        if (wal->spare && wal->spare->running)
-            return; /* spare_done() comes back */
-        if (!wal->spare) {
-            fail(wal, "making the next log file", wal->spare_error);
-            return;
-        }
-        int r = wal->spare->size < KITHI_WAL_BLOCK + g->size ? spare_make(wal, KITHI_WAL_BLOCK + g->size) : 0;
-        if (r < 0) {
-            fail(wal, "making a larger log file", r);
-            return;
-        }
-        wal->next = wal->spare->file;
+        wal->next = wal->spare->file; /* spare_ensure() saw to it */
         free(wal->spare);
         wal->spare = NULL;
-        wal->spare_error = 0;
+        wal->spare_refused = false;
         kithi_io_call(wal->io, &wal->rotate_op, rotate_call);
         return;
     }
@@ -386,8 +371,6 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
             return r;
         wal->used = KITHI_WAL_BLOCK;
         wal->end = wal->spare->size; /* of the file that the following groups go to */
-        if (wal->end < KITHI_WAL_BLOCK + size)
-            wal->end = KITHI_WAL_BLOCK + size;
     }
 
     uint8_t *p = g->bytes + KITHI_WAL_GROUP_HEADER;
@@ -411,7 +394,7 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     wal->used += size;
     if (++wal->count == 1)
         start(wal);
-    if (!wal->spare && wal->spare_error == 0 && !wal->groups[wal->first].rotate && wal->used > wal->end / 2)
+    if (!wal->spare && !wal->spare_refused && !wal->groups[wal->first].rotate && wal->used > wal->end / 2)
         spare_begin(wal);
     return 0;
 }
@@ -525,6 +508,8 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 
     uint64_t size = KITHI_WAL_BLOCK + (tail ? g->size : 0);
     r = fresh_make(io, path, size > wal->file_size ? size : wal->file_size, &file);
+    if (r == -ENOSPC || r == -EDQUOT)
+        r = fresh_make(io, path, size > FILE_LEAST ? size : FILE_LEAST, &file);
     if (r == 0 && tail) {
         /* Anew, because after a failed sync a page may read well and not be on the disk. */
         g->header.number = report->last_number + 1;

@@ -62,8 +62,8 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
  *
  * Returns 0 when it was taken: done is called later, from kithi_io_run(). Negative when nothing
  * was or will be written, and done is not called: -ENOMEM, -ENOSPC (the log stays good; refuse the
- * requests of the group), -EBUSY (two groups already, or one waits for a new file: come again once
- * it is done), KITHI_E_LOG_FAILED. So append first, and begin to change the index after it has
+ * requests of the group), -EBUSY (two groups already, or a new file is being made: come again after
+ * the next kithi_io_run()), KITHI_E_LOG_FAILED. So append first, and begin to change the index after it has
  * returned 0.
  */
 int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,

@@ -291,11 +291,46 @@ static uint64_t group_ops_limit(const struct kithi_pipeline *p)
     return n < GROUP_OPS_MIN ? GROUP_OPS_MIN : n < GROUP_OPS_MAX ? (uint64_t)n : GROUP_OPS_MAX;
 }
 
-/* Stage what waits, hand it to the log, and let the workers begin. */
-static void group_begin(struct kithi_collection *c, uint64_t now_ms)
+/* Hand what is staged to the log, and let the workers begin. */
+static void group_log(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_errmsg err;
+    p->epoch = kithi_index_epoch(c->index) + 1;
+    p->log_began_us = kithi_now_us();
+    int status =
+        kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count, (uint32_t)p->group_ops, log_done, c);
+    p->log_waits = status == -EBUSY;
+    if (p->log_waits) {
+        return; /* the completion of what it waits for brings the next turn */
+    }
+    if (status) {
+        p->busy = false;
+        kithi_group_abort(c->index);
+        kithi_log(KITHI_LOG_ERROR, "log-refused", "name=%s epoch=%" PRIu64 " msg=%s", c->settings.name,
+                  p->epoch, kithi_error_text(status));
+        kithi_error_set(&err, status, "the log of \"%s\" cannot take this write: %s%s%s", c->settings.name,
+                        kithi_error_text(status), status == -ENOSPC ? "; make room on the disk of " : "",
+                        status == -ENOSPC ? c->daemon->data.path : "");
+        if (status == KITHI_E_LOG_FAILED) {
+            kithi_daemon_fail(c->daemon);
+        }
+        group_refuse(c, &err);
+        return;
+    }
+    KITHI_FAULT_CRASH("crash-after-append");
+    p->log_pending = true;
+    p->insertion.n = kithi_group_job_count(c->index);
+    if (p->insertion.n) {
+        p->jobs_pending = true;
+        kithi_pool_submit(c->daemon->pool, &p->insertion);
+    }
+}
+
+/* Stage what waits, and hand it on. */
+static void group_begin(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
     p->group = p->group_last = NULL;
     p->iov_count = 0;
     p->group_ops = p->group_bytes = 0;
@@ -317,30 +352,8 @@ static void group_begin(struct kithi_collection *c, uint64_t now_ms)
         }
         return;
     }
-    p->epoch = kithi_index_epoch(c->index) + 1;
-    p->log_began_us = kithi_now_us();
-    int status =
-        kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count, (uint32_t)p->group_ops, log_done, c);
-    if (status) {
-        kithi_group_abort(c->index);
-        kithi_log(KITHI_LOG_ERROR, "log-refused", "name=%s epoch=%" PRIu64 " msg=%s", c->settings.name,
-                  p->epoch, kithi_error_text(status));
-        kithi_error_set(&err, status, "the log of \"%s\" cannot take this write: %s%s%s", c->settings.name,
-                        kithi_error_text(status), status == -ENOSPC ? "; make room on the disk of " : "",
-                        status == -ENOSPC ? c->daemon->data.path : "");
-        if (status == KITHI_E_LOG_FAILED) {
-            kithi_daemon_fail(c->daemon);
-        }
-        group_refuse(c, &err);
-        return;
-    }
-    KITHI_FAULT_CRASH("crash-after-append");
-    p->busy = p->log_pending = true;
-    p->insertion.n = kithi_group_job_count(c->index);
-    if (p->insertion.n) {
-        p->jobs_pending = true;
-        kithi_pool_submit(c->daemon->pool, &p->insertion);
-    }
+    p->busy = true;
+    group_log(c);
 }
 
 /* ---- sweeps ---- */
@@ -432,6 +445,9 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     }
     if (p->stalled && (leaving || now_ms >= p->line->first->refuse_ms)) {
         p->stalled = false;
+    }
+    if (p->log_waits) {
+        group_log(c);
     }
     /* A group that only refused or changed nothing leaves room for the next at once. */
     while (!p->busy && !p->stalled && p->line) {

@@ -36,6 +36,7 @@ struct kithi_pipeline {
 
     /* The group under way. */
     bool busy;
+    bool log_waits; /* staged; the log takes it once its next file is made */
     bool log_pending, jobs_pending;
     int log_status;
     uint64_t epoch;

@@ -226,6 +226,84 @@ static void no_space_for_the_next_file_refuses_the_group_and_keeps_the_log(void 
     test_dir_remove(&dir);
 }
 
+/* A group that needs the next file while it is being made is not taken on trust. */
+static void no_space_for_a_file_made_ahead_refuses_the_group_and_keeps_the_log(void **state)
+{
+    (void)state;
+    unsigned refused = 0;
+    const size_t len = FILE_SIZE * 3 / 4;
+    uint8_t *most = calloc(1, len);
+    struct iovec v = { most, len };
+    for (uint64_t seed = 1; seed <= 16; seed++) { /* orders of completion */
+        struct test_dir dir;
+        struct kithi_io *io = NULL;
+        struct kithi_wal *wal = NULL;
+        struct kithi_wal_report report = { 0 };
+        struct kithi_errmsg err;
+        struct history_ack a = { 0 };
+        test_dir_make(&dir);
+        assert_int_equal(kithi_sim_open(dir.path, seed, &io), 0);
+        assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+        assert_int_equal(kithi_wal_append(wal, 1, &v, 1, 1, history_done, &a), 0);
+        while (kithi_wal_busy(wal))
+            kithi_io_run(io, 0);
+        int r = kithi_wal_append(wal, 2, &v, 1, 1, history_done, &a);
+        if (r == -EBUSY) {
+            refused++;
+            kithi_sim_fail_at(io, 1, ENOSPC, true);
+            while ((r = kithi_wal_append(wal, 2, &v, 1, 1, history_done, &a)) == -EBUSY)
+                assert_int_equal(kithi_io_run(io, 0), 1);
+            assert_int_equal(r, -ENOSPC);
+            assert_null(kithi_wal_failure(wal));
+            kithi_sim_fail_at(io, 0, 0, false);
+            r = kithi_wal_append(wal, 2, &v, 1, 1, history_done, &a);
+        }
+        assert_int_equal(r, 0);
+        while (kithi_wal_busy(wal))
+            kithi_io_run(io, 0);
+        assert_int_equal(a.acked, 2);
+        while (kithi_io_run(io, 0) > 0)
+            ;
+        kithi_wal_close(wal);
+        kithi_io_free(io);
+        test_dir_remove(&dir);
+    }
+    assert_in_range(refused, 1, 15);
+    free(most);
+}
+
+static void a_start_on_a_nearly_full_disk_makes_do_with_a_smaller_file(void **state)
+{
+    (void)state;
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_errmsg err;
+    struct kithi_wal_stats stats;
+    struct history_ack a = { 0 };
+    const size_t len = 600u << 10; /* two of them are more than the smaller file holds */
+    uint8_t *big = calloc(1, len);
+    struct iovec v = { big, len };
+    test_dir_make(&dir);
+    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
+    kithi_sim_fail_at(io, 4, ENOSPC, false); /* unlink, sync, create succeed, allocate does not */
+    assert_int_equal(history_open(io, dir.path, 16u << 20, &report, &wal, &err), 0);
+    for (uint64_t e = 1; e <= 2; e++) {
+        while (kithi_wal_append(wal, e, &v, 1, 1, history_done, &a) == -EBUSY)
+            kithi_io_run(io, 0);
+        while (kithi_wal_busy(wal))
+            kithi_io_run(io, 0);
+    }
+    assert_int_equal(a.acked, 2);
+    kithi_wal_stats(wal, &stats);
+    assert_int_equal(stats.files, 2);
+    kithi_wal_close(wal);
+    kithi_io_free(io);
+    free(big);
+    test_dir_remove(&dir);
+}
+
 /* One life after another on one disk, each ended by a power failure, a kill or a failing disk. */
 static void live_through_crashes(uint64_t seed)
 {
@@ -304,6 +382,8 @@ int main(void)
         cmocka_unit_test(a_directory_that_is_missing_is_an_error_that_names_it),
         cmocka_unit_test(after_a_failed_write_the_log_takes_nothing_more),
         cmocka_unit_test(no_space_for_the_next_file_refuses_the_group_and_keeps_the_log),
+        cmocka_unit_test(no_space_for_a_file_made_ahead_refuses_the_group_and_keeps_the_log),
+        cmocka_unit_test(a_start_on_a_nearly_full_disk_makes_do_with_a_smaller_file),
         cmocka_unit_test(every_acknowledged_group_survives_crashes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,7 +51,10 @@ static void write_life(uint64_t file_size, uint64_t count)
     assert_int_equal(kithi_io_open(KITHI_IO_THREADS, &io, &err), 0);
     assert_int_equal(history_open(io, dir.path, file_size, &report, &wal, &err), 0);
     for (uint64_t e = report.last_epoch + 1; e <= report.last_epoch + count; e++) {
-        assert_int_equal(history_append(wal, e, SALT, &a), 0);
+        int r = history_append(wal, e, SALT, &a);
+        for (; r == -EBUSY; r = history_append(wal, e, SALT, &a))
+            kithi_io_run(io, 10000);
+        assert_int_equal(r, 0);
         while (kithi_wal_busy(wal))
             kithi_io_run(io, 10000);
     }
