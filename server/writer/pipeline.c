@@ -254,8 +254,10 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
         bool hope = room_may_come(c, r);
         if (!r->refuse_ms && hope) {
             r->refuse_ms = now_ms + ROOM_WAIT_MS;
+            p->sweep_at_ms = 0;
         }
         if (hope && now_ms < r->refuse_ms) {
+            kithi_sweep_hurry(c->index);
             p->stalled = true;
             return false;
         }

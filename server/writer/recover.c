@@ -105,6 +105,7 @@ static int apply_group_patiently(struct replay *r, uint32_t i)
         if (!is_room(status) || wait_ms == UINT32_MAX) {
             return status; /* done, or all that could become free is free */
         }
+        kithi_sweep_hurry(r->c->index);
         wait_ms = sweep(r);
         if (wait_ms && wait_ms != UINT32_MAX) {
             kithi_io_run(r->c->daemon->io, wait_ms < 1000 ? (int)wait_ms : 1000);
