@@ -32,6 +32,7 @@ struct kithi_admin {
     struct kithi_request *request;
     struct kithi_collection *collection;
     enum admin_step step;
+    bool gone; /* drop: the collection's files have moved */
     struct kithi_io_op op;
     struct kithi_errmsg err;
     struct kithi_settings settings;
@@ -198,7 +199,7 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
 static int bury(void *arg)
 {
     struct kithi_admin *a = arg;
-    return kithi_collection_bury(a->collection, &a->err);
+    return kithi_collection_bury(a->collection, &a->gone, &a->err);
 }
 
 static int remove_rest(void *arg)
@@ -224,8 +225,14 @@ static void bury_done(struct kithi_io_op *op, int status)
     struct kithi_admin *a = op->arg;
     struct kithi_collection *c = a->collection;
     if (status) {
-        c->dropping = false;
-        kithi_log(KITHI_LOG_ERROR, "drop-failed", "name=%s msg=%s", a->settings.name, a->err.text);
+        kithi_log(KITHI_LOG_ERROR, "drop-failed", "name=%s msg=%s%s", a->settings.name, a->err.text,
+                  a->gone ? "; kithd leaves: whether the drop lasts is unknown, the next start finds out"
+                          : "");
+        if (a->gone) {
+            kithi_daemon_fail(a->daemon); /* it stays `dropping`: its log must not grow any more */
+        } else {
+            c->dropping = false;
+        }
         finish(a->daemon, status);
         return;
     }

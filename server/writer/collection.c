@@ -252,14 +252,16 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
         struct kithi_settings there;
         bool renamed = !kithi_settings_read(c->data_dir, &there, &ignored) &&
                        !memcmp(there.uid, c->settings.uid, sizeof there.uid);
-        if (renamed && kithi_collection_bury(c, &ignored)) {
+        bool gone = false;
+        if (renamed && kithi_collection_bury(c, &gone, &ignored)) {
             kithi_log(KITHI_LOG_ERROR, "create-not-undone", "name=%s msg=%s", c->settings.name, ignored.text);
-        } else if (renamed) {
+        }
+        if (gone) {
             char buried[KITHI_PATH_MAX];
             if (!kithi_collection_buried_path(c, buried, &ignored)) {
                 kithi_collection_remove(c->daemon, buried, &ignored);
             }
-        } else {
+        } else if (!renamed) {
             kithi_tree_remove(creating, &ignored);
             rmdir(c->run_dir); /* if it is ours, it is empty by now */
         }
@@ -275,14 +277,18 @@ int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITH
     return kithi_path(out, err, "%s/%s%s", c->daemon->data.path, KITHI_DROPPED_PREFIX, uid);
 }
 
-int kithi_collection_bury(struct kithi_collection *c, struct kithi_errmsg *err)
+int kithi_collection_bury(struct kithi_collection *c, bool *out_gone, struct kithi_errmsg *err)
 {
     char buried[KITHI_PATH_MAX];
     int status = kithi_collection_buried_path(c, buried, err);
     if (!status) {
         status = rename_new(c->data_dir, buried, err);
     }
+    *out_gone = !status;
     KITHI_FAULT_CRASH("crash-in-drop-renamed");
+    if (!status && KITHI_FAULT("drop-sync-eio")) {
+        status = kithi_error_set(err, -EIO, "cannot sync %s: a test wants it so", c->daemon->data.path);
+    }
     return status ? status : kithi_dir_sync(c->daemon->data.path, err);
 }
 

@@ -59,8 +59,12 @@ int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
 /* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. */
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err);
 
-/* End its existence: after this returned 0 no start brings it back. Blocks; may run on a helper thread. */
-int kithi_collection_bury(struct kithi_collection *c, struct kithi_errmsg *err);
+/*
+ * End its existence: after this returned 0 no start brings it back. When it failed and *out_gone, the
+ * files have moved, and whether that lasts is unknown: it must not be written to any more. Blocks; may
+ * run on a helper thread.
+ */
+int kithi_collection_bury(struct kithi_collection *c, bool *out_gone, struct kithi_errmsg *err);
 /* Remove what is left in both directories, given the buried one's path; tells readers. Blocks. */
 int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct kithi_errmsg *err);
 int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITHI_PATH_MAX],
