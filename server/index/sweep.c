@@ -380,9 +380,10 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms)
     KITHI_ASSERT(s->running);
     /* [P9 emptied] counted before the first row is emptied, and so before any slot of the batch is
      * refilled: no walk that begins from here on gets to the batch, and one that is there already
-     * begins again. Release fence: whoever meets an emptied row meets the count. */
+     * begins again. Release: whoever begins with the new count meets no finder of the batch. The fence:
+     * whoever meets an emptied row meets the count. */
     uint64_t emptied = atomic_load_explicit(&ix->header->emptied, memory_order_relaxed);
-    atomic_store_explicit(&ix->header->emptied, emptied + 1, memory_order_relaxed);
+    atomic_store_explicit(&ix->header->emptied, emptied + 1, memory_order_release);
     atomic_thread_fence(memory_order_release);
     for (uint32_t i = 0; i < s->slots_doomed.count; i++) {
         uint32_t slot = s->slots_doomed.items[i];
