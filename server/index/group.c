@@ -5,6 +5,7 @@
  * and the private lists that will take them back have been reserved.
  */
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,12 +31,13 @@ static uint8_t draw_level(struct kithi_index *ix)
     return level > KITHI_LEVEL_MAX ? KITHI_LEVEL_MAX : (uint8_t)level;
 }
 
-static bool all_zero(const float *v, uint32_t n)
+/* Length of v, n finite floats, in double: no such vector but zero has none. */
+static double length_of(const float *v, uint32_t n)
 {
+    double sum = 0;
     for (uint32_t i = 0; i < n; i++)
-        if (v[i] != 0)
-            return false;
-    return true;
+        sum += (double)v[i] * v[i];
+    return sqrt(sum);
 }
 
 static int check_op(const struct kithi_index *ix, const struct kithi_op *op, struct kithi_errmsg *err)
@@ -51,8 +53,17 @@ static int check_op(const struct kithi_index *ix, const struct kithi_op *op, str
                                op->dim, g->dim);
     if (!kithi_floats_finite(op->vector, op->dim))
         return kithi_error_set(err, KITHI_E_NOT_FINITE, "%s", kithi_error_text(KITHI_E_NOT_FINITE));
-    if (g->metric == KITHI_METRIC_COSINE && all_zero(op->vector, op->dim))
+    if (g->metric != KITHI_METRIC_COSINE)
+        return 0;
+    double length = length_of(op->vector, op->dim);
+    if (!(length > 0))
         return kithi_error_set(err, KITHI_E_ZERO_VECTOR, "%s", kithi_error_text(KITHI_E_ZERO_VECTOR));
+    /* The length is kept as a float, to give the vector back as it was. */
+    if (length > (double)FLT_MAX)
+        return kithi_error_set(err, KITHI_E_NOT_FINITE,
+                               "the vector's length is %.3g, more than a float holds; "
+                               "scale it down, cosine does not mind",
+                               length);
     return 0;
 }
 
