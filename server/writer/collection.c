@@ -14,8 +14,6 @@
 #include "server/base/fault.h"
 #include "server/base/log.h"
 
-#define OLD_GRACE_MS 10000u /* readers look at `moved` with every search; a new attach finds the new one */
-
 int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
                          struct kithi_collection **out, struct kithi_errmsg *err)
 {
@@ -163,10 +161,16 @@ int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
     return status;
 }
 
+void kithi_collection_end_old(struct kithi_collection *c)
+{
+    kithi_segment_retire(c->segment_old);
+    unlink(c->segment_old);
+    c->old_until_ms = KITHI_NEVER;
+}
+
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     struct kithi_errmsg why;
-    unlink(c->segment_old);
     bool had_one = !link(c->segment, c->segment_old);
     if (!had_one && errno != ENOENT) {
         int e = errno;
@@ -188,7 +192,7 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
             kithi_log(KITHI_LOG_WARN, "old-segment",
                       "path=%s msg=its readers cannot be told to move over: %s", c->segment_old, why.text);
         }
-        c->old_until_ms = kithi_now_ms() + OLD_GRACE_MS;
+        c->old_until_ms = kithi_now_ms() + KITHI_OLD_GRACE_MS;
     }
     return 0;
 }

@@ -22,6 +22,9 @@
 #define KITHI_DROPPED_PREFIX  ".dropped-"
 #define KITHI_ASIDE_PREFIX    ".aside-"
 
+/* Readers look at `moved` with every search; a new attach finds the new segment. */
+#define KITHI_OLD_GRACE_MS 10000u
+
 struct kithi_collection {
     struct kithi_collection *next; /* in the daemon's list */
     struct kithi_daemon *daemon;
@@ -56,7 +59,9 @@ int kithi_collection_share(const struct kithi_collection *c, const char *path, s
 
 /* Begin a segment of the next generation as segment.next. */
 int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err);
-/* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. */
+/* Readers of segment.old have moved over by now, or sleep; these must not hold a second copy in memory. */
+void kithi_collection_end_old(struct kithi_collection *c);
+/* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. There is no segment.old. */
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err);
 
 /*

@@ -254,10 +254,7 @@ void kithi_daemon_fail(struct kithi_daemon *d)
 static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     if (now_ms >= c->old_until_ms) {
-        /* Readers have moved over by now, or sleep; these must not hold a second copy in memory. */
-        kithi_segment_retire(c->segment_old);
-        unlink(c->segment_old);
-        c->old_until_ms = KITHI_NEVER;
+        kithi_collection_end_old(c);
     }
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms);
     return c->old_until_ms < again_ms ? c->old_until_ms : again_ms;

@@ -3,7 +3,7 @@
  *
  *   .creating-*  -> removed: it was never answered
  *   .dropped-*   -> removed, with its files in the run directory
- *   <name>/      -> segment.next and segment.old of a predecessor are cleared away, then
+ *   <name>/      -> segment.next of a predecessor is cleared away, and segment.old after its grace, then
  *
  *      adoptable segment?  --yes--> replay the log after its epoch, in place
  *            |                      (readers that are attached notice nothing)
@@ -304,8 +304,10 @@ static void clear_switch(struct kithi_collection *c)
     bool replaced = lstat(c->segment, &now) || now.st_ino != old.st_ino || now.st_dev != old.st_dev;
     if (replaced) {
         kithi_segment_mark_moved(c->segment_old, false);
+        c->old_until_ms = kithi_now_ms() + KITHI_OLD_GRACE_MS;
+    } else {
+        unlink(c->segment_old);
     }
-    unlink(c->segment_old);
     kithi_log(KITHI_LOG_INFO, "old-segment", "path=%s msg=%s", c->segment_old,
               replaced ? "its readers were told to move over" : "the switch is undone");
 }
@@ -373,6 +375,9 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     int adopted = adopt(c, err);
     if (adopted < 0) {
         return adopted;
+    }
+    if (!adopted && c->old_until_ms != KITHI_NEVER) {
+        kithi_collection_end_old(c); /* early: there is no memory for three */
     }
     /* The group may be another one than the last daemon's. */
     status = adopted ? kithi_collection_share(c, c->segment, err) : kithi_collection_build(c, err);

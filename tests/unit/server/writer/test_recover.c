@@ -184,6 +184,67 @@ static void half_a_create_and_half_a_drop_are_finished(void **state)
     assert_int_not_equal(access(test_path(&served.run, "unborn"), F_OK), 0);
 }
 
+/* A copy of the segment under its old name, as a switch just before the daemon died leaves it; opened. */
+static int put_old_segment(void)
+{
+    char from[KITHI_PATH_MAX], to[KITHI_PATH_MAX], buffer[65536];
+    snprintf(from, sizeof from, "%s/docs/segment", served.run.path);
+    snprintf(to, sizeof to, "%s/docs/segment.old", served.run.path);
+    int in = open(from, O_RDONLY), out = open(to, O_RDWR | O_CREAT | O_EXCL, 0600);
+    assert_true(in >= 0 && out >= 0);
+    ssize_t n = read(in, buffer, sizeof buffer);
+    assert_int_equal(n, sizeof buffer);
+    assert_int_equal(write(out, buffer, (size_t)n), n);
+    close(in);
+    return out;
+}
+
+static void a_replaced_segment_gets_its_grace_after_a_start(void **state)
+{
+    struct kithi_header h;
+    struct stat st;
+    (void)state;
+    int reader = put_old_segment();
+    begin();
+    assert_int_equal(pread(reader, &h, sizeof h, 0), (ssize_t)sizeof h);
+    assert_int_equal(atomic_load(&h.moved), 1);
+    assert_int_not_equal(atomic_load(&h.unlinked), KITHI_MARK_ALL);
+    assert_int_equal(access(test_path(&served.run, "docs/segment.old"), F_OK), 0);
+    assert_all_is_back();
+    end();
+    /* Not when another one has to be built beside it: its memory is given back at once. */
+    uint32_t version = 99;
+    poke(offsetof(struct kithi_header, version), &version, sizeof version);
+    begin();
+    assert_int_equal(pread(reader, &h, sizeof h, 0), (ssize_t)sizeof h);
+    assert_int_equal(atomic_load(&h.unlinked), KITHI_MARK_ALL);
+    assert_int_equal(fstat(reader, &st), 0);
+    assert_int_equal(st.st_nlink, 0);
+    assert_true(st.st_blocks * 512 <= (blkcnt_t)KITHI_HEADER_SIZE);
+    end();
+    close(reader);
+}
+
+#ifdef KITH_FAULT_POINTS
+static void a_drop_of_which_nobody_knows_whether_it_lasts_ends_the_daemon(void **state)
+{
+    struct peer_reply r;
+    (void)state;
+    setenv("KITH_FAULT", "drop-sync-eio", 1);
+    begin();
+    assert_int_not_equal(peer_drop(&peer, "docs", &r), 0);
+    pthread_join(served.thread, NULL);
+    assert_int_equal(served.exit_status, 1);
+    peer_close(&peer);
+    unsetenv("KITH_FAULT");
+    begin();
+    assert_int_equal(peer_call(&peer, KITHI_FRAME_LIST, NULL, 0, 0, &r), 0);
+    assert_string_equal(r.text, "");
+    end();
+    assert_int_not_equal(access(test_path(&served.run, "docs"), F_OK), 0);
+}
+#endif
+
 /* Flip a byte in the middle of what the log holds. */
 static void damage_log(void)
 {
@@ -269,6 +330,11 @@ int main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_segment_of_another_collection_is_set_aside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(half_a_switch_is_undone_or_completed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_replaced_segment_gets_its_grace_after_a_start, set_up, tear_down),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test_setup_teardown(a_drop_of_which_nobody_knows_whether_it_lasts_ends_the_daemon, set_up,
+                                        tear_down),
+#endif
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_log_is_refused_and_left_as_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_log_that_is_gone_is_not_taken_for_an_empty_one, set_up, tear_down),
