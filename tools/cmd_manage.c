@@ -209,6 +209,12 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
         kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
+        if (t->json) {
+            char *text = NULL;
+            kithi_object_json(&o, "daemon_stats",
+                              s.daemon_alive && kith_daemon_stats(index, &text) == 0 ? text : NULL);
+            free(text);
+        }
         kithi_object_end(&o);
     } else {
         status = kithi_tool_fail_with(t, argv[1], rc, "");

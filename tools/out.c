@@ -165,6 +165,12 @@ void kithi_object_bool(struct kithi_object *o, const char *key, const char *labe
     object_value(o, value ? "true" : "false", value ? "yes" : "no");
 }
 
+void kithi_object_json(struct kithi_object *o, const char *key, const char *json)
+{
+    if (object_key(o, key, NULL))
+        fputs(json != NULL ? json : "null", stdout);
+}
+
 void kithi_object_end(struct kithi_object *o)
 {
     if (o->json)

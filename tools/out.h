@@ -43,6 +43,8 @@ void kithi_object_count(struct kithi_object *o, const char *key, const char *lab
 void kithi_object_bytes(struct kithi_object *o, const char *key, const char *label, uint64_t value);
 void kithi_object_real(struct kithi_object *o, const char *key, const char *label, double value);
 void kithi_object_bool(struct kithi_object *o, const char *key, const char *label, bool value);
+/* In JSON only; json is a whole value, NULL: null. */
+void kithi_object_json(struct kithi_object *o, const char *key, const char *json);
 void kithi_object_end(struct kithi_object *o);
 
 /* ---- tables --------------------------------------------------------------------------- */

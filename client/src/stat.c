@@ -1,9 +1,12 @@
 /*
- * stat.c - numbers about a collection, from the words of its header.
+ * stat.c - numbers about a collection: from the words of its header, and from the daemon.
  */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "client/src/handle_priv.h"
+#include "client/src/json.h"
 #include "client/src/opts_priv.h"
 
 /* A daemon that says nothing for so long is not called alive. */
@@ -81,4 +84,42 @@ int kith_stats(kith *index, struct kith_stats *out)
     kithi_call_end(index, c);
     s.daemon_alive = daemon_alive(index);
     return kithi_opts_out(out, &s, sizeof s, sizeof s);
+}
+
+/* The answer's text as the caller's own string, if it is one JSON value. */
+static int copy_json(const struct kithi_answer *answer, char **out)
+{
+    struct kithi_json j;
+    kithi_json_init(&j);
+    kithi_json_begin(&j, answer->text, answer->head.text_len);
+    kithi_json_skip(&j);
+    int rc = kithi_json_finish(&j);
+    kithi_json_fini(&j);
+    if (rc < 0)
+        return rc == -ENOMEM ? rc : KITHI_E_PROTOCOL;
+    *out = strndup(answer->text, answer->head.text_len);
+    return *out ? 0 : -ENOMEM;
+}
+
+int kith_daemon_stats(kith *index, char **out_json)
+{
+    struct kithi_answer answer;
+    struct kithi_conn conn;
+    if (!index || !out_json)
+        return -EINVAL;
+    kithi_conn_init(&conn);
+    int rc = kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS);
+    if (rc == 0) {
+        struct iovec body = { .iov_base = index->uid, .iov_len = sizeof index->uid };
+        rc = kithi_conn_call(&conn, KITHI_FRAME_STATS, 0, &body, 1, &answer);
+    }
+    if (rc == 0 && answer.head.status < 0)
+        rc = answer.head.status == KITHI_E_NO_COLLECTION ? KITHI_E_REPLACED : answer.head.status;
+    if (rc == 0)
+        rc = copy_json(&answer, out_json);
+    kithi_conn_close(&conn);
+    /* Nothing was to be changed, so it does not matter when the daemon went away. */
+    if (rc == KITHI_E_UNKNOWN_OUTCOME)
+        rc = KITHI_E_NO_DAEMON;
+    return rc == -EAGAIN ? KITHI_E_TIMEOUT : rc;
 }

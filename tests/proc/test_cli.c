@@ -234,7 +234,9 @@ static void views_have_the_keys_of_the_manual(void **state)
                 "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
                 "\"ef_construction\":200,", "\"level_max\":", "\"epoch\":1,", "\"generation\":1,",
                 "\"dead\":0,", "\"resting\":0,", "\"free\":0,", "\"slots\":1,", "\"slots_max\":16777216,",
-                "\"bytes_taken\":", "\"bytes_reserved\":", "\"daemon\":true}", NULL);
+                "\"bytes_taken\":", "\"bytes_reserved\":", "\"daemon\":true,",
+                "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,", "\"sync_us_below_pow2\":[", "}}\n",
+                NULL);
     expect_says(KITH("stats", "views"), "daemon answers", "yes", NULL);
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":1,",
@@ -703,7 +705,7 @@ static void without_a_daemon_reads_go_on_and_writes_say_why_not(void **state)
     expect_ok(KITH("get", "alone", "a"), "[1,2]\n");
     expect_ok(KITH("count", "alone"), "1\n");
     expect_says(KITH("list"), "alone", NULL);
-    expect_says(KITH("--json", "stats", "alone"), "\"daemon\":false}", NULL);
+    expect_says(KITH("--json", "stats", "alone"), "\"daemon\":false,\"daemon_stats\":null}", NULL);
     expect_verified("alone");
     expect_says(KITH("search", "alone", "--vector", "[1,2]"), "a", NULL);
     expect_fail(KITH("put", "alone", "b", "--vector", "[1,2]"), 1, "no daemon answers");

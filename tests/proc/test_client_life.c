@@ -115,6 +115,10 @@ static void a_write_is_visible_when_it_returns(void **state)
     assert_int_equal(kith_stats(index, &s), 0);
     assert_int_equal(s.live_count, 0);
     assert_int_equal(s.daemon_alive, 1);
+    char *json = NULL;
+    assert_int_equal(kith_daemon_stats(index, &json), 0);
+    assert_non_null(strstr(json, "\"live\":0"));
+    free(json);
     kith_results_free(r);
     end(&d, index);
 }
@@ -218,6 +222,9 @@ static void reads_go_on_without_the_daemon_and_writes_come_back(void **state)
         struct kith_stats s = KITH_STATS_INIT;
         assert_int_equal(kith_stats(index, &s), 0);
         assert_int_equal(s.daemon_alive, 0);
+        char *json = NULL;
+        assert_int_equal(kith_daemon_stats(index, &json), KITH_E_NO_DAEMON);
+        assert_null(json);
         char *names;
         assert_int_equal(kith_list(run_dir(&d), &names, NULL), 1);
         assert_string_equal(names, "c");

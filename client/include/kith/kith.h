@@ -238,6 +238,13 @@ struct kith_stats {
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
 
+/*
+ * What the daemon itself knows of the collection: *out_json is one JSON object as malloc'ed text, to be freed
+ * by the caller; kithd(8) lists its members, later versions add to them. Waits a second at most. 0, KITH_E_NO_DAEMON,
+ * KITH_E_TIMEOUT, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_RUN_DIR, -ENOMEM, -errno.
+ */
+KITH_API int kith_daemon_stats(kith *index, char **out_json);
+
 /* ---- writing ------------------------------------------------------------------------ */
 
 /*
