@@ -120,9 +120,9 @@ static int fresh_make(struct kithi_io *io, const char *path, uint64_t size, stru
 static int fresh_name(struct kithi_wal *wal, const struct fresh *file, const char *from, uint64_t number,
                       uint64_t first_epoch, char out_name[KITHI_WAL_NAME_SIZE])
 {
-    struct kithi_wal_file_header h = { .number = number,
-                                       .first_epoch = first_epoch,
-                                       .timeline = wal->timeline };
+    struct kithi_wal_file_header h = {
+        .number = number, .first_epoch = first_epoch, .timeline = wal->timeline, .size = file->size
+    };
     char to[KITHI_WAL_PATH_SIZE];
     void *block = NULL;
     memcpy(h.uid, wal->uid, sizeof h.uid);
@@ -536,6 +536,13 @@ out:
         free(wal->groups[0].bytes);
     free(wal);
     return r;
+}
+
+int kithi_wal_moved(struct kithi_wal *wal, const char *dir)
+{
+    KITHI_ASSERT(wal->count == 0 && !wal->spare);
+    int n = snprintf(wal->dir, sizeof wal->dir, "%s", dir);
+    return n < 0 || n >= (int)sizeof wal->dir ? -ENAMETOOLONG : 0;
 }
 
 void kithi_wal_close(struct kithi_wal *wal)

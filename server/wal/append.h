@@ -87,6 +87,9 @@ struct kithi_wal_stats {
 
 void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_stats);
 
+/* Its directory was renamed to dir; nothing was appended yet. 0 or -ENAMETOOLONG. */
+int kithi_wal_moved(struct kithi_wal *wal, const char *dir);
+
 /* Close a log that is not busy (a program that must leave in the middle of a write just exits).
  * A preparation of the next file that still runs ends with the loop. NULL is fine. */
 void kithi_wal_close(struct kithi_wal *wal);

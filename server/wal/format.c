@@ -47,6 +47,7 @@ void kithi_wal_file_header_encode(void *out, const struct kithi_wal_file_header 
     kithi_put64(p + 24, h->number);
     kithi_put64(p + 32, h->first_epoch);
     kithi_put64(p + 40, h->timeline);
+    kithi_put64(p + 56, h->size);
     seal(p, FILE_CRC_OFF);
 }
 
@@ -61,6 +62,7 @@ enum kithi_wal_verdict kithi_wal_file_header_decode(const void *buf, const uint8
     out->number = kithi_get64(p + 24);
     out->first_epoch = kithi_get64(p + 32);
     out->timeline = kithi_get64(p + 40);
+    out->size = kithi_get64(p + 56);
     return verdict;
 }
 

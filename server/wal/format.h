@@ -33,13 +33,15 @@
  *    4..5    version                  24..31   file number
  *    6..7    zero                     32..39   epoch of the first group
  *   48..51   incompatible flags       40..47   timeline when the file was made
- *   52..4091 zero                   4092..4095 crc32c of bytes 0..4091
+ *   52..55   zero                     56..63   bytes of the file, preallocated
+ *   64..4091 zero                   4092..4095 crc32c of bytes 0..4091
  */
 struct kithi_wal_file_header {
     uint8_t uid[16];
     uint64_t number; /* rises by at least one from file to file */
     uint64_t first_epoch;
     uint64_t timeline;
+    uint64_t size; /* durable before the file gets its name: a shorter file was cut off later */
 };
 
 /* The first 128 bytes of a group.

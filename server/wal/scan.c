@@ -204,15 +204,17 @@ static int file_begin(struct scan *s, int64_t i, struct kithi_wal_file_header *h
         r = window_get(s, 0, KITHI_WAL_BLOCK, &p, &len);
     if (r < 0)
         return r;
-    const char *why = len == 0 ? "it is empty" : len < KITHI_WAL_BLOCK ? "it is shorter than a header" : NULL;
-    if (!why) {
-        switch (kithi_wal_file_header_decode(p, s->opts->uid, h)) {
-        case KITHI_WAL_EMPTY: why = "it is all zeros"; break;
-        case KITHI_WAL_NEWER: return newer(s, 0);
-        case KITHI_WAL_FOREIGN: return foreign(s, 0, h->uid);
-        case KITHI_WAL_OK: break;
-        default: why = "its checksum is wrong";
-        }
+    if (len < KITHI_WAL_BLOCK)
+        return damaged(s, file->name, s->size,
+                       "the file has been cut off: it has %" PRIu64 " bytes, and a header alone has %u",
+                       s->size, KITHI_WAL_BLOCK);
+    const char *why = NULL;
+    switch (kithi_wal_file_header_decode(p, s->opts->uid, h)) {
+    case KITHI_WAL_EMPTY: why = "it is all zeros"; break;
+    case KITHI_WAL_NEWER: return newer(s, 0);
+    case KITHI_WAL_FOREIGN: return foreign(s, 0, h->uid);
+    case KITHI_WAL_OK: break;
+    default: why = "its checksum is wrong";
     }
     if (why && i + 1 == s->n)
         return judge_headless(s, file, why);
@@ -221,6 +223,10 @@ static int file_begin(struct scan *s, int64_t i, struct kithi_wal_file_header *h
     if (h->first_epoch != file->first_epoch || h->first_epoch == 0)
         return damaged(s, file->name, 0, "the file was made for epoch %" PRIu64 ", its name says another",
                        h->first_epoch);
+    if (s->size < h->size)
+        return damaged(s, file->name, s->size,
+                       "the file has been cut off: it has %" PRIu64 " bytes, and was made with %" PRIu64,
+                       s->size, h->size);
     return 1;
 }
 
