@@ -14,6 +14,7 @@
 #include "server/writer/intake.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -33,6 +34,9 @@
 #define SESSION_BYTES_MAX (32u << 20) /* of bodies queued by one session */
 #define DAEMON_BYTES_SOFT (64u << 20) /* above: only sessions with nothing queued go on */
 #define DAEMON_BYTES_HARD (256u << 20)
+#define HELLO_MS          10000u /* a peer that has not said hello by then is let go */
+#define OWN_PLACES        8u     /* of the clients' places: kept for kithd's own user and root */
+#define LEAVING_MAX       32u    /* peers without a place that get a reply; more are let go without one */
 #define HALF_FRAME_MS     60000u /* a peer that stops in the middle of a frame is let go after this */
 #define DRAIN_MS          5000u /* how long a refused peer may take to read its last reply, and then to stop */
 #define DRAIN_BYTES       (64u << 20)
@@ -67,6 +71,7 @@ struct kithi_session {
     uid_t uid;
     struct kithi_rights rights;
     bool greeted;
+    bool no_place;  /* refused because too many are connected */
     bool peer_done; /* end of input */
     bool paused;    /* input may hold whole frames that nobody looked at */
 
@@ -216,6 +221,31 @@ static void session_refuse(struct kithi_session *s, uint64_t tag, const struct k
 
 /* ---- requests ---- */
 
+/* What makes these bytes no change; they were not decoded. */
+static void op_fault(const unsigned char *p, size_t left, char *out, size_t size)
+{
+    uint32_t len = left < KITHI_OP_HEADER ? 0 : kithi_get32(p);
+    if (left < KITHI_OP_HEADER) {
+        snprintf(out, size, "%zu bytes are left, and its header takes %u", left, KITHI_OP_HEADER);
+    } else if (len < KITHI_OP_HEADER || len % 8 || len > left) {
+        snprintf(out, size, "length %u is not a multiple of 8 from %u to the %zu bytes that are left", len,
+                 KITHI_OP_HEADER, left);
+    } else if (p[4] != KITHI_OP_UPSERT && p[4] != KITHI_OP_DELETE) {
+        snprintf(out, size, "type %u is unknown", p[4]);
+    } else if (p[5]) {
+        snprintf(out, size, "flags %02x are unknown", p[5]);
+    } else if (kithi_get32(p + 12)) {
+        snprintf(out, size, "the reserved word at byte 12 is %08x and not zero", kithi_get32(p + 12));
+    } else if ((p[4] == KITHI_OP_DELETE) != (kithi_get32(p + 8) == 0)) {
+        snprintf(out, size, "type %u with %u dimensions: an upsert has some, a delete none", p[4],
+                 kithi_get32(p + 8));
+    } else {
+        snprintf(out, size, "length %u is not that of an id of %u bytes and %u dimensions, which is %zu", len,
+                 kithi_get16(p + 6), kithi_get32(p + 8),
+                 kithi_op_size(kithi_get16(p + 6), kithi_get32(p + 8)));
+    }
+}
+
 /* Find the ops in the body of a write. 0, or a refusal that leaves the connection as it is. */
 static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_errmsg *err)
 {
@@ -243,8 +273,10 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
                                        "item %u: %u dimensions; at most %u are allowed", i,
                                        kithi_get32(r->body + at + 8), KITHI_DIM_MAX);
             }
+            char fault[160];
+            op_fault(r->body + at, len - at, fault, sizeof fault);
             return kithi_error_set(err, KITHI_E_PROTOCOL,
-                                   "item %u, %zu bytes into the write, is not a change", i, at);
+                                   "item %u, %zu bytes into the write, is not a change: %s", i, at, fault);
         }
         if (op->type != KITHI_OP_UPSERT && op->type != KITHI_OP_DELETE) {
             return kithi_error_set(err, KITHI_E_UNSUPPORTED,
@@ -477,7 +509,7 @@ static void session_parse(struct kithi_session *s)
     memmove(s->input, s->input + at, s->input_len - at);
     s->input_len -= at;
     bool half = s->state == SESSION_OPEN && !s->paused && (s->input_len || s->partial || s->skip);
-    if (s->state == SESSION_OPEN) {
+    if (s->state == SESSION_OPEN && s->greeted) {
         s->deadline_ms = half ? kithi_now_ms() + HALF_FRAME_MS : KITHI_NEVER;
     }
 }
@@ -609,9 +641,9 @@ static bool session_turn(struct kithi_session *s, uint64_t now_ms)
         if (s->peer_done && !s->paused && !s->pending) {
             session_close(s);
         } else if (now_ms >= s->deadline_ms) {
-            kithi_log(KITHI_LOG_WARN, "client-stalled",
-                      "uid=%u msg=no byte for %u s in the middle of a request; the connection is closed",
-                      (unsigned)s->uid, HALF_FRAME_MS / 1000);
+            kithi_log(KITHI_LOG_WARN, "client-stalled", "uid=%u msg=%s for %u s; the connection is closed",
+                      (unsigned)s->uid, s->greeted ? "no byte in the middle of a request" : "no hello",
+                      (s->greeted ? HALF_FRAME_MS : HELLO_MS) / 1000);
             session_close(s);
         }
     }
@@ -637,6 +669,52 @@ static bool session_turn(struct kithi_session *s, uint64_t now_ms)
 
 static void accept_next(struct kithi_daemon *d);
 
+/*
+ * Is there a place for this session, which is in the list already? Strangers, users other than kithd's own and root,
+ * get no more than half of the places each and leave a few, so that no member of a group can shut out all others.
+ * 0 or -EUSERS.
+ */
+static int find_place(struct kithi_daemon *d, const struct kithi_session *s, struct kithi_errmsg *err)
+{
+    unsigned places = d->session_max, all = 0, strangers = 0, same = 0;
+    unsigned own = places / 2 < OWN_PLACES ? places / 2 : OWN_PLACES, each = (places + 1) / 2;
+    for (const struct kithi_session *i = d->sessions; i; i = i->next) {
+        bool holds = i->fd >= 0 && !i->no_place;
+        all += holds;
+        strangers += holds && !kithi_rights_own(&d->policy, i->uid);
+        same += holds && i->uid == s->uid;
+    }
+    bool stranger = !kithi_rights_own(&d->policy, s->uid);
+    if (stranger && same > each) {
+        return kithi_error_set(err, -EUSERS,
+                               "user %u has %u connections, as many as one user may have of this kithd's %u; "
+                               "close some, or let its owner raise clients in its configuration",
+                               (unsigned)s->uid, same - 1, places);
+    }
+    if (stranger && strangers > places - own) {
+        return kithi_error_set(err, -EUSERS,
+                               "other users than kithd's own have %u connections, as many as this kithd lets "
+                               "them have; close some, or let its owner raise clients in its configuration",
+                               strangers - 1);
+    }
+    if (all > places) {
+        return kithi_error_set(err, -EUSERS,
+                               "this kithd serves at most %u clients at a time; close some, or raise clients "
+                               "in its configuration and its limit of open files",
+                               places);
+    }
+    return 0;
+}
+
+static bool many_leave(const struct kithi_daemon *d)
+{
+    unsigned n = 0;
+    for (const struct kithi_session *i = d->sessions; i; i = i->next) {
+        n += i->fd >= 0 && i->no_place;
+    }
+    return n > LEAVING_MAX;
+}
+
 static void session_open(struct kithi_daemon *d, int fd)
 {
     struct kithi_session *s = calloc(1, sizeof *s);
@@ -648,7 +726,7 @@ static void session_open(struct kithi_daemon *d, int fd)
     }
     s->daemon = d;
     s->fd = fd;
-    s->deadline_ms = KITHI_NEVER;
+    s->deadline_ms = kithi_now_ms() + HELLO_MS;
     s->next = d->sessions;
     if (s->next) {
         s->next->prev = s;
@@ -659,12 +737,12 @@ static void session_open(struct kithi_daemon *d, int fd)
     if (status) {
         kithi_error_set(&err, status, "the kernel does not say who you are: %s", strerror(-status));
         session_refuse(s, 0, &err);
-    } else if (d->session_count > d->session_max) {
-        kithi_error_set(&err, -EUSERS,
-                        "this kithd serves at most %u clients at a time; close some, or raise its "
-                        "limit of open files",
-                        d->session_max);
+    } else if (find_place(d, s, &err)) {
+        s->no_place = true;
         session_refuse(s, 0, &err);
+        if (many_leave(d)) {
+            session_close(s);
+        }
     }
     session_touch(s);
 }

@@ -29,11 +29,16 @@ int kithi_rights_group(const char *name, gid_t *out_gid, struct kithi_errmsg *er
     return kithi_error_set(err, -ENOENT, "there is no group \"%s\" on this machine", name);
 }
 
+bool kithi_rights_own(const struct kithi_rights_policy *p, uid_t uid)
+{
+    return uid == 0 || uid == p->owner;
+}
+
 struct kithi_rights kithi_rights_decide(const struct kithi_rights_policy *p, uid_t uid, gid_t gid,
                                         const gid_t *groups, size_t n)
 {
     struct kithi_rights r = { 0 };
-    if (uid == 0 || uid == p->owner) {
+    if (kithi_rights_own(p, uid)) {
         return (struct kithi_rights){ .read = true, .write = true };
     }
     for (size_t i = 0; i <= n; i++) {

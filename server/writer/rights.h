@@ -27,6 +27,9 @@ struct kithi_rights {
 /* A group by name or number. 0 or -ENOENT with err filled. */
 int kithi_rights_group(const char *name, gid_t *out_gid, struct kithi_errmsg *err);
 
+/* Is this kithd's own user, or root? */
+bool kithi_rights_own(const struct kithi_rights_policy *p, uid_t uid);
+
 /* Decide from a user and its groups. */
 struct kithi_rights kithi_rights_decide(const struct kithi_rights_policy *p, uid_t uid, gid_t gid,
                                         const gid_t *groups, size_t n);

@@ -125,6 +125,37 @@ static void a_refused_write_names_its_item_and_leaves_nothing(void **state)
     assert_int_equal(peer_stat(&good, "live"), live);
 }
 
+static void a_change_that_is_none_is_named_with_its_field(void **state)
+{
+    static const float vector[DIM] = { 1, 2, 3, 4 };
+    static const struct {
+        size_t off;
+        unsigned char byte;
+        const char *text;
+    } bad[] = {
+        { 0, 4, "is not a change: length 4 is not a multiple of 8" },
+        { 0, 24, "is not a change: length 24 is not that of an id of 1 bytes and 4 dimensions" },
+        { 4, 9, "is not a change: type 9 is unknown" },
+        { 5, 1, "is not a change: flags 01 are unknown" },
+        { 8, 0, "is not a change: type 1 with 0 dimensions" },
+        { 12, 7, "is not a change: the reserved word at byte 12 is 00000007 and not zero" },
+    };
+    unsigned char body[256];
+    struct peer_reply r;
+    (void)state;
+    memcpy(body, good.uid, 16);
+    size_t first = 16 + kithi_op_encode(body + 16, "fine", 4, vector, DIM);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        size_t len = first + kithi_op_encode(body + first, "x", 1, vector, DIM);
+        body[first + bad[i].off] = bad[i].byte;
+        assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, len, 2, &r), KITHI_E_PROTOCOL);
+        assert_int_equal(r.reply.item, 1);
+        assert_non_null(strstr(r.text, "item 1, "));
+        assert_non_null(strstr(r.text, bad[i].text));
+    }
+    assert_daemon_goes_on();
+}
+
 static void an_id_of_512_bytes_is_called_that(void **state)
 {
     unsigned char body[16 + 16 + 512 + DIM * 4] = { 0 };
@@ -351,6 +382,7 @@ int main(void)
         cmocka_unit_test(writes_are_answered_with_epoch_and_found),
         cmocka_unit_test(pipelined_writes_are_answered_in_order_and_flush_after_them),
         cmocka_unit_test(a_refused_write_names_its_item_and_leaves_nothing),
+        cmocka_unit_test(a_change_that_is_none_is_named_with_its_field),
         cmocka_unit_test(an_id_of_512_bytes_is_called_that),
         cmocka_unit_test(collections_are_checked_as_they_are_made),
         cmocka_unit_test(bytes_that_are_no_frame_get_a_reply_and_the_end),
