@@ -220,20 +220,22 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
         memcpy(c->data_dir, final_dir, sizeof c->data_dir);
     }
     KITHI_FAULT_CRASH("crash-in-create-built");
+    /* The log is begun before the collection has its name, so that one without log files has lost them. */
+    if (!status) {
+        struct kithi_wal_report empty = { 0 };
+        struct kithi_wal_open_opts opts = { .dir = wal, .timeline = c->settings.timeline, .report = &empty };
+        memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+        status = kithi_wal_open(c->daemon->io, &opts, &c->wal, err);
+    }
+    if (!status && kithi_wal_moved(c->wal, c->wal_dir)) {
+        status = kithi_error_set(err, -ENAMETOOLONG, "%s: the path is too long", c->wal_dir);
+    }
     if (!status) {
         status = rename_new(creating, c->data_dir, err);
     }
     KITHI_FAULT_CRASH("crash-in-create-renamed");
     if (!status) {
         status = kithi_dir_sync(c->daemon->data.path, err);
-    }
-    if (!status) {
-        struct kithi_wal_report empty = { 0 };
-        struct kithi_wal_open_opts opts = { .dir = c->wal_dir,
-                                            .timeline = c->settings.timeline,
-                                            .report = &empty };
-        memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
-        status = kithi_wal_open(c->daemon->io, &opts, &c->wal, err);
     }
     if (!status) {
         status = kithi_collection_switch(c, err);
@@ -251,6 +253,12 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
         return status;
     }
     status = make_in(c, creating, err);
+    if (status == -ENOSPC || status == -EDQUOT) {
+        kithi_error_set(err, status,
+                        "no room for a new collection in the data directory %.200s: its log begins with a "
+                        "file of %u MiB, or 1 MiB at least; make room there",
+                        c->daemon->data.path, KITHI_WAL_FILE_SIZE_DEFAULT >> 20);
+    }
     if (status) {
         /* What stands under our name is ours: nothing of that name existed, and creates go one by one. */
         struct kithi_settings there;

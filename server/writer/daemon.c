@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -99,6 +100,17 @@ static int groups_find(struct kithi_daemon *d, const struct kithi_options *o, st
     return status;
 }
 
+static int one_directory(const char *data, const char *run, struct kithi_errmsg *err)
+{
+    struct stat a, b;
+    bool one = !stat(data, &a) && !stat(run, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return one ? kithi_error_set(err, KITHI_E_RUN_DIR,
+                                 "%s is given as data and as run directory; they must be two, the first on a "
+                                 "disk and the second on a tmpfs",
+                                 data)
+               : 0;
+}
+
 int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, struct kithi_errmsg *err)
 {
     char run[KITHI_PATH_MAX];
@@ -117,6 +129,9 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
     }
     if (!status) {
         status = kithi_dir_claim(&d->data, "data", o->data, 0700, KITHI_NO_GROUP, err);
+    }
+    if (!status) {
+        status = one_directory(d->data.path, run, err);
     }
     if (!status) {
         status = kithi_dir_claim(&d->run, "run", run, 0750, d->policy.read_group, err);

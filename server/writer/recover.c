@@ -255,6 +255,16 @@ static int replay_log(struct kithi_collection *c, struct kithi_errmsg *err)
     if (status) {
         return status;
     }
+    if (!report.files) {
+        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                               "%s %s, though a collection has a log before it has its name; restore the log "
+                               "from a copy, or move %s away to drop the collection",
+                               c->wal_dir,
+                               access(c->wal_dir, F_OK) ? "is missing"
+                               : report.ignored_file[0] ? "holds no log file with a header"
+                                                        : "holds no log file",
+                               c->data_dir);
+    }
     if (report.last_epoch != kithi_index_epoch(c->index)) {
         return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
                                "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64
@@ -343,6 +353,13 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
     if (kithi_segment_peek(c->segment, &peek) && memcmp(peek.uid, id.uid, sizeof id.uid)) {
         return set_segment_aside(c, &peek, err);
     }
+    struct stat st;
+    if (!lstat(c->segment, &st) && !S_ISREG(st.st_mode)) {
+        return kithi_error_set(
+            err, KITHI_E_NOT_SEGMENT,
+            "%s is %s and not a file; remove it, and the segment is built anew from the log", c->segment,
+            S_ISLNK(st.st_mode) ? "a symbolic link" : "something else");
+    }
     int status = kithi_index_adopt(c->segment, &id, &c->daemon->tuning, &c->index, err);
     switch (status) {
     case 0:
@@ -381,11 +398,15 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     }
     /* The group may be another one than the last daemon's. */
     status = adopted ? kithi_collection_share(c, c->segment, err) : kithi_collection_build(c, err);
+    if (!status && !adopted) {
+        kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
+    }
     if (!status) {
         status = replay_log(c, err);
     }
     if (!adopted) {
         if (!status) {
+            kithi_index_tune(c->index, c->daemon->tuning.grace_ms, c->daemon->tuning.rest_ms);
             status = kithi_collection_switch(c, err);
         }
         if (status) {
@@ -393,6 +414,18 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
         }
     }
     return status;
+}
+
+/* Say what to do about a configuration that cannot be read. */
+static void settings_lost(const char *dir, int status, struct kithi_errmsg *err)
+{
+    char why[sizeof err->text];
+    memcpy(why, err->text, sizeof why);
+    if (status == -ENOENT) {
+        snprintf(why, sizeof why, "%.150s/" KITHI_SETTINGS_NAME " is missing", dir);
+    }
+    kithi_error_set(err, status, "%.180s; restore it from a copy, or move %.100s away to drop the collection",
+                    why, dir);
 }
 
 static int recover_collection(struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
@@ -403,6 +436,9 @@ static int recover_collection(struct kithi_daemon *d, const char *name, struct k
     int status = kithi_path(dir, err, "%s/%s", d->data.path, name);
     if (!status) {
         status = kithi_settings_read(dir, &settings, err);
+        if (status) {
+            settings_lost(dir, status, err);
+        }
     }
     if (!status && strcmp(settings.name, name)) {
         status = kithi_error_set(err, KITHI_E_FORMAT,
@@ -418,6 +454,13 @@ static int recover_collection(struct kithi_daemon *d, const char *name, struct k
     }
     if (status) {
         kithi_collection_free(c);
+        if (status != -ECANCELED) {
+            kithi_log(
+                KITHI_LOG_ERROR, "collection-refused",
+                "name=%s dir=%s msg=kithd does not start because of this one; to start the others, move "
+                "its directory out of the data directory",
+                name, dir);
+        }
         return status;
     }
     kithi_daemon_add(d, c);

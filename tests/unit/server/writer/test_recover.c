@@ -291,6 +291,69 @@ static void a_log_that_is_gone_is_not_taken_for_an_empty_one(void **state)
     assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
 }
 
+static void without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed(void **state)
+{
+    struct kithi_errmsg err;
+    char **names, path[KITHI_PATH_MAX];
+    size_t n;
+    (void)state;
+    assert_int_equal(kithi_tree_remove(test_path(&served.run, "docs"), NULL), 0);
+    assert_int_equal(kithi_dir_list(test_path(&served.data, "docs/wal"), &names, &n, NULL), 0);
+    assert_int_equal(n, 1);
+    snprintf(path, sizeof path, "%s/docs/wal/%s", served.data.path, names[0]);
+    kithi_dir_list_free(names, n);
+    assert_int_equal(truncate(path, 16384), 0);
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+    assert_non_null(strstr(err.text, "it has 16384 bytes, and was made with 67108864"));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+    assert_non_null(strstr(err.text, "/docs/wal holds no log file"));
+    assert_int_equal(rmdir(test_path(&served.data, "docs/wal")), 0);
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+    assert_non_null(strstr(err.text, "/docs/wal is missing"));
+}
+
+static void what_is_in_the_way_is_named_with_a_way_out(void **state)
+{
+    struct kithi_errmsg err;
+    (void)state;
+    assert_int_equal(unlink(test_path(&served.run, "docs/segment")), 0);
+    assert_int_equal(symlink("/dev/null", test_path(&served.run, "docs/segment")), 0);
+    assert_int_equal(served_start(&served, &err), KITHI_E_NOT_SEGMENT);
+    assert_non_null(strstr(err.text, "/docs/segment is a symbolic link"));
+
+    assert_int_equal(truncate(test_path(&served.data, "docs/collection.conf"), 20), 0);
+    assert_int_equal(served_start(&served, &err), KITHI_E_FORMAT);
+    assert_non_null(strstr(err.text, "/docs/collection.conf"));
+    assert_non_null(strstr(err.text, "; restore it from a copy, or move "));
+    assert_int_equal(unlink(test_path(&served.data, "docs/collection.conf")), 0);
+    assert_int_equal(served_start(&served, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "/docs/collection.conf is missing; restore it from a copy, or move "));
+
+    snprintf(served.options.run, sizeof served.options.run, "%s/docs/..", served.data.path);
+    assert_int_equal(served_start(&served, &err), KITHI_E_RUN_DIR);
+    assert_non_null(strstr(err.text, "as data and as run directory"));
+}
+
+static void a_rebuild_waits_for_no_readers(void **state)
+{
+    (void)state;
+    begin();
+    assert_int_equal(peer_create(&peer, "tiny", DIM, 11, NULL), 0);
+    assert_int_equal(peer_use(&peer, "tiny", NULL), 0);
+    for (unsigned i = 0; i < 60; i++) {
+        assert_int_equal(peer_write(&peer, "t", i % 10, 1, DIM, (float)i, NULL), 0);
+    }
+    end();
+    assert_int_equal(kithi_tree_remove(test_path(&served.run, "tiny"), NULL), 0);
+    served.options.grace_ms = served.options.rest_ms = 600000;
+    begin();
+    assert_int_equal(peer_use(&peer, "tiny", NULL), 0);
+    assert_int_equal(peer_stat(&peer, "epoch"), 60);
+    assert_int_equal(peer_stat(&peer, "live"), 10);
+    end();
+}
+
 static void strangers_in_the_run_directory_are_set_aside(void **state)
 {
     (void)state;
@@ -338,6 +401,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_log_is_refused_and_left_as_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_log_that_is_gone_is_not_taken_for_an_empty_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_is_in_the_way_is_named_with_a_way_out, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_rebuild_waits_for_no_readers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(strangers_in_the_run_directory_are_set_aside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_rewrites_than_slots_are_replayed, set_up, tear_down),
     };
