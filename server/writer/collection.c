@@ -275,6 +275,9 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
             }
         } else if (!renamed) {
             kithi_tree_remove(creating, &ignored);
+            if (c->index) {
+                unlink(c->segment_next);
+            }
             rmdir(c->run_dir); /* if it is ours, it is empty by now */
         }
     }
