@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/base/assert.h"
+
 static int set_number(const struct kithi_tool *t, const struct kithi_arg *arg, const char *value)
 {
     char *end;
@@ -73,6 +75,9 @@ int kithi_args_parse(struct kithi_tool *t, int argc, char **argv, const struct k
     };
     const size_t common_n = sizeof common / sizeof *common;
     int count = 0;
+    /* Bit a: option a has its value. A second one would silently win. */
+    uint64_t given = t->run_dir != NULL ? UINT64_C(1) << n : 0;
+    KITHI_ASSERT(n + common_n <= 64);
     for (int i = 1; i < argc; i++) {
         const char *text = argv[i];
         if (strcmp(text, "--") == 0) {
@@ -89,11 +94,14 @@ int kithi_args_parse(struct kithi_tool *t, int argc, char **argv, const struct k
             return -1;
         }
         const struct kithi_arg *arg = NULL;
+        uint64_t bit = 0;
         const char *value = NULL;
         for (size_t a = 0; a < n + common_n && arg == NULL; a++) {
             const struct kithi_arg *candidate = a < n ? &args[a] : &common[a - n];
-            if (matches(candidate, text, &value))
+            if (matches(candidate, text, &value)) {
                 arg = candidate;
+                bit = UINT64_C(1) << a;
+            }
         }
         if (arg == NULL)
             return kithi_tool_usage(t, "there is no option %s", text);
@@ -105,6 +113,9 @@ int kithi_args_parse(struct kithi_tool *t, int argc, char **argv, const struct k
             *(bool *)arg->out = true;
             continue;
         }
+        if (given & bit)
+            return kithi_tool_usage(t, "%s is given twice", arg->name);
+        given |= bit;
         if (value == NULL) {
             if (i + 1 == argc)
                 return kithi_tool_usage(t, "%s needs a value", arg->name);

@@ -57,7 +57,9 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "epoch", NULL, commit.epoch);
         kithi_object_end(&o);
     } else {
-        printf("put %s, epoch %" PRIu64 "\n", id, commit.epoch);
+        fputs("put ", stdout);
+        kithi_out_plain(stdout, id);
+        printf(", epoch %" PRIu64 "\n", commit.epoch);
     }
 out:
     kith_batch_free(batch);
@@ -129,7 +131,9 @@ int kithi_cmd_delete(struct kithi_tool *t, int argc, char **argv)
             kithi_object_count(&o, "epoch", NULL, epoch);
             kithi_object_end(&o);
         } else {
-            printf("deleted %s, epoch %" PRIu64 "\n", argv[i], epoch);
+            fputs("deleted ", stdout);
+            kithi_out_plain(stdout, argv[i]);
+            printf(", epoch %" PRIu64 "\n", epoch);
         }
     }
     kith_close(index);

@@ -2,9 +2,9 @@
  * cmd_load.c - load: a file of vectors into a collection, in pipelined batches.
  *
  * Batches are acknowledged in any order and each is applied whole or not at all. When something is
- * wrong, what was read before it is still sent and waited for, so that the message can say how
- * much of the file is in the collection. Loading the same file again does no harm: a vector of
- * an id that is there is replaced.
+ * wrong in the file, what was read before it is still sent and waited for. When the daemon refuses a batch, later ones
+ * are under way already and may be taken. The message says how much of the file is in the collection, and from
+ * where on something is missing. Loading the same file again does no harm: a vector of an id that is there is replaced.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -36,9 +36,10 @@ struct load {
     kith_batch *batch;
     struct origin origins[PIPE_DEPTH]; /* token of a batch = its number here */
     struct origin *filling;
-    uint64_t read;   /* vectors read */
-    uint64_t loaded; /* vectors acknowledged */
-    uint64_t epoch;  /* highest acknowledged */
+    uint64_t read;                      /* vectors read */
+    uint64_t loaded;                    /* vectors acknowledged */
+    uint64_t epoch;                     /* highest acknowledged */
+    uint64_t missing_row, missing_line; /* the first vector read and not acknowledged; row UINT64_MAX: none */
     bool lost;       /* the connection is gone: batches under way have an unknown outcome */
     bool refused;    /* the daemon did not take a batch: it is not asked for more */
     char error[640]; /* the first; "" none */
@@ -53,6 +54,14 @@ static void set_error(struct load *l, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(l->error, sizeof l->error, fmt, ap);
     va_end(ap);
+}
+
+static void note_missing(struct load *l, const struct origin *o)
+{
+    if (o->count == 0 || o->row[0] >= l->missing_row)
+        return;
+    l->missing_row = o->row[0];
+    l->missing_line = o->line[0];
 }
 
 static void take_answer(struct load *l)
@@ -77,6 +86,7 @@ static void take_answer(struct load *l)
         return;
     }
     l->refused = true;
+    note_missing(l, o);
     const char *text = commit.error.text[0] != '\0' ? commit.error.text : kith_strerror(status);
     char where[KITHI_WHERE_SIZE];
     uint32_t item = commit.failed_item < o->count ? commit.failed_item : 0;
@@ -173,6 +183,11 @@ static void read_all(struct load *l, struct kithi_vectors *vectors, struct kithi
     submit(l);
     while (!l->lost && kith_pipe_pending(l->pipe) > 0)
         take_answer(l);
+    for (size_t i = 0; i < PIPE_DEPTH; i++)
+        if (l->origins[i].busy)
+            note_missing(l, &l->origins[i]);
+    if (l->loaded == 0)
+        l->epoch = kith_epoch(l->index);
     kithi_progress_end(&progress);
 
     const char *more;
@@ -194,6 +209,9 @@ static void report(const struct load *l, const char *name, double seconds)
         kithi_object_count(&o, "epoch", NULL, l->epoch);
         kithi_object_real(&o, "seconds", NULL, seconds);
         kithi_object_real(&o, "rate", NULL, rate);
+        char row[24];
+        snprintf(row, sizeof row, "%" PRIu64, l->missing_row);
+        kithi_object_json(&o, "first_missing", l->missing_row != UINT64_MAX ? row : NULL);
         kithi_object_text(&o, "error", NULL, l->error[0] != '\0' ? l->error : NULL);
         kithi_object_end(&o);
     } else if (l->error[0] == '\0') {
@@ -201,6 +219,27 @@ static void report(const struct load *l, const char *name, double seconds)
         printf("loaded %s vectors in %.1f s (%s/s), epoch %" PRIu64 "\n", kithi_out_count(count, l->loaded),
                seconds, kithi_out_count(per, (uint64_t)rate), l->epoch);
     }
+}
+
+/* After the message: what is in the collection now. */
+static void report_part(const struct load *l)
+{
+    char where[KITHI_WHERE_SIZE];
+    if (l->missing_row == UINT64_MAX) {
+        fprintf(stderr, "%" PRIu64 " vectors were loaded; they stay\n", l->loaded);
+        return;
+    }
+    /* All before the first that is missing are in. */
+    uint64_t after = l->loaded - l->missing_row;
+    kithi_vectors_where(where, l->path, l->missing_row, l->missing_line);
+    fprintf(stderr, "%" PRIu64 " vectors were loaded; the first that %s missing is ", l->loaded,
+            l->lost ? "may be" : "is");
+    kithi_out_plain(stderr, where);
+    if (after > 0)
+        fprintf(stderr, ", but %" PRIu64 " behind it, under way by then, are in", after);
+    if (l->lost)
+        fprintf(stderr, "; up to %" PRIu64 " more may have been loaded", l->read - l->loaded);
+    fputs("; loading the file again, once the cause is gone, completes it\n", stderr);
 }
 
 int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
@@ -226,6 +265,7 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
     l->t = t;
     l->path = argv[2];
     l->filling = &l->origins[0];
+    l->missing_row = UINT64_MAX;
 
     status = kithi_tool_open(t, argv[1], &l->index);
     if (status != KITHI_TOOL_OK)
@@ -258,14 +298,7 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
     report(l, argv[1], (double)(kithi_tool_now_ns() - begin) / 1e9);
     if (l->error[0] != '\0') {
         status = kithi_tool_fail(t, "%s", l->error);
-        uint64_t open = l->read - l->loaded;
-        if (l->lost && open > 0)
-            fprintf(stderr,
-                    "%" PRIu64 " vectors were loaded before that, up to %" PRIu64
-                    " more may have been; loading the file again completes them\n",
-                    l->loaded, open);
-        else
-            fprintf(stderr, "%" PRIu64 " vectors were loaded; they stay\n", l->loaded);
+        report_part(l);
     }
 out:
     kith_pipe_close(l->pipe);

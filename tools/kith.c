@@ -9,7 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "shm/base/id.h"
+#include "shm/base/assert.h"
+#include "tools/out.h"
 #include "tools/tool.h"
 
 struct command {
@@ -58,13 +59,22 @@ static void print_prefix(const struct kithi_tool *t)
         fprintf(stderr, "kith %s: ", t->command);
 }
 
+/* What the caller, a file or the daemon put into a message does not steer the terminal. */
+static void print_message(const char *fmt, va_list ap)
+{
+    char *text = NULL;
+    KITHI_ASSERT(vasprintf(&text, fmt, ap) >= 0);
+    kithi_out_plain(stderr, text);
+    free(text);
+}
+
 int kithi_tool_fail(const struct kithi_tool *t, const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
     fflush(stdout);
     print_prefix(t);
-    vfprintf(stderr, fmt, ap);
+    print_message(fmt, ap);
     fputc('\n', stderr);
     va_end(ap);
     return KITHI_TOOL_FAILED;
@@ -99,7 +109,7 @@ int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...)
     va_list ap;
     va_start(ap, fmt);
     print_prefix(t);
-    vfprintf(stderr, fmt, ap);
+    print_message(fmt, ap);
     if (t->command != NULL)
         fprintf(stderr, "\nusage: kith [--run DIR] [--json] %s %s\n", t->command, t->usage);
     else
@@ -149,13 +159,15 @@ static const char *run_dir(const struct kithi_tool *t)
 
 int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi_map *out)
 {
+    kith *index = NULL;
     char *path = NULL;
     struct kithi_errmsg err = { 0 };
-    int rc;
+    int rc = kithi_tool_open(t, name, &index); /* so that every command refuses in the same words */
+    if (rc != KITHI_TOOL_OK)
+        return rc;
+    kith_close(index);
     if (strchr(name, '/') != NULL) {
         rc = kithi_map_attach_path(name, false, out, &err);
-    } else if (!kithi_name_valid(name, strlen(name))) {
-        rc = KITHI_E_NAME;
     } else if (asprintf(&path, "%s/%s/segment", run_dir(t), name) < 0) {
         path = NULL;
         rc = -ENOMEM;
@@ -198,6 +210,8 @@ int main(int argc, char **argv)
     struct kithi_tool t = { 0 };
     int i = 1;
     for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strncmp(argv[i], "--run", 5) == 0 && t.run_dir != NULL)
+            return kithi_tool_usage(&t, "--run is given twice");
         if (strcmp(argv[i], "--json") == 0) {
             t.json = true;
         } else if (strcmp(argv[i], "--help") == 0) {

@@ -43,6 +43,40 @@ void kithi_out_quote(FILE *f, const char *text)
         free(buf);
 }
 
+/* Bytes of the control character that text begins with, C0, DEL or C1 in UTF-8, and its number; 0: it is none. */
+static size_t control(const char *text, unsigned *out)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    bool second = p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0;
+    *out = second ? p[1] : p[0];
+    return second ? 2 : p[0] < 0x20 || p[0] == 0x7f;
+}
+
+/* As kithi_out_plain() writes it; to be freed. */
+static char *plain(const char *text)
+{
+    char *out = malloc(6 * strlen(text) + 1), *at = out;
+    KITHI_ASSERT(out != NULL); /* a few kilobytes for a long name */
+    while (*text != '\0') {
+        unsigned c;
+        size_t n = control(text, &c);
+        if (n > 0)
+            at += sprintf(at, "\\u%04x", c);
+        else
+            *at++ = *text;
+        text += n > 0 ? n : 1;
+    }
+    *at = '\0';
+    return out;
+}
+
+void kithi_out_plain(FILE *f, const char *text)
+{
+    char *out = plain(text);
+    fputs(out, f);
+    free(out);
+}
+
 void kithi_out_float(FILE *f, float value)
 {
     char text[KITHI_JSON_FLOAT_MAX];
@@ -127,8 +161,10 @@ void kithi_object_text(struct kithi_object *o, const char *key, const char *labe
         fputs("null", stdout);
     else if (o->json)
         kithi_out_quote(stdout, value);
-    else
-        puts(value);
+    else {
+        kithi_out_plain(stdout, value);
+        putchar('\n');
+    }
 }
 
 void kithi_object_count(struct kithi_object *o, const char *key, const char *label, uint64_t value)
@@ -199,7 +235,8 @@ void kithi_table_cell(struct kithi_table *t, const char *fmt, ...)
     }
     char *text = NULL;
     KITHI_ASSERT(vasprintf(&text, fmt, ap) >= 0);
-    t->cells[t->count++] = text;
+    t->cells[t->count++] = plain(text);
+    free(text);
     va_end(ap);
 }
 

@@ -19,6 +19,9 @@
 /* text as a JSON string, quotes included; text is UTF-8. */
 void kithi_out_quote(FILE *f, const char *text);
 
+/* text for people: control characters, which could steer a terminal, become \u001b and the like. */
+void kithi_out_plain(FILE *f, const char *text);
+
 /* The shortest decimal that reads back as the same float. */
 void kithi_out_float(FILE *f, float value);
 

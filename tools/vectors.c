@@ -326,9 +326,14 @@ static int read_id(struct kithi_vectors *v)
             return kithi_json_fail(j, "an id is a string or a whole number");
         memcpy(v->id, from, len);
     } else if (kithi_json_peek(j) == KITHI_JSON_STRING) {
-        int rc = kithi_json_string(j, v->id, KITHI_ID_MAX, &len);
+        const char *from = j->at;
+        int rc = kithi_json_string(j, NULL, 0, &len);
+        if (rc == 0 && len > KITHI_ID_MAX)
+            rc = kithi_json_fail(j, kithi_error_text(KITHI_E_ID));
         if (rc != 0)
             return rc;
+        j->at = from; /* it fits: once more, and now keep it */
+        kithi_json_string(j, v->id, KITHI_ID_MAX, &len);
         if (!kithi_id_valid(v->id, len))
             return kithi_json_fail(j, kithi_error_text(KITHI_E_ID));
     } else {
@@ -349,6 +354,10 @@ static int next_jsonl(struct kithi_vectors *v, const char **out_id, struct kithi
             return rc;
     } while (strspn(v->text, " \t\r") >= len); /* blank lines are passed over */
 
+    if (v->line == 1 && strncmp(v->text, "\xef\xbb\xbf", 3) == 0)
+        return kithi_error_set(
+            err, KITHI_E_FORMAT,
+            "%s: line 1: begins with a byte order mark; save the file as UTF-8 without one", v->path);
     kithi_json_begin(j, v->text, len);
     if (kithi_json_object(j) == 0) {
         while (kithi_json_member(j) == 1) {

@@ -82,7 +82,8 @@ int kithi_json_element(struct kithi_json *j);
 /* Is the key of this member name? */
 bool kithi_json_key_is(const struct kithi_json *j, const char *name);
 
-/* Values. A string is unescaped into out (cap bytes, no NUL is added); longer ones are an error. */
+/* Values. A string is unescaped into out (cap bytes, no NUL is added); longer ones are an error. out NULL: passed over,
+ * for its length. */
 int kithi_json_string(struct kithi_json *j, char *out, size_t cap, size_t *out_len);
 int kithi_json_bool(struct kithi_json *j, bool *out);
 int kithi_json_null(struct kithi_json *j);

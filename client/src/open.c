@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "client/src/handle_priv.h"
@@ -64,6 +65,29 @@ static int name_paths(struct kith *index, const char *name, const char *run_dir,
     return rc < 0 ? kithi_error_set(err, rc, "out of memory") : 0;
 }
 
+/* There is no segment. Say what that means for what the caller gave. */
+static int say_missing(const struct kith *index, bool by_path, struct kithi_errmsg *err)
+{
+    struct stat st;
+    if (by_path)
+        return kithi_error_set(
+            err, KITHI_E_NO_COLLECTION,
+            "there is no segment %s (a slash makes it the path of a segment; names have none)",
+            index->segment);
+    char *dir = strndup(index->segment, (size_t)(strrchr(index->segment, '/') - index->segment));
+    bool half = dir && lstat(dir, &st) == 0;
+    free(dir);
+    if (half)
+        return kithi_error_set(
+            err, KITHI_E_NO_COLLECTION,
+            "the segment of collection '%s' is missing: there is no %s; start kithd again, which "
+            "builds it anew from the log",
+            index->name, index->segment);
+    return kithi_error_set(err, KITHI_E_NO_COLLECTION,
+                           "there is no collection '%s' in %s; see 'kith list', or create it", index->name,
+                           index->run_dir);
+}
+
 static int attach_once(struct kith *index, bool by_path, struct kithi_map *map, struct kithi_errmsg *err)
 {
     if (!by_path) {
@@ -72,9 +96,8 @@ static int attach_once(struct kith *index, bool by_path, struct kithi_map *map, 
             return rc;
     }
     int rc = kithi_map_attach_path(index->segment, false, map, err);
-    if (rc == KITHI_E_NO_COLLECTION && !by_path)
-        kithi_error_set(err, rc, "there is no collection '%s' in %s; see 'kith list', or create it",
-                        index->name, index->run_dir);
+    if (rc == KITHI_E_NO_COLLECTION)
+        say_missing(index, by_path, err);
     else if (rc == -EACCES)
         kithi_error_set(err, rc, "your user may not read %s; it must be in the read group of kithd",
                         index->segment);

@@ -12,6 +12,8 @@ const char *kithi_error_text(int code)
 {
     switch (code) {
     case 0: return "success";
+    case -EUSERS:
+        return "kithd has as many clients as it serves; close some, or raise 'clients' in its configuration";
 #define KITHI_ERROR_TEXT(name, number, text)                                                                 \
     case -(number): return text;
         KITHI_ERROR_LIST(KITHI_ERROR_TEXT)

@@ -491,6 +491,8 @@ static void wrong_vector_files_are_refused(void **state)
     snprintf(ids, sizeof ids, "%s", write_text("some.ids", "a\n"));
     expect_fail(KITH("load", "files", write_text("x.jsonl", ""), "--ids", ids), 2,
                 "--ids does not go with a .jsonl file");
+    expect_says(KITH("--json", "load", "files", write_text("none.jsonl", "")),
+                "\"loaded\":0,\"epoch\":", "\"first_missing\":null,\"error\":null}", NULL);
     expect_verified("files");
     drop("files");
 }
@@ -504,7 +506,9 @@ static void a_full_collection_says_so_and_keeps_what_was_acknowledged(void **sta
     struct result r = KITH("--json", "load", "full", write_fvecs("full.fvecs", rows, ROWS));
     unsigned long loaded = 0;
     const char *at = strstr(r.out, "\"loaded\":");
-    if (r.status != 1 || at == NULL || strstr(r.err, "--max-vectors") == NULL)
+    if (r.status != 1 || at == NULL || strstr(r.err, "--max-vectors") == NULL ||
+        strstr(r.out, "\"first_missing\":256,") == NULL ||
+        strstr(r.err, "the first that is missing is ") == NULL)
         fail_msg("status %d, stdout %s, stderr %s", r.status, r.out, r.err);
     loaded = strtoul(at + strlen("\"loaded\":"), NULL, 10);
     done(&r);
@@ -604,7 +608,12 @@ static void bad_ids_names_and_vectors_are_refused(void **state)
     expect_fail(KITH("put", "bad", "a", "--vector", "[1,1e60]"), 2, "byte 4");
     expect_fail(KITH("put", "bad", "a", "--vector", "1,2"), 2, "JSON array");
     expect_fail(KITH("put", "bad", "a"), 2, "--vector is missing");
+    expect_fail(KITH("put", "a/b", "x", "--vector", "[1,2]"), 1, "names have none");
+    expect_fail(KITH("export", "nope", test_path(&files, "x.jsonl")), 1, "there is no collection 'nope' in ");
     expect_fail(KITH("get", "bad", "a"), 1, "no such id");
+    expect_fail(KITH("get", "bad", "\x1b[2J"), 1, "id \"\\u001b[2J\"");
+    expect_fail(KITH("search", "bad", "--like", "a", "--like=b"), 2, "--like is given twice");
+    expect_fail(KITH("count", "bad", "--run", "x"), 2, "--run is given twice");
     expect_fail(KITH("search", "bad", "--like", "a"), 1, "no such id");
     expect_fail(KITH("search", "bad", "--vector", "[1]"), 1, "has 1 dimensions, the collection has 2");
     expect_fail(KITH("search", "bad", "--vector", "[0,0]"), 1, "zero vector");

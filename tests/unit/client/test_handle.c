@@ -799,7 +799,7 @@ static void opening_waits_for_a_collection_to_appear(void **state)
     o.attach_wait_ms = 30;
     assert_int_equal(rename(w.segment, w.beside), 0);
     assert_int_equal(kith_open("c", &o, &index), KITH_E_TIMEOUT);
-    assert_non_null(strstr(err.text, "there is no collection 'c'"));
+    assert_non_null(strstr(err.text, "the segment of collection 'c' is missing"));
     o.attach_wait_ms = 30000;
     assert_int_equal(pthread_create(&thread, NULL, appear_later, &w), 0);
     assert_int_equal(kith_open("c", &o, &index), 0);

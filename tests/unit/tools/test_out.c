@@ -49,6 +49,19 @@ static void quoted_text_and_floats_are_json(void **state)
     free(text);
 }
 
+static void text_for_people_steers_no_terminal(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    assert_non_null(f);
+    kithi_out_plain(f, "a\x1b[2J\n\x7f\xc2\x9b \xc3\xa4\xc2\xa0\xc2");
+    fclose(f);
+    assert_string_equal(text, "a\\u001b[2J\\u000a\\u007f\\u009b \xc3\xa4\xc2\xa0\xc2");
+    free(text);
+}
+
 static void percentiles_are_right_to_one_percent(void **state)
 {
     (void)state;
@@ -78,6 +91,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_and_bytes_are_readable),
         cmocka_unit_test(quoted_text_and_floats_are_json),
+        cmocka_unit_test(text_for_people_steers_no_terminal),
         cmocka_unit_test(percentiles_are_right_to_one_percent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -218,7 +218,12 @@ static void json_lines_that_are_wrong_are_named_with_their_line(void **state)
     char id[600], text[800];
     memset(id, 'x', sizeof id);
     snprintf(text, sizeof text, "{\"id\":\"%.512s\",\"vector\":[1,2]}", id);
-    expect_error(write_text("x.jsonl", text), 2, KITHI_E_FORMAT, "line 1, byte");
+    expect_error(write_text("x.jsonl", text), 2, KITHI_E_FORMAT, "1 to 511 bytes");
+    snprintf(text, sizeof text, "{\"id\":\"%.511s\",\"vector\":[1.5,-2]}", id);
+    id[511] = '\0';
+    first_vector_is(write_text("x.jsonl", text), 1.5f, -2, id);
+    expect_error(write_text("bom.jsonl", "\xef\xbb\xbf{\"id\":1,\"vector\":[1,2]}\n"), 2, KITHI_E_FORMAT,
+                 "line 1: begins with a byte order mark");
 }
 
 static void a_line_without_end_is_refused_in_bounded_memory(void **state)
