@@ -87,5 +87,6 @@ struct emptied_model : rl::test_suite<emptied_model, 2> {
 
 int main()
 {
-    return model_main<emptied_model>("[P9 emptied] a walk does not end on an emptied row", names, MUTANT_COUNT);
+    return model_main<emptied_model>("[P9 emptied] a walk does not end on an emptied row", names,
+                                     MUTANT_COUNT);
 }
