@@ -207,19 +207,18 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
     return existed;
 }
 
-/*
- * A place in the id table for every upsert of a request, the same id twice included. Claims of a request
- * that is refused stay until the group ends; they keep places free and nothing else.
- */
+/* A place in the id table for every upsert of a request, the same id twice included; or for none. */
 static int claim_places(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
                         struct kithi_group_result *out, struct kithi_errmsg *err)
 {
+    uint32_t before = ix->group.claimed.count;
     for (uint32_t i = 0; i < n; i++) {
         if (ops[i].type != KITHI_OP_UPSERT)
             continue;
         uint64_t hash = kithi_ids_hash(ix, ops[i].id, ops[i].id_len);
         ix->places[i] = kithi_ids_claim(ix, hash, ops[i].id, ops[i].id_len);
         if (ix->places[i] == UINT32_MAX) {
+            kithi_ids_claims_rewind(&ix->group, before);
             out->failed_item = i;
             return kithi_error_set(err, KITHI_E_FULL,
                                    "the id table has no place near the hash of this id: %u others share it; "
@@ -262,7 +261,7 @@ void kithi_group_clear(struct group *g)
             at = (at + 1) & g->overlay_mask;
         g->overlay[at] = 0;
     }
-    kithi_ids_claims_clear(g);
+    kithi_ids_claims_rewind(g, 0);
     g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
 }
 

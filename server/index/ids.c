@@ -76,16 +76,16 @@ static void add_claim(struct group *g, uint32_t place)
     g->claimed.items[g->claimed.count++] = place;
 }
 
-void kithi_ids_claims_clear(struct group *g)
+void kithi_ids_claims_rewind(struct group *g, uint32_t count)
 {
     /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
-    for (uint32_t i = g->claimed.count; i-- > 0;) {
+    for (uint32_t i = g->claimed.count; i-- > count;) {
         uint32_t at = claim_home(g, g->claimed.items[i]);
         while (g->claims[at] != g->claimed.items[i] + 1)
             at = (at + 1) & g->claims_mask;
         g->claims[at] = 0;
     }
-    g->claimed.count = 0;
+    g->claimed.count = count;
 }
 
 int kithi_ids_claims_reserve(struct group *g, uint32_t more)
@@ -154,7 +154,7 @@ uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, 
 static bool claim_anew(struct kithi_index *ix, const struct table *to)
 {
     struct group *g = &ix->group;
-    kithi_ids_claims_clear(g);
+    kithi_ids_claims_rewind(g, 0);
     for (uint32_t i = 0; i < g->insertion_count; i++) {
         struct insertion *in = &g->insertions[i];
         if (in->superseded)

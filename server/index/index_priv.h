@@ -168,7 +168,8 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
  */
 uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, size_t len);
 int kithi_ids_claims_reserve(struct group *g, uint32_t more);
-void kithi_ids_claims_clear(struct group *g);
+/* Take back the claims after the first count, the last first. */
+void kithi_ids_claims_rewind(struct group *g, uint32_t count);
 /*
  * Before anything is put: no claimed place stays empty, since others of the group lie behind it, and
  * what claimed it may have been taken back by a later change of the same id.

@@ -191,6 +191,67 @@ static void an_id_whose_entry_is_buried_between_staging_and_publishing_is_found(
     test_solo_close(&t);
 }
 
+/* Whoever knows the key can choose ids that all want one place. The log must never hold a group of them
+ * that cannot be put. */
+static void ids_chosen_for_their_hashes_are_refused_before_they_are_staged(void **state)
+{
+    (void)state;
+    enum { COUNT = 2100, LOG2 = 13 }; /* the table that so many new ids get */
+    static char ids[COUNT][16];
+    static struct kithi_op ops[COUNT];
+    static const float x = 1;
+    struct test_solo t;
+    struct kithi_group_result result;
+    struct kithi_errmsg err;
+    begin(&t, 8000);
+    uint32_t n = 0;
+    for (unsigned i = 0; n < COUNT; i++) {
+        int len = snprintf(ids[n], sizeof ids[n], "%u", i);
+        if (kithi_ids_home(kithi_ids_hash(t.ix, ids[n], (size_t)len), LOG2) == 5)
+            n++;
+    }
+    for (uint32_t i = 0; i < COUNT; i++)
+        ops[i] = test_upsert(ids[i], &x, 1);
+    assert_int_equal(kithi_group_add(t.ix, ops, COUNT, &result, &err), KITHI_E_FULL);
+    assert_int_equal(kithi_ids_log2(word(&t)), LOG2);
+    assert_int_equal(result.failed_item, KITHI_IDS_PROBE_MAX);
+    assert_int_equal(kithi_group_job_count(t.ix), 0);
+    /* As many as a probe may pass are taken, whatever was refused before, and found. */
+    assert_int_equal(test_solo_commit(&t, ops, KITHI_IDS_PROBE_MAX - 100), 0);
+    for (uint32_t i = 0; i < KITHI_IDS_PROBE_MAX - 100; i++)
+        assert_int_not_equal(find(&t, ids[i]), 0);
+    assert_int_equal(test_solo_commit(&t, ops + KITHI_IDS_PROBE_MAX - 100, 150), KITHI_E_FULL);
+    put(&t, "somebody else", 2);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+static void a_place_claimed_for_an_id_that_goes_again_hides_nobody(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    char id[16], first[16] = "";
+    float x = 1;
+    begin(&t, 100);
+    /* Two ids with one home: the second lies behind the first, which its own group takes back. */
+    for (unsigned i = 0; find(&t, "pair") == 0; i++) {
+        snprintf(id, sizeof id, "%u", i);
+        if (kithi_ids_home(kithi_ids_hash(t.ix, id, strlen(id)), 9) != 7)
+            continue;
+        if (!*first) {
+            memcpy(first, id, sizeof first);
+            continue;
+        }
+        struct kithi_op ops[] = { test_upsert(first, &x, 1), test_upsert(id, &x, 1), test_delete(first),
+                                  test_upsert("pair", &x, 1) };
+        assert_int_equal(test_solo_commit(&t, ops, 4), 0);
+    }
+    assert_int_equal(find(&t, first), 0);
+    assert_int_not_equal(find(&t, id[0] ? id : "-"), 0);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +261,8 @@ int main(void)
         cmocka_unit_test(redirection_moves_or_buries_only_the_entry_that_leads_to_the_slot),
         cmocka_unit_test(the_table_takes_a_whole_collection_of_new_ids_at_once),
         cmocka_unit_test(an_id_whose_entry_is_buried_between_staging_and_publishing_is_found),
+        cmocka_unit_test(ids_chosen_for_their_hashes_are_refused_before_they_are_staged),
+        cmocka_unit_test(a_place_claimed_for_an_id_that_goes_again_hides_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
