@@ -60,7 +60,7 @@ static void print_prefix(const struct kithi_tool *t)
 }
 
 /* What the caller, a file or the daemon put into a message does not steer the terminal. */
-static void print_message(const char *fmt, va_list ap)
+static void KITHI_PRINTF(1, 0) print_message(const char *fmt, va_list ap)
 {
     char *text = NULL;
     KITHI_ASSERT(vasprintf(&text, fmt, ap) >= 0);
