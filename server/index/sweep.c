@@ -1,9 +1,9 @@
 /*
  * sweep.c - from dead to free: one pass over all rows unlinks a batch of dead slots.
  *
- * A pass costs some 20 ns a slot, most of it reading rows in order, and unlinks thousands of
- * dead slots at once, besides what it costs to hand the lost links on; keeping lists of in-neighbours
- * instead would cost memory for every link and two random writes for every change of one. After the pass no finder leads to the batch:
+ * A pass reads rows in order and unlinks thousands of dead slots at once, besides what it costs to hand
+ * the lost links on; keeping lists of in-neighbours instead would cost memory for every link and two
+ * random writes for every change of one. After the pass no finder leads to the batch:
  * no row (checked one by one), no id entry, not the entry point. Insertions that run beside it
  * cannot bring a link back: they choose no dead slot, and slots of the batch died before those
  * insertions began.
