@@ -3,6 +3,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -45,6 +46,13 @@ static int pad_name(const char *name, uint64_t padded[], struct iovec *out, stru
     return 0;
 }
 
+_Static_assert((int)KITH_QUANTIZATION_AUTO == (int)KITHI_QUANTIZATION_AUTO &&
+                   (int)KITH_QUANTIZATION_BITS == (int)KITHI_QUANTIZATION_BITS &&
+                   (int)KITH_QUANTIZATION_SQ8 == (int)KITHI_QUANTIZATION_SQ8 &&
+                   (int)KITH_QUANTIZATION_F16 == (int)KITHI_QUANTIZATION_F16 &&
+                   (int)KITH_KEEP_F16 == (int)KITHI_KEEP_F16 && (int)KITH_KEEP_NONE == (int)KITHI_KEEP_NONE,
+               "the public numbers are those of the format");
+
 int kith_create(const char *name, const struct kith_create_opts *opts)
 {
     struct kith_create_opts o;
@@ -54,14 +62,14 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
     uint64_t padded[(KITHI_NAME_MAX + 8) / 8];
     struct iovec body[2];
 
-    if (!name || !opts || kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
+    if (!name || !opts || kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_create_opts, keep)) < 0 ||
+        o.reserved)
         return -EINVAL;
     struct kithi_geometry g = {
         .dim = o.dim,
         .metric = o.metric,
         .m = o.m ? o.m : KITHI_M_DEFAULT,
         .ef_construction = o.ef_construction ? o.ef_construction : KITHI_EF_CONSTRUCTION_DEFAULT,
-        .quantization = o.quantization,
         .slot_max = o.max_vectors ? o.max_vectors : KITHI_SLOT_MAX_DEFAULT,
     };
     struct kithi_create create = {
@@ -69,9 +77,11 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
         .metric = g.metric,
         .m = g.m,
         .ef_construction = g.ef_construction,
-        .quantization = g.quantization,
+        .quantization = o.quantization,
         .slot_max = g.slot_max,
+        .keep = o.keep,
     };
+    kithi_geometry_want(&g, o.quantization, o.keep);
     kithi_conn_init(&conn);
     int rc = pad_name(name, padded, &body[1], &err);
     if (rc == 0)

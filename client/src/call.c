@@ -261,6 +261,9 @@ void kithi_calls_fini(struct kith *index)
     while (c) {
         struct kithi_call *next = c->next;
         kithi_scratch_fini(&c->scratch);
+        for (uint32_t i = 0; c->lanes && i < KITHI_LANES; i++)
+            kithi_scratch_fini(&c->lanes[i]);
+        free(c->lanes);
         free(c->vector);
         free(c);
         c = next;

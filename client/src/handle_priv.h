@@ -30,12 +30,17 @@ struct kithi_generation {
     _Atomic uint64_t look_ns;      /* while map.stay: when to look for the successor again */
 };
 
+/* Searches of a batch that are under way at a time: enough that one's memory arrives while the others compute,
+ * few enough that what they hold stays in the first-level cache. */
+#define KITHI_LANES 4u
+
 /* One call that is running, or could be. A cache line is not shared with another slot. */
 struct kithi_call {
     alignas(KITHI_CACHE_LINE) _Atomic(struct kithi_generation *) hazard; /* NULL: free */
     struct kithi_call *next;     /* constant once the slot is in the list */
     struct kithi_generation *at; /* what the hazard names; for the owner alone */
     struct kithi_scratch scratch;
+    struct kithi_scratch *lanes; /* KITHI_LANES for searches in turns; NULL until a batch needs them */
     float *vector;     /* dim floats; NULL until a call needs them */
     uint32_t attempts; /* how often this call attached again */
     bool changed;      /* ... and found a newer generation */
@@ -105,8 +110,9 @@ static inline const struct kithi_header *kithi_call_header(const struct kithi_ca
  */
 int kithi_vector_check(const struct kith *index, const float *v, size_t len);
 
-/* Connect, and check that the daemon's collection of this name is the handle's. */
-int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms);
+/* Connect, and check that the daemon's collection of this name is the handle's. out (may be NULL): what it is. */
+int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms,
+                         struct kithi_opened *out);
 
 /* Hand an answer to the caller (out may be NULL); returns its status. */
 int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer *answer);

@@ -58,7 +58,7 @@ int kith_pipe_open(kith *index, uint32_t depth, kith_pipe **out)
         p->free[p->free_count] = p->free_count;
         p->free_count++;
     }
-    rc = kithi_handle_connect(index, &p->conn, 0);
+    rc = kithi_handle_connect(index, &p->conn, 0, NULL);
     if (rc < 0)
         goto out;
     *out = p;

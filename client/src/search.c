@@ -58,6 +58,50 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
     return rc;
 }
 
+/* Queries of a batch that are handed down at a time: their places lie on the stack. */
+#define CHUNK_MAX 64u
+
+/*
+ * Up to CHUNK_MAX searches, in turns where they may be. Returns 0 or the first error, *out_failed being the number of
+ * its query.
+ */
+static int search_chunk(struct kith *index, struct kithi_call *c, const float *queries, uint32_t n,
+                        const struct kithi_search_params *params, kith_results *const *out, uint32_t *out_failed)
+{
+    struct kithi_results *found[CHUNK_MAX];
+    int counts[CHUNK_MAX], rc = 0, bad = 0;
+    const uint32_t dim = index->geometry.dim;
+    uint32_t good = 0;
+    for (; good < n; good++) {
+        bad = out[good] ? kithi_vector_check(index, queries + (size_t)good * dim, dim) : -EINVAL;
+        if (bad < 0)
+            break;
+        found[good] = &out[good]->found;
+    }
+    /* Without lanes, or where a search looks at the clock, one after the other. */
+    bool turns = !params->exact && !params->deadline_ns && good > 1;
+    if (turns && !c->lanes)
+        c->lanes = calloc(KITHI_LANES, sizeof *c->lanes);
+    turns = turns && c->lanes;
+    if (turns) {
+        const struct kithi_batch b = {
+            .queries = queries, .count = good, .params = params, .results = found, .counts = counts
+        };
+        kithi_search_batch(kithi_call_map(c), c->lanes, KITHI_LANES, &b);
+    }
+    uint32_t i = 0;
+    for (; i < good; i++) {
+        rc = turns ? counts[i] : KITHI_E_MOVED;
+        if (rc == KITHI_E_MOVED || rc == KITHI_E_STALE) /* by itself, on the generation that is there by now */
+            rc = search_in(index, c, queries + (size_t)i * dim, params, out[i]);
+        out[i]->generation_changed = c->changed;
+        if (rc < 0)
+            break;
+    }
+    *out_failed = i;
+    return rc < 0 ? rc : bad;
+}
+
 int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, uint32_t k,
                       const struct kith_search_opts *opts, kith_results *const *out, size_t *out_failed)
 {
@@ -68,23 +112,22 @@ int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, u
     if (!index || !out || (!queries && n > 0))
         return -EINVAL;
     int rc = params_from(opts, k, &params);
+    if (rc == 0 && n > 0 && len != index->geometry.dim)
+        rc = KITHI_E_DIMENSION;
     if (rc == 0)
         rc = kithi_call_begin(index, &c);
-    for (; rc >= 0 && i < n; i++) {
-        const float *query = queries + i * len;
-        rc = out[i] ? kithi_vector_check(index, query, len) : -EINVAL;
-        if (rc == 0)
-            rc = search_in(index, c, query, &params, out[i]);
-        if (rc < 0 && out[i])
-            kithi_results_clear(&out[i]->found);
-        if (rc < 0)
-            break;
+    while (rc == 0 && i < n) {
+        uint32_t chunk = n - i < CHUNK_MAX ? (uint32_t)(n - i) : CHUNK_MAX, failed;
+        rc = search_chunk(index, c, queries + i * len, chunk, &params, out + i, &failed);
+        i += rc < 0 ? failed : chunk;
     }
+    if (rc < 0 && i < n && out[i])
+        kithi_results_clear(&out[i]->found);
     if (c)
         kithi_call_end(index, c);
     if (rc < 0 && out_failed)
         *out_failed = i;
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 int kith_search(kith *index, const float *query, size_t len, uint32_t k, const struct kith_search_opts *opts,

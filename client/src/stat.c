@@ -2,6 +2,7 @@
  * stat.c - numbers about a collection: from the words of its header, and from the daemon.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,13 +43,18 @@ int kith_count(kith *index, uint64_t *out_count)
     return 0;
 }
 
-static bool daemon_alive(struct kith *index)
+/* What only the daemon knows. */
+static void ask_daemon(struct kith *index, struct kith_stats *s)
 {
     struct kithi_conn conn;
+    struct kithi_opened opened;
     kithi_conn_init(&conn);
-    bool alive = kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS) == 0;
+    if (kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS, &opened) == 0) {
+        s->daemon_alive = 1;
+        s->quantization_wanted = opened.quantization;
+        s->keep_wanted = opened.keep;
+    }
     kithi_conn_close(&conn);
-    return alive;
 }
 
 int kith_stats(kith *index, struct kith_stats *out)
@@ -76,14 +82,19 @@ int kith_stats(kith *index, struct kith_stats *out)
         .m = m->geometry.m,
         .ef_construction = m->geometry.ef_construction,
         .level_max = kithi_entry_level(word(&h->entry)),
+        .quantization = m->geometry.quantization,
+        .keep = m->geometry.keep,
+        .quantization_wanted = m->geometry.quantization,
+        .keep_wanted = m->geometry.keep,
+        .code_bits = m->geometry.code_bits,
     };
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t taken = word(&h->taken[r]);
         s.bytes_taken += taken < m->layout.size[r] ? taken : m->layout.size[r];
     }
     kithi_call_end(index, c);
-    s.daemon_alive = daemon_alive(index);
-    return kithi_opts_out(out, &s, sizeof s, sizeof s);
+    ask_daemon(index, &s);
+    return kithi_opts_out(out, &s, sizeof s, offsetof(struct kith_stats, quantization));
 }
 
 /* The answer's text as the caller's own string, if it is one JSON value. */
@@ -108,7 +119,7 @@ int kith_daemon_stats(kith *index, char **out_json)
     if (!index || !out_json)
         return -EINVAL;
     kithi_conn_init(&conn);
-    int rc = kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS);
+    int rc = kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS, NULL);
     if (rc == 0) {
         struct iovec body = { .iov_base = index->uid, .iov_len = sizeof index->uid };
         rc = kithi_conn_call(&conn, KITHI_FRAME_STATS, 0, &body, 1, &answer);

@@ -22,7 +22,8 @@ static int status_of(const struct kithi_answer *answer)
     return status == KITHI_E_NO_COLLECTION ? KITHI_E_REPLACED : status < 0 ? status : 0;
 }
 
-int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms)
+int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms,
+                         struct kithi_opened *out)
 {
     struct kithi_answer answer;
     struct kithi_opened opened;
@@ -50,6 +51,8 @@ int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t p
     }
     if (rc < 0)
         kithi_conn_close(conn);
+    else if (out)
+        *out = opened;
     return rc;
 }
 
@@ -67,7 +70,7 @@ static int request(struct kith *index, uint16_t type, uint32_t count, const void
     }
     for (;;) {
         bool fresh = !kithi_conn_is_open(conn);
-        int rc = fresh ? kithi_handle_connect(index, conn, 0) : 0;
+        int rc = fresh ? kithi_handle_connect(index, conn, 0, NULL) : 0;
         if (rc == 0)
             rc = kithi_conn_call(conn, type, count, body, 2, out);
         if (rc != KITHI_E_NO_DAEMON || fresh)

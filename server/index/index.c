@@ -14,21 +14,38 @@
 #include <unistd.h>
 
 #include "server/index/index_priv.h"
+#include "shm/base/bytes.h"
 
 #define GRACE_MS_DEFAULT 100u
 #define REST_MS_DEFAULT  400u
 
-static int init_worker(struct worker *w, const struct kithi_geometry *g)
+static void *floats(uint32_t count)
 {
+    return aligned_alloc(64, ((size_t)count * sizeof(float) + 63) / 64 * 64);
+}
+
+static int init_worker(struct worker *w, const struct kithi_map *map)
+{
+    const struct kithi_geometry *g = &map->geometry;
+    const struct kithi_layout *l = &map->layout;
     size_t candidates = (size_t)g->ef_construction + 2u * KITHI_M_MAX + 2;
-    size_t bytes = ((size_t)g->dim * sizeof(float) + 63) / 64 * 64;
     kithi_scratch_init(&w->scratch);
+    w->scratch.kernel = kithi_kernel_pick();
     w->candidates = malloc(candidates * sizeof *w->candidates);
     w->chosen = malloc((2u * KITHI_M_MAX + 2) * sizeof *w->chosen);
-    w->vector = aligned_alloc(64, bytes);
-    if (!w->candidates || !w->chosen || !w->vector)
+    w->vector = floats(g->dim);
+    w->code = aligned_alloc(64, kithi_round_up(l->vector_stride + l->code_stride, 64));
+    if (!w->candidates || !w->chosen || !w->vector || !w->code)
         return -ENOMEM;
-    return kithi_scratch_prepare(&w->scratch, g->ef_construction, g->dim);
+    if (l->bits_width) {
+        w->near_end = floats(l->bits_width);
+        w->far_end = floats(l->bits_width);
+        w->edges = malloc(CHOSEN_AT_BASE((size_t)g->m) * sizeof *w->edges);
+        if (!w->near_end || !w->far_end || !w->edges)
+            return -ENOMEM;
+    }
+    int rc = kithi_query_reserve(&w->scratch.query, g->dim, l->bits_width);
+    return rc < 0 ? rc : kithi_scratch_prepare(&w->scratch, g->ef_construction);
 }
 
 void kithi_index_tune(struct kithi_index *ix, uint32_t grace_ms, uint32_t rest_ms)
@@ -54,7 +71,7 @@ int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tu
     if (!ix->workers)
         return -ENOMEM;
     for (unsigned i = 0; i < ix->tuning.worker_count; i++) {
-        int rc = init_worker(&ix->workers[i], &ix->map.geometry);
+        int rc = init_worker(&ix->workers[i], &ix->map);
         if (rc < 0)
             return rc;
     }
@@ -70,6 +87,10 @@ void kithi_index_close(struct kithi_index *ix)
         free(ix->workers[i].candidates);
         free(ix->workers[i].chosen);
         free(ix->workers[i].vector);
+        free(ix->workers[i].code);
+        free(ix->workers[i].near_end);
+        free(ix->workers[i].far_end);
+        free(ix->workers[i].edges);
     }
     free(ix->workers);
     kithi_sweep_fini(ix);
@@ -105,6 +126,8 @@ static void write_identity(struct kithi_header *h, const struct kithi_index_iden
     h->m = id->geometry.m;
     h->ef_construction = id->geometry.ef_construction;
     h->quantization = id->geometry.quantization;
+    h->keep = id->geometry.keep;
+    h->code_bits = id->geometry.code_bits;
     h->slot_max = id->geometry.slot_max;
     h->generation = generation;
     h->layout_sum = layout_sum;
@@ -153,15 +176,12 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
                              "no room for a segment's header in the run directory: %s", kithi_error_text(rc));
         goto fail;
     }
-    void *base = mmap(NULL, l->total, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, ix->fd, 0);
-    if (base == MAP_FAILED) {
-        rc = kithi_error_set(err, -errno,
-                             "cannot map %llu bytes of address space: %s; use a smaller --max-vectors",
-                             (unsigned long long)l->total, kithi_error_text(-errno));
+    rc = kithi_map_file(ix->fd, l->total, true, &ix->map.base);
+    if (rc < 0) {
+        kithi_error_set(err, rc, "cannot map %llu bytes of address space: %s; use a smaller --max-vectors",
+                        (unsigned long long)l->total, kithi_error_text(rc));
         goto fail;
     }
-    (void)madvise(base, l->total, MADV_DONTDUMP);
-    ix->map.base = base;
     ix->map.len = l->total;
     rc = kithi_index_init(ix, tuning);
     if (rc < 0) {

@@ -34,6 +34,7 @@ struct kithi_index_tuning {
     unsigned worker_count; /* workers that may run jobs: numbers 0..worker_count-1 */
     uint32_t grace_ms;     /* a dead slot stays linked so long at least; 0: 100 */
     uint32_t rest_ms;      /* an unlinked slot rests so long before reuse; 0: 400 */
+    bool small_pages;      /* never ask for huge pages */
 };
 
 /*
@@ -112,6 +113,26 @@ void kithi_sweep_hurry(struct kithi_index *ix);
 void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i);
 /* All jobs have ended: what was unlinked begins its rest. */
 void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);
+
+/* ---- huge pages ---- */
+
+/*
+ * Find memory that the kernel has not been asked yet to back by huge pages: returns the number of jobs (0:
+ * nothing to do now), and in *out_wait_ms when it wants to be called again (UINT32_MAX: only after something
+ * was added). Call with no round of these jobs running; commits and sweeps need not wait for them.
+ */
+uint32_t kithi_pages_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms);
+/* Ask for block i; takes about a millisecond. Jobs may run beside everything, each other included. */
+void kithi_pages_job(struct kithi_index *ix, uint32_t i);
+/* All jobs have ended. */
+void kithi_pages_end(struct kithi_index *ix, uint64_t now_ms);
+
+struct kithi_pages_state {
+    uint64_t wanted_bytes; /* in blocks that huge pages can back */
+    uint64_t huge_bytes;   /* of them those that have one, as far as the writer knows */
+    int refusal;           /* -errno of the last refusal while some are missing, else 0 */
+};
+void kithi_pages_state(const struct kithi_index *ix, struct kithi_pages_state *out);
 
 /* ---- replacing a segment ---- */
 

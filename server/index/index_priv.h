@@ -13,7 +13,12 @@
 #include "server/index/index.h"
 #include "shm/graph/scratch.h"
 #include "shm/graph/view.h"
+#include "shm/kernel/bits.h"
 
+/* Neighbours that a new slot chooses at level 0, where rows have 2m places: the rest is left for those
+ * that will choose it. With m the recall at the smallest ef is 0.003 lower (bench_core), with 2m
+ * insertion is slower and nothing is gained. */
+#define CHOSEN_AT_BASE(m) ((m) + (m) / 2)
 #define LOCK_COUNT 8192u /* row locks; slots share them by number */
 #define NO_SLOT    UINT32_MAX
 
@@ -81,6 +86,10 @@ struct worker {
     struct candidate *candidates; /* ef_construction + a row's worth */
     struct candidate *chosen;
     float *vector; /* copy of the vector at hand, aligned */
+    unsigned char *code; /* a code of it */
+    /* With neighbour codes: the rotated ends of a link, what was made of them, and the links of an insertion. */
+    float *near_end, *far_end;
+    struct kithi_bits_edge edge, *edges;
 };
 
 struct sweep {
@@ -91,6 +100,21 @@ struct sweep {
     uint32_t slots; /* slots that the pass covers */
     struct stack slots_doomed;
     struct kithi_view view; /* of its own: the owner renews ix->view while jobs run */
+};
+
+#define PAGES_BATCH 8u /* blocks of one round */
+
+struct pages {
+    uint64_t asked[KITHI_REGION_COUNT]; /* bytes of each region that this pass has been through */
+    uint64_t got;                       /* bytes of them that are huge */
+    uint32_t count;                     /* blocks of the round under way, ... */
+    uint64_t blocks[PAGES_BATCH];       /* ... their offsets */
+    _Atomic uint32_t granted, refused;  /* and what became of them */
+    _Atomic uint32_t refused_in_a_row;
+    _Atomic int refusal; /* -errno of the last one */
+    bool incomplete;     /* some block of this pass was refused: there will be another pass, ... */
+    uint64_t again_ms;   /* ... then */
+    uint32_t delay_ms;   /* how long that is from the next refusal on */
 };
 
 struct kithi_index {
@@ -114,6 +138,7 @@ struct kithi_index {
     struct queue dead, resting;
     struct group group;
     struct sweep sweep;
+    struct pages pages;
     uint8_t *levels;  /* drawn for the request at hand, ... */
     uint32_t *places; /* ... and claimed for it */
     uint32_t levels_capacity;
@@ -127,6 +152,8 @@ struct kithi_index {
 
 /* Take memory until region holds count items. 0 or KITHI_E_NO_SPACE. */
 int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err);
+/* Whether the cgroup's limit leaves room for so many bytes. */
+bool kithi_space_in_limit(uint64_t bytes);
 
 /* ---- alloc.c: slots, upper rows, blobs ---- */
 
@@ -192,13 +219,33 @@ uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, 
                       uint32_t n, uint32_t max, struct candidate *out);
 void kithi_candidates_sort(struct candidate *c, uint32_t n);
 
+/* ---- row.c: the writer's half of rows ---- */
+
+/* A row that is looked at or changed; changed under its lock only. */
+struct row {
+    const struct kithi_view *view;
+    uint32_t slot; /* whose row */
+    bool coded;    /* it holds neighbour codes */
+    kithi_link *links;
+    uint32_t count;
+};
+/* false when the slot has no row at level. */
+bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, struct row *out);
+/* Lead place to slot. edge: between the two, as seen from the other end if back; NULL: it is made here. */
+void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot, const struct kithi_bits_edge *edge,
+                   bool back);
+/* Add slot to a row that has a free place, or that names it already; false when the row is full. */
+bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge, bool back);
+/* The code of slot, decoded and rotated: bits_width floats, 64-byte aligned. */
+void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out);
+/* Distance between two slots by their codes; a NaN becomes the largest float. */
+float kithi_pair(const struct kithi_view *v, const struct kithi_kernel *k, uint32_t a, uint32_t b);
+
 /* ---- insert.c ---- */
 
 /* Linked and not dead: may be chosen as a neighbour. */
 bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot);
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
-/* Add slot to a row that has a free place, or that names it already; false when the row is full. Under its lock. */
-bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot);
 /* Look for neighbours of a living slot once more, as if it were inserted now, and link both ways. */
 void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot);
 /* [P3 unlinked] Raise the mark to death before a finder of something that died then goes. */

@@ -11,13 +11,8 @@
 
 #include "server/base/fault.h"
 #include "server/index/index_priv.h"
-#include "shm/graph/search.h"
+#include "shm/graph/walk.h"
 #include "shm/sync/slotbytes.h"
-
-/* Neighbours that a new slot chooses at level 0, where rows have 2m places: the rest is left for those
- * that will choose it. With m the recall at the smallest ef is 0.003 lower (bench_core), with 2m
- * insertion is slower and nothing is gained. */
-#define CHOSEN_AT_BASE(m) ((m) + (m) / 2)
 
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot)
 {
@@ -50,6 +45,12 @@ static void fill_id(const struct kithi_view *v, struct kithi_record *r, const st
         atomic_store_explicit(&r->id[i], words[i], memory_order_relaxed);
 }
 
+static void store_code(unsigned char *to, enum kithi_codec codec, struct worker *w, uint32_t dim)
+{
+    kithi_code_encode(codec, w->vector, dim, w->code);
+    kithi_slot_store(to, w->code, kithi_code_size(codec, dim));
+}
+
 /* [P2 birth] The slot's birth is 0 and nothing leads here. */
 static void fill(const struct kithi_view *v, struct worker *w, const struct insertion *in)
 {
@@ -65,7 +66,9 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
         norm = kithi_normalise(w->vector, in->vector, g->dim);
     else
         memcpy(w->vector, in->vector, g->dim * sizeof *w->vector);
-    kithi_slot_store(kithi_view_vector(v, in->slot), w->vector, g->dim * sizeof *w->vector);
+    store_code(kithi_view_vector(v, in->slot), v->kept, w, g->dim);
+    if (v->codes != v->vectors)
+        store_code(kithi_view_code(v, in->slot), v->walked, w, g->dim);
 
     uint32_t norm_bits;
     memcpy(&norm_bits, &norm, sizeof norm_bits);
@@ -85,66 +88,55 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     atomic_store_explicit(&r->linked, 1, memory_order_release);
 }
 
-bool kithi_row_add(kithi_link *links, uint32_t count, uint32_t slot)
-{
-    kithi_link *empty = NULL;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (link == slot + 1)
-            return true;
-        if (link == 0 && !empty)
-            empty = &links[i];
-    }
-    if (!empty)
-        return false;
-    /* Release: a reader that follows the link meets a filled slot. */
-    atomic_store_explicit(empty, slot + 1, memory_order_release);
-    return true;
-}
-
 /*
  * A full row: choose anew among its neighbours and slot. Survivors keep their places, so that no
  * link is absent for a moment. Dead ones are not chosen, or they would keep the living out; they stay
  * where nobody living needs the place, for searches at older epochs, until a sweep comes by.
  */
-static void row_prune(const struct kithi_view *v, struct worker *w, kithi_link *links, uint32_t count,
-                      uint32_t centre, uint32_t slot, float distance)
+static void row_prune(struct row *r, struct worker *w, const struct candidate *add, const struct kithi_bits_edge *edge)
 {
-    const float *from = kithi_view_vector(v, centre);
+    const struct kithi_view *v = r->view;
     const struct kithi_kernel *k = w->scratch.kernel;
     struct candidate *c = w->candidates;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+    uint32_t n = 0, place = UINT32_MAX;
+    for (uint32_t i = 0; i < r->count; i++) {
+        uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
+        if (link - 1u < v->slot_limit)
+            KITHI_PREFETCH(kithi_view_code(v, link - 1));
+    }
+    for (uint32_t i = 0; i < r->count; i++) {
+        uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         if (link - 1u >= v->slot_limit || !kithi_slot_eligible(v, link - 1))
             continue;
-        c[n++] = (struct candidate){ kithi_view_distance(v, k, from, link - 1), link - 1 };
+        c[n++] = (struct candidate){ kithi_pair(v, k, r->slot, link - 1), link - 1 };
     }
-    c[n++] = (struct candidate){ distance, slot };
+    c[n++] = *add;
     kithi_candidates_sort(c, n);
-    uint32_t kept = kithi_select(v, k, c, n, count, w->chosen);
+    uint32_t kept = kithi_select(v, k, c, n, r->count, w->chosen);
 
     bool chosen = false;
-    kithi_link *place = NULL;
     for (uint32_t j = 0; j < kept; j++)
-        chosen |= w->chosen[j].slot == slot;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        chosen |= w->chosen[j].slot == add->slot;
+    for (uint32_t i = 0; i < r->count; i++) {
+        uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         bool stays = false;
         for (uint32_t j = 0; j < kept; j++)
             stays |= w->chosen[j].slot + 1 == link;
         if (stays || (link && link > v->slot_limit)) /* chosen, or newer than this view */
             continue;
         if (link && !kithi_slot_eligible(v, link - 1)) {
-            place = &links[i];
+            place = i;
             continue;
         }
-        atomic_store_explicit(&links[i], chosen ? slot + 1 : 0, memory_order_release);
+        if (chosen)
+            kithi_row_put(r, w, i, add->slot, edge, true);
+        else
+            atomic_store_explicit(&r->links[i], 0, memory_order_release);
         chosen = false;
     }
     /* Everybody living stays: a dead one makes room. */
-    if (chosen && place)
-        atomic_store_explicit(place, slot + 1, memory_order_release);
+    if (chosen && place != UINT32_MAX)
+        kithi_row_put(r, w, place, add->slot, edge, true);
 }
 
 /* What a slot is to be linked with at one level. */
@@ -153,17 +145,28 @@ struct neighbours {
     uint32_t count;
 };
 
-/* The slot's own links at level. */
-static void link_forth(struct kithi_index *ix, const struct kithi_view *v, uint32_t slot, unsigned level,
-                       const struct neighbours *n)
+/* What the codes of a slot's links are made of, once for both directions. */
+static void make_edges(const struct kithi_view *v, struct worker *w, uint32_t slot, const struct neighbours *n)
 {
-    uint32_t count;
-    kithi_link *own = kithi_view_links(v, slot, level, &count);
-    if (!own)
+    if (!v->bits_width)
+        return;
+    kithi_rotated(v, slot, w->near_end);
+    for (uint32_t i = 0; i < n->count; i++) {
+        kithi_rotated(v, n->chosen[i].slot, w->far_end);
+        kithi_bits_encode(w->near_end, w->far_end, v->bits_width, v->map->geometry.metric, &w->edges[i]);
+    }
+}
+
+/* The slot's own links at level. */
+static void link_forth(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
+                       unsigned level, const struct neighbours *n)
+{
+    struct row own;
+    if (!kithi_row_open(v, slot, level, &own))
         return;
     pthread_mutex_lock(kithi_row_lock(ix, slot));
     for (uint32_t i = 0; i < n->count; i++)
-        kithi_row_add(own, count, n->chosen[i].slot);
+        kithi_row_add(&own, w, n->chosen[i].slot, own.coded ? &w->edges[i] : NULL, false);
     pthread_mutex_unlock(kithi_row_lock(ix, slot));
 }
 
@@ -172,28 +175,28 @@ static void link_back(struct kithi_index *ix, const struct kithi_view *v, struct
                       unsigned level, const struct neighbours *n)
 {
     for (uint32_t i = 0; i < n->count; i++) {
-        uint32_t count, other = n->chosen[i].slot;
-        kithi_link *links = kithi_view_links(v, other, level, &count);
-        if (!links)
+        struct row r;
+        uint32_t other = n->chosen[i].slot;
+        if (!kithi_row_open(v, other, level, &r))
             continue;
+        const struct kithi_bits_edge *edge = r.coded ? &w->edges[i] : NULL;
         pthread_mutex_lock(kithi_row_lock(ix, other));
-        if (!kithi_row_add(links, count, slot))
-            row_prune(v, w, links, count, other, slot, n->chosen[i].distance);
+        if (!kithi_row_add(&r, w, slot, edge, true))
+            row_prune(&r, w, &(struct candidate){ n->chosen[i].distance, slot }, edge);
         pthread_mutex_unlock(kithi_row_lock(ix, other));
         KITHI_FAULT_CRASH("crash-while-linking");
     }
 }
 
-/* The eligible entries of the beam, without slot itself, nearest first. */
-static uint32_t candidates_from_beam(const struct kithi_scratch *s, uint32_t slot, struct candidate *out)
+/* The eligible ones that the walk has found, without slot itself, nearest first. */
+static uint32_t candidates_found(const struct kithi_scratch *s, uint32_t slot, struct candidate *out)
 {
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < s->beam_count; i++) {
-        if (s->beam[i].slot & KITHI_BEAM_GHOST)
-            continue;
-        uint32_t found = s->beam[i].slot & KITHI_BEAM_SLOT;
-        if (found != slot)
-            out[n++] = (struct candidate){ s->beam[i].distance, found };
+    uint32_t n = 0, count;
+    const struct kithi_beam_entry *e = kithi_walk_found(s, &count);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t found = e[i].slot & KITHI_BEAM_SLOT;
+        if (!(e[i].slot & KITHI_BEAM_GHOST) && found != slot)
+            out[n++] = (struct candidate){ e[i].distance, found };
     }
     return n;
 }
@@ -210,11 +213,11 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
         out[at].count = 0;
         /* Memory was set aside at start and grows only with visited nodes; without it the slot gets
          * the neighbours found so far. */
-        if (kithi_scratch_prepare(s, ef, v->map->geometry.dim) < 0)
+        if (kithi_walk_begin(v, s, ef, at, KITHI_EYES_WRITER) < 0)
             continue;
         for (uint32_t i = 0; i < seed_count; i++)
-            kithi_walk_seed(v, s, w->vector, seeds[i], KITHI_EYES_WRITER);
-        (void)kithi_walk(v, s, w->vector, ef, at, KITHI_EYES_WRITER, 0, NULL);
+            kithi_walk_seed(v, s, seeds[i]);
+        (void)kithi_walk(v, s, 0, NULL);
 
         /* The next level begins where this one ended, ghosts included: they lead on. */
         uint32_t next = 0;
@@ -223,7 +226,7 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
         if (next)
             seed_count = next;
 
-        found = candidates_from_beam(s, slot, w->candidates);
+        found = candidates_found(s, slot, w->candidates);
         out[at].count =
             kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m), out[at].chosen);
     }
@@ -244,20 +247,23 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
     const unsigned first = level < top ? level : top;
     struct neighbours linked[KITHI_LEVEL_MAX + 1];
     uint32_t found;
+    if (kithi_walk_query(v, &w->scratch, w->vector) < 0)
+        return false; /* its memory was set aside at start */
     for (unsigned attempt = 0;; attempt++) {
         /* [P9 emptied] as for readers: a walk under which rows were emptied is made once more. */
         uint64_t emptied = atomic_load_explicit(&ix->header->emptied, memory_order_acquire);
         uint32_t from = kithi_entry_link(entry) - 1;
         w->scratch.stood_on_dead = false;
-        kithi_descend(v, &w->scratch, w->vector, top, level, &from);
+        kithi_walk_descend(v, &w->scratch, top, level, &from);
         found = find_neighbours(v, w, slot, first, from, linked);
         atomic_thread_fence(memory_order_acquire);
         if (attempt > 0 || !w->scratch.stood_on_dead ||
             atomic_load_explicit(&ix->header->emptied, memory_order_relaxed) == emptied)
             break;
     }
+    make_edges(v, w, slot, &linked[0]);
     for (unsigned at = 0; at <= first; at++)
-        link_forth(ix, v, slot, at, &linked[at]);
+        link_forth(ix, v, w, slot, at, &linked[at]);
     for (unsigned at = 0; at <= first; at++)
         link_back(ix, v, w, slot, at, &linked[at]);
     return found > 0;
@@ -312,7 +318,7 @@ void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot)
     unsigned level =
         kithi_meta_level(atomic_load_explicit(&kithi_view_record(&v, slot)->meta, memory_order_relaxed));
     uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_acquire);
-    kithi_slot_load(w->vector, kithi_view_vector(&v, slot), v.map->geometry.dim * sizeof *w->vector);
+    kithi_view_decode_vector(&v, slot, w->vector);
     if (entry && level <= KITHI_LEVEL_MAX)
         link_slot(ix, &v, w, slot, level, entry);
 }

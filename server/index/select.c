@@ -4,7 +4,6 @@
 #include <stdlib.h>
 
 #include "server/index/index_priv.h"
-#include "shm/graph/search.h"
 
 static int by_distance(const void *a, const void *b)
 {
@@ -19,24 +18,12 @@ void kithi_candidates_sort(struct candidate *c, uint32_t n)
     qsort(c, n, sizeof *c, by_distance);
 }
 
-/* Is c nearer to one of the kept than to the centre? Four kept at a time. */
+/* Is c nearer to one of the kept than to the centre? */
 static bool covered(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c,
                     const struct candidate *kept, uint32_t n)
 {
-    const struct kithi_geometry *g = &v->map->geometry;
-    const float *row = kithi_view_vector(v, c->slot);
-    uint32_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        const float *rows[4];
-        float d[4];
-        for (uint32_t j = 0; j < 4; j++)
-            rows[j] = kithi_view_vector(v, kept[i + j].slot);
-        (g->metric == KITHI_METRIC_L2 ? k->l2_4 : k->ip_4)(row, rows, g->dim, d);
-        if (d[0] < c->distance || d[1] < c->distance || d[2] < c->distance || d[3] < c->distance)
-            return true;
-    }
-    for (; i < n; i++)
-        if (kithi_view_distance(v, k, row, kept[i].slot) < c->distance)
+    for (uint32_t i = 0; i < n; i++)
+        if (kithi_pair(v, k, c->slot, kept[i].slot) < c->distance)
             return true;
     return false;
 }

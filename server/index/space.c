@@ -50,7 +50,7 @@ static uint64_t cgroup_stat(const char *path, const char *key)
 /* Over a cgroup's limit fallocate does not fail, it ends in an OOM kill: so look before. Inside a
  * container the files stand at the root of the mounted hierarchy. File pages that nobody used lately
  * count as used, but give way. */
-static bool cgroup_has_room(uint64_t bytes)
+bool kithi_space_in_limit(uint64_t bytes)
 {
     uint64_t max = cgroup_number("/sys/fs/cgroup/memory.max"), now, idle;
     if (max != UINT64_MAX) {
@@ -96,6 +96,10 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
     uint64_t ceiling = kithi_round_up(l->size[region], 4096);
     if (want > ceiling)
         want = ceiling;
+    /* Ending with a block that a huge page can back, where that takes no more memory. */
+    uint64_t whole = want / KITHI_REGION_ALIGN * KITHI_REGION_ALIGN;
+    if (whole >= need)
+        want = whole;
 
     struct statvfs fs;
     if (fstatvfs(ix->fd, &fs) == 0 && fs.f_blocks > 0) {
@@ -115,9 +119,9 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
                 (unsigned long long)free_bytes >> 10, (unsigned long long)(want - taken) >> 10,
                 kithi_region_name(region), (unsigned long long)reserve >> 10);
     }
-    if (!cgroup_has_room(want - taken))
+    if (!kithi_space_in_limit(want - taken))
         want = kithi_round_up(need, 4096);
-    if (!cgroup_has_room(want - taken))
+    if (!kithi_space_in_limit(want - taken))
         return kithi_error_set(
             err, KITHI_E_NO_SPACE,
             "the cgroup's memory limit leaves no room for %llu KiB of %s; raise it or delete vectors",

@@ -17,7 +17,7 @@
 #include "server/base/fault.h"
 #include "server/index/index_priv.h"
 #include "shm/base/assert.h"
-#include "shm/graph/search.h"
+#include "shm/graph/walk.h"
 
 #define SLOTS_PER_JOB 256u
 /* A pass is due when this share of the slots is dead, ... */
@@ -159,46 +159,27 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     return (s->slots + SLOTS_PER_JOB - 1) / SLOTS_PER_JOB;
 }
 
-static bool row_has(const kithi_link *links, uint32_t count, uint32_t slot)
+static bool row_has(const struct row *r, uint32_t slot)
 {
-    for (uint32_t i = 0; i < count; i++)
-        if (atomic_load_explicit(&links[i], memory_order_relaxed) == slot + 1)
+    for (uint32_t i = 0; i < r->count; i++)
+        if (atomic_load_explicit(&r->links[i], memory_order_relaxed) == slot + 1)
             return true;
     return false;
 }
 
-static bool any_nearer(const float *d, uint32_t n, float distance)
+/* Is slot, at distance from the owner of a row, led to well enough by one of its links? */
+static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const struct row *r, uint32_t slot,
+                       float distance)
 {
-    for (uint32_t i = 0; i < n; i++)
-        if ((d[i] > 0 ? d[i] * HEIR_SLACK : d[i]) < distance)
-            return true;
-    return false;
-}
-
-/* Is slot, at distance from the centre of a row, led to well enough by one of its links? Four at a time. */
-static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const kithi_link *links,
-                       uint32_t count, uint32_t slot, float distance)
-{
-    const struct kithi_geometry *g = &s->view.map->geometry;
-    kithi_dist4_fn *four = g->metric == KITHI_METRIC_L2 ? k->l2_4 : k->ip_4;
-    const float *from = kithi_view_vector(&s->view, slot), *rows[4];
-    float d[4];
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+    for (uint32_t i = 0; i < r->count; i++) {
+        uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         if (link - 1u >= s->view.slot_limit || is_doomed(s, link - 1))
             continue;
-        rows[n++] = kithi_view_vector(&s->view, link - 1);
-        if (n < 4)
-            continue;
-        four(from, rows, g->dim, d);
-        if (any_nearer(d, 4, distance))
+        float d = kithi_pair(&s->view, k, slot, link - 1);
+        if ((d > 0 ? d * HEIR_SLACK : d) < distance)
             return true;
-        n = 0;
     }
-    for (uint32_t i = 0; i < n; i++)
-        d[i] = (g->metric == KITHI_METRIC_L2 ? k->l2 : k->ip)(from, rows[i], g->dim);
-    return any_nearer(d, n, distance);
+    return false;
 }
 
 static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
@@ -213,11 +194,10 @@ static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
  * The living neighbours of lost, and of the dead that it leads to, that the row of centre does not name,
  * nearest to centre first. Rows of the batch stay as they are while jobs run, so that this works.
  */
-static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t centre, uint32_t lost,
-                             unsigned level, const kithi_link *links, uint32_t count)
+static uint32_t gather_heirs(const struct sweep *s, struct worker *w, const struct row *r, uint32_t lost,
+                             unsigned level)
 {
     const struct kithi_view *v = &s->view;
-    const float *from = kithi_view_vector(v, centre);
     struct candidate *c = w->candidates;
     uint32_t asked[ASKED_MAX] = { lost }, asked_count = 1, places, n = 0;
     /* The others are asked only while heirs are few: they would be six times the work of all sweeps. */
@@ -225,7 +205,7 @@ static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t c
         const kithi_link *theirs = kithi_view_links(v, asked[at], level, &places);
         for (uint32_t i = 0; theirs && i < places && n < HEIRS_MAX; i++) {
             uint32_t slot = atomic_load_explicit(&theirs[i], memory_order_relaxed) - 1;
-            if (slot >= v->slot_limit || slot == centre)
+            if (slot >= v->slot_limit || slot == r->slot)
                 continue;
             if (is_doomed(s, slot)) {
                 bool known = asked_count == ASKED_MAX;
@@ -235,9 +215,9 @@ static uint32_t gather_heirs(const struct sweep *s, struct worker *w, uint32_t c
                     asked[asked_count++] = slot;
                 continue;
             }
-            if (!kithi_slot_eligible(v, slot) || row_has(links, count, slot) || among(c, n, slot))
+            if (!kithi_slot_eligible(v, slot) || row_has(r, slot) || among(c, n, slot))
                 continue;
-            c[n++] = (struct candidate){ kithi_view_distance(v, w->scratch.kernel, from, slot), slot };
+            c[n++] = (struct candidate){ kithi_pair(v, w->scratch.kernel, r->slot, slot), slot };
         }
     }
     kithi_candidates_sort(c, n);
@@ -261,38 +241,35 @@ static void clear_rows(const struct sweep *s, uint32_t slot)
 }
 
 /*
- * Hand the lost link in place on to its heirs: the first takes its place, by the one store that takes the
- * dead link away, the others take free ones. Returns the first, or NO_SLOT.
+ * Hand the lost link in place on to its heirs: the first takes its place, the others take free ones. Returns the
+ * first, or NO_SLOT.
  */
-static uint32_t hand_on(const struct sweep *s, struct worker *w, uint32_t centre, unsigned level,
-                        kithi_link *links, uint32_t count, kithi_link *place)
+static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, unsigned level, uint32_t place)
 {
-    uint32_t lost = atomic_load_explicit(place, memory_order_relaxed) - 1, free_count = 0, at = 0;
-    uint32_t first = NO_SLOT, n = gather_heirs(s, w, centre, lost, level, links, count);
-    for (uint32_t i = 0; i < count; i++)
-        free_count += atomic_load_explicit(&links[i], memory_order_relaxed) == 0;
+    uint32_t lost = atomic_load_explicit(&r->links[place], memory_order_relaxed) - 1, free_count = 0, at = 0;
+    uint32_t first = NO_SLOT, n = gather_heirs(s, w, r, lost, level);
+    for (uint32_t i = 0; i < r->count; i++)
+        free_count += atomic_load_explicit(&r->links[i], memory_order_relaxed) == 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct candidate *c = &w->candidates[i];
         if (i >= HEIRS_NEAR && i + HEIRS_FAR < n)
             continue;
-        if (!place && free_count <= count / ROW_FREE_SHARE)
+        if (first != NO_SLOT && free_count <= r->count / ROW_FREE_SHARE)
             break;
-        if (is_covered(s, w->scratch.kernel, links, count, c->slot, c->distance))
+        if (is_covered(s, w->scratch.kernel, r, c->slot, c->distance))
             continue;
-        if (!place) {
-            while (at < count && atomic_load_explicit(&links[at], memory_order_relaxed))
+        if (first != NO_SLOT) {
+            while (at < r->count && atomic_load_explicit(&r->links[at], memory_order_relaxed))
                 at++;
-            place = &links[at];
+            kithi_row_put(r, w, at, c->slot, NULL, false);
             free_count--;
         } else {
             first = c->slot;
+            kithi_row_put(r, w, place, c->slot, NULL, false);
         }
-        /* Release: a reader that follows the link meets a filled slot. */
-        atomic_store_explicit(place, c->slot + 1, memory_order_release);
-        place = NULL;
     }
-    if (place)
-        atomic_store_explicit(place, 0, memory_order_release);
+    if (first == NO_SLOT)
+        atomic_store_explicit(&r->links[place], 0, memory_order_release);
     return first;
 }
 
@@ -300,12 +277,12 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, uint32_t centre
 static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, unsigned level, bool alive)
 {
     const struct sweep *s = &ix->sweep;
-    uint32_t count, lost = 0, kept = 0, heir_count = 0, heirs[2 * KITHI_M_MAX];
-    kithi_link *links = kithi_view_links(&s->view, slot, level, &count);
-    if (!links)
+    uint32_t lost = 0, kept = 0, heir_count = 0, heirs[2 * KITHI_M_MAX];
+    struct row r;
+    if (!kithi_row_open(&s->view, slot, level, &r))
         return false;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+    for (uint32_t i = 0; i < r.count; i++) {
+        uint32_t link = atomic_load_explicit(&r.links[i], memory_order_relaxed);
         if (link && is_doomed(s, link - 1))
             lost++;
         else if (link && (link > s->view.slot_limit || kithi_slot_eligible(&s->view, link - 1)))
@@ -314,16 +291,16 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
     if (!lost)
         return false;
     pthread_mutex_lock(kithi_row_lock(ix, slot));
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+    for (uint32_t i = 0; i < r.count; i++) {
+        uint32_t link = atomic_load_explicit(&r.links[i], memory_order_relaxed);
         if (!link || !is_doomed(s, link - 1))
             continue;
         if (alive) {
-            uint32_t heir = hand_on(s, w, slot, level, links, count, &links[i]);
+            uint32_t heir = hand_on(s, w, &r, level, i);
             if (heir != NO_SLOT)
                 heirs[heir_count++] = heir;
         } else {
-            atomic_store_explicit(&links[i], 0, memory_order_release);
+            atomic_store_explicit(&r.links[i], 0, memory_order_release);
         }
         KITHI_FAULT_CRASH("crash-while-unlinking");
     }
@@ -332,14 +309,12 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
     /* With the dead one went its link to this slot: the heir takes that over as well, or slots would
      * lose one way in after the other. */
     for (uint32_t i = 0; i < heir_count; i++) {
-        links = kithi_view_links(&s->view, heirs[i], level, &count);
-        if (!links)
+        if (!kithi_row_open(&s->view, heirs[i], level, &r))
             continue;
         pthread_mutex_lock(kithi_row_lock(ix, heirs[i]));
-        float d =
-            kithi_view_distance(&s->view, w->scratch.kernel, kithi_view_vector(&s->view, heirs[i]), slot);
-        if (!is_covered(s, w->scratch.kernel, links, count, slot, d))
-            kithi_row_add(links, count, slot);
+        float d = kithi_pair(&s->view, w->scratch.kernel, heirs[i], slot);
+        if (!is_covered(s, w->scratch.kernel, &r, slot, d))
+            kithi_row_add(&r, w, slot, NULL, false);
         pthread_mutex_unlock(kithi_row_lock(ix, heirs[i]));
     }
     return alive && lost > kept;

@@ -8,7 +8,6 @@
 #include "shm/base/hash.h"
 #include "shm/base/id.h"
 #include "shm/graph/search.h"
-#include "shm/sync/slotbytes.h"
 
 /* Versions of one id that a single commit can leave behind the newest are few; a chain that is
  * longer means that this snapshot is old, and a new one is begun. */
@@ -17,7 +16,7 @@
 void kithi_view_vector_given(const struct kithi_view *v, uint32_t slot, float *out)
 {
     const struct kithi_geometry *g = &v->map->geometry;
-    kithi_slot_load(out, kithi_view_vector(v, slot), g->dim * sizeof *out);
+    kithi_view_decode_vector(v, slot, out);
     if (g->metric != KITHI_METRIC_COSINE)
         return;
     uint32_t bits = atomic_load_explicit(&kithi_view_record(v, slot)->norm, memory_order_relaxed);

@@ -21,7 +21,8 @@ void kithi_scratch_fini(struct kithi_scratch *s)
     free(s->beam);
     free(s->visited);
     free(s->visited_list);
-    free(s->query);
+    kithi_query_fini(&s->query);
+    free(s->near);
     free(s->found);
     kithi_scratch_init(s);
 }
@@ -50,7 +51,7 @@ static int reserve_visited(struct kithi_scratch *s, uint32_t want)
     return 0;
 }
 
-int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
+int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef)
 {
     if (!s->kernel)
         s->kernel = kithi_kernel_pick();
@@ -69,13 +70,13 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
         s->beam = p;
         s->beam_capacity = beam;
     }
-    if (s->query_capacity < dim) {
-        float *p = aligned_alloc(64, ((size_t)dim * sizeof *p + 63) / 64 * 64);
+    if (s->near_capacity < ef) {
+        struct kithi_beam_entry *p = malloc((size_t)ef * sizeof *p);
         if (!p)
             return -ENOMEM;
-        free(s->query);
-        s->query = p;
-        s->query_capacity = dim;
+        free(s->near);
+        s->near = p;
+        s->near_capacity = ef;
     }
     uint32_t want = VISITED_MIN;
     while (want < (uint64_t)ef * VISITED_PER_EF && want < (1u << 30))
@@ -89,6 +90,8 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim)
     s->visited_count = 0;
     memset(s->visited, 0, (size_t)want * sizeof *s->visited);
     s->beam_count = s->live_count = s->ghost_count = 0;
+    s->near_count = s->at = 0;
+    s->near_max = ef;
     return 0;
 }
 

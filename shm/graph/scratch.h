@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "shm/kernel/distance.h"
+#include "shm/kernel/query.h"
 
 #define KITHI_BEAM_EXPANDED (1u << 31) /* flags beside the slot number, which is below 2^28 */
 #define KITHI_BEAM_GHOST    (1u << 30) /* walked through, takes no place in ef */
@@ -33,12 +34,17 @@ struct kithi_scratch {
     uint32_t *visited_list; /* the same slots + 1 in order of arrival, to rehash from */
     uint32_t visited_mask, visited_count, visited_capacity;
 
-    float *query; /* normalised copy under cosine; dim floats */
-    uint32_t query_capacity;
+    struct kithi_query query;
+
+    /* The walk at hand (walk.h). */
+    uint32_t ef, level, eyes, at; /* at: no entry of the beam before it waits for its expansion */
+    bool near_used;               /* expanded nodes are kept in near, and the beam is in order of estimates */
+    struct kithi_beam_entry *near; /* sorted, nearest first */
+    uint32_t near_count, near_max, near_capacity;
 
     uint32_t *found; /* neighbours of the row at hand that were not visited before */
     const struct kithi_kernel *kernel;
-    uint64_t distance_count, expansion_count;
+    uint64_t distance_count, estimate_count, expansion_count;
     bool stood_on_dead; /* the walk went through a slot that takes no place, or may not; reset by who cares */
 };
 
@@ -46,8 +52,8 @@ struct kithi_scratch {
 void kithi_scratch_init(struct kithi_scratch *s);
 void kithi_scratch_fini(struct kithi_scratch *s);
 
-/* Make room for a walk of breadth ef over vectors of dim floats, and clear. 0 or -ENOMEM. */
-int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef, uint32_t dim);
+/* Make room for a walk of breadth ef, and clear; near keeps ef entries unless near_max is lowered. 0 or -ENOMEM. */
+int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef);
 
 /* Double the visited set; 0 or -ENOMEM. */
 int kithi_scratch_grow_visited(struct kithi_scratch *s);

@@ -1,17 +1,18 @@
 /*
- * search.h - nearest neighbours in a mapped segment. Readers and the writer run this code.
+ * search.h - nearest neighbours in a mapped segment, as readers see it.
  */
 #ifndef KITHI_GRAPH_SEARCH_H
 #define KITHI_GRAPH_SEARCH_H
 
 #include "shm/graph/results.h"
 #include "shm/graph/scratch.h"
-#include "shm/graph/view.h"
+#include "shm/graph/walk.h"
 
 #define KITHI_K_MAX       65536u
 #define KITHI_EF_MAX      1048576u
 #define KITHI_EF_DEFAULT  100u
 #define KITHI_RESTART_MAX 8u /* snapshots begun again before a search gives up with KITHI_E_STALE */
+#define KITHI_LANES_MAX   16u
 
 struct kithi_search_params {
     uint32_t k;           /* 1..KITHI_K_MAX */
@@ -21,7 +22,7 @@ struct kithi_search_params {
 };
 
 /*
- * The k nearest visible vectors, with exact distances, into out.
+ * The k nearest visible vectors, with distances to the kept vectors, into out.
  *   query  dim finite floats, not zero under cosine: checked by the caller
  * Returns the number of hits, KITHI_E_MOVED (attach by name again), KITHI_E_STALE, -ENOMEM.
  * Wait-free: every loop is bounded by numbers this process holds. Stores nothing to the segment.
@@ -29,32 +30,19 @@ struct kithi_search_params {
 int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const float *query,
                  const struct kithi_search_params *params, struct kithi_results *out);
 
-/*
- * Whose eyes a walk has: what takes a place in ef. Everything else that links lead to is walked
- * through as a ghost.
- */
-enum kithi_eyes {
-    KITHI_EYES_READER, /* visible at the view's epoch */
-    KITHI_EYES_WRITER, /* linked and not dead, at any birth: a group's members see each other */
+struct kithi_batch {
+    const float *queries; /* count x dim */
+    uint32_t count;
+    const struct kithi_search_params *params; /* of all; not exact, without a deadline */
+    struct kithi_results *const *results;     /* count of them */
+    int *counts;                              /* count of them: what kithi_search() would have returned */
 };
 
 /*
- * Best-first walk of one level from the entries that are in the scratch's beam (kithi_walk_seed).
- * Leaves the beam sorted. Returns 0, KITHI_E_MOVED or -ENOMEM; *out_deadline_hit as its name says.
+ * Searches of one thread in turns, one expansion each, so that each one's memory arrives while the others
+ * compute. lane_count (1..KITHI_LANES_MAX) are under way at a time, each with a scratch of its own.
  */
-int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, const float *query, uint32_t ef,
-               unsigned level, enum kithi_eyes eyes, uint64_t deadline_ns, bool *out_deadline_hit);
-
-/* Put slot (< slot_limit) into an empty or partly filled beam. 0 or -ENOMEM. */
-int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, const float *query, uint32_t slot,
-                    enum kithi_eyes eyes);
-
-/* Greedy descent from *slot at level from to level to + 1; *slot is replaced by the nearest found. */
-void kithi_descend(const struct kithi_view *v, struct kithi_scratch *s, const float *query, unsigned from,
-                   unsigned to, uint32_t *slot);
-
-/* Distance under the view's metric; a NaN (which only hostile bytes make) becomes the largest float. */
-float kithi_view_distance(const struct kithi_view *v, const struct kithi_kernel *kernel, const float *query,
-                          uint32_t slot);
+void kithi_search_batch(const struct kithi_map *map, struct kithi_scratch *scratches, uint32_t lane_count,
+                        const struct kithi_batch *batch);
 
 #endif

@@ -97,7 +97,7 @@ static bool check_identity(struct run *run, const struct kithi_header *h)
     if (h->incompat_flags)
         return wrong(run, "header-identity", "incompatible flags 0x%" PRIx64, h->incompat_flags);
     if (h->dim != g->dim || h->metric != g->metric || h->m != g->m ||
-        h->ef_construction != g->ef_construction || h->quantization != g->quantization ||
+        h->ef_construction != g->ef_construction || h->quantization != g->quantization || h->keep != g->keep || h->code_bits != g->code_bits ||
         h->slot_max != g->slot_max)
         return wrong(run, "header-identity", "the geometry is not the one that was attached");
     if (h->layout_sum != m->layout.sum)
@@ -341,7 +341,7 @@ static bool check_vector_once(struct run *run, const struct kithi_view *v, uint3
         return true;
 
     bool ok = true;
-    kithi_slot_load(run->vector, kithi_view_vector(v, slot), dim * sizeof(float));
+    kithi_view_decode_vector(v, slot, run->vector);
     uint32_t bits = atomic_load_explicit(&r->norm, memory_order_relaxed);
     float norm;
     memcpy(&norm, &bits, sizeof norm);

@@ -4,7 +4,13 @@
 #include "shm/graph/view.h"
 
 #include "shm/base/id.h"
+#include "shm/kernel/bits.h"
 #include "shm/sync/slotbytes.h"
+
+/* Cache lines of a row and a code that are asked for ahead until the writer has measured: the hardware's own
+ * prefetcher follows from there. */
+#define PREFETCH_ROW  16u
+#define PREFETCH_CODE 8u
 
 /* [P5 taken] acquire: the bytes below were allocated before the word was stored. */
 static uint64_t items_taken(const struct kithi_map *m, const struct kithi_header *h, unsigned region)
@@ -18,6 +24,15 @@ static uint64_t items_taken(const struct kithi_map *m, const struct kithi_header
 static uint32_t min32(uint64_t a, uint64_t b)
 {
     return (uint32_t)(a < b ? a : b);
+}
+
+/* Relaxed: a hint, made harmless by what it is compared with. */
+static uint32_t lines(const _Atomic uint32_t *word, uint32_t by_default, uint32_t stride)
+{
+    uint32_t n = atomic_load_explicit(word, memory_order_relaxed), most = stride / KITHI_CACHE_LINE;
+    if (n == 0)
+        n = by_default;
+    return n < most ? n : most;
 }
 
 void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
@@ -37,6 +52,9 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     slots = min32(slots, items_taken(map, h, KITHI_REGION_ROWS));
     slots = min32(slots, items_taken(map, h, KITHI_REGION_VECTORS));
     slots = min32(slots, items_taken(map, h, KITHI_REGION_DOUBT) * 64);
+    bool two = map->layout.size[KITHI_REGION_CODES] != 0;
+    if (two)
+        slots = min32(slots, items_taken(map, h, KITHI_REGION_CODES));
     v.slot_limit = (uint32_t)slots;
     v.slots_used = min32(slots, atomic_load_explicit(&h->slots_used, memory_order_acquire));
     v.upper_limit = min32(map->layout.upper_max, items_taken(map, h, KITHI_REGION_UPPER));
@@ -45,14 +63,41 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     v.link_count0 = 2 * map->geometry.m;
     v.link_count = map->geometry.m;
     v.row_stride = map->layout.row_stride;
+    v.row_blocks = map->layout.row_blocks;
+    v.bits_width = map->layout.bits_width;
+    v.bits_stride = kithi_bits_block_size(v.bits_width);
+    v.kept = kithi_geometry_kept(&map->geometry);
+    v.walked = kithi_geometry_walked(&map->geometry);
     v.vector_stride = map->layout.vector_stride;
+    v.code_stride = map->layout.code_stride;
     v.upper_stride = map->layout.upper_stride;
+    v.prefetch_row = lines(&h->prefetch_row, PREFETCH_ROW, v.row_stride);
+    v.prefetch_code = lines(&h->prefetch_code, PREFETCH_CODE, v.code_stride);
     v.records = map->base + map->layout.off[KITHI_REGION_RECORDS];
     v.rows = map->base + map->layout.off[KITHI_REGION_ROWS];
     v.vectors = map->base + map->layout.off[KITHI_REGION_VECTORS];
+    v.codes = two ? map->base + map->layout.off[KITHI_REGION_CODES] : v.vectors;
     v.doubt = map->base + map->layout.off[KITHI_REGION_DOUBT];
     v.upper = map->base + map->layout.off[KITHI_REGION_UPPER];
     *out = v;
+}
+
+/* Copied before it is decoded: the bytes may change meanwhile, and the copy is what is judged. */
+static void decode(enum kithi_codec codec, const unsigned char *code, uint32_t dim, float *out)
+{
+    alignas(64) unsigned char copy[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
+    kithi_slot_load(copy, code, kithi_code_size(codec, dim));
+    kithi_code_decode(codec, copy, dim, out);
+}
+
+void kithi_view_decode_vector(const struct kithi_view *v, uint32_t slot, float *out)
+{
+    decode(v->kept, kithi_view_vector(v, slot), v->map->geometry.dim, out);
+}
+
+void kithi_view_decode_code(const struct kithi_view *v, uint32_t slot, float *out)
+{
+    decode(v->walked, kithi_view_code(v, slot), v->map->geometry.dim, out);
 }
 
 kithi_link *kithi_view_links(const struct kithi_view *v, uint32_t slot, unsigned level, uint32_t *out_count)

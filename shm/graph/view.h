@@ -25,11 +25,17 @@ struct kithi_view {
     uint32_t upper_limit; /* upper rows that have memory */
     uint32_t link_count0; /* places of a level-0 row: 2m */
     uint32_t link_count;  /* places of an upper row: m */
-    uint32_t row_stride, vector_stride, upper_stride; /* bytes */
+    uint32_t row_stride, row_blocks, upper_stride; /* bytes */
+    uint32_t vector_stride, code_stride;           /* bytes */
+    uint32_t bits_width;                           /* signs of a neighbour code in a row; 0: rows have none */
+    uint32_t bits_stride;                          /* bytes of a block of them */
+    uint32_t prefetch_row, prefetch_code;          /* cache lines to ask for ahead */
+    enum kithi_codec kept, walked;
     uint32_t blob_limit[KITHI_BLOB_CLASS_COUNT];
     unsigned char *records; /* region bases, by value of the copied layout */
     unsigned char *rows;
     unsigned char *vectors;
+    unsigned char *codes; /* the vectors, when the walk reads those */
     unsigned char *doubt;
     unsigned char *upper;
 };
@@ -48,10 +54,27 @@ static inline kithi_link *kithi_view_row(const struct kithi_view *v, uint32_t sl
     return (kithi_link *)(void *)(v->rows + (size_t)slot * v->row_stride);
 }
 
-static inline float *kithi_view_vector(const struct kithi_view *v, uint32_t slot)
+/* The kept vector, as v->kept says. */
+static inline unsigned char *kithi_view_vector(const struct kithi_view *v, uint32_t slot)
 {
-    return (float *)(void *)(v->vectors + (size_t)slot * v->vector_stride);
+    return v->vectors + (size_t)slot * v->vector_stride;
 }
+
+/* What the walk reads of it, as v->walked says. */
+static inline unsigned char *kithi_view_code(const struct kithi_view *v, uint32_t slot)
+{
+    return v->codes + (size_t)slot * v->code_stride;
+}
+
+/* Neighbour codes of a row: block number i has those of links 32i to 32i + 31. */
+static inline unsigned char *kithi_view_block(const struct kithi_view *v, uint32_t slot, uint32_t i)
+{
+    return v->rows + (size_t)slot * v->row_stride + v->row_blocks + (size_t)i * v->bits_stride;
+}
+
+/* The elements of a kept vector or a code, decoded into out (dim floats). Inside the caller's birth window. */
+void kithi_view_decode_vector(const struct kithi_view *v, uint32_t slot, float *out);
+void kithi_view_decode_code(const struct kithi_view *v, uint32_t slot, float *out);
 
 /* number < upper_limit, checked by the caller. */
 static inline struct kithi_upper *kithi_view_upper(const struct kithi_view *v, uint32_t number)

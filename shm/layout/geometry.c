@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "shm/base/bytes.h"
+#include "shm/kernel/bits.h"
 #include "shm/layout/blob.h"
 #include "shm/layout/header.h"
 #include "shm/layout/ids.h"
@@ -34,6 +35,72 @@ const char *kithi_metric_name(uint32_t metric)
     }
 }
 
+const char *kithi_quantization_name(uint32_t quantization)
+{
+    static const char *const names[] = { "none", "f16", "sq8", "bits", "auto" };
+    return quantization < sizeof names / sizeof *names ? names[quantization] : "?";
+}
+
+const char *kithi_keep_name(uint32_t keep)
+{
+    static const char *const names[] = { "f32", "f16", "none" };
+    return keep < sizeof names / sizeof *names ? names[keep] : "?";
+}
+
+uint32_t kithi_geometry_code_bits(uint32_t dim)
+{
+    (void)dim;
+    return 1;
+}
+
+void kithi_geometry_want(struct kithi_geometry *g, uint32_t quantization, uint32_t keep)
+{
+    bool plain = quantization == KITHI_QUANTIZATION_AUTO;
+    g->quantization = plain ? KITHI_QUANTIZATION_NONE : quantization;
+    g->keep = plain && keep <= KITHI_KEEP_NONE ? KITHI_KEEP_F32 : keep;
+    g->code_bits = quantization == KITHI_QUANTIZATION_BITS ? kithi_geometry_code_bits(g->dim) : 0;
+}
+
+enum kithi_codec kithi_geometry_walked(const struct kithi_geometry *g)
+{
+    switch (g->quantization) {
+    case KITHI_QUANTIZATION_F16: return KITHI_CODEC_F16;
+    case KITHI_QUANTIZATION_SQ8:
+    case KITHI_QUANTIZATION_BITS: return KITHI_CODEC_SQ8;
+    default: return KITHI_CODEC_F32;
+    }
+}
+
+enum kithi_codec kithi_geometry_kept(const struct kithi_geometry *g)
+{
+    switch (g->keep) {
+    case KITHI_KEEP_F16: return KITHI_CODEC_F16;
+    case KITHI_KEEP_NONE: return kithi_geometry_walked(g);
+    default: return KITHI_CODEC_F32;
+    }
+}
+
+static int check_codes(const struct kithi_geometry *g, struct kithi_errmsg *err)
+{
+    if (g->quantization > KITHI_QUANTIZATION_BITS)
+        return kithi_error_set(err, KITHI_E_UNSUPPORTED,
+                               "quantization %u is not in this version; use none, f16, sq8, bits or auto",
+                               g->quantization);
+    if (g->keep > KITHI_KEEP_NONE)
+        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "keep %u is not in this version; use f32, f16 or none",
+                               g->keep);
+    if (g->quantization == KITHI_QUANTIZATION_NONE && g->keep != KITHI_KEEP_F32)
+        return kithi_error_set(err, KITHI_E_PARAMETER,
+                               "without quantization vectors are kept as f32; for less memory use "
+                               "quantization f16, sq8 or bits with keep %s",
+                               kithi_keep_name(g->keep));
+    bool bits = g->quantization == KITHI_QUANTIZATION_BITS;
+    if (bits ? g->code_bits < 1 || g->code_bits > 2 : g->code_bits != 0)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "%u bits an element do not go with quantization %s",
+                               g->code_bits, kithi_quantization_name(g->quantization));
+    return 0;
+}
+
 int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *err)
 {
     if (g->dim < 1 || g->dim > KITHI_DIM_MAX)
@@ -48,19 +115,19 @@ int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *er
     if (g->ef_construction < 1 || g->ef_construction > KITHI_EF_CONSTRUCTION_MAX)
         return kithi_error_set(err, KITHI_E_PARAMETER, "ef_construction is %u; it must be 1 to %u",
                                g->ef_construction, KITHI_EF_CONSTRUCTION_MAX);
-    if (g->quantization != 0)
-        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "quantization %u is not in this version; use none",
-                               g->quantization);
+    int rc = check_codes(g, err);
+    if (rc < 0)
+        return rc;
     if (g->slot_max < 1 || g->slot_max > KITHI_SLOT_MAX_LIMIT)
         return kithi_error_set(err, KITHI_E_PARAMETER, "max-vectors is %u; it must be 1 to %u", g->slot_max,
                                KITHI_SLOT_MAX_LIMIT);
     return 0;
 }
 
-/* Rows of vectors begin on a cache line; short ones share a line without crossing its end. */
-static uint32_t vector_stride(uint32_t dim)
+/* Codes begin on a cache line; short ones share a line without crossing its end. */
+static uint32_t code_stride(enum kithi_codec codec, uint32_t dim)
 {
-    uint32_t bytes = dim * (uint32_t)sizeof(float), stride = 4;
+    uint32_t bytes = kithi_code_size(codec, dim), stride = 4;
     if (bytes > 32)
         return (uint32_t)kithi_round_up(bytes, KITHI_CACHE_LINE);
     while (stride < bytes)
@@ -88,8 +155,16 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     struct kithi_layout l;
     memset(&l, 0, sizeof l);
     uint64_t slots = g->slot_max;
-    l.row_stride = (uint32_t)kithi_round_up(2u * g->m * sizeof(uint32_t), KITHI_CACHE_LINE);
-    l.vector_stride = vector_stride(g->dim);
+    enum kithi_codec kept = kithi_geometry_kept(g), walked = kithi_geometry_walked(g);
+    l.row_blocks = (uint32_t)kithi_round_up(2u * g->m * sizeof(uint32_t), KITHI_CACHE_LINE);
+    l.row_stride = l.row_blocks;
+    if (g->quantization == KITHI_QUANTIZATION_BITS) {
+        uint32_t blocks = (2u * g->m + KITHI_BITS_PLACES - 1) / KITHI_BITS_PLACES;
+        l.bits_width = kithi_bits_width(g->dim, g->code_bits);
+        l.row_stride += blocks * kithi_bits_block_size(l.bits_width);
+    }
+    l.vector_stride = code_stride(kept, g->dim);
+    l.code_stride = code_stride(walked, g->dim);
     l.upper_stride = (uint32_t)kithi_round_up(sizeof(struct kithi_upper) + g->m * sizeof(uint32_t), 8);
     /* A slot has 1/(m-1) upper rows on average; the rest is for luck. A drawn level that finds no
      * upper row left is lowered, so running out costs nothing but a little speed. */
@@ -103,6 +178,7 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     unit[KITHI_REGION_RECORDS] = sizeof(struct kithi_record);
     unit[KITHI_REGION_ROWS] = l.row_stride;
     unit[KITHI_REGION_VECTORS] = l.vector_stride;
+    unit[KITHI_REGION_CODES] = l.code_stride;
     unit[KITHI_REGION_DOUBT] = sizeof(uint64_t);
     unit[KITHI_REGION_UPPER] = l.upper_stride;
     unit[KITHI_REGION_IDS0] = unit[KITHI_REGION_IDS1] = sizeof(uint64_t);
@@ -111,6 +187,7 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     l.size[KITHI_REGION_RECORDS] = slots * unit[KITHI_REGION_RECORDS];
     l.size[KITHI_REGION_ROWS] = slots * l.row_stride;
     l.size[KITHI_REGION_VECTORS] = slots * l.vector_stride;
+    l.size[KITHI_REGION_CODES] = walked == kept ? 0 : slots * l.code_stride;
     l.size[KITHI_REGION_DOUBT] = (slots + 63) / 64 * 8;
     l.size[KITHI_REGION_UPPER] = (uint64_t)l.upper_max * l.upper_stride;
     l.size[KITHI_REGION_IDS0] = l.size[KITHI_REGION_IDS1] = (uint64_t)l.id_capacity_max * 8;
@@ -121,6 +198,7 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
 
     uint64_t sum = fold(KITHI_FORMAT_VERSION, slots);
     sum = fold(sum, (uint64_t)g->dim << 32 | g->m);
+    sum = fold(sum, (uint64_t)g->quantization << 32 | g->keep << 8 | g->code_bits);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         l.off[r] = l.total;
         l.total += kithi_round_up(l.size[r], KITHI_REGION_ALIGN);

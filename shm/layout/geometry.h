@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "shm/base/error.h"
+#include "shm/kernel/codec.h"
 #include "shm/kernel/distance.h"
 
 #define KITHI_M_MIN                   2u
@@ -27,7 +28,7 @@ enum kithi_region {
     KITHI_REGION_HEADER = 0,
     KITHI_REGION_RECORDS = 1, /* one struct kithi_record a slot */
     KITHI_REGION_ROWS = 2,    /* one level-0 row a slot */
-    KITHI_REGION_VECTORS = 3, /* one float32 vector a slot, padded to the stride */
+    KITHI_REGION_VECTORS = 3, /* one kept vector a slot, padded to the stride */
     KITHI_REGION_DOUBT = 4,   /* one bit a slot */
     KITHI_REGION_UPPER = 5,   /* rows of the levels above 0 */
     KITHI_REGION_IDS0 = 6,    /* the id table lives in one of two areas */
@@ -36,7 +37,7 @@ enum kithi_region {
     KITHI_REGION_BLOB1 = 9,
     KITHI_REGION_BLOB2 = 10,
     KITHI_REGION_BLOB3 = 11,
-    KITHI_REGION_CODES = 12,    /* reserved: compact codes */
+    KITHI_REGION_CODES = 12,    /* codes that the walk reads, where they are not the vectors themselves */
     KITHI_REGION_DICT = 13,     /* reserved: dictionary of payload fields */
     KITHI_REGION_POSTINGS = 14, /* reserved: postings of payload fields */
     KITHI_REGION_WRITER = 15,   /* reserved: what a later writer wants to find again */
@@ -45,13 +46,29 @@ enum kithi_region {
 
 #define KITHI_BLOB_CLASS_COUNT 4u
 
-/* What a collection is; fixed for the life of a segment. */
+enum kithi_quantization { /* the numbers are format */
+                          KITHI_QUANTIZATION_NONE = 0,
+                          KITHI_QUANTIZATION_F16 = 1,
+                          KITHI_QUANTIZATION_SQ8 = 2,
+                          KITHI_QUANTIZATION_BITS = 3, /* sq8, and one-bit codes of the neighbours in each row */
+                          KITHI_QUANTIZATION_AUTO = 4, /* of a collection, never of a segment: it chooses one above */
+};
+
+enum kithi_keep { /* the numbers are format: what answers are scored by and vectors are given back from */
+                  KITHI_KEEP_F32 = 0,
+                  KITHI_KEEP_F16 = 1,
+                  KITHI_KEEP_NONE = 2, /* the codes alone */
+};
+
+/* What a segment is; fixed for its life. */
 struct kithi_geometry {
     uint32_t dim;             /* 1..4096 */
     uint32_t metric;          /* enum kithi_metric */
     uint32_t m;               /* 2..64 links a level; level 0 has 2m */
     uint32_t ef_construction; /* 1..65536 */
-    uint32_t quantization;    /* 0 */
+    uint32_t quantization;    /* enum kithi_quantization, not AUTO */
+    uint32_t keep;            /* enum kithi_keep; F32 without quantization */
+    uint32_t code_bits;       /* bits an element of neighbour codes: 1 or 2; 0 unless BITS */
     uint32_t slot_max;        /* 1..2^28 */
 };
 
@@ -61,7 +78,10 @@ struct kithi_layout {
     uint64_t total;                    /* bytes of the file */
     uint64_t sum;                      /* all of the above folded together */
     uint32_t row_stride;               /* bytes of a level-0 row */
-    uint32_t vector_stride;            /* bytes of a vector */
+    uint32_t row_blocks;               /* where its neighbour codes begin: bytes */
+    uint32_t bits_width;               /* signs of a neighbour code; 0: rows have none */
+    uint32_t vector_stride;            /* bytes of a kept vector */
+    uint32_t code_stride;              /* bytes of a code; that of a vector when the walk reads those */
     uint32_t upper_stride;             /* bytes of an upper row */
     uint32_t upper_max;                /* upper rows */
     uint32_t id_capacity_max;          /* entries of the largest id table, a power of two */
@@ -74,6 +94,25 @@ const char *kithi_region_name(unsigned region);
 
 /* "l2", "cosine", "ip", or "?" */
 const char *kithi_metric_name(uint32_t metric);
+
+/* "none", "f16", "sq8", "bits", "auto", or "?" */
+const char *kithi_quantization_name(uint32_t quantization);
+
+/* "f32", "f16", "none", or "?" */
+const char *kithi_keep_name(uint32_t keep);
+
+/* Bits an element that neighbour codes get where nobody says: 1 or 2. */
+uint32_t kithi_geometry_code_bits(uint32_t dim);
+
+/*
+ * Give g the codes that somebody wants who knows AUTO, too: one that has not chosen yet begins plain. Numbers that
+ * are unknown stay as they are, for kithi_geometry_check() to name.
+ */
+void kithi_geometry_want(struct kithi_geometry *g, uint32_t quantization, uint32_t keep);
+
+/* The codec of kept vectors, and the one that the walk reads; the same: there is one region for both. */
+enum kithi_codec kithi_geometry_kept(const struct kithi_geometry *g);
+enum kithi_codec kithi_geometry_walked(const struct kithi_geometry *g);
 
 /* 0, or KITHI_E_PARAMETER / KITHI_E_UNSUPPORTED with a sentence that names the number and its range. */
 int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *err);

@@ -26,7 +26,7 @@
 #include "shm/layout/geometry.h"
 
 #define KITHI_SEGMENT_MAGIC  UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
-#define KITHI_FORMAT_VERSION 1u
+#define KITHI_FORMAT_VERSION 2u
 #define KITHI_HEADER_SIZE    65536u     /* bytes of the header's region */
 #define KITHI_MARK_ALL       UINT64_MAX /* a mark that sends every search to a newer generation */
 
@@ -42,12 +42,14 @@ struct kithi_header {
     uint32_t metric;          /*  68..71  enum kithi_metric */
     uint32_t m;               /*  72..75  */
     uint32_t ef_construction; /*  76..79  */
-    uint32_t quantization;    /*  80..83  0 */
+    uint32_t quantization;    /*  80..83  enum kithi_quantization */
     uint32_t slot_max;        /*  84..87  */
     uint64_t generation;      /*  88..95  rises with every segment file of the collection */
     uint64_t layout_sum;      /*  96..103 of kithi_geometry_layout() */
     uint64_t created_ns;      /* 104..111 CLOCK_REALTIME */
-    uint8_t reserved0[144];   /* 112..255 zero */
+    uint32_t keep;            /* 112..115 enum kithi_keep */
+    uint32_t code_bits;       /* 116..119 bits an element of neighbour codes */
+    uint8_t reserved0[136];   /* 120..255 zero */
 
     alignas(64) _Atomic uint64_t epoch; /* 256..263 [P1 commit] last visible group */
     _Atomic uint64_t live;              /* 264..271 vectors visible at about that epoch */
@@ -78,7 +80,9 @@ struct kithi_header {
     _Atomic uint64_t tally_ids;     /* 640..647 id-table places that are not empty */
     _Atomic uint64_t tally_commits; /* 648..655 groups since this segment was made */
     _Atomic uint64_t tally_sweeps;  /* 656..663 passes that unlinked dead slots */
-    uint8_t reserved4[360];         /* 664..1023 zero */
+    uint8_t reserved4[352];         /* 664..1015 zero */
+    _Atomic uint32_t prefetch_row;  /* 1016..1019 cache lines of a row that pay to be asked for ahead; 0: unknown */
+    _Atomic uint32_t prefetch_code; /* 1020..1023 the same of a code; measured on this machine by the writer */
     /* 1024..65535: reserved, zero */
 };
 _Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");

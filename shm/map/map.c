@@ -50,6 +50,8 @@ static int check_header(const struct kithi_header *h, const struct stat *st, str
                                            .m = h->m,
                                            .ef_construction = h->ef_construction,
                                            .quantization = h->quantization,
+                                           .keep = h->keep,
+                                           .code_bits = h->code_bits,
                                            .slot_max = h->slot_max };
     struct kithi_errmsg why;
     if (kithi_geometry_check(&m->geometry, &why) < 0)
@@ -65,6 +67,32 @@ static int check_header(const struct kithi_header *h, const struct stat *st, str
     memcpy(m->hash_key, h->hash_key, sizeof m->hash_key);
     m->generation = h->generation;
     m->len = m->layout.total;
+    return 0;
+}
+
+int kithi_map_file(int fd, size_t len, bool writable, unsigned char **out)
+{
+    /* Room for the mapping wherever the next boundary is; the file then takes the place of the part that
+     * begins there, and what is left on both sides goes back. */
+    size_t room = len + KITHI_REGION_ALIGN;
+    void *at = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED)
+        return -errno;
+    unsigned char *begin = at;
+    size_t before = (0 - (uintptr_t)begin) % KITHI_REGION_ALIGN;
+    unsigned char *base = begin + before;
+    int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    if (mmap(base, len, prot, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED) {
+        int rc = -errno;
+        munmap(begin, room);
+        return rc;
+    }
+    if (before)
+        munmap(begin, before);
+    munmap(base + len, KITHI_REGION_ALIGN - before);
+    /* A core dump of the host program need not hold the collection. */
+    (void)madvise(base, len, MADV_DONTDUMP);
+    *out = base;
     return 0;
 }
 
@@ -103,19 +131,13 @@ int kithi_map_attach(int fd, bool writable, struct kithi_map *out, struct kithi_
     if (rc < 0)
         return rc;
 
-    int prot = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *base = mmap(NULL, m.len, prot, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (base == MAP_FAILED) {
-        rc = -errno;
+    rc = kithi_map_file(fd, m.len, writable, &m.base);
+    if (rc < 0)
         return kithi_error_set(
             err, rc, "cannot map %zu bytes of address space: %s%s", m.len, kithi_error_text(rc),
             rc == -ENOMEM ? "; raise the limit on virtual memory (ulimit -v), or create the "
                             "collection with a smaller --max-vectors"
                           : "");
-    }
-    m.base = base;
-    /* A core dump of the host program need not hold the collection. */
-    (void)madvise(base, m.len, MADV_DONTDUMP);
     *out = m;
     return 0;
 }

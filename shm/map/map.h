@@ -29,6 +29,12 @@ struct kithi_map {
 };
 
 /*
+ * Map len bytes of fd, shared, at an address that is a multiple of KITHI_REGION_ALIGN, as len must be: only
+ * there can a huge page of the file be mapped as one. Core dumps leave the mapping out. Returns 0 or -errno.
+ */
+int kithi_map_file(int fd, size_t len, bool writable, unsigned char **out);
+
+/*
  * Map the segment behind fd (which may be closed afterwards). Checks, in this order: a regular
  * file; [P0 ready] magic; version and flags; geometry; layout sum; file size. Returns 0,
  * KITHI_E_NOT_SEGMENT, KITHI_E_VERSION, KITHI_E_CORRUPT, or -errno; err says what differs. A file

@@ -24,18 +24,19 @@
 static size_t bytes_of(const struct kithi_scratch *s)
 {
     return malloc_usable_size(s->beam) + malloc_usable_size(s->visited) +
-           malloc_usable_size(s->visited_list) + malloc_usable_size(s->query) + malloc_usable_size(s->found);
+           malloc_usable_size(s->visited_list) + malloc_usable_size(s->near) +
+           malloc_usable_size(s->query.memory) + malloc_usable_size(s->found);
 }
 
 struct blocks {
-    void *beam, *visited, *list, *query, *found, *hits, *ids;
+    void *beam, *near, *visited, *list, *query, *found, *hits, *ids;
 };
 
 static struct blocks blocks_of(const struct test_solo *t)
 {
     const struct kithi_scratch *s = &t->scratch;
-    return (struct blocks){ s->beam,  s->visited,      s->visited_list, s->query,
-                            s->found, t->results.hits, t->results.ids };
+    return (struct blocks){ s->beam,         s->near,  s->visited,      s->visited_list,
+                            s->query.memory, s->found, t->results.hits, t->results.ids };
 }
 
 static void fill(struct test_solo *t, struct test_rand *r, uint32_t n)
@@ -116,7 +117,7 @@ static void memory_of_any_search_of_breadth_100_is_below_a_mebibyte(void **state
     (void)state;
     struct kithi_scratch s;
     kithi_scratch_init(&s);
-    assert_int_equal(kithi_scratch_prepare(&s, 100, KITHI_DIM_MAX), 0);
+    assert_int_equal(kithi_scratch_prepare(&s, 100), 0);
     /* A walk that meets 100,000 slots is far beyond what ef = 100 does. */
     for (uint32_t slot = 0; slot < 100000; slot++) {
         if (kithi_visited_full(&s))
@@ -130,7 +131,7 @@ static void memory_of_any_search_of_breadth_100_is_below_a_mebibyte(void **state
     kithi_scratch_fini(&s);
 
     kithi_scratch_init(&s);
-    assert_int_equal(kithi_scratch_prepare(&s, 100, KITHI_DIM_MAX), 0);
+    assert_int_equal(kithi_scratch_prepare(&s, 100), 0);
     assert_true(bytes_of(&s) <= 1u << 20);
     kithi_scratch_fini(&s);
     kithi_scratch_fini(&s);
@@ -142,7 +143,7 @@ static void a_set_that_grew_starts_small_and_empty_again(void **state)
     (void)state;
     struct kithi_scratch s;
     kithi_scratch_init(&s);
-    assert_int_equal(kithi_scratch_prepare(&s, 10, 4), 0);
+    assert_int_equal(kithi_scratch_prepare(&s, 10), 0);
     uint32_t mask = s.visited_mask;
     for (uint32_t slot = 0; slot < 20000; slot++) {
         if (kithi_visited_full(&s))
@@ -151,7 +152,7 @@ static void a_set_that_grew_starts_small_and_empty_again(void **state)
     }
     assert_true(s.visited_mask > mask);
     s.beam_count = s.live_count = s.ghost_count = 1;
-    assert_int_equal(kithi_scratch_prepare(&s, 10, 4), 0);
+    assert_int_equal(kithi_scratch_prepare(&s, 10), 0);
     assert_int_equal(s.visited_mask, mask);
     assert_int_equal(s.visited_count + s.beam_count + s.live_count + s.ghost_count, 0);
     for (uint32_t slot = 0; slot < 500; slot++)
@@ -164,7 +165,7 @@ static void a_row_of_new_slots_fits_once_the_set_is_not_full(void **state)
     (void)state;
     struct kithi_scratch s;
     kithi_scratch_init(&s);
-    assert_int_equal(kithi_scratch_prepare(&s, 1, 1), 0);
+    assert_int_equal(kithi_scratch_prepare(&s, 1), 0);
     uint32_t slot = 0;
     for (unsigned rounds = 0; rounds < 200; rounds++) {
         if (kithi_visited_full(&s))
@@ -180,7 +181,7 @@ static void the_largest_breadth_can_be_prepared(void **state)
     (void)state;
     struct kithi_scratch s;
     kithi_scratch_init(&s);
-    assert_int_equal(kithi_scratch_prepare(&s, KITHI_EF_MAX, 1), 0);
+    assert_int_equal(kithi_scratch_prepare(&s, KITHI_EF_MAX), 0);
     assert_true(s.beam_capacity > KITHI_EF_MAX);
     kithi_scratch_fini(&s);
 }

@@ -214,14 +214,15 @@ static void upper_levels_exist_and_the_descent_uses_them(void **state)
 
     struct kithi_view view;
     kithi_view_begin(test_solo_map(&t), &view);
-    assert_int_equal(kithi_scratch_prepare(&t.scratch, 1, 8), 0);
+    assert_int_equal(kithi_scratch_prepare(&t.scratch, 1), 0);
     unsigned nearer = 0;
     for (unsigned i = 0; i < 20; i++) {
         test_rand_floats(&r, q, 8);
         uint32_t end = slot;
-        kithi_descend(&view, &t.scratch, q, level, 0, &end);
-        float before = kithi_view_distance(&view, t.scratch.kernel, q, slot);
-        float after = kithi_view_distance(&view, t.scratch.kernel, q, end);
+        assert_int_equal(kithi_walk_query(&view, &t.scratch, q), 0);
+        kithi_walk_descend(&view, &t.scratch, level, 0, &end);
+        float before = kithi_walk_distance(&view, &t.scratch, slot);
+        float after = kithi_walk_distance(&view, &t.scratch, end);
         assert_true(after <= before);
         nearer += after < before;
     }
@@ -514,7 +515,7 @@ static void bytes_that_are_no_numbers_end_up_last(void **state)
     float *v = fill(&t, &r, 50);
     struct kithi_view view;
     kithi_view_begin(test_solo_map(&t), &view);
-    float *bad = kithi_view_vector(&view, 7);
+    float *bad = (float *)(void *)kithi_view_vector(&view, 7);
     for (unsigned i = 0; i < 4; i++)
         bad[i] = NAN;
     assert_int_equal(test_solo_search(&t, v, 50, 50, true), 50);

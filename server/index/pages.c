@@ -1,0 +1,174 @@
+/*
+ * pages.c - huge pages behind the segment, block by block, once all of a block is taken.
+ *
+ * A search reads rows and vectors all over the segment; through pages of 4 KiB most reads miss the TLB, too.
+ * The kernel is asked for each block of 2 MiB by itself, at the writer's mapping; readers' mappings follow by
+ * themselves, since the page belongs to the file and lies on a boundary in every mapping (kithi_map_file()).
+ * Small pages that a reader has mapped are unmapped meanwhile and found again at the next touch: it may
+ * wait, it never sees other bytes.
+ *
+ * A block is asked for only when it is taken to its end: the kernel fills holes of what it collapses, which
+ * would be memory that nobody accounts for. New memory is asked for soon after it is taken, mostly
+ * before anything is in it; that of an adopted segment, after the start. It is all a favour: where the kernel
+ * refuses (no free huge page, too old, not permitted), everything works, and it is asked again later.
+ */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "server/base/fault.h"
+#include "server/index/index_priv.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+#define BLOCK KITHI_REGION_ALIGN
+/* After so many refusals without a success between them the rest of a pass is not tried. */
+#define REFUSALS_MAX 3u
+/* The next pass is then due after a delay that doubles until a pass is complete. */
+#define DELAY_MS_MIN 1000u
+#define DELAY_MS_MAX 600000u
+
+/* What searches read. Long ids are left out: one is read for a hit, not for a neighbour. */
+static bool is_searched(unsigned region)
+{
+    switch (region) {
+    case KITHI_REGION_RECORDS:
+    case KITHI_REGION_ROWS:
+    case KITHI_REGION_VECTORS:
+    case KITHI_REGION_DOUBT:
+    case KITHI_REGION_UPPER:
+    case KITHI_REGION_IDS0:
+    case KITHI_REGION_IDS1:
+    case KITHI_REGION_CODES: return true;
+    default: return false;
+    }
+}
+
+/* Bytes of whole blocks that a region has memory for. */
+static uint64_t wanted_of(const struct kithi_index *ix, unsigned region)
+{
+    return is_searched(region) ? ix->taken[region] / BLOCK * BLOCK : 0;
+}
+
+static void set_tally(_Atomic uint64_t *tally, uint64_t value)
+{
+    /* Relaxed: for people; nothing relies on it. Readers have its line, so it is left alone when it can be. */
+    if (atomic_load_explicit(tally, memory_order_relaxed) != value)
+        atomic_store_explicit(tally, value, memory_order_relaxed);
+}
+
+/* The blocks of the next round. */
+static uint32_t collect(struct kithi_index *ix)
+{
+    struct pages *p = &ix->pages;
+    p->count = 0;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        uint64_t end = wanted_of(ix, r);
+        while (p->asked[r] < end && p->count < PAGES_BATCH) {
+            p->blocks[p->count++] = ix->map.layout.off[r] + p->asked[r];
+            p->asked[r] += BLOCK;
+        }
+    }
+    return p->count;
+}
+
+static void refuse(struct pages *p, int refusal, uint64_t now_ms)
+{
+    atomic_store_explicit(&p->refusal, refusal, memory_order_relaxed);
+    if (p->incomplete)
+        return;
+    p->incomplete = true;
+    p->delay_ms = p->delay_ms ? p->delay_ms * 2 : DELAY_MS_MIN;
+    if (p->delay_ms > DELAY_MS_MAX)
+        p->delay_ms = DELAY_MS_MAX;
+    p->again_ms = now_ms + p->delay_ms;
+}
+
+/* The next pass asks for everything once more: for a block that is huge that costs a microsecond. */
+static void start_over(struct pages *p)
+{
+    p->incomplete = false;
+    p->got = 0;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        p->asked[r] = 0;
+    atomic_store_explicit(&p->refused_in_a_row, 0, memory_order_relaxed);
+}
+
+uint32_t kithi_pages_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms)
+{
+    struct pages *p = &ix->pages;
+    uint64_t wanted = 0;
+    *out_wait_ms = UINT32_MAX;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        wanted += wanted_of(ix, r);
+    set_tally(&ix->header->tally_huge_wanted, wanted);
+    if (ix->tuning.small_pages)
+        return 0;
+    if (p->incomplete && now_ms >= p->again_ms)
+        start_over(p);
+    bool tired = atomic_load_explicit(&p->refused_in_a_row, memory_order_relaxed) >= REFUSALS_MAX;
+    if (!tired && collect(ix) > 0) {
+        /* A block is copied: for a moment it takes its memory twice. */
+        if (kithi_space_in_limit((uint64_t)p->count * BLOCK))
+            return p->count;
+        atomic_store_explicit(&p->refused_in_a_row, REFUSALS_MAX, memory_order_relaxed);
+        refuse(p, -ENOMEM, now_ms);
+    }
+    if (p->incomplete)
+        *out_wait_ms = (uint32_t)(p->again_ms - now_ms);
+    return 0;
+}
+
+static int collapse(const struct kithi_index *ix, uint64_t off)
+{
+    if (KITHI_FAULT("collapse-refused"))
+        return -ENOMEM;
+    /* Kernels that do not collapse at once may do it by and by where they see this. */
+    (void)madvise(ix->map.base + off, BLOCK, MADV_HUGEPAGE);
+    return madvise(ix->map.base + off, BLOCK, MADV_COLLAPSE) < 0 ? -errno : 0;
+}
+
+void kithi_pages_job(struct kithi_index *ix, uint32_t i)
+{
+    struct pages *p = &ix->pages;
+    /* Relaxed: figures; whoever runs the jobs sees to it that their end is seen after them. */
+    if (atomic_load_explicit(&p->refused_in_a_row, memory_order_relaxed) >= REFUSALS_MAX)
+        return;
+    int rc = collapse(ix, p->blocks[i]);
+    if (rc == 0) {
+        atomic_fetch_add_explicit(&p->granted, 1, memory_order_relaxed);
+        atomic_store_explicit(&p->refused_in_a_row, 0, memory_order_relaxed);
+    } else {
+        atomic_store_explicit(&p->refusal, rc, memory_order_relaxed);
+        atomic_fetch_add_explicit(&p->refused, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&p->refused_in_a_row, 1, memory_order_relaxed);
+    }
+}
+
+void kithi_pages_end(struct kithi_index *ix, uint64_t now_ms)
+{
+    struct pages *p = &ix->pages;
+    p->got += (uint64_t)BLOCK * atomic_exchange_explicit(&p->granted, 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed))
+        refuse(p, atomic_load_explicit(&p->refusal, memory_order_relaxed), now_ms);
+
+    struct kithi_pages_state s;
+    kithi_pages_state(ix, &s);
+    bool complete = p->got == s.wanted_bytes;
+    if (complete) {
+        atomic_store_explicit(&p->refusal, 0, memory_order_relaxed);
+        p->delay_ms = 0;
+    }
+    /* A pass that goes over everything once more begins with nothing, which is no news. */
+    if (p->got > s.huge_bytes || complete)
+        set_tally(&ix->header->tally_huge, p->got);
+}
+
+void kithi_pages_state(const struct kithi_index *ix, struct kithi_pages_state *out)
+{
+    /* Relaxed: this thread stored them, or saw the end of the jobs that did. */
+    out->wanted_bytes = atomic_load_explicit(&ix->header->tally_huge_wanted, memory_order_relaxed);
+    out->huge_bytes = atomic_load_explicit(&ix->header->tally_huge, memory_order_relaxed);
+    out->refusal = atomic_load_explicit(&ix->pages.refusal, memory_order_relaxed);
+}

@@ -1,0 +1,429 @@
+/*
+ * walk.c - the beam, and the expansions that fill it.
+ *
+ * Numbers from shared memory are compared with the view's limits here, before anything is dereferenced;
+ * a walk expands each slot at most once, because the visited set is private.
+ */
+#include "shm/graph/walk.h"
+
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+#include "shm/base/error.h"
+#include "shm/kernel/bits.h"
+
+/* Expansions between two looks at the clock: some tens of microseconds. */
+#define DEADLINE_STRIDE 16u
+/* Steps of the descent on one level. Real graphs take a few dozen; bytes made to hurt get no more. */
+#define DESCENT_MAX 512u
+/* Ghosts that a walk keeps expanding although the beam is full of them: a crowd of dead versions at one
+ * spot is crossed, some milliseconds long; a region of deleted vectors as large as the collection is not. */
+#define CROWD_MAX 16384u
+
+static float sane(float d)
+{
+    return d == d ? d : FLT_MAX;
+}
+
+static const struct kithi_distances *walked(const struct kithi_view *v, const struct kithi_scratch *s)
+{
+    return kithi_kernel_distances(s->kernel, v->walked, v->map->geometry.metric);
+}
+
+int kithi_walk_query(const struct kithi_view *v, struct kithi_scratch *s, const float *query)
+{
+    const struct kithi_geometry *g = &v->map->geometry;
+    if (!s->kernel)
+        s->kernel = kithi_kernel_pick();
+    int rc = kithi_query_reserve(&s->query, g->dim, v->bits_width);
+    if (rc < 0)
+        return rc;
+    if (g->metric == KITHI_METRIC_COSINE) {
+        kithi_normalise(kithi_query_values(&s->query), query, g->dim);
+        query = NULL;
+    }
+    kithi_query_prepare(&s->query, query, v->walked, v->bits_width);
+    return 0;
+}
+
+float kithi_walk_distance(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot)
+{
+    return sane(walked(v, s)->one(&s->query, kithi_view_code(v, slot)));
+}
+
+float kithi_walk_exact(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot)
+{
+    const struct kithi_distances *d = kithi_kernel_distances(s->kernel, v->kept, v->map->geometry.metric);
+    return sane(d->one(&s->query, kithi_view_vector(v, slot)));
+}
+
+/* A slot in doubt takes a place only when its record says so. */
+static bool is_ghost(const struct kithi_view *v, uint32_t slot, enum kithi_eyes eyes)
+{
+    if (KITHI_LIKELY(!kithi_view_doubt(v, slot)))
+        return false;
+    const struct kithi_record *r = kithi_view_record(v, slot);
+    if (eyes == KITHI_EYES_WRITER)
+        return !atomic_load_explicit(&r->linked, memory_order_relaxed) ||
+               atomic_load_explicit(&r->death, memory_order_relaxed) != 0;
+    uint64_t birth;
+    return !kithi_view_visible(v, r, &birth);
+}
+
+/*
+ * Make room for an entry in a full beam, which holds a crowd of ghosts, as the living in it are at most
+ * half. Ghosts that were expanded have done their work and go first; if there are none, or the crowd has
+ * been followed far enough, the farthest ghost goes, which may be the one that asks: then false. The
+ * living stay, or a crowd would hide them.
+ */
+static bool beam_thin(struct kithi_scratch *s, float d, bool ghost)
+{
+    const uint32_t done = KITHI_BEAM_EXPANDED | KITHI_BEAM_GHOST;
+    struct kithi_beam_entry *b = s->beam;
+    uint32_t n = 0, farthest = s->beam_count;
+    if (s->ghost_count < CROWD_MAX) {
+        for (uint32_t i = 0; i < s->beam_count; i++)
+            if ((b[i].slot & done) != done)
+                b[n++] = b[i];
+        if (n < s->beam_count) {
+            s->beam_count = n;
+            return true;
+        }
+    }
+    while (farthest > 1 && !(b[farthest - 1].slot & KITHI_BEAM_GHOST))
+        farthest--;
+    if (ghost && d >= b[farthest - 1].distance)
+        return false;
+    memmove(b + farthest - 1, b + farthest, (s->beam_count - farthest) * sizeof *b);
+    s->beam_count--;
+    return true;
+}
+
+/*
+ * Put an entry into the sorted beam. Returns the lowest place from which on the beam has changed, or
+ * UINT32_MAX when it has not.
+ */
+static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint32_t slot, bool ghost)
+{
+    struct kithi_beam_entry *b = s->beam;
+    bool thinned = s->beam_count == s->beam_capacity;
+    if (s->live_count >= ef && d >= b[s->beam_count - 1].distance)
+        return UINT32_MAX;
+    if (KITHI_UNLIKELY(thinned) && !beam_thin(s, d, ghost))
+        return UINT32_MAX;
+    uint32_t n = s->beam_count;
+    /* Halving without branches: where the entry belongs is what no predictor knows. */
+    uint32_t lo = 0;
+    for (uint32_t len = n; len > 0;) {
+        uint32_t half = (len + 1) / 2;
+        lo = b[lo + half - 1].distance <= d ? lo + half : lo;
+        len -= half;
+    }
+    memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
+    b[lo] = (struct kithi_beam_entry){ .distance = d, .slot = slot | (ghost ? KITHI_BEAM_GHOST : 0) };
+    n++;
+    if (!ghost)
+        s->live_count++;
+    if (s->live_count >= ef) {
+        /* Ghosts beyond the ef-th living entry lead nowhere nearer; nor does a living one too many. */
+        while (n > 0 && (b[n - 1].slot & KITHI_BEAM_GHOST))
+            n--;
+        if (s->live_count > ef) {
+            n--;
+            s->live_count--;
+        }
+        while (n > 0 && (b[n - 1].slot & KITHI_BEAM_GHOST))
+            n--;
+    }
+    s->beam_count = n;
+    return thinned ? 0 : lo;
+}
+
+int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32_t ef, unsigned level,
+                     enum kithi_eyes eyes)
+{
+    int rc = kithi_scratch_prepare(s, ef);
+    if (rc < 0)
+        return rc;
+    s->ef = ef;
+    s->level = level;
+    s->eyes = eyes;
+    s->near_used = v->bits_width && level == 0;
+    return 0;
+}
+
+int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot)
+{
+    if (kithi_visited_full(s) && kithi_scratch_grow_visited(s) < 0)
+        return -ENOMEM;
+    if (!kithi_visited_add(s, slot))
+        return 0;
+    float d = kithi_walk_distance(v, s, slot);
+    s->distance_count++;
+    beam_insert(s, UINT32_MAX, d, slot, is_ghost(v, slot, (enum kithi_eyes)s->eyes));
+    return 0;
+}
+
+/* lines cache lines from p, without the first. */
+static inline void prefetch_rest(const unsigned char *p, uint32_t lines)
+{
+    for (uint32_t i = 1; i < lines; i++)
+        KITHI_PREFETCH(p + (size_t)i * KITHI_CACHE_LINE);
+}
+
+/* What the expansion of slot will read first. */
+static inline void prefetch_node(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot)
+{
+    const unsigned char *row = (const unsigned char *)kithi_view_row(v, slot);
+    KITHI_PREFETCH(row);
+    if (!s->near_used)
+        return;
+    const unsigned char *code = kithi_view_code(v, slot);
+    KITHI_PREFETCH(code);
+    prefetch_rest(row, v->prefetch_row);
+    prefetch_rest(code, v->prefetch_code);
+}
+
+/*
+ * The neighbours of a row that are in range and were not met before, into s->found. The hottest
+ * loop of a search over plain rows: the set's fields are held in registers, which stores through it would undo.
+ */
+static inline uint32_t gather(const struct kithi_view *v, struct kithi_scratch *s, const kithi_link *links,
+                              uint32_t count)
+{
+    uint32_t *const set = s->visited, *const list = s->visited_list, *const found = s->found;
+    const uint32_t mask = s->visited_mask, limit = v->slot_limit;
+    const unsigned char *const codes = v->codes;
+    const size_t stride = v->code_stride;
+    uint32_t met = s->visited_count, n = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
+        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        if (link - 1u >= limit)
+            continue; /* empty, or beyond what this view knows */
+        uint32_t at = kithi_visited_home(link, mask);
+        while (set[at] && set[at] != link)
+            at = (at + 1) & mask;
+        if (set[at])
+            continue;
+        set[at] = link;
+        list[met++] = link;
+        KITHI_PREFETCH(codes + (link - 1) * stride);
+        found[n++] = link - 1;
+    }
+    s->visited_count = met;
+    return n;
+}
+
+/* Expand by the codes of the neighbours. Returns the lowest place of the beam that has changed. */
+static uint32_t expand_codes(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot)
+{
+    const struct kithi_distances *const d = walked(v, s);
+    uint32_t places, lowest = UINT32_MAX;
+    const kithi_link *links = kithi_view_links(v, slot, s->level, &places);
+    if (!links)
+        return lowest;
+    uint32_t n = gather(v, s, links, places);
+    s->distance_count += n;
+    float distance[4];
+    for (uint32_t i = 0; i < n; i += 4) {
+        uint32_t k = n - i < 4 ? n - i : 4;
+        for (uint32_t j = i + 4; j < i + 8 && j < n; j++)
+            prefetch_rest(kithi_view_code(v, s->found[j]), v->prefetch_code);
+        if (k == 4) {
+            const unsigned char *codes[4];
+            for (uint32_t j = 0; j < 4; j++)
+                codes[j] = kithi_view_code(v, s->found[i + j]);
+            d->four(&s->query, codes, distance);
+        } else {
+            for (uint32_t j = 0; j < k; j++)
+                distance[j] = d->one(&s->query, kithi_view_code(v, s->found[i + j]));
+        }
+        for (uint32_t j = 0; j < k; j++) {
+            float dj = sane(distance[j]);
+            if (s->live_count >= s->ef && dj >= s->beam[s->beam_count - 1].distance)
+                continue;
+            uint32_t found = s->found[i + j];
+            uint32_t place = beam_insert(s, s->ef, dj, found, is_ghost(v, found, (enum kithi_eyes)s->eyes));
+            if (place < lowest)
+                lowest = place;
+        }
+    }
+    return lowest;
+}
+
+void kithi_near_insert(struct kithi_scratch *s, float d, uint32_t slot)
+{
+    struct kithi_beam_entry *b = s->near;
+    uint32_t n = s->near_count;
+    if (n == s->near_max) {
+        if (d >= b[n - 1].distance)
+            return;
+        n--;
+    }
+    uint32_t lo = 0;
+    for (uint32_t len = n; len > 0;) {
+        uint32_t half = (len + 1) / 2;
+        lo = b[lo + half - 1].distance <= d ? lo + half : lo;
+        len -= half;
+    }
+    memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
+    b[lo] = (struct kithi_beam_entry){ .distance = d, .slot = slot };
+    s->near_count = n + 1;
+}
+
+/* Expand by the neighbour codes in the row of slot, which takes a place among the near unless it is a ghost. */
+static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot, bool ghost)
+{
+    const kithi_link *links = kithi_view_row(v, slot);
+    float own = kithi_walk_distance(v, s, slot);
+    float est[KITHI_BITS_PLACES];
+    uint32_t lowest = UINT32_MAX;
+    s->distance_count++;
+    if (!ghost)
+        kithi_near_insert(s, own, slot);
+    for (uint32_t first = 0; first < v->link_count0; first += KITHI_BITS_PLACES) {
+        float limit = s->live_count >= s->ef ? s->beam[s->beam_count - 1].distance : INFINITY;
+        uint32_t left = v->link_count0 - first;
+        uint32_t mask = s->kernel->estimate(&s->query, kithi_view_block(v, slot, first / KITHI_BITS_PLACES), own,
+                                            limit, est);
+        if (left < KITHI_BITS_PLACES)
+            mask &= (1u << left) - 1;
+        s->estimate_count += left < KITHI_BITS_PLACES ? left : KITHI_BITS_PLACES;
+        while (mask) {
+            uint32_t i = (uint32_t)__builtin_ctz(mask);
+            mask &= mask - 1;
+            /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
+            uint32_t link = atomic_load_explicit(&links[first + i], memory_order_relaxed);
+            if (link - 1u >= v->slot_limit)
+                continue;
+            if (s->live_count >= s->ef && est[i] >= s->beam[s->beam_count - 1].distance)
+                continue;
+            if (!kithi_visited_add(s, link - 1))
+                continue;
+            uint32_t place =
+                beam_insert(s, s->ef, est[i], link - 1, is_ghost(v, link - 1, (enum kithi_eyes)s->eyes));
+            if (place < lowest)
+                lowest = place;
+        }
+    }
+    return lowest;
+}
+
+int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
+{
+    uint32_t at = s->at;
+    while (at < s->beam_count && (s->beam[at].slot & KITHI_BEAM_EXPANDED))
+        at++;
+    if (at >= s->beam_count)
+        return 0;
+    if (KITHI_UNLIKELY(kithi_view_moved(v)))
+        return KITHI_E_MOVED;
+    if (KITHI_UNLIKELY(kithi_visited_full(s)) && kithi_scratch_grow_visited(s) < 0)
+        return -ENOMEM;
+
+    uint32_t slot = s->beam[at].slot & KITHI_BEAM_SLOT;
+    bool ghost = s->beam[at].slot & KITHI_BEAM_GHOST;
+    s->ghost_count += ghost;
+    s->stood_on_dead |= ghost;
+    s->beam[at].slot |= KITHI_BEAM_EXPANDED;
+    s->expansion_count++;
+    uint32_t next = at + 1;
+    while (next < s->beam_count && (s->beam[next].slot & KITHI_BEAM_EXPANDED))
+        next++;
+    if (s->near_used && next < s->beam_count) /* who comes next unless this one leads to somebody nearer */
+        prefetch_node(v, s, s->beam[next].slot & KITHI_BEAM_SLOT);
+
+    uint32_t lowest = s->near_used ? expand_bits(v, s, slot, ghost) : expand_codes(v, s, slot);
+    s->at = lowest <= at ? lowest : at + 1;
+    for (at = s->at; at < s->beam_count && (s->beam[at].slot & KITHI_BEAM_EXPANDED);)
+        at++;
+    s->at = at;
+    if (at < s->beam_count)
+        prefetch_node(v, s, s->beam[at].slot & KITHI_BEAM_SLOT);
+    return 1;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t); /* the vDSO answers; no system call */
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t deadline_ns, bool *out_deadline_hit)
+{
+    if (out_deadline_hit)
+        *out_deadline_hit = false;
+    for (uint32_t steps = 1;; steps++) {
+        if (deadline_ns && steps % DEADLINE_STRIDE == 0 && now_ns() >= deadline_ns) {
+            *out_deadline_hit = true;
+            return 0;
+        }
+        int rc = kithi_walk_step(v, s);
+        if (rc <= 0)
+            return rc;
+    }
+}
+
+const struct kithi_beam_entry *kithi_walk_found(const struct kithi_scratch *s, uint32_t *out_count)
+{
+    *out_count = s->near_used ? s->near_count : s->beam_count;
+    return s->near_used ? s->near : s->beam;
+}
+
+/* One level of the descent: to the nearest of the links until none is nearer. */
+static void descend_level(const struct kithi_view *v, struct kithi_scratch *s, unsigned level, uint32_t *slot,
+                          float *distance)
+{
+    const struct kithi_distances *const d = walked(v, s);
+    for (uint32_t steps = 0; steps < DESCENT_MAX; steps++) { /* each is strictly nearer */
+        uint32_t places, n = 0, best = *slot;
+        s->stood_on_dead |= kithi_view_doubt(v, best);
+        const kithi_link *links = kithi_view_links(v, best, level, &places);
+        if (!links)
+            return;
+        s->expansion_count++;
+        for (uint32_t i = 0; i < places; i++) {
+            uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+            if (link - 1u >= v->slot_limit)
+                continue;
+            s->found[n++] = link - 1;
+            KITHI_PREFETCH(kithi_view_code(v, link - 1));
+        }
+        s->distance_count += n;
+        for (uint32_t i = 0; i < n; i += 4) {
+            /* The last group is filled up with its own last, so that four is always four. */
+            const unsigned char *codes[4];
+            float four[4];
+            for (uint32_t j = 0; j < 4; j++)
+                codes[j] = kithi_view_code(v, s->found[i + j < n ? i + j : n - 1]);
+            for (uint32_t j = i + 4; j < i + 8 && j < n; j++)
+                prefetch_rest(kithi_view_code(v, s->found[j]), v->prefetch_code);
+            d->four(&s->query, codes, four);
+            for (uint32_t j = 0; j < 4; j++) {
+                if (four[j] < *distance) {
+                    *distance = four[j];
+                    best = s->found[i + j < n ? i + j : n - 1];
+                }
+            }
+        }
+        if (best == *slot)
+            return;
+        *slot = best;
+    }
+}
+
+void kithi_walk_descend(const struct kithi_view *v, struct kithi_scratch *s, unsigned from, unsigned to,
+                        uint32_t *slot)
+{
+    if (from <= to)
+        return;
+    float distance = kithi_walk_distance(v, s, *slot);
+    s->distance_count++;
+    for (unsigned level = from; level > to; level--)
+        descend_level(v, s, level, slot, &distance);
+}
