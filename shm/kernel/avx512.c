@@ -1,136 +1,98 @@
 /*
- * avx512.c - distances with 16 floats a register (AVX-512 F).
- *
- * One row: four sums hide the latency of the additions; a step reads four cache lines.
- * Four rows: two sums a row, rows read in turn, so that a row out of cache does not hold
- * back the other three. Tails are masked loads, which touch no byte beyond the mask.
+ * avx512.c - the set for CPUs with AVX-512 F, BW, DQ and VL. Bytes are widened to words of 16 bits.
  */
+#include "shm/kernel/bits_priv.h"
 #include "shm/kernel/distance_priv.h"
 
 #if defined(__x86_64__) && !KITHI_TSAN
 
-#include <immintrin.h>
+#include "shm/kernel/avx512_priv.h"
 
-enum { LANES = 16 };
+enum { BYTES = 32 }; /* bytes a step */
 
-KITHI_KERNEL_INLINE __m512 add_term(__m512 sum, __m512 q, __m512 r, bool dot)
+KITHI_KERNEL_INLINE __m512i load_bytes(const uint8_t *p)
 {
-    if (dot)
-        return _mm512_fmadd_ps(q, r, sum);
-    __m512 d = _mm512_sub_ps(q, r);
-    return _mm512_fmadd_ps(d, d, sum);
+    return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
-KITHI_KERNEL_INLINE __m512 load(const float *p)
+KITHI_KERNEL_INLINE __m512i load_bytes_tail(const uint8_t *p, uint32_t left)
 {
-    return _mm512_loadu_ps(p);
+    return _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8((1u << left) - 1, p));
 }
 
-KITHI_KERNEL_INLINE __m512 load_tail(const float *p, __mmask16 mask)
+KITHI_KERNEL_INLINE __m512i load_words(const int16_t *p) /* the query's: aligned, padded with zeros */
 {
-    return _mm512_maskz_loadu_ps(mask, p);
+    return _mm512_load_si512(p);
 }
 
-KITHI_KERNEL_INLINE __mmask16 tail_mask(uint32_t left)
+/* 4096 / 16 * 255 * 16383 < 2^31: the 16 sums of 32 bits do not overflow. */
+KITHI_KERNEL_INLINE __m512i add_words(__m512i sum, __m512i a, __m512i b)
 {
-    return (__mmask16)((1u << left) - 1);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 }
 
-KITHI_KERNEL_INLINE float one(const float *q, const float *row, uint32_t dim, bool dot)
+KITHI_KERNEL_INLINE int64_t byte_one(const struct kithi_query *q, const uint8_t *u)
 {
-    __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
-    uint32_t i = 0;
-    for (; dim - i >= 4 * LANES; i += 4 * LANES) {
-        a = add_term(a, load(q + i), load(row + i), dot);
-        b = add_term(b, load(q + i + LANES), load(row + i + LANES), dot);
-        c = add_term(c, load(q + i + 2 * LANES), load(row + i + 2 * LANES), dot);
-        d = add_term(d, load(q + i + 3 * LANES), load(row + i + 3 * LANES), dot);
+    const int16_t *words = q->words;
+    __m512i a = _mm512_setzero_si512(), b = a;
+    uint32_t i = 0, dim = q->dim;
+    for (; dim - i >= 2 * BYTES; i += 2 * BYTES) {
+        a = add_words(a, load_bytes(u + i), load_words(words + i));
+        b = add_words(b, load_bytes(u + i + BYTES), load_words(words + i + BYTES));
     }
-    if (dim - i >= 2 * LANES) {
-        a = add_term(a, load(q + i), load(row + i), dot);
-        b = add_term(b, load(q + i + LANES), load(row + i + LANES), dot);
-        i += 2 * LANES;
+    if (dim - i >= BYTES) {
+        a = add_words(a, load_bytes(u + i), load_words(words + i));
+        i += BYTES;
     }
-    if (dim - i >= LANES) {
-        c = add_term(c, load(q + i), load(row + i), dot);
-        i += LANES;
-    }
-    if (i < dim) {
-        __mmask16 mask = tail_mask(dim - i);
-        d = add_term(d, load_tail(q + i, mask), load_tail(row + i, mask), dot);
-    }
-    float sum = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
-    return dot ? 1.0f - sum : sum;
+    if (i < dim)
+        b = add_words(b, load_bytes_tail(u + i, dim - i), load_words(words + i));
+    return integer_sum_of(_mm512_add_epi32(a, b));
 }
 
-/* The lower and the upper half added. */
-KITHI_KERNEL_INLINE __m256 fold(__m512 v)
+KITHI_KERNEL_INLINE void byte_four(const struct kithi_query *q, const uint8_t *const u[4], int64_t out[4])
 {
-    __m256d high = _mm512_extractf64x4_pd(_mm512_castps_pd(v), 1); /* F has no extractf32x8 */
-    return _mm256_add_ps(_mm512_castps512_ps256(v), _mm256_castpd_ps(high));
-}
-
-KITHI_KERNEL_INLINE void four(const float *q, const float *const rows[4], uint32_t dim, float out[4],
-                              bool dot)
-{
-    const float *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
-    __m512 a0 = _mm512_setzero_ps(), a1 = a0, a2 = a0, a3 = a0;
-    __m512 b0 = a0, b1 = a0, b2 = a0, b3 = a0;
-    uint32_t i = 0;
-    for (; dim - i >= 2 * LANES; i += 2 * LANES) {
-        __m512 x = load(q + i), y = load(q + i + LANES);
-        a0 = add_term(a0, x, load(r0 + i), dot);
-        a1 = add_term(a1, x, load(r1 + i), dot);
-        a2 = add_term(a2, x, load(r2 + i), dot);
-        a3 = add_term(a3, x, load(r3 + i), dot);
-        b0 = add_term(b0, y, load(r0 + i + LANES), dot);
-        b1 = add_term(b1, y, load(r1 + i + LANES), dot);
-        b2 = add_term(b2, y, load(r2 + i + LANES), dot);
-        b3 = add_term(b3, y, load(r3 + i + LANES), dot);
-    }
-    if (dim - i >= LANES) {
-        __m512 x = load(q + i);
-        a0 = add_term(a0, x, load(r0 + i), dot);
-        a1 = add_term(a1, x, load(r1 + i), dot);
-        a2 = add_term(a2, x, load(r2 + i), dot);
-        a3 = add_term(a3, x, load(r3 + i), dot);
-        i += LANES;
+    const uint8_t *u0 = u[0], *u1 = u[1], *u2 = u[2], *u3 = u[3];
+    const int16_t *words = q->words;
+    __m512i a0 = _mm512_setzero_si512(), a1 = a0, a2 = a0, a3 = a0;
+    uint32_t i = 0, dim = q->dim;
+    for (; dim - i >= BYTES; i += BYTES) {
+        __m512i w = load_words(words + i);
+        a0 = add_words(a0, load_bytes(u0 + i), w);
+        a1 = add_words(a1, load_bytes(u1 + i), w);
+        a2 = add_words(a2, load_bytes(u2 + i), w);
+        a3 = add_words(a3, load_bytes(u3 + i), w);
     }
     if (i < dim) {
-        __mmask16 mask = tail_mask(dim - i);
-        __m512 x = load_tail(q + i, mask);
-        b0 = add_term(b0, x, load_tail(r0 + i, mask), dot);
-        b1 = add_term(b1, x, load_tail(r1 + i, mask), dot);
-        b2 = add_term(b2, x, load_tail(r2 + i, mask), dot);
-        b3 = add_term(b3, x, load_tail(r3 + i, mask), dot);
+        uint32_t left = dim - i;
+        __m512i w = load_words(words + i);
+        a0 = add_words(a0, load_bytes_tail(u0 + i, left), w);
+        a1 = add_words(a1, load_bytes_tail(u1 + i, left), w);
+        a2 = add_words(a2, load_bytes_tail(u2 + i, left), w);
+        a3 = add_words(a3, load_bytes_tail(u3 + i, left), w);
     }
-    __m256 s01 = _mm256_hadd_ps(fold(_mm512_add_ps(a0, b0)), fold(_mm512_add_ps(a1, b1)));
-    __m256 s23 = _mm256_hadd_ps(fold(_mm512_add_ps(a2, b2)), fold(_mm512_add_ps(a3, b3)));
-    __m256 s = _mm256_hadd_ps(s01, s23);
-    __m128 sum = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
-    _mm_storeu_ps(out, dot ? _mm_sub_ps(_mm_set1_ps(1.0f), sum) : sum);
+    integer_sums_of(a0, a1, a2, a3, out);
 }
 
-static float l2(const float *query, const float *row, uint32_t dim)
+KITHI_KERNEL_INLINE int64_t byte_pair(const uint8_t *a, const uint8_t *b, uint32_t dim, uint32_t a_sum)
 {
-    return one(query, row, dim, false);
+    (void)a_sum;
+    __m512i s = _mm512_setzero_si512(), t = s;
+    uint32_t i = 0;
+    for (; dim - i >= 2 * BYTES; i += 2 * BYTES) {
+        s = add_words(s, load_bytes(a + i), load_bytes(b + i));
+        t = add_words(t, load_bytes(a + i + BYTES), load_bytes(b + i + BYTES));
+    }
+    if (dim - i >= BYTES) {
+        s = add_words(s, load_bytes(a + i), load_bytes(b + i));
+        i += BYTES;
+    }
+    if (i < dim)
+        t = add_words(t, load_bytes_tail(a + i, dim - i), load_bytes_tail(b + i, dim - i));
+    return integer_sum_of(_mm512_add_epi32(s, t));
 }
 
-static float ip(const float *query, const float *row, uint32_t dim)
-{
-    return one(query, row, dim, true);
-}
+#include "shm/kernel/codes_priv.h"
 
-static void l2_4(const float *query, const float *const rows[4], uint32_t dim, float out[4])
-{
-    four(query, rows, dim, out, false);
-}
-
-static void ip_4(const float *query, const float *const rows[4], uint32_t dim, float out[4])
-{
-    four(query, rows, dim, out, true);
-}
-
-const struct kithi_kernel kithi_kernel_avx512 = { "avx512", l2, ip, l2_4, ip_4 };
+KITHI_KERNEL_SET(avx512, avx512);
 
 #endif

@@ -2,11 +2,14 @@
  * cpu.c - which kernel set this process uses. Asks the CPU, and the operating system
  * through it (a set counts only when its registers are saved on a context switch).
  *
- * Built without instruction flags: the one file of this folder, with scalar.c and floats.c,
- * that runs everywhere.
+ * Built without instruction flags, like all files of this folder that are not a set: it runs everywhere.
  */
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 #include "shm/kernel/distance_priv.h"
 
@@ -16,16 +19,26 @@ static bool always(void)
 }
 
 #if defined(__x86_64__) && !KITHI_TSAN
-static bool has_avx512(void)
-{
-    __builtin_cpu_init(); /* the host may call us from a constructor, before libgcc's own */
-    return __builtin_cpu_supports("avx512f");
-}
-
 static bool has_avx2(void)
 {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    __builtin_cpu_init(); /* the host may call us from a constructor, before libgcc's own */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool has_avx512vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+#elif defined(__aarch64__) && !KITHI_TSAN
+static bool has_dotprod(void)
+{
+    return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 }
 #endif
 
@@ -38,9 +51,11 @@ static const struct {
     { &kithi_kernel_tsan, always },
 #else
 #if defined(__x86_64__)
+    { &kithi_kernel_avx512vnni, has_avx512vnni },
     { &kithi_kernel_avx512, has_avx512 },
     { &kithi_kernel_avx2, has_avx2 },
 #elif defined(__aarch64__)
+    { &kithi_kernel_neondot, has_dotprod },
     { &kithi_kernel_neon, always }, /* part of the base architecture */
 #endif
     { &kithi_kernel_scalar, always },

@@ -1,18 +1,26 @@
 /*
- * distance.h - distances between float32 vectors, by the best instructions this CPU has.
+ * distance.h - distances between vectors and their codes, by the best instructions this CPU has.
  *
- * Knows floats and nothing of segments. The set is picked once, on first use: the best one
- * that CPU and operating system support. The environment variable KITH_KERNEL (scalar,
- * avx2, avx512, neon) overrides the pick, for tests; a name that this build or this CPU
- * does not have is ignored and the best set is used. No kernel reads past the last element
- * of a row.
+ * Knows floats and codes (codec.h) and nothing of segments. The set is picked once, on first use: the best one
+ * that CPU and operating system support. The environment variable KITH_KERNEL overrides the pick, for tests; a
+ * name that this build or this CPU does not have is ignored and the best set is used.
+ *
+ *   scalar       every CPU
+ *   avx2         AVX2, FMA, F16C
+ *   avx512       and AVX-512 F, BW, DQ, VL
+ *   avx512vnni   and AVX-512 VNNI
+ *   neon         every aarch64 CPU
+ *   neondot      and the dot product instructions
+ *   tsan         builds for ThreadSanitizer have this one only: it loads codes by relaxed atomics
+ *
+ * No kernel reads past the last element of a row or of a code.
  *
  * Distances: l2 = sum (a-b)^2; ip = 1 - sum a*b. Cosine is ip over normalised vectors. Sums
- * are float, in 8 to 64 partial sums: sets, and the one-row and four-row versions of one set,
- * may differ in the last bits.
+ * of floats are float, in 8 to 64 partial sums: sets, and the one-row and four-row versions of one set,
+ * may differ in the last bits. Distances over sq8 codes are the same in all sets: exact integers, and a few
+ * operations in double.
  * Bytes of a shared segment may change under a kernel: any result is acceptable then, the
- * caller's birth check (PROTOCOL.md, [P2 birth]) drops it. Builds for ThreadSanitizer use a
- * kernel that loads rows by relaxed atomics.
+ * caller's birth check (PROTOCOL.md, [P2 birth]) drops it.
  */
 #ifndef KITHI_KERNEL_DISTANCE_H
 #define KITHI_KERNEL_DISTANCE_H
@@ -35,13 +43,53 @@ typedef float kithi_dist_fn(const float *query, const float *row, uint32_t dim);
 /* Four rows against one query: four independent miss streams, the query loaded once. */
 typedef void kithi_dist4_fn(const float *query, const float *const rows[4], uint32_t dim, float out[4]);
 
+struct kithi_query;
+
+/* A prepared query against one or four codes; a code against a code. A NaN may come back when bytes are hostile. */
+typedef float kithi_code_fn(const struct kithi_query *q, const unsigned char *code);
+typedef void kithi_code4_fn(const struct kithi_query *q, const unsigned char *const codes[4], float out[4]);
+typedef float kithi_pair_fn(const unsigned char *a, const unsigned char *b, uint32_t dim);
+
+/* Distances over one codec under one metric. */
+struct kithi_distances {
+    kithi_code_fn *one;
+    kithi_code4_fn *four;
+    kithi_pair_fn *pair;
+};
+
+typedef uint32_t kithi_bits_estimate_fn(const struct kithi_query *q, const unsigned char *block,
+                                        float distance, float limit, float est[32]);
+typedef void kithi_bits_rotate_fn(float *v, uint32_t width);
+typedef void kithi_bits_table_fn(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,
+                                 float *out_base);
+
+/* What bits.c makes the factors of a link from. With r = neighbour - centre, and x its signs: */
+struct kithi_bits_sums {
+    float length1, length2;           /* sum |r[i]|, sum r[i]^2 */
+    float centre_signs, centre_along; /* <centre, x>, <centre, r> */
+};
+typedef void kithi_bits_measure_fn(const float *centre, const float *neighbour, uint32_t width,
+                                   uint64_t *code, struct kithi_bits_sums *out);
+
 struct kithi_kernel {
-    const char *name; /* "scalar", "avx2", "avx512", "neon", "tsan" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot", "tsan" */
     kithi_dist_fn *l2;
     kithi_dist_fn *ip; /* 1 - dot */
     kithi_dist4_fn *l2_4;
     kithi_dist4_fn *ip_4;
+    struct kithi_distances of[3][2];  /* [enum kithi_codec][0: l2, 1: 1 - dot] */
+    kithi_bits_estimate_fn *estimate; /* bits.h, and for it: */
+    kithi_bits_rotate_fn *rotate;
+    kithi_bits_table_fn *table;
+    kithi_bits_measure_fn *measure;
 };
+
+/* The distances of a codec under a metric. */
+static inline const struct kithi_distances *kithi_kernel_distances(const struct kithi_kernel *k,
+                                                                   unsigned codec, uint32_t metric)
+{
+    return &k->of[codec][metric != KITHI_METRIC_L2];
+}
 
 /* The set for this CPU (or for KITH_KERNEL); never NULL, constant for the process. Thread-safe. */
 const struct kithi_kernel *kithi_kernel_pick(void);

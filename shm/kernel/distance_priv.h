@@ -10,7 +10,7 @@
 #include "shm/base/compiler.h"
 #include "shm/kernel/distance.h"
 
-/* The bodies below are written once for both metrics and specialised by a constant `dot`:
+/* The bodies of a set are written once for both metrics and specialised by a constant `dot`:
  * true sums products, false sums squared differences. That only pays when inlined. */
 #define KITHI_KERNEL_INLINE static inline __attribute__((always_inline))
 
@@ -23,8 +23,10 @@ extern const struct kithi_kernel kithi_kernel_scalar;
 #if defined(__x86_64__)
 extern const struct kithi_kernel kithi_kernel_avx2;
 extern const struct kithi_kernel kithi_kernel_avx512;
+extern const struct kithi_kernel kithi_kernel_avx512vnni;
 #elif defined(__aarch64__)
 extern const struct kithi_kernel kithi_kernel_neon;
+extern const struct kithi_kernel kithi_kernel_neondot;
 #endif
 #endif
 

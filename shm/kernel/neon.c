@@ -1,126 +1,106 @@
 /*
- * neon.c - distances with 4 floats a register (NEON, which every aarch64 CPU has).
- *
- * One row: four sums. Four rows: two sums a row, rows read in turn, so that a row out of
- * cache does not hold back the other three. NEON has no masked loads: the last one to
- * three elements are loaded one by one into a zeroed register.
+ * neon.c - the set for every aarch64 CPU. Bytes are widened to words of 16 bits.
  */
+#include "shm/kernel/bits_priv.h"
 #include "shm/kernel/distance_priv.h"
 
 #if defined(__aarch64__) && !KITHI_TSAN
 
-#include <arm_neon.h>
+#include "shm/kernel/neon_priv.h"
 
-enum { LANES = 4 };
+/* 16 words of the query, and sums of products: 4096 / 8 * 255 * 16383 < 2^31, so that none overflows. */
+struct words {
+    int16x8_t low, high;
+};
 
-KITHI_KERNEL_INLINE float32x4_t add_term(float32x4_t sum, float32x4_t q, float32x4_t r, bool dot)
+struct sum {
+    int32x4_t a, b;
+};
+
+KITHI_KERNEL_INLINE struct words load_words(const struct kithi_query *q, uint32_t i)
 {
-    if (dot)
-        return vfmaq_f32(sum, q, r);
-    float32x4_t d = vsubq_f32(q, r);
-    return vfmaq_f32(sum, d, d);
+    return (struct words){ vld1q_s16(q->words + i), vld1q_s16(q->words + i + 8) };
 }
 
-KITHI_KERNEL_INLINE float32x4_t load(const float *p)
+KITHI_KERNEL_INLINE struct sum zero(void)
 {
-    return vld1q_f32(p);
+    return (struct sum){ vdupq_n_s32(0), vdupq_n_s32(0) };
 }
 
-KITHI_KERNEL_INLINE float32x4_t load_tail(const float *p, uint32_t left)
+KITHI_KERNEL_INLINE struct sum add_words(struct sum s, struct words w, uint8x16_t u)
 {
-    float32x4_t v = vld1q_lane_f32(p, vdupq_n_f32(0.0f), 0);
-    if (left > 1)
-        v = vld1q_lane_f32(p + 1, v, 1);
-    if (left > 2)
-        v = vld1q_lane_f32(p + 2, v, 2);
-    return v;
+    int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(u)));
+    int16x8_t high = vreinterpretq_s16_u16(vmovl_high_u8(u));
+    s.a = vmlal_s16(s.a, vget_low_s16(low), vget_low_s16(w.low));
+    s.b = vmlal_high_s16(s.b, low, w.low);
+    s.a = vmlal_s16(s.a, vget_low_s16(high), vget_low_s16(w.high));
+    s.b = vmlal_high_s16(s.b, high, w.high);
+    return s;
 }
 
-KITHI_KERNEL_INLINE float one(const float *q, const float *row, uint32_t dim, bool dot)
+KITHI_KERNEL_INLINE int64_t total(const struct kithi_query *q, struct sum s)
 {
-    float32x4_t a = vdupq_n_f32(0.0f), b = a, c = a, d = a;
-    uint32_t i = 0;
-    for (; dim - i >= 4 * LANES; i += 4 * LANES) {
-        a = add_term(a, load(q + i), load(row + i), dot);
-        b = add_term(b, load(q + i + LANES), load(row + i + LANES), dot);
-        c = add_term(c, load(q + i + 2 * LANES), load(row + i + 2 * LANES), dot);
-        d = add_term(d, load(q + i + 3 * LANES), load(row + i + 3 * LANES), dot);
-    }
-    if (dim - i >= 2 * LANES) {
-        a = add_term(a, load(q + i), load(row + i), dot);
-        b = add_term(b, load(q + i + LANES), load(row + i + LANES), dot);
-        i += 2 * LANES;
-    }
-    if (dim - i >= LANES) {
-        c = add_term(c, load(q + i), load(row + i), dot);
-        i += LANES;
-    }
+    (void)q;
+    return vaddlvq_s32(s.a) + vaddlvq_s32(s.b);
+}
+
+KITHI_KERNEL_INLINE int64_t byte_one(const struct kithi_query *q, const uint8_t *u)
+{
+    struct sum s = zero();
+    uint32_t i = 0, dim = q->dim;
+    for (; dim - i >= BYTES; i += BYTES)
+        s = add_words(s, load_words(q, i), load_bytes(u + i));
     if (i < dim)
-        d = add_term(d, load_tail(q + i, dim - i), load_tail(row + i, dim - i), dot);
-    float sum = vaddvq_f32(vaddq_f32(vaddq_f32(a, b), vaddq_f32(c, d)));
-    return dot ? 1.0f - sum : sum;
+        s = add_words(s, load_words(q, i), load_bytes_tail(u + i, dim - i));
+    return total(q, s);
 }
 
-KITHI_KERNEL_INLINE void four(const float *q, const float *const rows[4], uint32_t dim, float out[4],
-                              bool dot)
+KITHI_KERNEL_INLINE void byte_four(const struct kithi_query *q, const uint8_t *const u[4], int64_t out[4])
 {
-    const float *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3];
-    float32x4_t a0 = vdupq_n_f32(0.0f), a1 = a0, a2 = a0, a3 = a0;
-    float32x4_t b0 = a0, b1 = a0, b2 = a0, b3 = a0;
-    uint32_t i = 0;
-    for (; dim - i >= 2 * LANES; i += 2 * LANES) {
-        float32x4_t x = load(q + i), y = load(q + i + LANES);
-        a0 = add_term(a0, x, load(r0 + i), dot);
-        a1 = add_term(a1, x, load(r1 + i), dot);
-        a2 = add_term(a2, x, load(r2 + i), dot);
-        a3 = add_term(a3, x, load(r3 + i), dot);
-        b0 = add_term(b0, y, load(r0 + i + LANES), dot);
-        b1 = add_term(b1, y, load(r1 + i + LANES), dot);
-        b2 = add_term(b2, y, load(r2 + i + LANES), dot);
-        b3 = add_term(b3, y, load(r3 + i + LANES), dot);
-    }
-    if (dim - i >= LANES) {
-        float32x4_t x = load(q + i);
-        a0 = add_term(a0, x, load(r0 + i), dot);
-        a1 = add_term(a1, x, load(r1 + i), dot);
-        a2 = add_term(a2, x, load(r2 + i), dot);
-        a3 = add_term(a3, x, load(r3 + i), dot);
-        i += LANES;
+    const uint8_t *u0 = u[0], *u1 = u[1], *u2 = u[2], *u3 = u[3];
+    struct sum s0 = zero(), s1 = s0, s2 = s0, s3 = s0;
+    uint32_t i = 0, dim = q->dim;
+    for (; dim - i >= BYTES; i += BYTES) {
+        struct words w = load_words(q, i);
+        s0 = add_words(s0, w, load_bytes(u0 + i));
+        s1 = add_words(s1, w, load_bytes(u1 + i));
+        s2 = add_words(s2, w, load_bytes(u2 + i));
+        s3 = add_words(s3, w, load_bytes(u3 + i));
     }
     if (i < dim) {
         uint32_t left = dim - i;
-        float32x4_t x = load_tail(q + i, left);
-        b0 = add_term(b0, x, load_tail(r0 + i, left), dot);
-        b1 = add_term(b1, x, load_tail(r1 + i, left), dot);
-        b2 = add_term(b2, x, load_tail(r2 + i, left), dot);
-        b3 = add_term(b3, x, load_tail(r3 + i, left), dot);
+        struct words w = load_words(q, i);
+        s0 = add_words(s0, w, load_bytes_tail(u0 + i, left));
+        s1 = add_words(s1, w, load_bytes_tail(u1 + i, left));
+        s2 = add_words(s2, w, load_bytes_tail(u2 + i, left));
+        s3 = add_words(s3, w, load_bytes_tail(u3 + i, left));
     }
-    float32x4_t s01 = vpaddq_f32(vaddq_f32(a0, b0), vaddq_f32(a1, b1));
-    float32x4_t s23 = vpaddq_f32(vaddq_f32(a2, b2), vaddq_f32(a3, b3));
-    float32x4_t sum = vpaddq_f32(s01, s23);
-    vst1q_f32(out, dot ? vsubq_f32(vdupq_n_f32(1.0f), sum) : sum);
+    out[0] = total(q, s0);
+    out[1] = total(q, s1);
+    out[2] = total(q, s2);
+    out[3] = total(q, s3);
 }
 
-static float l2(const float *query, const float *row, uint32_t dim)
+KITHI_KERNEL_INLINE uint32x4_t add_bytes(uint32x4_t sum, uint8x16_t a, uint8x16_t b)
 {
-    return one(query, row, dim, false);
+    sum = vpadalq_u16(sum, vmull_u8(vget_low_u8(a), vget_low_u8(b)));
+    return vpadalq_u16(sum, vmull_high_u8(a, b));
 }
 
-static float ip(const float *query, const float *row, uint32_t dim)
+KITHI_KERNEL_INLINE int64_t byte_pair(const uint8_t *a, const uint8_t *b, uint32_t dim, uint32_t a_sum)
 {
-    return one(query, row, dim, true);
+    (void)a_sum;
+    uint32x4_t s = vdupq_n_u32(0);
+    uint32_t i = 0;
+    for (; dim - i >= BYTES; i += BYTES)
+        s = add_bytes(s, load_bytes(a + i), load_bytes(b + i));
+    if (i < dim)
+        s = add_bytes(s, load_bytes_tail(a + i, dim - i), load_bytes_tail(b + i, dim - i));
+    return (int64_t)vaddlvq_u32(s);
 }
 
-static void l2_4(const float *query, const float *const rows[4], uint32_t dim, float out[4])
-{
-    four(query, rows, dim, out, false);
-}
+#include "shm/kernel/codes_priv.h"
 
-static void ip_4(const float *query, const float *const rows[4], uint32_t dim, float out[4])
-{
-    four(query, rows, dim, out, true);
-}
-
-const struct kithi_kernel kithi_kernel_neon = { "neon", l2, ip, l2_4, ip_4 };
+KITHI_KERNEL_SET(neon, neon);
 
 #endif

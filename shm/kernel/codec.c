@@ -1,0 +1,146 @@
+/*
+ * codec.c - vectors into codes and back.
+ *
+ * Built without contraction of products and sums (shm/CMakeLists.txt) and summed in a fixed order: the same
+ * vector gives the same bytes on every CPU, so that checkpoints and replays can be compared. Compilers turn the
+ * fixed inner loops into vector code.
+ */
+#include "shm/kernel/codec.h"
+
+#include <string.h>
+
+#include "shm/kernel/half_priv.h"
+
+enum { LANES = 8, HEAD = sizeof(struct kithi_code_head) };
+
+uint32_t kithi_code_size(enum kithi_codec codec, uint32_t dim)
+{
+    switch (codec) {
+    case KITHI_CODEC_F16: return HEAD + dim * 2;
+    case KITHI_CODEC_SQ8: return HEAD + dim;
+    default: return dim * 4;
+    }
+}
+
+/* The power of two that v is divided by: 1 for ordinary vectors, so that they are stored plainly. */
+static float half_scale(const float *v, uint32_t dim)
+{
+    uint32_t largest = 0; /* magnitudes compare like their bits */
+    for (uint32_t i = 0; i < dim; i++) {
+        uint32_t bits = kithi_float_bits(v[i]) & 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
+    }
+    float max = kithi_bits_float(largest);
+    if (largest == 0 || (max >= 0.25f && max <= 32752.0f))
+        return 1.0f;
+    /* The largest lands in [2^14, 2^15), or lower when the scale would not be a normal float. */
+    int32_t biased = (int32_t)(largest >> 23) - 14;
+    return kithi_bits_float((uint32_t)(biased > 1 ? biased : 1) << 23);
+}
+
+static void encode_f16(const float *v, uint32_t dim, unsigned char *out)
+{
+    float scale = half_scale(v, dim), inverse = 1.0f / scale; /* both powers of two: exact */
+    double sums[LANES] = { 0 };
+    for (uint32_t i = 0; i < dim; i++) {
+        uint16_t half = kithi_half_from_float(v[i] * inverse);
+        memcpy(out + HEAD + 2 * (size_t)i, &half, sizeof half);
+        double x = (double)kithi_half_to_float(half);
+        sums[i % LANES] += x * x;
+    }
+    double sum = 0;
+    for (uint32_t j = 0; j < LANES; j++)
+        sum += sums[j];
+    struct kithi_code_head head = { .scale = scale, .norm2 = (float)(sum * (double)scale * (double)scale) };
+    memcpy(out, &head, sizeof head);
+}
+
+static void extremes(const float *v, uint32_t dim, float *out_low, float *out_high)
+{
+    float low[LANES], high[LANES];
+    for (uint32_t j = 0; j < LANES; j++)
+        low[j] = high[j] = v[0];
+    uint32_t i = 0;
+    for (; dim - i >= LANES; i += LANES) {
+        for (uint32_t j = 0; j < LANES; j++) {
+            low[j] = v[i + j] < low[j] ? v[i + j] : low[j];
+            high[j] = v[i + j] > high[j] ? v[i + j] : high[j];
+        }
+    }
+    for (uint32_t j = 0; i < dim; i++, j++) {
+        low[j] = v[i] < low[j] ? v[i] : low[j];
+        high[j] = v[i] > high[j] ? v[i] : high[j];
+    }
+    for (uint32_t j = 1; j < LANES; j++) {
+        low[0] = low[j] < low[0] ? low[j] : low[0];
+        high[0] = high[j] > high[0] ? high[j] : high[0];
+    }
+    *out_low = low[0];
+    *out_high = high[0];
+}
+
+/* The nearest integer of a small x, by its low bits: a conversion would be undefined for what does not fit. */
+static uint8_t nearest(double x)
+{
+    double shifted = x + 0x1.8p52;
+    uint64_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    return (uint8_t)bits;
+}
+
+static void encode_sq8(const float *v, uint32_t dim, unsigned char *out)
+{
+    /* In double: the range of finite floats may be twice FLT_MAX, or a fraction of a denormal a step. */
+    float low, high;
+    extremes(v, dim, &low, &high);
+    double range = (double)high - (double)low, base = (double)low;
+    float scale = (float)(range / 255.0);
+    if ((double)scale * 255.0 < range) /* rounded down: the next float, so that the largest gets 255 */
+        scale = kithi_bits_float(kithi_float_bits(scale) + 1);
+    double inverse = range > 0 ? 1.0 / (double)scale : 0.0;
+
+    uint8_t *u = out + HEAD;
+    for (uint32_t i = 0; i < dim; i++)
+        u[i] = nearest(((double)v[i] - base) * inverse);
+
+    uint32_t sum = 0, squares = 0; /* at most 4096 * 255^2 < 2^32: exact */
+    for (uint32_t i = 0; i < dim; i++) {
+        sum += u[i];
+        squares += (uint32_t)u[i] * u[i];
+    }
+    double s = (double)scale;
+    double norm2 = base * base * (double)dim + 2.0 * base * s * (double)sum + s * s * (double)squares;
+    struct kithi_code_head head = { scale, low, norm2 > 0 ? (float)norm2 : 0.0f, sum };
+    memcpy(out, &head, sizeof head);
+}
+
+void kithi_code_encode(enum kithi_codec codec, const float *v, uint32_t dim, void *out)
+{
+    switch (codec) {
+    case KITHI_CODEC_F16: encode_f16(v, dim, out); break;
+    case KITHI_CODEC_SQ8: encode_sq8(v, dim, out); break;
+    default: memcpy(out, v, (size_t)dim * sizeof(float)); break;
+    }
+}
+
+void kithi_code_decode(enum kithi_codec codec, const void *code, uint32_t dim, float *out)
+{
+    if (codec != KITHI_CODEC_F16 && codec != KITHI_CODEC_SQ8) {
+        memcpy(out, code, (size_t)dim * sizeof(float));
+        return;
+    }
+    struct kithi_code_head head;
+    memcpy(&head, code, sizeof head);
+    const unsigned char *elements = (const unsigned char *)code + HEAD;
+    if (codec == KITHI_CODEC_F16) {
+        for (uint32_t i = 0; i < dim; i++) {
+            uint16_t half;
+            memcpy(&half, elements + 2 * (size_t)i, sizeof half);
+            out[i] = head.scale * kithi_half_to_float(half);
+        }
+    } else {
+        for (uint32_t i = 0; i < dim;
+             i++) /* in double: scale * 255 may exceed FLT_MAX where the sum does not */
+            out[i] = (float)((double)head.offset + (double)head.scale * (double)elements[i]);
+    }
+}
