@@ -80,7 +80,8 @@ static void store_factor(unsigned char *p, float value)
 #endif
 }
 
-void kithi_bits_put(unsigned char *block, uint32_t width, uint32_t place, const struct kithi_bits_edge *e, bool back)
+void kithi_bits_put(unsigned char *block, uint32_t width, uint32_t place, const struct kithi_bits_edge *e,
+                    bool back)
 {
     store_factor(block + KITHI_BITS_F1 + 4 * place, back ? e->back_f1 : e->f1);
     store_factor(block + KITHI_BITS_F2 + 4 * place, back ? e->back_f2 : e->f2);

@@ -47,7 +47,8 @@ static inline uint32_t kithi_bits_block_size(uint32_t width)
 void kithi_bits_rotate(float *v, uint32_t width);
 
 /* Make tables for the rotated query: <x, Rq> ~ scale * (sum of looks) + base. table: 4 * width bytes, 64-byte aligned. */
-void kithi_bits_table(const float *rotated, uint32_t width, uint8_t *table, float *out_scale, float *out_base);
+void kithi_bits_table(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,
+                      float *out_base);
 
 /* What one link needs, in both directions. */
 struct kithi_bits_edge {
@@ -61,7 +62,8 @@ void kithi_bits_encode(const float *centre, const float *neighbour, uint32_t wid
                        struct kithi_bits_edge *out);
 
 /* Write place (0..31) of a block. back: the other direction. One writer at a time a block. */
-void kithi_bits_put(unsigned char *block, uint32_t width, uint32_t place, const struct kithi_bits_edge *e, bool back);
+void kithi_bits_put(unsigned char *block, uint32_t width, uint32_t place, const struct kithi_bits_edge *e,
+                    bool back);
 
 /* The signs at a place: width / 64 words into code. */
 void kithi_bits_get(const unsigned char *block, uint32_t width, uint32_t place, uint64_t *code);

@@ -15,13 +15,6 @@ static uint32_t negatives(vec v)
     return (uint32_t)_mm256_movemask_ps((__m256)v);
 }
 
-static void store_bytes(uint8_t *to, vec v)
-{
-    __m256i e = _mm256_cvttps_epi32((__m256)v);
-    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(e), _mm256_extracti128_si256(e, 1));
-    _mm_storel_epi64((__m128i *)(void *)to, _mm_packus_epi16(words, words));
-}
-
 KITHI_BITS_VEC_SET(avx2);
 
 /* Looks of 16 neighbours, 16-bit sums: of the odd ones, and of the even ones plus 256 times the odd ones. */
@@ -44,9 +37,9 @@ KITHI_KERNEL_INLINE void spill(const struct sums *s, __m256i sums[2])
     sums[0] = _mm256_add_epi32(sums[0],
                                _mm256_add_epi32(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(first)),
                                                 _mm256_cvtepu16_epi32(_mm256_extracti128_si256(first, 1))));
-    sums[1] = _mm256_add_epi32(sums[1],
-                               _mm256_add_epi32(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(last)),
-                                                _mm256_cvtepu16_epi32(_mm256_extracti128_si256(last, 1))));
+    sums[1] =
+        _mm256_add_epi32(sums[1], _mm256_add_epi32(_mm256_cvtepu16_epi32(_mm256_castsi256_si128(last)),
+                                                   _mm256_cvtepu16_epi32(_mm256_extracti128_si256(last, 1))));
 }
 
 uint32_t kithi_bits_estimate_avx2(const struct kithi_query *q, const unsigned char *block, float distance,

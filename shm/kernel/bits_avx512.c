@@ -15,11 +15,6 @@ static uint32_t negatives(vec v)
     return _mm512_movepi32_mask((__m512i)v);
 }
 
-static void store_bytes(uint8_t *to, vec v)
-{
-    _mm_store_si128((__m128i *)(void *)to, _mm512_cvtepi32_epi8(_mm512_cvttps_epi32((__m512)v)));
-}
-
 KITHI_BITS_VEC_SET(avx512);
 
 /* Looks of 16 neighbours, 16-bit sums: of the odd ones, and of the even ones plus 256 times the odd ones. */

@@ -17,13 +17,6 @@ static uint32_t negatives(vec v)
     return vaddvq_u32(vshlq_u32(bits, vld1q_s32(places)));
 }
 
-static void store_bytes(uint8_t *to, vec v)
-{
-    uint16x4_t words = vmovn_u32(vcvtq_u32_f32((float32x4_t)v));
-    uint8x8_t bytes = vmovn_u16(vcombine_u16(words, words));
-    vst1_lane_u32((uint32_t *)(void *)to, vreinterpret_u32_u8(bytes), 0);
-}
-
 KITHI_BITS_VEC_SET(neon);
 
 /* Looks of 16 neighbours, in 16-bit sums in order. */

@@ -17,10 +17,10 @@ enum {
     KITHI_BITS_HALF = 16 /* neighbours in the low half of the bytes */
 };
 
-#define KITHI_BITS_SET(name)                                        \
-    kithi_bits_estimate_fn kithi_bits_estimate_##name;              \
-    kithi_bits_rotate_fn kithi_bits_rotate_##name;                  \
-    kithi_bits_table_fn kithi_bits_table_##name;                    \
+#define KITHI_BITS_SET(name)                                                                                 \
+    kithi_bits_estimate_fn kithi_bits_estimate_##name;                                                       \
+    kithi_bits_rotate_fn kithi_bits_rotate_##name;                                                           \
+    kithi_bits_table_fn kithi_bits_table_##name;                                                             \
     kithi_bits_measure_fn kithi_bits_measure_##name
 
 #if KITHI_TSAN

@@ -14,12 +14,6 @@ static uint32_t negatives(vec v)
     return bits[0] | bits[1] << 1 | bits[2] << 2 | bits[3] << 3;
 }
 
-static void store_bytes(uint8_t *to, vec v)
-{
-    for (int i = 0; i < LANES; i++)
-        to[i] = (uint8_t)v[i];
-}
-
 KITHI_BITS_VEC_SET(scalar);
 
 uint32_t kithi_bits_estimate_scalar(const struct kithi_query *q, const unsigned char *block, float distance,

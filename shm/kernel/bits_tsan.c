@@ -14,12 +14,6 @@ static uint32_t negatives(vec v)
     return bits[0] | bits[1] << 1 | bits[2] << 2 | bits[3] << 3;
 }
 
-static void store_bytes(uint8_t *to, vec v)
-{
-    for (int i = 0; i < LANES; i++)
-        to[i] = (uint8_t)v[i];
-}
-
 KITHI_BITS_VEC_SET(tsan);
 
 /* Relaxed: any mixture of old and new bytes is allowed (bits.h), nothing depends on their order. */
@@ -52,7 +46,8 @@ uint32_t kithi_bits_estimate_tsan(const struct kithi_query *q, const unsigned ch
     }
     uint32_t below = 0;
     for (uint32_t j = 0; j < KITHI_BITS_PLACES; j++) {
-        float f1 = load_factor(block + KITHI_BITS_F1 + 4 * j), f2 = load_factor(block + KITHI_BITS_F2 + 4 * j);
+        float f1 = load_factor(block + KITHI_BITS_F1 + 4 * j),
+              f2 = load_factor(block + KITHI_BITS_F2 + 4 * j);
         est[j] = distance + f1 + f2 * (q->table_scale * (float)sums[j] + q->table_base);
         below |= (uint32_t)(est[j] < limit) << j;
     }

@@ -1,8 +1,8 @@
 /*
  * bits_vec.h - rotation, tables and the measures of a link, written once over vectors of LANES floats.
  *
- * Included by the file of each kernel set, which says LANES (4, 8 or 16) before, and gives afterwards two
- * functions that C has no words for. Additions and their order do not depend on LANES, and a product that is
+ * Included by the file of each kernel set, which says LANES (4, 8 or 16) before, and gives afterwards the
+ * function that C has no words for. Additions and their order do not depend on LANES, and a product that is
  * added in a rotation is one with +1 or -1 (exact, fused or not): all sets rotate to the same floats.
  */
 #ifndef KITHI_KERNEL_BITS_VEC_H
@@ -18,30 +18,43 @@ typedef float vec __attribute__((vector_size(4 * LANES), may_alias));
 typedef float loose_vec __attribute__((vector_size(4 * LANES), may_alias, aligned(4)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES), may_alias));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(4 * LANES), may_alias));
 
-static uint32_t negatives(vec v);                /* bit i: v[i] has its sign bit set */
-static void store_bytes(uint8_t *to, vec v);     /* LANES floats of 0..255, rounded towards 0 */
+static uint32_t negatives(vec v); /* bit i: v[i] has its sign bit set */
 
-/* F(i, h) for every lane i. */
-#define LANES_4(F, i, h)  F((i), h), F((i) + 1, h), F((i) + 2, h), F((i) + 3, h)
-#define LANES_8(F, i, h)  LANES_4(F, i, h), LANES_4(F, (i) + 4, h)
-#define LANES_16(F, i, h) LANES_8(F, i, h), LANES_8(F, (i) + 8, h)
+/* F(i, h) for i = 0 .. LANES - 1; for every byte of a vector. */
+#define EACH_4(F, i, h)  F((i), h), F((i) + 1, h), F((i) + 2, h), F((i) + 3, h)
+#define EACH_8(F, i, h)  EACH_4(F, i, h), EACH_4(F, (i) + 4, h)
+#define EACH_16(F, i, h) EACH_8(F, i, h), EACH_8(F, (i) + 8, h)
+#define EACH_32(F, i, h) EACH_16(F, i, h), EACH_16(F, (i) + 16, h)
+#define EACH_64(F, i, h) EACH_32(F, i, h), EACH_32(F, (i) + 32, h)
 #if LANES == 16
-#define EACH_LANE(F, h) LANES_16(F, 0, h)
+#define EACH_LANE(F, h) EACH_16(F, 0, h)
+#define EACH_BYTE(F, h) EACH_64(F, 0, h)
 #elif LANES == 8
-#define EACH_LANE(F, h) LANES_8(F, 0, h)
+#define EACH_LANE(F, h) EACH_8(F, 0, h)
+#define EACH_BYTE(F, h) EACH_32(F, 0, h)
 #else
-#define EACH_LANE(F, h) LANES_4(F, 0, h)
+#define EACH_LANE(F, h) EACH_4(F, 0, h)
+#define EACH_BYTE(F, h) EACH_16(F, 0, h)
 #endif
 
-#define PARTNER(i, h) ((i) ^ (h))
-#define SIGN(i, h)    ((i) & (h) ? -1.0f : 1.0f)
-#define TO_TOP(i, h)  (31 - (i) - (h))
-#define SIGNS(h)      ((vec){ EACH_LANE(SIGN, h) })                             /* -1 in lanes i & h */
-#define SWAPPED(v, h) __builtin_shufflevector((v), (v), EACH_LANE(PARTNER, h)) /* lane i ^ h in lane i */
-#define ALL(x)        ((vec){ 0 } + (x))
+#define PARTNER(i, h)   ((i) ^ (h))
+#define SIGN(i, h)      ((i) & (h) ? -1.0f : 1.0f)
+#define TO_TOP(i, h)    (31 - (i) - (h))
+#define FOURTH(i, k)    (((i) & ~3) + (k))
+#define LOW_BYTE(i, by) (((i) & ~15) + 4 * ((i) / (by) % 4))
+#define SIGNS(h)        ((vec){ EACH_LANE(SIGN, h) })                            /* -1 in lanes i & h */
+#define SWAPPED(v, h)   __builtin_shufflevector((v), (v), EACH_LANE(PARTNER, h)) /* lane i ^ h in lane i */
+#define OF_FOUR(v, k)                                                                                        \
+    __builtin_shufflevector((v), (v), EACH_LANE(FOURTH, k)) /* lane k of four, in all four */
 
-enum { RUN = 64, RUN_VECS = RUN / LANES, ROUNDS = 3 };
+/* In byte n of every 16 the lowest byte of lane n / by % 4 of these four. */
+#define LOW_BYTES(v, by) __builtin_shufflevector((bytes)(v), (bytes)(v), EACH_BYTE(LOW_BYTE, by))
+
+#define SIGN_BIT 0x80000000u
+
+enum { RUN = 64, RUN_VECS = RUN / LANES, ROUNDS = 3, LOOK_ZERO = 127 };
 
 KITHI_KERNEL_INLINE vec load(const float *p)
 {
@@ -139,7 +152,7 @@ KITHI_KERNEL_INLINE void transform_run(float *p, float scale, uint64_t bits)
         uvec word = (uvec){ 0 } + (uint32_t)(k * LANES < 32 ? bits : bits >> 32);
         uvec turn = word << (k * LANES % 32 ? (uvec){ EACH_LANE(TO_TOP, k * LANES % 32) }
                                             : (uvec){ EACH_LANE(TO_TOP, 0) });
-        v[k] = within((vec)((uvec)(load(p + k * LANES) * scale) ^ (turn & 0x80000000u)));
+        v[k] = within((vec)((uvec)(load(p + k * LANES) * scale) ^ (turn & SIGN_BIT)));
     }
 #if LANES == 16
     across4(v);
@@ -227,59 +240,43 @@ KITHI_KERNEL_INLINE vec larger(vec a, vec b)
     return (vec)(((ivec)a & which) | ((ivec)b & ~which));
 }
 
-/* The look-ups of 4 elements x: lane n of the whole is middle + sum of x[i], negative where bit i of n is 0. */
-KITHI_KERNEL_INLINE void table_of_four(const float *x, float middle, uint8_t *to)
+/*
+ * Bytes of the tables for LANES elements, a group of four after the other. Look n of a group is the sum of its
+ * elements v[i], negative where bit i of n is 0: the sum of one of four values that elements 0 and 1 decide and one
+ * of four that 2 and 3 do. Both are rounded by an addition that leaves the integer in the low bits; the looks
+ * are the sums of their low bytes, which do not overflow in the end, whatever the parts do.
+ */
+KITHI_KERNEL_INLINE void table_of(vec v, uint8_t *to)
 {
-    vec e[16 / LANES];
-    e[0] = ALL(middle) - SIGNS(1) * x[0] - SIGNS(2) * x[1];
-#if LANES > 4
-    e[0] -= SIGNS(4) * x[2];
-#else
-    e[1] = e[0] + x[2];
-    e[0] -= x[2];
-#endif
-#if LANES > 8
-    e[0] -= SIGNS(8) * x[3];
-#else
-    for (int k = 0; k < 8 / LANES; k++) {
-        e[k + 8 / LANES] = e[k] + x[3];
-        e[k] -= x[3];
-    }
-#endif
-    for (int k = 0; k < 16 / LANES; k++)
-        store_bytes(to + k * LANES, e[k]);
+    const float round = 0x1.8p23f;
+    vec low = (OF_FOUR(v, 0) * -SIGNS(1) + OF_FOUR(v, 1) * -SIGNS(2)) + round;
+    vec high = (OF_FOUR(v, 2) * -SIGNS(1) + OF_FOUR(v, 3) * -SIGNS(2)) + (round + LOOK_ZERO);
+    *(bytes *)(void *)to = LOW_BYTES(low, 1) + LOW_BYTES(high, 4);
 }
 
-/* The largest look is 255 steps above the smallest of its position, which is minus the sum of four magnitudes. */
 KITHI_KERNEL_INLINE void make_table(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,
                                     float *out_base)
 {
-    vec all = { 0 }, most = { 0 };
-    for (uint32_t i = 0; i < width; i += LANES) {
-        vec m = magnitudes(load(rotated + i));
-        all += m;
-        most = larger(sums_of_four(m), most);
+    vec all = { 0 }, most = { 0 }, most2 = { 0 }; /* two chains of comparisons, or they take the time */
+    for (uint32_t i = 0; i < width; i += 2 * LANES) {
+        vec a = magnitudes(load(rotated + i)), b = magnitudes(load(rotated + i + LANES));
+        all += a + b;
+        most = larger(sums_of_four(a), most);
+        most2 = larger(sums_of_four(b), most2);
     }
+    most = larger(most, most2);
     float reach = 0;
     for (int i = 0; i < LANES; i += 4)
         reach = most[i] > reach ? most[i] : reach;
 
-    *out_base = -total(all)[0];
-    float steps = 127.5f / reach;
-    if (!(steps > 0 && steps <= FLT_MAX && *out_base >= -FLT_MAX)) { /* too small or too large to tell apart */
-        *out_scale = 0;
-        memset(table, 0, 4 * (size_t)width);
-        return;
-    }
-    *out_scale = 1 / steps;
-    for (uint32_t i = 0; i < width; i += LANES) {
-        alignas(64) float x[LANES], middle[LANES];
-        vec v = load(rotated + i) * steps;
-        store(x, v);
-        store(middle, sums_of_four(magnitudes(v)) + 0.5f);
-        for (uint32_t k = 0; k < LANES; k += 4)
-            table_of_four(x + k, middle[k], table + 4 * (i + k));
-    }
+    /* LOOK_ZERO - 1: each of the two parts may be rounded up. */
+    float steps = (LOOK_ZERO - 1) / reach;
+    if (!(steps > 0 && steps <= FLT_MAX && total(all)[0] <= FLT_MAX))
+        steps = 0; /* nothing to tell apart, or not in this arithmetic */
+    *out_scale = steps > 0 ? 1 / steps : 0;
+    *out_base = *out_scale * -(float)(width / 4 * LOOK_ZERO);
+    for (uint32_t i = 0; i < width; i += LANES)
+        table_of(load(rotated + i) * steps, table + 4 * i);
 }
 
 /* ---- the measures of a link ---- */
@@ -295,7 +292,7 @@ KITHI_KERNEL_INLINE void measure(const float *centre, const float *neighbour, ui
             turned |= (uint64_t)negatives(r) << k;
             length1 += magnitudes(r);
             length2 += r * r;
-            centre_signs += (vec)((uvec)c ^ ((uvec)r & 0x80000000u));
+            centre_signs += (vec)((uvec)c ^ ((uvec)r & SIGN_BIT));
             centre_along += c * r;
         }
         code[i / RUN] = ~turned;
@@ -307,21 +304,21 @@ KITHI_KERNEL_INLINE void measure(const float *centre, const float *neighbour, ui
 }
 
 /* The functions of a set that are this file alone. */
-#define KITHI_BITS_VEC_SET(name)                                                                            \
-    void kithi_bits_rotate_##name(float *v, uint32_t width)                                                 \
-    {                                                                                                       \
-        rotate(v, width);                                                                                   \
-    }                                                                                                       \
-    void kithi_bits_table_##name(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,    \
-                                 float *out_base)                                                           \
-    {                                                                                                       \
-        make_table(rotated, width, table, out_scale, out_base);                                             \
-    }                                                                                                       \
-    void kithi_bits_measure_##name(const float *centre, const float *neighbour, uint32_t width,             \
-                                   uint64_t *code, struct kithi_bits_sums *out)                             \
-    {                                                                                                       \
-        measure(centre, neighbour, width, code, out);                                                       \
-    }                                                                                                       \
+#define KITHI_BITS_VEC_SET(name)                                                                             \
+    void kithi_bits_rotate_##name(float *v, uint32_t width)                                                  \
+    {                                                                                                        \
+        rotate(v, width);                                                                                    \
+    }                                                                                                        \
+    void kithi_bits_table_##name(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,     \
+                                 float *out_base)                                                            \
+    {                                                                                                        \
+        make_table(rotated, width, table, out_scale, out_base);                                              \
+    }                                                                                                        \
+    void kithi_bits_measure_##name(const float *centre, const float *neighbour, uint32_t width,              \
+                                   uint64_t *code, struct kithi_bits_sums *out)                              \
+    {                                                                                                        \
+        measure(centre, neighbour, width, code, out);                                                        \
+    }                                                                                                        \
     _Static_assert(1, "swallows the semicolon")
 
 #endif
