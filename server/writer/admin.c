@@ -120,16 +120,18 @@ static int make(void *arg)
 static void make_done(struct kithi_io_op *op, int status)
 {
     struct kithi_admin *a = op->arg;
-    const struct kithi_geometry *g = &a->settings.geometry;
+    const struct kithi_settings *s = &a->settings;
+    const struct kithi_geometry *g = &s->geometry;
     if (status) {
-        kithi_log(KITHI_LOG_WARN, "create-refused", "name=%s status=%s msg=%s", a->settings.name,
+        kithi_log(KITHI_LOG_WARN, "create-refused", "name=%s status=%s msg=%s", s->name,
                   kithi_error_name(status), a->err.text);
         kithi_collection_free(a->collection);
     } else {
         kithi_daemon_add(a->daemon, a->collection);
         kithi_log(KITHI_LOG_INFO, "collection-created",
-                  "name=%s dim=%u metric=%s m=%u ef_construction=%u slot_max=%u", a->settings.name, g->dim,
-                  kithi_metric_name(g->metric), g->m, g->ef_construction, g->slot_max);
+                  "name=%s dim=%u metric=%s m=%u ef_construction=%u quantization=%s keep=%s slot_max=%u", s->name,
+                  g->dim, kithi_metric_name(g->metric), g->m, g->ef_construction,
+                  kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), g->slot_max);
     }
     finish(a->daemon, status);
 }
@@ -170,19 +172,10 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
                                 .ef_construction =
                                     c.ef_construction ? c.ef_construction : KITHI_EF_CONSTRUCTION_DEFAULT,
                                 .quantization = c.quantization,
+                                .keep = c.keep,
                                 .slot_max = c.slot_max ? c.slot_max : KITHI_SLOT_MAX_DEFAULT };
-    if (!status && c.reserved) {
-        status = kithi_error_set(&err, KITHI_E_UNSUPPORTED,
-                                 "the request asks for something that is not in this version");
-    }
     if (!status) {
-        status = kithi_geometry_check(&g, &err);
-    }
-    if (!status) {
-        status = kithi_settings_new(&settings, name, &g);
-        if (status) {
-            kithi_error_set(&err, status, "the system gives no random numbers: %s", strerror(-status));
-        }
+        status = kithi_settings_new(&settings, name, &g, &err);
     }
     if (status) {
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
@@ -344,14 +337,18 @@ void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r)
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
         return;
     }
-    const struct kithi_geometry *g = &c->settings.geometry;
+    const struct kithi_settings *s = &c->settings;
+    const struct kithi_geometry *g = &s->geometry;
     struct kithi_opened o = { .dim = g->dim,
                               .metric = g->metric,
                               .m = g->m,
                               .ef_construction = g->ef_construction,
-                              .quantization = g->quantization,
-                              .slot_max = g->slot_max };
-    memcpy(o.uid, c->settings.uid, sizeof o.uid);
+                              .quantization = s->wanted,
+                              .slot_max = g->slot_max,
+                              .keep = s->keep,
+                              .layout = g->quantization,
+                              .code_bits = g->code_bits };
+    memcpy(o.uid, s->uid, sizeof o.uid);
     answer_text(r, 0, &o, sizeof o);
 }
 

@@ -14,18 +14,38 @@
 
 #define SETTINGS_VERSION 1
 
-int kithi_settings_new(struct kithi_settings *out, const char *name, const struct kithi_geometry *geometry)
+/* What is wanted becomes a geometry; unchecked. */
+static void lay_out(struct kithi_settings *s)
 {
-    struct kithi_settings s = { .geometry = *geometry };
+    s->chosen = s->wanted != KITHI_QUANTIZATION_AUTO;
+    kithi_geometry_want(&s->geometry, s->wanted, s->keep);
+}
+
+int kithi_settings_new(struct kithi_settings *out, const char *name, const struct kithi_geometry *asked,
+                       struct kithi_errmsg *err)
+{
+    struct kithi_settings s = { .wanted = asked->quantization, .keep = asked->keep, .geometry = *asked };
+    lay_out(&s);
+    int status = kithi_geometry_check(&s.geometry, err);
+    if (status) {
+        return status;
+    }
     if (getrandom(s.uid, sizeof s.uid, 0) != (ssize_t)sizeof s.uid ||
         getrandom(s.hash_key, sizeof s.hash_key, 0) != (ssize_t)sizeof s.hash_key ||
         getrandom(&s.timeline, sizeof s.timeline, 0) != (ssize_t)sizeof s.timeline) {
-        return errno ? -errno : -EIO;
+        status = errno ? -errno : -EIO;
+        return kithi_error_set(err, status, "the system gives no random numbers: %s", strerror(-status));
     }
     s.timeline >>= 1; /* the configuration's integers are signed */
     snprintf(s.name, sizeof s.name, "%s", name);
     *out = s;
     return 0;
+}
+
+void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization)
+{
+    s->chosen = true;
+    kithi_geometry_want(&s->geometry, quantization, s->keep);
 }
 
 void kithi_uid_text(const uint8_t uid[16], char out[33])
@@ -52,22 +72,55 @@ static int hex_read(const char *path, const char *key, const char *text, uint8_t
     return good ? 0 : kithi_error_set(err, KITHI_E_FORMAT, "%s: %s is not 32 hexadecimal digits", path, key);
 }
 
-static int metric_read(const char *path, const char *text, uint32_t *out, struct kithi_errmsg *err)
+/* The number from first to last whose name is text. */
+static int name_read(const char *path, const char *key, const char *text, const char *(*name_of)(uint32_t),
+                     uint32_t first, uint32_t last, uint32_t *out, struct kithi_errmsg *err)
 {
-    for (uint32_t m = KITHI_METRIC_L2; m <= KITHI_METRIC_IP; m++) {
-        if (!strcmp(text, kithi_metric_name(m))) {
-            *out = m;
+    for (uint32_t i = first; i <= last; i++) {
+        if (!strcmp(text, name_of(i))) {
+            *out = i;
             return 0;
         }
     }
-    return kithi_error_set(err, KITHI_E_FORMAT, "%s: unknown metric \"%s\"", path, text);
+    return kithi_error_set(err, KITHI_E_FORMAT, "%s: unknown %s \"%s\"", path, key, text);
+}
+
+/* The codes: what was asked for, and what AUTO has chosen, if it has. */
+static int codes_read(const char *path, const char *quantization, const char *keep, const char *layout,
+                      int64_t code_bits, struct kithi_settings *s, struct kithi_errmsg *err)
+{
+    uint32_t chosen;
+    int status = name_read(path, "quantization", quantization, kithi_quantization_name, KITHI_QUANTIZATION_NONE,
+                           KITHI_QUANTIZATION_AUTO, &s->wanted, err);
+    if (!status) {
+        status = name_read(path, "keep", keep, kithi_keep_name, KITHI_KEEP_F32, KITHI_KEEP_NONE, &s->keep, err);
+    }
+    if (!status) {
+        lay_out(s);
+    }
+    if (!status && layout[0]) {
+        status = name_read(path, "layout", layout, kithi_quantization_name, KITHI_QUANTIZATION_NONE,
+                           KITHI_QUANTIZATION_BITS, &chosen, err);
+        if (!status && s->chosen && chosen != s->wanted) {
+            status = kithi_error_set(err, KITHI_E_FORMAT, "%s: layout \"%s\" does not go with quantization \"%s\"",
+                                     path, layout, quantization);
+        }
+        if (!status) {
+            kithi_settings_choose(s, chosen);
+        }
+    }
+    if (!status && s->geometry.code_bits) {
+        s->geometry.code_bits = (uint32_t)code_bits;
+    }
+    return status;
 }
 
 int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kithi_errmsg *err)
 {
     struct kithi_settings s = { 0 };
-    char path[KITHI_PATH_MAX], uid[64], hash_key[64], metric[16], quantization[16];
-    int64_t version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0, generation = 0;
+    char path[KITHI_PATH_MAX], uid[64], hash_key[64], metric[16];
+    char quantization[16], keep[16] = "f32", layout[16] = "";
+    int64_t code_bits = 1, version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0, generation = 0;
     const struct kithi_conf_key keys[] = {
         { "version", KITHI_CONF_INTEGER, &version, 0, 1, INT32_MAX, NULL, true },
         { "name", KITHI_CONF_STRING, s.name, sizeof s.name, 0, 0, NULL, true },
@@ -80,6 +133,9 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
         { "m", KITHI_CONF_INTEGER, &m, 0, 0, UINT32_MAX, NULL, true },
         { "ef_construction", KITHI_CONF_INTEGER, &ef, 0, 0, UINT32_MAX, NULL, true },
         { "quantization", KITHI_CONF_STRING, quantization, sizeof quantization, 0, 0, NULL, true },
+        { "keep", KITHI_CONF_STRING, keep, sizeof keep, 0, 0, NULL, false },
+        { "layout", KITHI_CONF_STRING, layout, sizeof layout, 0, 0, NULL, false },
+        { "code_bits", KITHI_CONF_INTEGER, &code_bits, 0, 0, UINT32_MAX, NULL, false },
         { "slot_max", KITHI_CONF_INTEGER, &slot_max, 0, 0, UINT32_MAX, NULL, true },
     };
     int status = kithi_path(path, err, "%s/%s", dir, KITHI_SETTINGS_NAME);
@@ -96,16 +152,13 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     if (!kithi_name_valid(s.name, strlen(s.name))) {
         return kithi_error_set(err, KITHI_E_FORMAT, "%s: \"%s\" is not a collection name", path, s.name);
     }
-    if (strcmp(quantization, "none")) {
-        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "%s: quantization \"%s\" is not in this version",
-                               path, quantization);
-    }
     status = hex_read(path, "uid", uid, s.uid, err);
     if (!status) {
         status = hex_read(path, "hash_key", hash_key, s.hash_key, err);
     }
     if (!status) {
-        status = metric_read(path, metric, &s.geometry.metric, err);
+        status = name_read(path, "metric", metric, kithi_metric_name, KITHI_METRIC_L2, KITHI_METRIC_IP,
+                           &s.geometry.metric, err);
     }
     if (status) {
         return status;
@@ -116,7 +169,10 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     s.geometry.m = (uint32_t)m;
     s.geometry.ef_construction = (uint32_t)ef;
     s.geometry.slot_max = (uint32_t)slot_max;
-    status = kithi_geometry_check(&s.geometry, err);
+    status = codes_read(path, quantization, keep, layout, code_bits, &s, err);
+    if (!status) {
+        status = kithi_geometry_check(&s.geometry, err);
+    }
     if (status) {
         return status;
     }
@@ -126,10 +182,14 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
 
 int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct kithi_errmsg *err)
 {
-    char text[1024], uid[33], hash_key[33];
+    char text[1024], uid[33], hash_key[33], layout[64] = "";
     const struct kithi_geometry *g = &s->geometry;
     kithi_uid_text(s->uid, uid);
     kithi_uid_text(s->hash_key, hash_key);
+    if (s->chosen) {
+        snprintf(layout, sizeof layout, "layout = \"%s\"\ncode_bits = %u\n",
+                 kithi_quantization_name(g->quantization), g->code_bits);
+    }
     int n = snprintf(text, sizeof text,
                      "# What this collection is. Written by kithd; the log and the segment repeat it.\n"
                      "version = %d\n"
@@ -142,9 +202,12 @@ int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct
                      "metric = \"%s\"\n"
                      "m = %u\n"
                      "ef_construction = %u\n"
-                     "quantization = \"none\"\n"
+                     "quantization = \"%s\"\n"
+                     "keep = \"%s\"\n"
+                     "%s"
                      "slot_max = %u\n",
                      SETTINGS_VERSION, s->name, uid, hash_key, s->timeline, s->generation, g->dim,
-                     kithi_metric_name(g->metric), g->m, g->ef_construction, g->slot_max);
+                     kithi_metric_name(g->metric), g->m, g->ef_construction,
+                     kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), layout, g->slot_max);
     return kithi_file_replace(dir, KITHI_SETTINGS_NAME, text, (size_t)n, 0600, err);
 }

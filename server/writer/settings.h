@@ -7,6 +7,7 @@
 #ifndef KITHI_WRITER_SETTINGS_H
 #define KITHI_WRITER_SETTINGS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shm/base/id.h"
@@ -19,12 +20,25 @@ struct kithi_settings {
     uint8_t uid[16];
     uint8_t hash_key[16];
     uint64_t timeline;
-    uint64_t generation; /* of the newest segment file that was begun */
-    struct kithi_geometry geometry;
+    uint64_t generation;            /* of the newest segment file that was begun */
+    uint32_t wanted;                /* enum kithi_quantization, as it was asked for: AUTO, too */
+    uint32_t keep;                  /* enum kithi_keep, as it was asked for */
+    bool chosen;                    /* false: AUTO that has still to choose */
+    struct kithi_geometry geometry; /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
 };
 
-/* A new identity: random uid, hash key and timeline. -errno when the system has no randomness. */
-int kithi_settings_new(struct kithi_settings *out, const char *name, const struct kithi_geometry *geometry);
+/*
+ * A new identity: random uid, hash key and timeline. asked is a geometry whose quantization may be AUTO, and whose
+ * code_bits are set here. What kithi_geometry_check() says, or -errno when the system has no randomness.
+ */
+int kithi_settings_new(struct kithi_settings *out, const char *name, const struct kithi_geometry *asked,
+                       struct kithi_errmsg *err);
+
+/*
+ * AUTO has chosen quantization (which goes with keep): the geometry follows. Lasts once it is written; segments of
+ * the geometry before are not adopted any more.
+ */
+void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization);
 
 /* Read and check dir/collection.conf. -errno, KITHI_E_FORMAT, KITHI_E_VERSION, or what the geometry's check says. */
 int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kithi_errmsg *err);

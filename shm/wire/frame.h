@@ -39,7 +39,7 @@
 
 #define KITHI_FRAME_MAGIC  0x3148544bu /* "KTH1" */
 #define KITHI_FRAME_MAX    (32u << 20) /* bytes of body */
-#define KITHI_WIRE_VERSION 1u
+#define KITHI_WIRE_VERSION 2u
 
 enum kithi_frame_type {
     KITHI_FRAME_HELLO = 1,
@@ -72,16 +72,16 @@ struct kithi_reply {
 };
 _Static_assert(sizeof(struct kithi_reply) == 24, "reply head is format");
 
-/* What a new collection shall be; zero fields take the default. */
+/* What a new collection shall be; m, ef_construction and slot_max of 0 take the default. */
 struct kithi_create {
     uint32_t dim;             /*  0..3  1..4096 */
     uint32_t metric;          /*  4..7  enum kithi_metric */
     uint32_t m;               /*  8..11 links a level, 2..64; level 0 has 2m */
     uint32_t ef_construction; /* 12..15 */
-    uint32_t quantization;    /* 16..19 0 = none; others are refused in this version */
+    uint32_t quantization;    /* 16..19 enum kithi_quantization, AUTO among them */
     uint32_t slot_max;        /* 20..23 ceiling of vectors, dead ones included */
     uint32_t name_len;        /* 24..27 */
-    uint32_t reserved;        /* 28..31 zero */
+    uint32_t keep;            /* 28..31 enum kithi_keep */
 };
 _Static_assert(sizeof(struct kithi_create) == 32, "create body is format");
 
@@ -92,9 +92,13 @@ struct kithi_opened {
     uint32_t metric;          /* 20..23 */
     uint32_t m;               /* 24..27 */
     uint32_t ef_construction; /* 28..31 */
-    uint32_t quantization;    /* 32..35 */
+    uint32_t quantization;    /* 32..35 enum kithi_quantization, as it was asked for */
     uint32_t slot_max;        /* 36..39 */
+    uint32_t keep;            /* 40..43 enum kithi_keep, as it was asked for */
+    uint32_t layout;          /* 44..47 what it is now: the same, or what AUTO has chosen; NONE before that */
+    uint32_t code_bits;       /* 48..51 bits an element of neighbour codes; 0: there are none */
+    uint32_t reserved;        /* 52..55 zero */
 };
-_Static_assert(sizeof(struct kithi_opened) == 40, "open body is format");
+_Static_assert(sizeof(struct kithi_opened) == 56, "open body is format");
 
 #endif
