@@ -122,7 +122,8 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
     threads = threads < KITHI_THREADS_MAX ? threads : KITHI_THREADS_MAX;
     d->tuning = (struct kithi_index_tuning){ .worker_count = threads,
                                              .grace_ms = (uint32_t)o->grace_ms,
-                                             .rest_ms = (uint32_t)o->rest_ms };
+                                             .rest_ms = (uint32_t)o->rest_ms,
+                                             .small_pages = o->small_pages };
     int status = groups_find(d, o, err);
     if (!status) {
         status = kithi_dir_find_run(o->run[0] ? o->run : NULL, run, err);

@@ -31,6 +31,7 @@ struct kithi_options {
     int64_t clients;  /* 0: KITHI_CLIENTS_DEFAULT, and no more than descriptors allow */
     int64_t grace_ms; /* 0: the index's default */
     int64_t rest_ms;  /* 0: the index's default */
+    bool small_pages; /* do not ask for huge ones */
 };
 
 #define KITHI_CLIENTS_DEFAULT 1024

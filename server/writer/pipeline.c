@@ -389,12 +389,61 @@ static void sweep_begin(struct kithi_collection *c, uint64_t now_ms)
     }
 }
 
+/* ---- huge pages ---- */
+
+static void pages_job(void *arg, unsigned worker, uint32_t i)
+{
+    struct kithi_collection *c = arg;
+    (void)worker;
+    kithi_pages_job(c->index, i);
+}
+
+/* One line when they begin to be refused, one when all are there after that. */
+static void pages_log(struct kithi_collection *c)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_pages_state s;
+    kithi_pages_state(c->index, &s);
+    if (!s.refusal == !p->refusal) {
+        return;
+    }
+    p->refusal = s.refusal;
+    kithi_log(KITHI_LOG_INFO, "huge-pages",
+              "name=%s huge_bytes=%" PRIu64 " wanted_bytes=%" PRIu64 " msg=%s%s%s", c->settings.name,
+              s.huge_bytes, s.wanted_bytes,
+              s.refusal ? "the kernel gives no more of them now: " : "all there",
+              s.refusal ? kithi_error_text(s.refusal) : "",
+              s.refusal ? "; searches are a little slower without, see kithd(8)" : "");
+}
+
+static void pages_done(struct kithi_work *work)
+{
+    struct kithi_collection *c = work->arg;
+    kithi_pages_end(c->index, kithi_now_ms());
+    c->pipeline.paging = false;
+}
+
+/* Returns when to be called again. */
+static uint64_t pages_begin(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    uint32_t wait_ms = UINT32_MAX;
+    p->pages.n = kithi_pages_begin(c->index, now_ms, &wait_ms);
+    pages_log(c);
+    if (p->pages.n) {
+        p->paging = true;
+        kithi_pool_submit(c->daemon->pool, &p->pages);
+    }
+    return wait_ms == UINT32_MAX ? KITHI_NEVER : now_ms + wait_ms;
+}
+
 /* ---- public ---- */
 
 void kithi_pipeline_init(struct kithi_pipeline *p, struct kithi_collection *c)
 {
     p->insertion = (struct kithi_work){ .fn = insertion_job, .done = insertion_done, .arg = c };
     p->sweep = (struct kithi_work){ .fn = sweep_job, .done = sweep_done, .arg = c };
+    p->pages = (struct kithi_work){ .fn = pages_job, .done = pages_done, .arg = c };
     p->sweep_at_ms = 0;
 }
 
@@ -461,12 +510,17 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     if (!p->sweeping && sweep && p->sweep_at_ms < again_ms) {
         again_ms = p->sweep_at_ms;
     }
+    /* After a group was staged: what it took is asked for while nothing is in it. */
+    if (!p->paging && !leaving && !c->daemon->stopping) {
+        uint64_t pages_at_ms = pages_begin(c, now_ms);
+        again_ms = pages_at_ms < again_ms ? pages_at_ms : again_ms;
+    }
     return again_ms;
 }
 
 bool kithi_pipeline_idle(const struct kithi_pipeline *p)
 {
-    return !p->busy && !p->sweeping && !p->outstanding && !p->flushes;
+    return !p->busy && !p->sweeping && !p->paging && !p->outstanding && !p->flushes;
 }
 
 int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t size)

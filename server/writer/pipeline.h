@@ -52,6 +52,10 @@ struct kithi_pipeline {
     uint64_t sweep_at_ms; /* KITHI_NEVER: only after the next publish */
     struct kithi_work sweep;
 
+    bool paging; /* asking for huge pages */
+    int refusal; /* why not all are there, as was logged; 0: they are, or nothing was logged */
+    struct kithi_work pages;
+
     uint64_t seq;         /* writes that have arrived */
     uint32_t outstanding; /* of them not answered */
     uint32_t flush_count;

@@ -234,10 +234,10 @@ static void views_have_the_keys_of_the_manual(void **state)
                 "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
                 "\"ef_construction\":200,", "\"level_max\":", "\"epoch\":1,", "\"generation\":1,",
                 "\"dead\":0,", "\"resting\":0,", "\"free\":0,", "\"slots\":1,", "\"slots_max\":16777216,",
-                "\"bytes_taken\":", "\"bytes_reserved\":", "\"daemon\":true,",
-                "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,", "\"sync_us_below_pow2\":[", "}}\n",
-                NULL);
-    expect_says(KITH("stats", "views"), "daemon answers", "yes", NULL);
+                "\"bytes_taken\":", "\"bytes_reserved\":", "\"huge_bytes\":0,", "\"huge_wanted_bytes\":0,",
+                "\"daemon\":true,", "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,",
+                "\"sync_us_below_pow2\":[", "}}\n", NULL);
+    expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":1,",
         "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",

@@ -121,6 +121,59 @@ static void a_mapping_outlives_its_descriptor(void **state)
     kithi_map_detach(&map);
 }
 
+static void writer_and_readers_map_at_a_boundary_of_huge_pages(void **state)
+{
+    (void)state;
+    struct kithi_map maps[3];
+    struct kithi_errmsg err;
+    assert_int_equal((uintptr_t)test_solo_map(&solo)->base % KITHI_REGION_ALIGN, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(kithi_map_attach_path(solo.path, i == 1, &maps[i], &err), 0);
+        assert_int_equal((uintptr_t)maps[i].base % KITHI_REGION_ALIGN, 0);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        kithi_map_detach(&maps[i]);
+}
+
+/* Bytes of address space of this process. */
+static uint64_t address_space(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long long pages = 0;
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%llu", &pages), 1);
+    fclose(f);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void a_mapping_takes_its_length_of_address_space_and_gives_it_back(void **state)
+{
+    (void)state;
+    struct kithi_map map;
+    struct kithi_errmsg err;
+    int fd = open(solo.path, O_RDONLY | O_CLOEXEC);
+    uint64_t before = address_space();
+    assert_int_equal(kithi_map_attach(fd, false, &map, &err), 0);
+    uint64_t mapped = address_space();
+    kithi_map_detach(&map);
+    assert_int_equal(mapped - before, map.len);
+    assert_int_equal(address_space(), before);
+    close(fd);
+}
+
+static void what_cannot_be_mapped_says_why(void **state)
+{
+    (void)state;
+    unsigned char *base = NULL;
+    int fd = open(solo.path, O_RDONLY | O_CLOEXEC);
+    uint64_t before = address_space();
+    assert_int_equal(kithi_map_file(fd, KITHI_REGION_ALIGN, true, &base), -EACCES);
+    assert_int_equal(kithi_map_file(fd, (size_t)1 << 62, false, &base), -ENOMEM);
+    assert_null(base);
+    assert_int_equal(address_space(), before);
+    close(fd);
+}
+
 static sigjmp_buf after_fault;
 
 static void on_fault(int number)
@@ -281,6 +334,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attach_copies_what_identifies_the_segment),
         cmocka_unit_test(a_mapping_outlives_its_descriptor),
+        cmocka_unit_test(writer_and_readers_map_at_a_boundary_of_huge_pages),
+        cmocka_unit_test(a_mapping_takes_its_length_of_address_space_and_gives_it_back),
+        cmocka_unit_test(what_cannot_be_mapped_says_why),
         cmocka_unit_test(the_mapping_of_a_reader_cannot_be_stored_to),
         cmocka_unit_test(a_read_only_file_can_be_attached_for_reading),
         cmocka_unit_test(a_missing_file_is_no_collection),
