@@ -83,10 +83,8 @@ struct kithi_header {
     _Atomic uint64_t tally_huge; /* 664..671 of those below: the writer asked for huge pages and got them */
     _Atomic uint64_t tally_huge_wanted; /* 672..679 bytes in blocks that huge pages can back */
     uint8_t reserved4[336];             /* 680..1015 zero */
-    _Atomic uint32_t
-        prefetch_row; /* 1016..1019 cache lines of a row that pay to be asked for ahead; 0: unknown */
-    _Atomic uint32_t
-        prefetch_code; /* 1020..1023 the same of a code; measured on this machine by the writer */
+    _Atomic uint32_t prefetch_row;      /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
+    _Atomic uint32_t prefetch_code;     /* 1020..1023 the same of a code; measured here by the writer */
     /* 1024..65535: reserved, zero */
 };
 _Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");
