@@ -25,13 +25,20 @@
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/view.h"
+#include "shm/kernel/bits.h"
 #include "shm/sync/slotbytes.h"
 
 #define SUSPECT_MAX      16384u /* more of them are judged before the pass goes on */
 #define VIEW_SLOTS       256u   /* slots that are checked with one view */
 #define WINDOW_TRIES     4u     /* a slot refilled so often under our eyes is left alone */
 #define SEEN_PROBE_MAX   1024u  /* only chosen ids make a longer run of hashes in a half empty set */
-#define UNIT_LENGTH_SLOP 1e-3   /* of a stored vector under cosine */
+#define UNIT_LENGTH_SLOP 1e-3   /* of a kept vector under cosine, its codec's own error apart */
+#define HEAD_SLOP        1e-4   /* of the square length in a code's head, relative */
+#define SIGNS_SLOP       0.04   /* of <signs, difference>, relative: 2 % of the signs, in the mean */
+#define FACTOR_SLOP      1e-2   /* of a neighbour code's factors, relative */
+#define FACTOR_ROUNDING  1e-5   /* and of the sums that they are the difference of */
+#define SQUARE_MIN       1e-30  /* squares beyond are not said well by floats; no factor is judged by them */
+#define SQUARE_MAX       1e30
 
 enum check {
     CHECK_HEADER,
@@ -40,6 +47,7 @@ enum check {
     CHECK_UPPER,  /* a: slot */
     CHECK_LINKS,  /* a: slot */
     CHECK_VECTOR, /* a: slot */
+    CHECK_NEAR,   /* a: slot, whose neighbour codes are meant */
     CHECK_LOOKUP, /* a: slot */
     CHECK_TWINS,  /* a, b: two slots with one id */
     CHECK_PLACE,  /* a: place in the id table that was current when the pass began */
@@ -51,6 +59,16 @@ struct suspect {
     uint32_t check, a, b;
 };
 
+/* Copies of what a segment holds of vectors. */
+struct desk {
+    alignas(64) float centre[KITHI_BITS_WIDTH_MAX];
+    alignas(64) float neighbour[KITHI_BITS_WIDTH_MAX];
+    alignas(64) unsigned char code[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
+    unsigned char again[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
+    float vector[KITHI_DIM_MAX];
+    uint64_t signs[KITHI_BITS_WIDTH_MAX / 64];
+};
+
 struct run {
     const struct kithi_map *map;
     kithi_verify_fn *fn;
@@ -59,7 +77,7 @@ struct run {
     uint64_t patience_ms; /* of one trial */
     uint64_t wait_left_ms;
     uint64_t id_table; /* the header's word when the pass over the table began */
-    float *vector;
+    struct desk *desk;
     struct suspect *suspects;
     uint32_t suspect_count;
     const char *rule; /* of the check that failed last */
@@ -331,9 +349,65 @@ static bool check_links(struct run *run, const struct kithi_view *v, uint32_t sl
     return true;
 }
 
+static double square_length(const float *v, uint32_t dim)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < dim; i++)
+        sum += (double)v[i] * (double)v[i];
+    return sum;
+}
+
+/* How far from 1 the length of a unit vector may come back: sq8 is half a step wrong in every element at most. */
+static double unit_slop(enum kithi_codec codec, const unsigned char *code, uint32_t dim)
+{
+    struct kithi_code_head head;
+    if (codec != KITHI_CODEC_SQ8)
+        return UNIT_LENGTH_SLOP;
+    memcpy(&head, code, sizeof head);
+    double step = fmin(fabs((double)head.scale), 2.0 / 255.0); /* from -1 to 1 */
+    return UNIT_LENGTH_SLOP + step / 2 * sqrt(dim);
+}
+
+/* What distances take from a code's head instead of its elements; vector: these, decoded. */
+static bool check_head(struct run *run, uint32_t slot, enum kithi_codec codec, const float *vector)
+{
+    struct kithi_code_head head;
+    uint32_t dim = run->map->geometry.dim, sum = 0;
+    const unsigned char *code = run->desk->code;
+    if (codec == KITHI_CODEC_F32)
+        return true;
+    memcpy(&head, code, sizeof head);
+    double square = square_length(vector, dim);
+    if ((float)square != head.norm2 && !(fabs((double)head.norm2 - square) <= HEAD_SLOP * square + SQUARE_MIN))
+        return wrong(run, "code", "the code of slot %u has square length %g, its head says %g", slot, square,
+                     (double)head.norm2);
+    for (uint32_t i = 0; codec == KITHI_CODEC_SQ8 && i < dim; i++)
+        sum += code[sizeof head + i];
+    if (head.sum != sum)
+        return wrong(run, "code", "the bytes of the code of slot %u add up to %u, its head says %u", slot, sum,
+                     head.sum);
+    return true;
+}
+
+/* The code that the walk reads, beside a kept vector. */
+static bool check_code(struct run *run, const struct kithi_view *v, uint32_t slot)
+{
+    struct desk *d = run->desk;
+    uint32_t dim = run->map->geometry.dim, size = kithi_code_size(v->walked, dim);
+    kithi_slot_load(d->code, kithi_view_code(v, slot), size);
+    if (v->kept == KITHI_CODEC_F32) {
+        kithi_code_encode(v->walked, d->vector, dim, d->again);
+        return memcmp(d->code, d->again, size) == 0 ||
+               wrong(run, "code", "the code of slot %u is not that of its vector", slot);
+    }
+    kithi_code_decode(v->walked, d->code, dim, d->vector);
+    return check_head(run, slot, v->walked, d->vector);
+}
+
 static bool check_vector_once(struct run *run, const struct kithi_view *v, uint32_t slot, bool *out_same)
 {
     const struct kithi_record *r = kithi_view_record(v, slot);
+    struct desk *d = run->desk;
     uint32_t dim = run->map->geometry.dim;
     uint64_t birth = kithi_birth_begin(r);
     *out_same = true;
@@ -341,22 +415,22 @@ static bool check_vector_once(struct run *run, const struct kithi_view *v, uint3
         return true;
 
     bool ok = true;
-    kithi_view_decode_vector(v, slot, run->vector);
+    kithi_slot_load(d->code, kithi_view_vector(v, slot), kithi_code_size(v->kept, dim));
+    kithi_code_decode(v->kept, d->code, dim, d->vector);
     uint32_t bits = atomic_load_explicit(&r->norm, memory_order_relaxed);
     float norm;
     memcpy(&norm, &bits, sizeof norm);
-    double length = 0;
-    for (uint32_t i = 0; i < dim; i++)
-        length += (double)run->vector[i] * (double)run->vector[i];
-    length = sqrt(length);
-    if (!kithi_floats_finite(run->vector, dim))
+    double length = sqrt(square_length(d->vector, dim));
+    if (!kithi_floats_finite(d->vector, dim))
         ok = wrong(run, "vector", "the vector of slot %u holds NaN or infinity", slot);
     else if (run->map->geometry.metric == KITHI_METRIC_COSINE) {
         if (!(norm > 0) || !isfinite(norm))
             ok = wrong(run, "norm", "the norm of slot %u is %g", slot, (double)norm);
-        else if (fabs(length - 1) > UNIT_LENGTH_SLOP)
+        else if (fabs(length - 1) > unit_slop(v->kept, d->code, dim))
             ok = wrong(run, "vector", "the vector of slot %u has length %.6f, not 1", slot, length);
     }
+    ok = ok && check_head(run, slot, v->kept, d->vector);
+    ok = ok && (v->codes == v->vectors || check_code(run, v, slot));
     *out_same = kithi_birth_same(r, birth);
     return ok;
 }
@@ -368,6 +442,79 @@ static bool check_vector(struct run *run, const struct kithi_view *v, uint32_t s
         ok = check_vector_once(run, v, slot, &same);
         if (same)
             return ok;
+    }
+    return true;
+}
+
+/* The code of slot as neighbour codes are made from it. */
+static void rotated(const struct kithi_view *v, uint32_t slot, float *out)
+{
+    uint32_t dim = v->map->geometry.dim;
+    kithi_view_decode_code(v, slot, out);
+    memset(out + dim, 0, (v->bits_width - dim) * sizeof *out);
+    kithi_bits_rotate(out, v->bits_width);
+}
+
+/*
+ * The neighbour code and factors of one link (bits.h), against the two codes: signs that point along the
+ * difference, and the factors that belong to these very signs, so that elements at 0 may have either.
+ */
+static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_t slot, uint32_t place, float f1,
+                            float f2)
+{
+    const struct desk *d = run->desk;
+    double length1 = 0, length2 = 0, along = 0, centre1 = 0, centre_signs = 0, centre_along = 0;
+    for (uint32_t i = 0; i < v->bits_width; i++) {
+        double c = (double)d->centre[i], r = (double)d->neighbour[i] - c;
+        double sign = d->signs[i / 64] >> (i % 64) & 1 ? 1 : -1;
+        length1 += fabs(r);
+        length2 += r * r;
+        along += sign * r;
+        centre1 += fabs(c);
+        centre_signs += sign * c;
+        centre_along += r * c;
+    }
+    if (length1 == 0)
+        return (f1 == 0 && f2 == 0) || wrong(run, "neighbour-code",
+                                             "slot %u, place %u leads to an equal vector with factors %g and %g",
+                                             slot, place, (double)f1, (double)f2);
+    if (!(length1 - along <= SIGNS_SLOP * length1))
+        return wrong(run, "neighbour-code", "slot %u, place %u: the signs give %.3f of the difference, not 1", slot,
+                     place, along / length1);
+    if (length2 < SQUARE_MIN || length2 > SQUARE_MAX || centre1 > SQUARE_MAX)
+        return true;
+    bool l2 = run->map->geometry.metric == KITHI_METRIC_L2;
+    double slope = length2 / length1, want2 = l2 ? -2 * slope : -slope;
+    double want1 = l2 ? length2 + 2 * slope * centre_signs : slope * centre_signs - centre_along;
+    double slop1 = FACTOR_SLOP * (length2 + fabs(want1)) + FACTOR_ROUNDING * slope * centre1;
+    if (!(fabs((double)f2 - want2) <= FACTOR_SLOP * slope) || !(fabs((double)f1 - want1) <= slop1))
+        return wrong(run, "neighbour-code", "slot %u, place %u has factors %g and %g, not %g and %g", slot, place,
+                     (double)f1, (double)f2, want1, want2);
+    return true;
+}
+
+/* The neighbour codes of a row, each as long as its link stays the same. */
+static bool check_near(struct run *run, const struct kithi_view *v, uint32_t slot)
+{
+    struct desk *d = run->desk;
+    const kithi_link *row = kithi_view_row(v, slot);
+    if (v->bits_width == 0 ||
+        atomic_load_explicit(&kithi_view_record(v, slot)->linked, memory_order_acquire) != 1)
+        return true;
+    rotated(v, slot, d->centre);
+    for (uint32_t i = 0; i < v->link_count0; i++) {
+        const unsigned char *block = kithi_view_block(v, slot, i / KITHI_BITS_PLACES);
+        uint32_t at = i % KITHI_BITS_PLACES, link = atomic_load_explicit(&row[i], memory_order_acquire);
+        float f1, f2;
+        if (link == 0 || link > v->slots_used)
+            continue; /* check_row() tells it */
+        rotated(v, link - 1, d->neighbour);
+        kithi_bits_get(block, v->bits_width, at, d->signs);
+        kithi_bits_factors(block, at, &f1, &f2);
+        atomic_thread_fence(memory_order_acquire);
+        if (atomic_load_explicit(&row[i], memory_order_relaxed) == link &&
+            !check_neighbour(run, v, slot, i, f1, f2))
+            return false;
     }
     return true;
 }
@@ -486,6 +633,7 @@ static bool holds(struct run *run, const struct kithi_view *v, const struct susp
     case CHECK_UPPER: return check_upper(run, v, s->a);
     case CHECK_LINKS: return check_links(run, v, s->a);
     case CHECK_VECTOR: return check_vector(run, v, s->a);
+    case CHECK_NEAR: return check_near(run, v, s->a);
     case CHECK_LOOKUP: return check_lookup(run, v, s->a);
     case CHECK_TWINS: return check_twins(run, v, s->a, s->b);
     case CHECK_PLACE: return check_place(run, v, s->a);
@@ -503,6 +651,7 @@ static bool still_there(const struct kithi_view *v, const struct suspect *s)
     case CHECK_UPPER:
     case CHECK_LINKS:
     case CHECK_VECTOR:
+    case CHECK_NEAR:
     case CHECK_LOOKUP: return s->a < v->slot_limit;
     case CHECK_TWINS: return s->a < v->slot_limit && s->b < v->slot_limit;
     default: return true;
@@ -580,6 +729,7 @@ static void pass_slots(struct run *run, uint32_t slots)
         examine(run, &v, CHECK_UPPER, slot, 0);
         examine(run, &v, CHECK_LINKS, slot, 0);
         examine(run, &v, CHECK_VECTOR, slot, 0);
+        examine(run, &v, CHECK_NEAR, slot, 0);
 
         const struct kithi_record *r = kithi_view_record(&v, slot);
         if (atomic_load_explicit(&r->linked, memory_order_relaxed) != 1)
@@ -715,9 +865,9 @@ int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi
     kithi_view_begin(map, &at);
     run.report.epoch = at.epoch;
     visible = calloc((size_t)at.slots_used / 64 + 1, sizeof *visible);
-    run.vector = malloc(map->geometry.dim * sizeof *run.vector);
+    run.desk = aligned_alloc(alignof(struct desk), sizeof *run.desk);
     run.suspects = malloc(SUSPECT_MAX * sizeof *run.suspects);
-    if (!visible || !run.vector || !run.suspects)
+    if (!visible || !run.desk || !run.suspects)
         goto out;
 
     examine(&run, &at, CHECK_HEADER, 0, 0);
@@ -738,7 +888,7 @@ int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi
         *out = run.report;
 out:
     free(run.suspects);
-    free(run.vector);
+    free(run.desk);
     free(visible);
     return rc;
 }

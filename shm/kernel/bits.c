@@ -67,6 +67,21 @@ static void store_byte(unsigned char *p, uint8_t value)
 #endif
 }
 
+static float load_factor(const unsigned char *p)
+{
+#if KITHI_TSAN
+    union {
+        uint32_t bits;
+        float value;
+    } word = { atomic_load_explicit((const _Atomic uint32_t *)(const void *)p, memory_order_relaxed) };
+    return word.value;
+#else
+    float value;
+    memcpy(&value, p, sizeof value);
+    return value;
+#endif
+}
+
 static void store_factor(unsigned char *p, float value)
 {
 #if KITHI_TSAN
@@ -105,4 +120,10 @@ void kithi_bits_get(const unsigned char *block, uint32_t width, uint32_t place, 
             signs |= (uint64_t)(load_byte(from) >> shift & 15) << 4 * p;
         code[i] = signs;
     }
+}
+
+void kithi_bits_factors(const unsigned char *block, uint32_t place, float *out_f1, float *out_f2)
+{
+    *out_f1 = load_factor(block + KITHI_BITS_F1 + 4 * place);
+    *out_f2 = load_factor(block + KITHI_BITS_F2 + 4 * place);
 }

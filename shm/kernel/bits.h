@@ -67,6 +67,8 @@ void kithi_bits_put(unsigned char *block, uint32_t width, uint32_t place, const 
 
 /* The signs at a place: width / 64 words into code. */
 void kithi_bits_get(const unsigned char *block, uint32_t width, uint32_t place, uint64_t *code);
+/* The factors at a place. */
+void kithi_bits_factors(const unsigned char *block, uint32_t place, float *out_f1, float *out_f2);
 
 /*
  * The estimate itself is part of each kernel set (kithi_bits_estimate_fn in distance.h): all places of a block,
