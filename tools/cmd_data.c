@@ -79,7 +79,12 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
 
     kith *index = NULL;
     uint64_t epoch = 0;
-    status = kithi_tool_open(t, argv[1], &index);
+    struct kithi_map map = { 0 };
+    status = kithi_tool_attach(t, argv[1], &map); /* what it keeps, without asking the daemon */
+    if (status == KITHI_TOOL_OK)
+        status = kithi_tool_open(t, argv[1], &index);
+    const char *decoded = kithi_tool_decoded(map.geometry.quantization, map.geometry.keep);
+    kithi_map_detach(&map);
     if (status != KITHI_TOOL_OK)
         return status;
     float *vector = malloc(kith_dim(index) * sizeof *vector);
@@ -91,8 +96,9 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
         kithi_out_quote(stdout, argv[2]);
         fputs(",\"vector\":", stdout);
         kithi_out_vector(stdout, vector, kith_dim(index));
-        printf(",\"epoch\":%" PRIu64 "}\n", epoch);
+        printf(",\"epoch\":%" PRIu64 ",\"decoded\":%s}\n", epoch, decoded != NULL ? "true" : "false");
     } else {
+        kithi_tool_tell_decoded(t, decoded);
         kithi_out_vector(stdout, vector, kith_dim(index)); /* as put --vector takes it */
         putchar('\n');
     }

@@ -31,6 +31,7 @@ struct export
     float *vector;
     uint64_t count;
     uint64_t epoch;
+    const char *decoded; /* codec that the values come from; NULL: they are those that were put */
 };
 
 static int fail_write(const struct export *e, const char *path)
@@ -99,6 +100,7 @@ static int write_snapshot(struct export *e, const struct kithi_map *map, int *ou
     kithi_scan_begin(map, &scan);
     e->count = 0;
     e->epoch = scan.view.epoch;
+    e->decoded = kithi_tool_decoded(map->geometry.quantization, map->geometry.keep);
     while ((rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
         status = write_item(e, &item, dim);
         if (status != KITHI_TOOL_OK)
@@ -226,9 +228,11 @@ int kithi_cmd_export(struct kithi_tool *t, int argc, char **argv)
         kithi_object_text(&o, "ids_file", NULL, e.ids_path);
         kithi_object_count(&o, "exported", NULL, e.count);
         kithi_object_count(&o, "epoch", NULL, e.epoch);
+        kithi_object_bool(&o, "decoded", NULL, e.decoded != NULL);
         kithi_object_end(&o);
     } else {
         char text[KITHI_OUT_TEXT_SIZE];
+        kithi_tool_tell_decoded(t, e.decoded);
         printf("exported %s vectors of epoch %" PRIu64 " to %s%s%s\n", kithi_out_count(text, e.count),
                e.epoch, e.path, e.ids_path != NULL ? ", ids to " : "", e.ids_path != NULL ? e.ids_path : "");
     }

@@ -65,6 +65,7 @@ static uint64_t region_used(const struct kithi_view *v, unsigned region)
     case KITHI_REGION_RECORDS: used = (uint64_t)v->slots_used * sizeof(struct kithi_record); break;
     case KITHI_REGION_ROWS: used = (uint64_t)v->slots_used * l->row_stride; break;
     case KITHI_REGION_VECTORS: used = (uint64_t)v->slots_used * l->vector_stride; break;
+    case KITHI_REGION_CODES: used = l->size[region] != 0 ? (uint64_t)v->slots_used * l->code_stride : 0; break;
     case KITHI_REGION_DOUBT: used = ((uint64_t)v->slots_used + 7) / 8; break;
     case KITHI_REGION_UPPER: used = load(&h->tally_upper) * l->upper_stride; break;
     case KITHI_REGION_IDS0:
@@ -83,6 +84,12 @@ static uint64_t region_used(const struct kithi_view *v, unsigned region)
     default: break;
     }
     return used;
+}
+
+/* Of the neighbour codes in a row; 0: it has none. */
+static uint32_t block_bytes(const struct kithi_view *v)
+{
+    return v->bits_width ? v->bits_stride : 0;
 }
 
 static void hex(char *out, const uint8_t *bytes, size_t n)
@@ -104,15 +111,20 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
            ",\"ef_construction\":%u,\"slots_max\":%u",
            uid, KITHI_FORMAT_VERSION, map->generation, g->dim, kithi_metric_name(g->metric), g->m,
            g->ef_construction, g->slot_max);
+    printf(",\"quantization\":\"%s\",\"keep\":\"%s\",\"code_bits\":%u,\"row_bytes\":%u,\"links_bytes\":%u"
+           ",\"block_bytes\":%u,\"signs\":%u,\"vector_bytes\":%u,\"code_bytes\":%u",
+           kithi_quantization_name(g->quantization), kithi_keep_name(g->keep), g->code_bits, v->row_stride,
+           v->row_blocks, block_bytes(v), v->bits_width, v->vector_stride, v->code_stride);
     printf(",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"timeline\":%" PRIu64 ",\"live\":%" PRIu64
            ",\"dead\":%" PRIu64 ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"slots\":%u",
            v->epoch, load(&h->durable_epoch), load(&h->timeline), load(&h->live), load(&h->tally_dead),
            load(&h->tally_resting), load(&h->tally_free), v->slots_used);
     printf(",\"unlinked\":%" PRIu64 ",\"reused\":%" PRIu64 ",\"moved\":%s,\"dropped\":%s,\"commits\":%" PRIu64
-           ",\"sweeps\":%" PRIu64,
+           ",\"sweeps\":%" PRIu64 ",\"huge\":%" PRIu64 ",\"huge_wanted\":%" PRIu64,
            load(&h->unlinked), load(&h->reused), kithi_view_moved(v) ? "true" : "false",
            atomic_load_explicit(&h->dropped, memory_order_relaxed) != 0 ? "true" : "false",
-           load(&h->tally_commits), load(&h->tally_sweeps));
+           load(&h->tally_commits), load(&h->tally_sweeps), load(&h->tally_huge),
+           load(&h->tally_huge_wanted));
 
     uint64_t entry = load(&h->entry), word = load(&h->id_table);
     if (entry == 0)
@@ -239,6 +251,16 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     kithi_object_text(&o, "", "metric", kithi_metric_name(g->metric));
     snprintf(text, sizeof text, "%u, ef-construction %u", g->m, g->ef_construction);
     kithi_object_text(&o, "", "m", text);
+    kithi_object_text(&o, "", "quantization", kithi_quantization_name(g->quantization));
+    kithi_object_text(&o, "", "keep", kithi_keep_name(g->keep));
+    snprintf(text, sizeof text, "%u B kept, %u B walked", v->vector_stride, v->code_stride);
+    kithi_object_text(&o, "", "a vector", text);
+    if (v->bits_width == 0)
+        snprintf(text, sizeof text, "%u B of links", v->row_blocks);
+    else
+        snprintf(text, sizeof text, "%u B of links, %u x %u B of codes with %u signs", v->row_blocks,
+                 (v->row_stride - v->row_blocks) / v->bits_stride, v->bits_stride, v->bits_width);
+    kithi_object_text(&o, "", "a row", text);
     kithi_object_count(&o, "", "slots at most", g->slot_max);
     kithi_object_count(&o, "", "epoch", v->epoch);
     kithi_object_count(&o, "", "durable epoch", load(&h->durable_epoch));
@@ -252,6 +274,8 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     kithi_object_bool(&o, "", "moved", kithi_view_moved(v));
     kithi_object_count(&o, "", "commit groups", load(&h->tally_commits));
     kithi_object_count(&o, "", "sweeps", load(&h->tally_sweeps));
+    kithi_object_bytes(&o, "", "huge pages", load(&h->tally_huge));
+    kithi_object_bytes(&o, "", "wanted", load(&h->tally_huge_wanted));
     if (entry == 0)
         snprintf(text, sizeof text, "none, the graph is empty");
     else

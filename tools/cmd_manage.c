@@ -8,30 +8,17 @@
 #include "tools/args.h"
 #include "tools/out.h"
 
-static int check_quantization(const struct kithi_tool *t, const char *name)
-{
-    static const char *const LATER[] = { "f16", "sq8", "bits", "auto" };
-    if (strcmp(name, "none") == 0)
-        return KITHI_TOOL_OK;
-    for (size_t i = 0; i < sizeof LATER / sizeof *LATER; i++) {
-        char what[64];
-        snprintf(what, sizeof what, "--quantization %s", LATER[i]);
-        if (strcmp(name, LATER[i]) == 0)
-            return kithi_tool_later(t, what);
-    }
-    return kithi_tool_usage(t, "--quantization is none, f16, sq8, bits or auto, not \"%s\"", name);
-}
-
 int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
 {
     uint32_t dim = 0, m = KITHI_M_DEFAULT, ef = KITHI_EF_CONSTRUCTION_DEFAULT, max = KITHI_SLOT_MAX_DEFAULT;
-    const char *metric = NULL, *quantization = "none";
+    const char *metric = NULL, *quantization = "auto", *keep = "f32";
     const struct kithi_arg args[] = {
         { "--dim", KITHI_ARG_NUMBER, &dim, 1, KITHI_DIM_MAX },
         { "--metric", KITHI_ARG_STRING, &metric, 0, 0 },
         { "--m", KITHI_ARG_NUMBER, &m, KITHI_M_MIN, KITHI_M_MAX },
         { "--ef-construction", KITHI_ARG_NUMBER, &ef, 1, KITHI_EF_CONSTRUCTION_MAX },
         { "--quantization", KITHI_ARG_STRING, &quantization, 0, 0 },
+        { "--keep", KITHI_ARG_STRING, &keep, 0, 0 },
         { "--max-vectors", KITHI_ARG_NUMBER, &max, 1, KITHI_SLOT_MAX_LIMIT },
     };
     int count = 0;
@@ -46,12 +33,12 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "--metric is missing: l2, cosine or ip");
     if (kithi_tool_metric(metric) == 0)
         return kithi_tool_usage(t, "--metric is l2, cosine or ip, not \"%s\"", metric);
-    status = check_quantization(t, quantization);
-    if (status != KITHI_TOOL_OK)
-        return status;
-
     struct kith_error error = { 0 };
     struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
+    if (!kithi_tool_quantization(quantization, &opts.quantization))
+        return kithi_tool_usage(t, "--quantization is auto, none, f16, sq8 or bits, not \"%s\"", quantization);
+    if (!kithi_tool_keep(keep, &opts.keep))
+        return kithi_tool_usage(t, "--keep is f32, f16 or none, not \"%s\"", keep);
     opts.dim = dim;
     opts.metric = kithi_tool_metric(metric);
     opts.m = m;
@@ -72,10 +59,12 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "m", NULL, m);
         kithi_object_count(&o, "ef_construction", NULL, ef);
         kithi_object_text(&o, "quantization", NULL, quantization);
+        kithi_object_text(&o, "keep", NULL, keep);
         kithi_object_count(&o, "max_vectors", NULL, max);
         kithi_object_end(&o);
     } else {
-        printf("created %s: %u dimensions, %s, m %u, ef-construction %u\n", argv[1], dim, metric, m, ef);
+        printf("created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s\n", argv[1], dim,
+               metric, m, ef, quantization, keep);
     }
     return KITHI_TOOL_OK;
 }
@@ -125,6 +114,8 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
         kithi_object_count(&o, "count", NULL, s.live_count);
         kithi_object_count(&o, "dim", NULL, s.dim);
         kithi_object_text(&o, "metric", NULL, kithi_metric_name(s.metric));
+        kithi_object_text(&o, "quantization", NULL, kithi_quantization_name(s.quantization));
+        kithi_object_text(&o, "keep", NULL, kithi_keep_name(s.keep));
         kithi_object_bytes(&o, "bytes_taken", NULL, s.bytes_taken);
         kithi_object_count(&o, "epoch", NULL, s.epoch);
         kithi_object_end(&o);
@@ -132,7 +123,7 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
     }
     char text[KITHI_OUT_TEXT_SIZE];
     if (table->count == 0) {
-        static const char *const HEADING[] = { "NAME", "VECTORS", "DIM", "METRIC", "MEMORY" };
+        static const char *const HEADING[] = { "NAME", "VECTORS", "DIM", "METRIC", "CODES", "KEPT", "MEMORY" };
         for (size_t i = 0; i < sizeof HEADING / sizeof *HEADING; i++)
             kithi_table_cell(table, "%s", HEADING[i]);
     }
@@ -140,6 +131,8 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
     kithi_table_cell(table, "%s", kithi_out_count(text, s.live_count));
     kithi_table_cell(table, "%u", s.dim);
     kithi_table_cell(table, "%s", kithi_metric_name(s.metric));
+    kithi_table_cell(table, "%s", kithi_quantization_name(s.quantization));
+    kithi_table_cell(table, "%s", kithi_keep_name(s.keep));
     kithi_table_cell(table, "%s", kithi_out_bytes(text, s.bytes_taken));
     return KITHI_TOOL_OK;
 }
@@ -160,7 +153,7 @@ int kithi_cmd_list(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(n));
 
     struct kithi_table table;
-    kithi_table_begin(&table, "lrrlr");
+    kithi_table_begin(&table, "lrrlllr");
     const char *name = names;
     for (int i = 0; i < n; i++, name += strlen(name) + 1) {
         int one = list_one(t, name, &table);
@@ -172,6 +165,55 @@ int kithi_cmd_list(struct kithi_tool *t, int argc, char **argv)
         printf("no collections\n");
     free(names);
     return status;
+}
+
+/* Huge pages: how much of the memory has them and, where little has, what to do for more. */
+static void print_huge(struct kithi_object *o, const struct kith_stats *s)
+{
+    char got[KITHI_OUT_TEXT_SIZE], wanted[KITHI_OUT_TEXT_SIZE], text[3 * KITHI_OUT_TEXT_SIZE];
+    if (o->json) {
+        kithi_object_bytes(o, "huge_bytes", NULL, s->huge_bytes);
+        kithi_object_bytes(o, "huge_wanted_bytes", NULL, s->huge_wanted_bytes);
+        return;
+    }
+    snprintf(text, sizeof text, "%s of %s", kithi_out_bytes(got, s->huge_bytes),
+             kithi_out_bytes(wanted, s->huge_wanted_bytes));
+    kithi_object_text(o, "", "huge pages",
+                      s->huge_wanted_bytes ? text : "nothing is large enough for one yet");
+    if (s->huge_bytes < s->huge_wanted_bytes / 2)
+        kithi_object_text(
+            o, "", "",
+            "for more: Linux 6.1 or newer, free memory, kithd without --huge-pages no; on an older "
+            "Linux mount the run directory's tmpfs with huge=advise (see HUGE PAGES in kithd(8))");
+}
+
+/* What vectors are stored as, and what that means for those who read them. */
+static void put_codes(struct kithi_object *o, const struct kith_stats *s)
+{
+    char text[160];
+    const char *name = kithi_quantization_name(s->quantization), *keep = kithi_keep_name(s->keep);
+    const char *decoded = kithi_tool_decoded(s->quantization, s->keep);
+    bool chosen = s->quantization_wanted != KITH_QUANTIZATION_AUTO || s->quantization != KITH_QUANTIZATION_NONE;
+    if (o->json) {
+        kithi_object_text(o, "quantization", NULL, name);
+        kithi_object_text(o, "quantization_wanted", NULL, kithi_quantization_name(s->quantization_wanted));
+        kithi_object_text(o, "keep", NULL, keep);
+        kithi_object_text(o, "keep_wanted", NULL, kithi_keep_name(s->keep_wanted));
+        kithi_object_count(o, "code_bits", NULL, s->code_bits);
+        kithi_object_bool(o, "decoded", NULL, decoded != NULL);
+        return;
+    }
+    snprintf(text, sizeof text, "%s%s", name,
+             !chosen                                              ? " (auto has chosen nothing else yet)"
+             : s->quantization_wanted == KITH_QUANTIZATION_AUTO ? " (chosen by auto)"
+                                                                  : "");
+    kithi_object_text(o, "", "quantization", text);
+    if (decoded != NULL)
+        snprintf(text, sizeof text, "%s: get, export and exact search work on values decoded from %s codes", keep,
+                 decoded);
+    else
+        snprintf(text, sizeof text, "%s%s", keep, s->keep != s->keep_wanted ? " until auto has chosen" : "");
+    kithi_object_text(o, "", "kept vectors", text);
 }
 
 int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
@@ -198,6 +240,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_text(&o, "metric", "metric", kithi_metric_name(s.metric));
         kithi_object_count(&o, "m", "m", s.m);
         kithi_object_count(&o, "ef_construction", "ef-construction", s.ef_construction);
+        put_codes(&o, &s);
         kithi_object_count(&o, "level_max", "top level", s.level_max);
         kithi_object_count(&o, "epoch", "epoch", s.epoch);
         kithi_object_count(&o, "generation", "generation", s.generation);
@@ -207,7 +250,9 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "slots", "slots ever used", s.slot_count);
         kithi_object_count(&o, "slots_max", "slots at most", s.slot_max);
         kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
+        kithi_object_bytes(&o, "bytes_per_vector", "a vector", s.live_count ? s.bytes_taken / s.live_count : 0);
         kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
+        print_huge(&o, &s);
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
         if (t->json) {
             char *text = NULL;

@@ -24,7 +24,8 @@ struct command {
 static const struct command COMMANDS[] = {
     { "create", kithi_cmd_create,
       "NAME --dim D --metric l2|cosine|ip [--m 16] [--ef-construction 200]\n"
-      "              [--quantization none] [--max-vectors N]",
+      "              [--quantization auto|none|f16|sq8|bits] [--keep f32|f16|none]\n"
+      "              [--max-vectors N]",
       "make a new collection" },
     { "drop", kithi_cmd_drop, "NAME", "remove a collection and its log for good" },
     { "list", kithi_cmd_list, "", "name all collections" },
@@ -131,6 +132,37 @@ uint32_t kithi_tool_metric(const char *name)
         if (strcmp(name, kithi_metric_name(m)) == 0)
             return m;
     return 0;
+}
+
+bool kithi_tool_quantization(const char *name, uint32_t *out)
+{
+    for (*out = KITH_QUANTIZATION_NONE; *out <= KITH_QUANTIZATION_AUTO; ++*out)
+        if (strcmp(name, kithi_quantization_name(*out)) == 0)
+            return true;
+    return false;
+}
+
+bool kithi_tool_keep(const char *name, uint32_t *out)
+{
+    for (*out = KITH_KEEP_F32; *out <= KITH_KEEP_NONE; ++*out)
+        if (strcmp(name, kithi_keep_name(*out)) == 0)
+            return true;
+    return false;
+}
+
+const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep)
+{
+    static const char *const NAMES[KITHI_CODEC_COUNT] = { NULL, "f16", "sq8" };
+    const struct kithi_geometry g = { .quantization = quantization, .keep = keep };
+    return NAMES[kithi_geometry_kept(&g)];
+}
+
+void kithi_tool_tell_decoded(const struct kithi_tool *t, const char *codec)
+{
+    if (codec == NULL || t->json)
+        return;
+    print_prefix(t);
+    fprintf(stderr, "values are decoded from %s codes; those that were put are not kept\n", codec);
 }
 
 int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)

@@ -49,6 +49,15 @@ int kithi_tool_later(const struct kithi_tool *t, const char *what);
 /* "cosine" -> KITH_METRIC_COSINE; 0: no such metric. */
 uint32_t kithi_tool_metric(const char *name);
 
+/* Numbers of the format by their names; false: there is no such name. */
+bool kithi_tool_quantization(const char *name, uint32_t *out);
+bool kithi_tool_keep(const char *name, uint32_t *out);
+
+/* "f16" or "sq8" when vectors come back decoded from such codes; NULL when they come back as they were put. */
+const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);
+/* Say so on stderr; with --json, where a key says it, and for NULL nothing. */
+void kithi_tool_tell_decoded(const struct kithi_tool *t, const char *codec);
+
 /* Open a collection by name or path; prints what went wrong. Returns an exit status. */
 int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out);
 

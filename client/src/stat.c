@@ -87,6 +87,8 @@ int kith_stats(kith *index, struct kith_stats *out)
         .quantization_wanted = m->geometry.quantization,
         .keep_wanted = m->geometry.keep,
         .code_bits = m->geometry.code_bits,
+        .huge_bytes = word(&h->tally_huge),
+        .huge_wanted_bytes = word(&h->tally_huge_wanted),
     };
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t taken = word(&h->taken[r]);

@@ -79,6 +79,28 @@ enum {
 
 enum kith_metric { KITH_METRIC_L2 = 1, KITH_METRIC_COSINE = 2, KITH_METRIC_IP = 3 };
 
+/*
+ * What a search walks on, and so what it costs. Its answers are scored by what is kept (below) all the same. Bytes
+ * are those of a vector of d dimensions with m = 16; README.md has them in numbers.
+ */
+enum kith_quantization {
+    KITH_QUANTIZATION_NONE = 0, /* the vectors themselves: 4d bytes are read for every distance */
+    KITH_QUANTIZATION_F16 = 1,  /* half floats: 2d + 16 bytes more; nearly exact */
+    KITH_QUANTIZATION_SQ8 = 2,  /* 8-bit integers, fitted to each vector: d + 16 bytes more */
+    KITH_QUANTIZATION_BITS = 3, /* sq8, and one bit an element for each link, beside the links: some 4d + 256 bytes
+                                   above that; all distances of a row are estimated in one go, the fastest */
+    KITH_QUANTIZATION_AUTO = 4, /* begins as none; the daemon measures on the first vectors, chooses one of the
+                                   above and says which */
+};
+
+/* What is kept of a vector: what hits are scored by, exact search compares with, and kith_get gives back. */
+enum kith_keep {
+    KITH_KEEP_F32 = 0,  /* the vector as it was given: 4d bytes */
+    KITH_KEEP_F16 = 1,  /* half floats: 2d + 16 bytes; not without quantization */
+    KITH_KEEP_NONE = 2, /* the codes alone: vectors come back as these say, and exact search means exact over
+                           codes; not without quantization */
+};
+
 /* What went wrong, in words that say where and what to do. */
 struct kith_error {
     int code;       /* the negative return value */
@@ -204,7 +226,8 @@ KITH_API int kith_search_id(kith *index, const char *id, uint32_t k, const struc
 
 /*
  * Copy the vector of id into out (len floats; len must be the dimension; NULL with len 0 only
- * asks whether it is there). out_epoch may be NULL. 0 or KITH_E_NOT_FOUND. Thread-safe.
+ * asks whether it is there). A collection that keeps no float32 (kith_stats says so) gives decoded values: near
+ * those that were put, not the same. out_epoch may be NULL. 0 or KITH_E_NOT_FOUND. Thread-safe.
  */
 KITH_API int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_epoch);
 
@@ -230,11 +253,19 @@ struct kith_stats {
     uint32_t metric; /* enum kith_metric */
     uint32_t m;
     uint32_t ef_construction;
-    uint32_t level_max;    /* top level of the graph */
-    uint32_t daemon_alive; /* 1: kithd holds the collection now (asks the socket) */
+    uint32_t level_max;           /* top level of the graph */
+    uint32_t daemon_alive;        /* 1: kithd holds the collection now (asks the socket) */
+    uint32_t quantization;        /* enum kith_quantization, of the segment that is mapped: never AUTO */
+    uint32_t keep;                /* enum kith_keep, likewise */
+    uint32_t quantization_wanted; /* what create asked for; without a daemon to ask, as quantization */
+    uint32_t keep_wanted;         /* likewise; differs from keep while AUTO has not chosen */
+    uint32_t code_bits;           /* bits an element of the codes beside links; 0: there are none */
+    uint32_t reserved;            /* 0 */
+    uint64_t huge_bytes;          /* memory that kithd asked huge pages for, and got */
+    uint64_t huge_wanted_bytes;   /* memory that they could back */
 };
 /* clang-format off */
-#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
 
@@ -328,13 +359,15 @@ struct kith_create_opts {
     uint32_t metric;          /* enum kith_metric */
     uint32_t m;               /* 2..64, 0: 16 */
     uint32_t ef_construction; /* 1..65536, 0: 200 */
-    uint32_t quantization;    /* 0: none; nothing else in this version */
+    uint32_t quantization;    /* enum kith_quantization */
     uint32_t max_vectors;     /* ceiling of slots, dead ones included; 0: 16,777,216 */
     const char *run_dir;      /* as in kith_open_opts */
     struct kith_error *error; /* may be NULL */
+    uint32_t keep;            /* enum kith_keep */
+    uint32_t reserved;        /* 0 */
 };
 /* clang-format off */
-#define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL }
+#define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0 }
 /* clang-format on */
 
 /* Ask the daemon for a new collection. 0 when it is there and synced. KITH_E_EXISTS, KITH_E_NAME, ... */
