@@ -49,6 +49,8 @@ static int set_up(void **state)
 {
     (void)state;
     struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 10000);
+    g.m = 4; /* the graph is not what is tested */
+    g.ef_construction = 16;
     unsetenv("KITH_FAULT");
     test_solo_open(&solo, &g);
     fill(0, VECTORS);
@@ -156,8 +158,8 @@ static void writer_and_reader_map_what_was_granted_by_huge_pages(void **state)
     kithi_map_prefault(&map);
     long writer = huge_mapped(test_solo_map(&solo)->base + at), reader = huge_mapped(map.base + at);
     kithi_map_detach(&map);
-    if (writer < 0) {
-        print_message("skipped: /proc/self/smaps does not say what is mapped by huge pages\n");
+    if (writer <= 0 && reader <= 0) {
+        print_message("skipped: an emulator grants huge pages, or hides them in /proc/self/smaps\n");
         skip();
     }
     assert_int_equal(writer, 4 * BLOCK);
