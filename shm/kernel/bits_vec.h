@@ -212,6 +212,11 @@ KITHI_KERNEL_INLINE void mix_halves(float *v, uint32_t width)
     }
 }
 
+/*
+ * A transform is of a power of two elements: the first so many, then the last so many, then the first again. The
+ * first two touch every element, so that from there on not even a vector of one element has a large one left, and
+ * halves are mixed after the second and the third.
+ */
 KITHI_KERNEL_INLINE void rotate(float *v, uint32_t width)
 {
     uint32_t count = RUN;
@@ -220,7 +225,7 @@ KITHI_KERNEL_INLINE void rotate(float *v, uint32_t width)
     float scale = 1.0f / sqrtf((float)count);
     for (uint32_t round = 0; round < ROUNDS; round++) {
         transform(v + (round % 2 ? width - count : 0), count, scale, round);
-        if (width != count)
+        if (width != count && round > 0)
             mix_halves(v, width);
     }
 }
