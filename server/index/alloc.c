@@ -123,7 +123,7 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         rc = kithi_space_reserve(ix, KITHI_REGION_RECORDS, slots, err);
     if (rc == 0)
         rc = kithi_space_reserve(ix, KITHI_REGION_ROWS, slots, err);
-    if (rc == 0)
+    if (rc == 0 && ix->map.layout.size[KITHI_REGION_VECTORS])
         rc = kithi_space_reserve(ix, KITHI_REGION_VECTORS, slots, err);
     if (rc == 0 && ix->map.layout.size[KITHI_REGION_CODES])
         rc = kithi_space_reserve(ix, KITHI_REGION_CODES, slots, err);

@@ -42,6 +42,7 @@ struct kithi_scratch {
     struct kithi_beam_entry *near; /* sorted, nearest first */
     uint32_t near_count, near_max, near_capacity;
 
+    float estimates[32]; /* of found, from neighbour codes */
     uint32_t *found; /* neighbours of the row at hand that were not visited before */
     const struct kithi_kernel *kernel;
     uint64_t distance_count, estimate_count, expansion_count;

@@ -52,7 +52,7 @@ static int take_hit(const struct kithi_view *v, struct kithi_scratch *s, uint32_
 /* Codes rank nearly right: how many of the first found are scored for k hits. */
 static uint32_t score_count(const struct kithi_view *v, uint32_t k)
 {
-    return v->kept == v->walked ? k : k + k / 2 + 6;
+    return v->kept == v->walked ? k : k + k / 4 + 2;
 }
 
 /* Take a snapshot and go down to level 0. */

@@ -9,7 +9,7 @@
 
 /* Cache lines of a row and a code that are asked for ahead until the writer has measured: the hardware's own
  * prefetcher follows from there. */
-#define PREFETCH_ROW  16u
+#define PREFETCH_ROW  12u
 #define PREFETCH_CODE 8u
 
 /* [P5 taken] acquire: the bytes below were allocated before the word was stored. */
@@ -27,9 +27,10 @@ static uint32_t min32(uint64_t a, uint64_t b)
 }
 
 /* Relaxed: a hint, made harmless by what it is compared with. */
-static uint32_t lines(const _Atomic uint32_t *word, uint32_t by_default, uint32_t stride)
+static uint32_t lines(const _Atomic uint32_t *word, uint32_t tried, uint32_t by_default, uint32_t stride)
 {
-    uint32_t n = atomic_load_explicit(word, memory_order_relaxed), most = stride / KITHI_CACHE_LINE;
+    uint32_t n = tried ? tried : atomic_load_explicit(word, memory_order_relaxed);
+    uint32_t most = stride / KITHI_CACHE_LINE;
     if (n == 0)
         n = by_default;
     return n < most ? n : most;
@@ -50,10 +51,10 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     uint64_t slots = map->geometry.slot_max;
     slots = min32(slots, items_taken(map, h, KITHI_REGION_RECORDS));
     slots = min32(slots, items_taken(map, h, KITHI_REGION_ROWS));
-    slots = min32(slots, items_taken(map, h, KITHI_REGION_VECTORS));
+    if (map->layout.size[KITHI_REGION_VECTORS])
+        slots = min32(slots, items_taken(map, h, KITHI_REGION_VECTORS));
     slots = min32(slots, items_taken(map, h, KITHI_REGION_DOUBT) * 64);
-    bool two = map->layout.size[KITHI_REGION_CODES] != 0;
-    if (two)
+    if (map->layout.size[KITHI_REGION_CODES])
         slots = min32(slots, items_taken(map, h, KITHI_REGION_CODES));
     v.slot_limit = (uint32_t)slots;
     v.slots_used = min32(slots, atomic_load_explicit(&h->slots_used, memory_order_acquire));
@@ -71,12 +72,20 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     v.vector_stride = map->layout.vector_stride;
     v.code_stride = map->layout.code_stride;
     v.upper_stride = map->layout.upper_stride;
-    v.prefetch_row = lines(&h->prefetch_row, PREFETCH_ROW, v.row_stride);
-    v.prefetch_code = lines(&h->prefetch_code, PREFETCH_CODE, v.code_stride);
+    v.prefetch_row = lines(&h->prefetch_row, map->prefetch_row, PREFETCH_ROW, v.row_stride);
+    v.prefetch_code = lines(&h->prefetch_code, map->prefetch_code, PREFETCH_CODE, v.code_stride);
     v.records = map->base + map->layout.off[KITHI_REGION_RECORDS];
     v.rows = map->base + map->layout.off[KITHI_REGION_ROWS];
     v.vectors = map->base + map->layout.off[KITHI_REGION_VECTORS];
-    v.codes = two ? map->base + map->layout.off[KITHI_REGION_CODES] : v.vectors;
+    v.codes = v.vectors;
+    if (map->layout.size[KITHI_REGION_CODES])
+        v.codes = map->base + map->layout.off[KITHI_REGION_CODES];
+    if (map->layout.row_code)
+        v.codes = v.rows + map->layout.row_code;
+    if (!map->layout.size[KITHI_REGION_VECTORS]) {
+        v.vectors = v.codes;
+        v.vector_stride = v.code_stride;
+    }
     v.doubt = map->base + map->layout.off[KITHI_REGION_DOUBT];
     v.upper = map->base + map->layout.off[KITHI_REGION_UPPER];
     *out = v;

@@ -175,16 +175,12 @@ static inline void prefetch_rest(const unsigned char *p, uint32_t lines)
 }
 
 /* What the expansion of slot will read first. */
-static inline void prefetch_node(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot)
+static inline void prefetch_row(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot)
 {
     const unsigned char *row = (const unsigned char *)kithi_view_row(v, slot);
     KITHI_PREFETCH(row);
-    if (!s->near_used)
-        return;
-    const unsigned char *code = kithi_view_code(v, slot);
-    KITHI_PREFETCH(code);
-    prefetch_rest(row, v->prefetch_row);
-    prefetch_rest(code, v->prefetch_code);
+    if (s->near_used)
+        prefetch_rest(row, v->prefetch_row);
 }
 
 /*
@@ -275,13 +271,47 @@ void kithi_near_insert(struct kithi_scratch *s, float d, uint32_t slot)
     s->near_count = n + 1;
 }
 
-/* Expand by the neighbour codes in the row of slot, which takes a place among the near unless it is a ghost. */
-static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot, bool ghost)
+/*
+ * The neighbours in one block that are near enough and were not met before, into s->found and s->estimates. Returns
+ * how many; the nearest of them in *out_best.
+ */
+static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s, const kithi_link *links, uint32_t mask,
+                            const float *est, uint32_t *out_best)
+{
+    uint32_t n = 0, best = 0;
+    for (; mask; mask &= mask - 1) {
+        uint32_t i = (uint32_t)__builtin_ctz(mask);
+        /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
+        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        if (link - 1u >= v->slot_limit || !kithi_visited_add(s, link - 1))
+            continue;
+        s->found[n] = link - 1;
+        s->estimates[n] = est[i];
+        best = est[i] < s->estimates[best] ? n : best;
+        n++;
+    }
+    *out_best = best;
+    return n;
+}
+
+/*
+ * Expand by the neighbour codes in the row of slot, which takes a place among the near unless it is a ghost.
+ * next: the entry of the beam that is to come after it, if it leads to nobody nearer.
+ */
+static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot, bool ghost,
+                            uint32_t next)
 {
     const kithi_link *links = kithi_view_row(v, slot);
+    float est[KITHI_BITS_PLACES], next_distance = INFINITY;
+    const unsigned char *ahead = kithi_view_block(v, slot, 0);
+    uint32_t lowest = UINT32_MAX, best;
+    if (next < s->beam_count) {
+        uint32_t it = s->beam[next].slot & KITHI_BEAM_SLOT;
+        next_distance = s->beam[next].distance;
+        prefetch_row(v, s, it);
+        ahead = (const unsigned char *)kithi_view_row(v, it) + (size_t)v->prefetch_row * KITHI_CACHE_LINE;
+    }
     float own = kithi_walk_distance(v, s, slot);
-    float est[KITHI_BITS_PLACES];
-    uint32_t lowest = UINT32_MAX;
     s->distance_count++;
     if (!ghost)
         kithi_near_insert(s, own, slot);
@@ -289,23 +319,20 @@ static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s,
         float limit = s->live_count >= s->ef ? s->beam[s->beam_count - 1].distance : INFINITY;
         uint32_t left = v->link_count0 - first;
         uint32_t mask = s->kernel->estimate(&s->query, kithi_view_block(v, slot, first / KITHI_BITS_PLACES), own,
-                                            limit, est);
+                                            limit, ahead, est);
         if (left < KITHI_BITS_PLACES)
             mask &= (1u << left) - 1;
         s->estimate_count += left < KITHI_BITS_PLACES ? left : KITHI_BITS_PLACES;
-        while (mask) {
-            uint32_t i = (uint32_t)__builtin_ctz(mask);
-            mask &= mask - 1;
-            /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
-            uint32_t link = atomic_load_explicit(&links[first + i], memory_order_relaxed);
-            if (link - 1u >= v->slot_limit)
+        uint32_t n = sift(v, s, links + first, mask, est, &best);
+        if (n && s->estimates[best] < next_distance) { /* it is somebody else: ask at once */
+            next_distance = s->estimates[best];
+            prefetch_row(v, s, s->found[best]);
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            if (s->live_count >= s->ef && s->estimates[i] >= s->beam[s->beam_count - 1].distance)
                 continue;
-            if (s->live_count >= s->ef && est[i] >= s->beam[s->beam_count - 1].distance)
-                continue;
-            if (!kithi_visited_add(s, link - 1))
-                continue;
-            uint32_t place =
-                beam_insert(s, s->ef, est[i], link - 1, is_ghost(v, link - 1, (enum kithi_eyes)s->eyes));
+            bool is_dead = is_ghost(v, s->found[i], (enum kithi_eyes)s->eyes);
+            uint32_t place = beam_insert(s, s->ef, s->estimates[i], s->found[i], is_dead);
             if (place < lowest)
                 lowest = place;
         }
@@ -334,16 +361,13 @@ int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
     uint32_t next = at + 1;
     while (next < s->beam_count && (s->beam[next].slot & KITHI_BEAM_EXPANDED))
         next++;
-    if (s->near_used && next < s->beam_count) /* who comes next unless this one leads to somebody nearer */
-        prefetch_node(v, s, s->beam[next].slot & KITHI_BEAM_SLOT);
-
-    uint32_t lowest = s->near_used ? expand_bits(v, s, slot, ghost) : expand_codes(v, s, slot);
+    uint32_t lowest = s->near_used ? expand_bits(v, s, slot, ghost, next) : expand_codes(v, s, slot);
     s->at = lowest <= at ? lowest : at + 1;
     for (at = s->at; at < s->beam_count && (s->beam[at].slot & KITHI_BEAM_EXPANDED);)
         at++;
     s->at = at;
     if (at < s->beam_count)
-        prefetch_node(v, s, s->beam[at].slot & KITHI_BEAM_SLOT);
+        prefetch_row(v, s, s->beam[at].slot & KITHI_BEAM_SLOT);
     return 1;
 }
 

@@ -73,7 +73,8 @@ void kithi_bits_factors(const unsigned char *block, uint32_t place, float *out_f
 /*
  * The estimate itself is part of each kernel set (kithi_bits_estimate_fn in distance.h): all places of a block,
  * given the distance of the query to the node that owns it. est[i] is set for all 32; returns a mask of those below
- * limit (a NaN never is). block: 64-byte aligned.
+ * limit (a NaN never is). block: 64-byte aligned. While it reads, it asks for the 4 * width bytes at ahead, which is
+ * where the caller will probably go next; any address will do.
  */
 
 #endif

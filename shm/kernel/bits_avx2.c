@@ -43,7 +43,7 @@ KITHI_KERNEL_INLINE void spill(const struct sums *s, __m256i sums[2])
 }
 
 uint32_t kithi_bits_estimate_avx2(const struct kithi_query *q, const unsigned char *block, float distance,
-                                  float limit, float est[KITHI_BITS_PLACES])
+                                  float limit, const unsigned char *ahead, float est[KITHI_BITS_PLACES])
 {
     const __m256i half = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
     const __m256i *code = (const __m256i *)(const void *)(block + KITHI_BITS_CODES);
@@ -53,7 +53,8 @@ uint32_t kithi_bits_estimate_avx2(const struct kithi_query *q, const unsigned ch
         struct sums low = { zero, zero }, high = { zero, zero };
         uint32_t n = left < 256 ? left : 256; /* 256 * 255 < 2^16 */
         left -= n;
-        for (; n > 0; n--, code++, table++) {
+        for (; n > 0; n--, code++, table++, ahead += KITHI_CACHE_LINE / 2) {
+            KITHI_PREFETCH(ahead);
             __m256i c = _mm256_load_si256(code), t = _mm256_load_si256(table);
             add_looks(&low, t, _mm256_and_si256(c, half));
             add_looks(&high, t, _mm256_and_si256(_mm256_srli_epi16(c, 4), half));

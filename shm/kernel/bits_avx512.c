@@ -47,7 +47,7 @@ KITHI_KERNEL_INLINE __m512i widen(const struct sums *s)
 }
 
 uint32_t kithi_bits_estimate_avx512(const struct kithi_query *q, const unsigned char *block, float distance,
-                                    float limit, float est[KITHI_BITS_PLACES])
+                                    float limit, const unsigned char *ahead, float est[KITHI_BITS_PLACES])
 {
     const __m512i half = _mm512_set1_epi8(15), zero = _mm512_setzero_si512();
     const unsigned char *code = block + KITHI_BITS_CODES;
@@ -57,7 +57,8 @@ uint32_t kithi_bits_estimate_avx512(const struct kithi_query *q, const unsigned 
         struct sums low = { zero, zero }, high = { zero, zero };
         uint32_t n = left < 256 ? left : 256; /* 256 * 255 < 2^16 */
         left -= n;
-        for (; n > 0; n--, code += 64, table += 64) {
+        for (; n > 0; n--, code += 64, table += 64, ahead += KITHI_CACHE_LINE) {
+            KITHI_PREFETCH(ahead);
             __m512i c = _mm512_load_si512(code), t = _mm512_load_si512(table);
             add_looks(&low, t, _mm512_and_si512(c, half));
             add_looks(&high, t, _mm512_and_si512(_mm512_srli_epi16(c, 4), half));

@@ -40,7 +40,7 @@ KITHI_KERNEL_INLINE void spill(const struct sums *s, uint32x4_t sums[4])
 }
 
 uint32_t kithi_bits_estimate_neon(const struct kithi_query *q, const unsigned char *block, float distance,
-                                  float limit, float est[KITHI_BITS_PLACES])
+                                  float limit, const unsigned char *ahead, float est[KITHI_BITS_PLACES])
 {
     static const int32_t places[4] = { 0, 1, 2, 3 };
     const uint16x8_t zero = vdupq_n_u16(0);
@@ -51,7 +51,8 @@ uint32_t kithi_bits_estimate_neon(const struct kithi_query *q, const unsigned ch
         struct sums low = { zero, zero }, high = { zero, zero };
         uint32_t n = left < 256 ? left : 256; /* 256 * 255 < 2^16 */
         left -= n;
-        for (; n > 0; n--, code += 16, table += 16) {
+        for (; n > 0; n--, code += 16, table += 16, ahead += 16) {
+            KITHI_PREFETCH(ahead);
             uint8x16_t c = vld1q_u8(code), t = vld1q_u8(table);
             add_looks(&low, t, vandq_u8(c, vdupq_n_u8(15)));
             add_looks(&high, t, vshrq_n_u8(c, 4));

@@ -58,7 +58,8 @@ struct kithi_distances {
 };
 
 typedef uint32_t kithi_bits_estimate_fn(const struct kithi_query *q, const unsigned char *block,
-                                        float distance, float limit, float est[32]);
+                                        float distance, float limit, const unsigned char *ahead,
+                                        float est[32]);
 typedef void kithi_bits_rotate_fn(float *v, uint32_t width);
 typedef void kithi_bits_table_fn(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,
                                  float *out_base);

@@ -156,15 +156,18 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     memset(&l, 0, sizeof l);
     uint64_t slots = g->slot_max;
     enum kithi_codec kept = kithi_geometry_kept(g), walked = kithi_geometry_walked(g);
-    l.row_blocks = (uint32_t)kithi_round_up(2u * g->m * sizeof(uint32_t), KITHI_CACHE_LINE);
-    l.row_stride = l.row_blocks;
-    if (g->quantization == KITHI_QUANTIZATION_BITS) {
-        uint32_t blocks = (2u * g->m + KITHI_BITS_PLACES - 1) / KITHI_BITS_PLACES;
-        l.bits_width = kithi_bits_width(g->dim, g->code_bits);
-        l.row_stride += blocks * kithi_bits_block_size(l.bits_width);
-    }
     l.vector_stride = code_stride(kept, g->dim);
     l.code_stride = code_stride(walked, g->dim);
+    l.row_stride = (uint32_t)kithi_round_up(2u * g->m * sizeof(uint32_t), KITHI_CACHE_LINE);
+    if (g->quantization == KITHI_QUANTIZATION_BITS) {
+        /* All that an expansion reads, in the order in which it is read: links, the slot's own code, its neighbours'. */
+        uint32_t blocks = (2u * g->m + KITHI_BITS_PLACES - 1) / KITHI_BITS_PLACES;
+        l.bits_width = kithi_bits_width(g->dim, g->code_bits);
+        l.row_code = l.row_stride;
+        l.row_blocks = l.row_code + (uint32_t)kithi_round_up(kithi_code_size(walked, g->dim), KITHI_CACHE_LINE);
+        l.row_stride = l.row_blocks + blocks * kithi_bits_block_size(l.bits_width);
+        l.code_stride = l.row_stride;
+    }
     l.upper_stride = (uint32_t)kithi_round_up(sizeof(struct kithi_upper) + g->m * sizeof(uint32_t), 8);
     /* A slot has 1/(m-1) upper rows on average; the rest is for luck. A drawn level that finds no
      * upper row left is lowered, so running out costs nothing but a little speed. */
@@ -178,7 +181,7 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     unit[KITHI_REGION_RECORDS] = sizeof(struct kithi_record);
     unit[KITHI_REGION_ROWS] = l.row_stride;
     unit[KITHI_REGION_VECTORS] = l.vector_stride;
-    unit[KITHI_REGION_CODES] = l.code_stride;
+    unit[KITHI_REGION_CODES] = l.row_code ? 1 : l.code_stride;
     unit[KITHI_REGION_DOUBT] = sizeof(uint64_t);
     unit[KITHI_REGION_UPPER] = l.upper_stride;
     unit[KITHI_REGION_IDS0] = unit[KITHI_REGION_IDS1] = sizeof(uint64_t);
@@ -186,8 +189,8 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     l.size[KITHI_REGION_HEADER] = KITHI_HEADER_SIZE;
     l.size[KITHI_REGION_RECORDS] = slots * unit[KITHI_REGION_RECORDS];
     l.size[KITHI_REGION_ROWS] = slots * l.row_stride;
-    l.size[KITHI_REGION_VECTORS] = slots * l.vector_stride;
-    l.size[KITHI_REGION_CODES] = walked == kept ? 0 : slots * l.code_stride;
+    l.size[KITHI_REGION_VECTORS] = l.row_code && walked == kept ? 0 : slots * l.vector_stride;
+    l.size[KITHI_REGION_CODES] = l.row_code || walked == kept ? 0 : slots * l.code_stride;
     l.size[KITHI_REGION_DOUBT] = (slots + 63) / 64 * 8;
     l.size[KITHI_REGION_UPPER] = (uint64_t)l.upper_max * l.upper_stride;
     l.size[KITHI_REGION_IDS0] = l.size[KITHI_REGION_IDS1] = (uint64_t)l.id_capacity_max * 8;

@@ -78,6 +78,7 @@ struct kithi_layout {
     uint64_t total;                    /* bytes of the file */
     uint64_t sum;                      /* all of the above folded together */
     uint32_t row_stride;               /* bytes of a level-0 row */
+    uint32_t row_code;                 /* where the slot's own code stands in its row: bytes; 0: not there */
     uint32_t row_blocks;               /* where its neighbour codes begin: bytes */
     uint32_t bits_width;               /* signs of a neighbour code; 0: rows have none */
     uint32_t vector_stride;            /* bytes of a kept vector */

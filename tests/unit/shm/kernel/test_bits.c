@@ -392,7 +392,8 @@ static void a_nan_is_never_below_the_limit_and_infinities_compare_as_such(void *
         }
         assert_int_equal(sets[s]->estimate(&q, block(WIDTH), 1, NAN, block(WIDTH), est), 0);
         assert_int_equal(sets[s]->estimate(&q, block(WIDTH), NAN, 2, block(WIDTH), est), 0);
-        assert_int_equal(sets[s]->estimate(&q, block(WIDTH), 1, 1, est) & 0x8, 0); /* equal is not below */
+        assert_int_equal(sets[s]->estimate(&q, block(WIDTH), 1, 1, block(WIDTH), est) & 0x8,
+                         0); /* equal is not below */
     }
 }
 
@@ -409,7 +410,7 @@ static void any_bytes_in_a_block_are_survived(void **state)
         for (size_t s = 0; s < set_count; s++) {
             struct kithi_query q = query_of(sets[s], width);
             float est[PLACES];
-            uint32_t below = sets[s]->estimate(&q, block(width), 1, 0.5f, est);
+            uint32_t below = sets[s]->estimate(&q, block(width), 1, 0.5f, block(width), est);
             for (uint32_t place = 0; place < PLACES; place++)
                 assert_int_equal(below >> place & 1, est[place] < 0.5f);
         }
@@ -467,7 +468,7 @@ static void equal_points_have_no_slope_and_keep_the_distance(void **state)
         for (size_t s = 0; s < set_count; s++) {
             struct kithi_query q = query_of(sets[s], WIDTH);
             float est[PLACES];
-            sets[s]->estimate(&q, block(WIDTH), 1.25f, 2, est);
+            sets[s]->estimate(&q, block(WIDTH), 1.25f, 2, block(WIDTH), est);
             assert_true(est[5] == 1.25f);
         }
     }
@@ -519,12 +520,13 @@ static void collect_errors(struct test_rand *rand, const struct kithi_kernel *se
     static struct kithi_bits_edge e;
     memset(q, 0, width * sizeof *q);
     memset(c, 0, width * sizeof *c);
-    memset(o, 0, sizeof o);
     if (shape == SHAPES)
         gauss_fill(rand, c, dim);
     else
         fill_shape(rand, shape, c, dim);
-    for (uint32_t place = 0; place < PLACES; place++) {
+    uint32_t count = back ? 1 : PLACES; /* back: the block belongs to o, and there is one */
+    for (uint32_t place = 0; place < count; place++) {
+        memset(o[place], 0, width * sizeof *o[place]);
         if (shape == SHAPES)
             gauss_fill(rand, o[place], dim);
         else
@@ -534,18 +536,17 @@ static void collect_errors(struct test_rand *rand, const struct kithi_kernel *se
     if (metric == KITHI_METRIC_COSINE) {
         kithi_normalise(q, q, dim);
         kithi_normalise(c, c, dim);
-        for (uint32_t place = 0; place < PLACES; place++)
+        for (uint32_t place = 0; place < count; place++)
             kithi_normalise(o[place], o[place], dim);
     }
 
-    /* Back: the block belongs to o, and there is one o only. */
     const float *owner = back ? o[0] : c;
     double from_owner = sqrt(distance2(q, owner, dim));
     double start = metric == KITHI_METRIC_L2 ? distance2(q, owner, dim) : 1 - product(q, owner, dim);
-    for (uint32_t place = 0; place < PLACES; place++) {
+    for (uint32_t place = 0; place < count; place++) {
         float *near_end = vector(1, width), *far_end = vector(2, width);
         memcpy(near_end, c, width * sizeof *c);
-        memcpy(far_end, o[back ? 0 : place], width * sizeof *c);
+        memcpy(far_end, o[place], width * sizeof *c);
         set->rotate(near_end, width);
         set->rotate(far_end, width);
         kithi_bits_encode(near_end, far_end, width, metric, &e);
@@ -555,9 +556,9 @@ static void collect_errors(struct test_rand *rand, const struct kithi_kernel *se
     set->rotate(vector(0, width), width);
     struct kithi_query prepared = query_of(set, width);
     float est[PLACES];
-    set->estimate(&prepared, block(width), (float)start, 0, est);
+    set->estimate(&prepared, block(width), (float)start, 0, block(width), est);
 
-    for (uint32_t place = 0; place < (back ? 1 : PLACES); place++) {
+    for (uint32_t place = 0; place < count; place++) {
         const float *far = back ? c : o[place];
         double want = metric == KITHI_METRIC_L2 ? distance2(q, far, dim) : 1 - product(q, far, dim);
         double unit = from_owner * sqrt(distance2(owner, far, dim)) / sqrt(width);
