@@ -7,11 +7,15 @@
  */
 #include "shm/kernel/codec.h"
 
+#include <float.h>
 #include <string.h>
 
 #include "shm/kernel/half_priv.h"
 
-enum { LANES = 8, HEAD = sizeof(struct kithi_code_head) };
+enum { LANES = 64, HEAD = sizeof(struct kithi_code_head) };
+
+/* 32752, the largest half below 2^15: what FLT_MAX becomes must not be rounded up to what no float holds. */
+enum { HALF_MAX = 0x77ff };
 
 uint32_t kithi_code_size(enum kithi_codec codec, uint32_t dim)
 {
@@ -38,45 +42,56 @@ static float half_scale(const float *v, uint32_t dim)
     return kithi_bits_float((uint32_t)(biased > 1 ? biased : 1) << 23);
 }
 
-static void encode_f16(const float *v, uint32_t dim, unsigned char *out)
+static void to_floats(const uint16_t *restrict halves, uint32_t n, float *restrict out)
 {
-    float scale = half_scale(v, dim), inverse = 1.0f / scale; /* both powers of two: exact */
-    double sums[LANES] = { 0 };
-    for (uint32_t i = 0; i < dim; i++) {
-        uint16_t half = kithi_half_from_float(v[i] * inverse);
-        memcpy(out + HEAD + 2 * (size_t)i, &half, sizeof half);
-        double x = (double)kithi_half_to_float(half);
-        sums[i % LANES] += x * x;
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = kithi_half_to_float(halves[i]);
+}
+
+/* In a fixed order, in lanes. */
+static double sum_of_squares(const uint16_t *halves, uint32_t dim)
+{
+    double sums[LANES] = { 0 }, sum = 0;
+    for (uint32_t i = 0; i < dim; i += LANES) {
+        float x[LANES] = { 0 };
+        to_floats(halves + i, dim - i < LANES ? dim - i : LANES, x);
+        for (uint32_t j = 0; j < LANES; j++)
+            sums[j] += (double)x[j] * (double)x[j];
     }
-    double sum = 0;
     for (uint32_t j = 0; j < LANES; j++)
         sum += sums[j];
-    struct kithi_code_head head = { .scale = scale, .norm2 = (float)(sum * (double)scale * (double)scale) };
+    return sum;
+}
+
+static void encode_f16(const float *restrict v, uint32_t dim, unsigned char *restrict out)
+{
+    float scale = half_scale(v, dim), inverse = 1.0f / scale; /* both powers of two: exact */
+    uint16_t *halves = (uint16_t *)(void *)(out + HEAD);
+    for (uint32_t i = 0; i < dim; i++) {
+        uint16_t half = kithi_half_from_float(v[i] * inverse), magnitude = half & 0x7fff;
+        halves[i] = (uint16_t)((half & 0x8000) | (magnitude < HALF_MAX ? magnitude : HALF_MAX));
+    }
+    double norm2 = sum_of_squares(halves, dim) * (double)scale * (double)scale;
+    struct kithi_code_head head = { .scale = scale, .norm2 = (float)norm2 };
     memcpy(out, &head, sizeof head);
+}
+
+/* Floats as integers of the same order, and back: a compiler makes no vector code of least and largest floats. */
+static int32_t ordered(uint32_t bits)
+{
+    return (int32_t)(bits ^ (bits >> 31 ? 0x7fffffffu : 0));
 }
 
 static void extremes(const float *v, uint32_t dim, float *out_low, float *out_high)
 {
-    float low[LANES], high[LANES];
-    for (uint32_t j = 0; j < LANES; j++)
-        low[j] = high[j] = v[0];
-    uint32_t i = 0;
-    for (; dim - i >= LANES; i += LANES) {
-        for (uint32_t j = 0; j < LANES; j++) {
-            low[j] = v[i + j] < low[j] ? v[i + j] : low[j];
-            high[j] = v[i + j] > high[j] ? v[i + j] : high[j];
-        }
+    int32_t low = INT32_MAX, high = INT32_MIN;
+    for (uint32_t i = 0; i < dim; i++) {
+        int32_t x = ordered(kithi_float_bits(v[i]));
+        low = x < low ? x : low;
+        high = x > high ? x : high;
     }
-    for (uint32_t j = 0; i < dim; i++, j++) {
-        low[j] = v[i] < low[j] ? v[i] : low[j];
-        high[j] = v[i] > high[j] ? v[i] : high[j];
-    }
-    for (uint32_t j = 1; j < LANES; j++) {
-        low[0] = low[j] < low[0] ? low[j] : low[0];
-        high[0] = high[j] > high[0] ? high[j] : high[0];
-    }
-    *out_low = low[0];
-    *out_high = high[0];
+    *out_low = kithi_bits_float((uint32_t)ordered((uint32_t)low));
+    *out_high = kithi_bits_float((uint32_t)ordered((uint32_t)high));
 }
 
 /* The nearest integer of a small x, by its low bits: a conversion would be undefined for what does not fit. */
@@ -88,7 +103,7 @@ static uint8_t nearest(double x)
     return (uint8_t)bits;
 }
 
-static void encode_sq8(const float *v, uint32_t dim, unsigned char *out)
+static void encode_sq8(const float *restrict v, uint32_t dim, unsigned char *restrict out)
 {
     /* In double: the range of finite floats may be twice FLT_MAX, or a fraction of a denormal a step. */
     float low, high;
@@ -133,14 +148,14 @@ void kithi_code_decode(enum kithi_codec codec, const void *code, uint32_t dim, f
     memcpy(&head, code, sizeof head);
     const unsigned char *elements = (const unsigned char *)code + HEAD;
     if (codec == KITHI_CODEC_F16) {
-        for (uint32_t i = 0; i < dim; i++) {
-            uint16_t half;
-            memcpy(&half, elements + 2 * (size_t)i, sizeof half);
-            out[i] = head.scale * kithi_half_to_float(half);
-        }
+        to_floats((const uint16_t *)(const void *)elements, dim, out);
+        for (uint32_t i = 0; i < dim; i++)
+            out[i] *= head.scale;
     } else {
-        for (uint32_t i = 0; i < dim;
-             i++) /* in double: scale * 255 may exceed FLT_MAX where the sum does not */
-            out[i] = (float)((double)head.offset + (double)head.scale * (double)elements[i]);
+        /* In double: scale * 255 may exceed FLT_MAX where the sum does not, or the sum by the rounding of scale. */
+        for (uint32_t i = 0; i < dim; i++) {
+            double x = (double)head.offset + (double)head.scale * (double)elements[i];
+            out[i] = (float)(x > (double)FLT_MAX ? (double)FLT_MAX : x);
+        }
     }
 }

@@ -34,10 +34,16 @@ _Static_assert(sizeof(struct kithi_code_head) == 16, "code head is format");
 /* Bytes of a code of dim elements, without padding. */
 uint32_t kithi_code_size(enum kithi_codec codec, uint32_t dim);
 
-/* Encode dim finite floats into out (kithi_code_size() bytes, 4-byte aligned). Deterministic on every CPU. */
+/*
+ * Encode dim finite floats into out: kithi_code_size() bytes, 4-byte aligned, not overlapping v. Deterministic on
+ * every CPU. Errors, of finite floats: none for f32; for f16 2^-11 of an element, and 2^-25 scale where that is
+ * more; for sq8 half of scale, which is 1/255 of the range of the elements. out is private: a slot takes it by
+ * kithi_slot_store().
+ */
 void kithi_code_encode(enum kithi_codec codec, const float *v, uint32_t dim, void *out);
 
-/* Decode into out (dim floats). code need not be honest: any bytes give some floats. */
+/* Decode into out (dim floats). code, 4-byte aligned, need not be honest: any bytes give some floats. It is private:
+ * it leaves a slot by kithi_slot_load(). */
 void kithi_code_decode(enum kithi_codec codec, const void *code, uint32_t dim, float *out);
 
 #endif

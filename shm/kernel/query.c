@@ -12,7 +12,7 @@
 #include "shm/kernel/bits.h"
 #include "shm/kernel/half_priv.h"
 
-enum { LANES = 16, WORD_MAX = 16383 };
+enum { WORD_MAX = 16383 };
 
 /* The arrays of a query, to write. */
 struct arrays {
@@ -75,29 +75,26 @@ int kithi_query_reserve(struct kithi_query *q, uint32_t dim, uint32_t width)
 
 static float largest_magnitude(const float *v, uint32_t dim)
 {
-    int32_t max[LANES] = { 0 }, bits[LANES]; /* magnitudes compare like their bits */
-    uint32_t i = 0;
-    for (; dim - i >= LANES; i += LANES) {
-        memcpy(bits, v + i, sizeof bits);
-        for (uint32_t j = 0; j < LANES; j++) {
-            bits[j] &= 0x7fffffff;
-            max[j] = bits[j] > max[j] ? bits[j] : max[j];
-        }
+    int32_t largest = 0; /* magnitudes compare like their bits */
+    for (uint32_t i = 0; i < dim; i++) {
+        int32_t bits = (int32_t)(kithi_float_bits(v[i]) & 0x7fffffffu);
+        largest = bits > largest ? bits : largest;
     }
-    for (; i < dim; i++) {
-        memcpy(bits, v + i, sizeof bits[0]);
-        bits[0] &= 0x7fffffff;
-        max[0] = bits[0] > max[0] ? bits[0] : max[0];
-    }
-    for (uint32_t j = 1; j < LANES; j++)
-        max[0] = max[j] > max[0] ? max[j] : max[0];
-    return kithi_bits_float((uint32_t)max[0]);
+    return kithi_bits_float((uint32_t)largest);
 }
 
 /* x rounded to the nearest integer, by its bits: a conversion would be undefined for what does not fit. */
 static int16_t nearest(float x)
 {
     return (int16_t)(kithi_float_bits(x + 0x1.8p23f) - kithi_float_bits(0x1.8p23f));
+}
+
+static void split(const int16_t *restrict words, uint32_t dim, int8_t *restrict high, int8_t *restrict low)
+{
+    for (uint32_t i = 0; i < dim; i++) {
+        high[i] = (int8_t)(words[i] >> 7);
+        low[i] = (int8_t)(words[i] & 127);
+    }
 }
 
 static void make_words(struct kithi_query *q, const struct arrays *a)
@@ -110,26 +107,25 @@ static void make_words(struct kithi_query *q, const struct arrays *a)
     float inverse = step > 0 ? 1.0f / step : 0.0f;
     for (uint32_t i = 0; i < dim; i++)
         a->words[i] = nearest(a->values[i] * inverse);
+    split(a->words, dim, a->high, a->low);
 
-    int32_t high_sum = 0, low_sum = 0;
-    int64_t squares = 0;
-    for (uint32_t start = 0; start < dim; start += LANES) { /* through the padding, which stays zero */
-        uint32_t block = 0;                                 /* 16 * 2^28 at most */
-        for (uint32_t j = start; j < start + LANES; j++) {
-            int32_t w = a->words[j], high = w >> 7, low = w & 127;
-            a->high[j] = (int8_t)high;
-            a->low[j] = (int8_t)low;
-            high_sum += high;
-            low_sum += low;
-            block += (uint32_t)(w * w);
-        }
-        squares += block;
+    /* With w = 128 h + l, every sum of products of h and l fits into 32 bits: 4096 * 128^2. Unsigned, because
+     * words made of a NaN are larger. */
+    uint32_t h_sum = 0, l_sum = 0, hh = 0, hl = 0, ll = 0;
+    for (uint32_t i = 0; i < dim; i++) {
+        int16_t h = (int16_t)(a->words[i] >> 7), l = a->words[i] & 127;
+        h_sum += (uint32_t)h;
+        l_sum += (uint32_t)l;
+        hh += (uint32_t)(h * h);
+        hl += (uint32_t)(h * l);
+        ll += (uint32_t)(l * l);
     }
     q->step = step;
-    q->high_sum = high_sum;
-    q->low_sum = low_sum;
-    q->sum = (double)step * (double)(128 * (int64_t)high_sum + low_sum);
-    q->norm2 = (double)step * (double)step * (double)squares;
+    q->high_sum = (int32_t)h_sum;
+    double sum = 128.0 * (double)(int32_t)h_sum + (double)l_sum;
+    double squares = 16384.0 * (double)hh + 256.0 * (double)(int32_t)hl + (double)ll;
+    q->sum = (double)step * sum;
+    q->norm2 = (double)step * (double)step * squares;
 }
 
 void kithi_query_prepare(struct kithi_query *q, const float *v, enum kithi_codec codec, uint32_t width)

@@ -22,9 +22,9 @@ struct kithi_query {
     const int16_t *words;
     const int8_t *high, *low;
     float step;
-    double norm2;              /* sum of squares */
-    double sum;                /* sum */
-    int32_t high_sum, low_sum; /* of the arrays: for kernels whose products take signed bytes on both sides */
+    double norm2;     /* sum of squares */
+    double sum;       /* sum */
+    int32_t high_sum; /* of high: for kernels whose products take signed bytes on both sides */
 
     /* For bits (bits.h): width signs estimated from look-ups of four at a time. */
     uint32_t width;       /* 0: not prepared */

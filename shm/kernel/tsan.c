@@ -28,15 +28,23 @@ static float load(const float *p)
     return word.value;
 }
 
+KITHI_KERNEL_INLINE float term(float q, float r, bool dot)
+{
+    return dot ? q * r : (q - r) * (q - r);
+}
+
+KITHI_KERNEL_INLINE float finish(const float s[LANES], bool dot)
+{
+    float sum = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
+    return dot ? 1.0f - sum : sum;
+}
+
 KITHI_KERNEL_INLINE float one(const float *query, const float *row, uint32_t dim, bool dot)
 {
     float s[LANES] = { 0 };
-    for (uint32_t i = 0; i < dim; i++) {
-        float q = load(query + i), r = load(row + i);
-        s[i % LANES] += dot ? q * r : (q - r) * (q - r);
-    }
-    float sum = ((s[0] + s[4]) + (s[1] + s[5])) + ((s[2] + s[6]) + (s[3] + s[7]));
-    return dot ? 1.0f - sum : sum;
+    for (uint32_t i = 0; i < dim; i++)
+        s[i % LANES] += term(load(query + i), load(row + i), dot);
+    return finish(s, dot);
 }
 
 KITHI_KERNEL_INLINE void four(const float *query, const float *const rows[4], uint32_t dim, float out[4],
@@ -72,12 +80,10 @@ static struct kithi_code_head head_of(const unsigned char *code)
 KITHI_KERNEL_INLINE float half_one(const float *query, const uint16_t *row, float scale, uint32_t dim,
                                    bool dot)
 {
-    float sum = 0;
-    for (uint32_t i = 0; i < dim; i++) {
-        float q = query[i], r = scale * load_half(row + i);
-        sum += dot ? q * r : (q - r) * (q - r);
-    }
-    return dot ? 1.0f - sum : sum;
+    float s[LANES] = { 0 };
+    for (uint32_t i = 0; i < dim; i++)
+        s[i % LANES] += term(query[i], scale * load_half(row + i), dot);
+    return finish(s, dot);
 }
 
 KITHI_KERNEL_INLINE void half_four(const float *query, const uint16_t *const rows[4], const float scales[4],
@@ -90,12 +96,10 @@ KITHI_KERNEL_INLINE void half_four(const float *query, const uint16_t *const row
 KITHI_KERNEL_INLINE float half_pair(const uint16_t *a, float a_scale, const uint16_t *b, float b_scale,
                                     uint32_t dim, bool dot)
 {
-    float sum = 0;
-    for (uint32_t i = 0; i < dim; i++) {
-        float x = a_scale * load_half(a + i), y = b_scale * load_half(b + i);
-        sum += dot ? x * y : (x - y) * (x - y);
-    }
-    return dot ? 1.0f - sum : sum;
+    float s[LANES] = { 0 };
+    for (uint32_t i = 0; i < dim; i++)
+        s[i % LANES] += term(a_scale * load_half(a + i), b_scale * load_half(b + i), dot);
+    return finish(s, dot);
 }
 
 KITHI_KERNEL_INLINE int64_t byte_one(const struct kithi_query *q, const uint8_t *u)
