@@ -64,8 +64,10 @@ static uint64_t region_used(const struct kithi_view *v, unsigned region)
     case KITHI_REGION_HEADER: used = KITHI_HEADER_SIZE; break;
     case KITHI_REGION_RECORDS: used = (uint64_t)v->slots_used * sizeof(struct kithi_record); break;
     case KITHI_REGION_ROWS: used = (uint64_t)v->slots_used * l->row_stride; break;
-    case KITHI_REGION_VECTORS: used = (uint64_t)v->slots_used * l->vector_stride; break;
-    case KITHI_REGION_CODES: used = l->size[region] != 0 ? (uint64_t)v->slots_used * l->code_stride : 0; break;
+    case KITHI_REGION_VECTORS:
+    case KITHI_REGION_CODES:
+        used = l->size[region] != 0 ? (uint64_t)v->slots_used * l->unit[region] : 0;
+        break;
     case KITHI_REGION_DOUBT: used = ((uint64_t)v->slots_used + 7) / 8; break;
     case KITHI_REGION_UPPER: used = load(&h->tally_upper) * l->upper_stride; break;
     case KITHI_REGION_IDS0:
@@ -86,10 +88,24 @@ static uint64_t region_used(const struct kithi_view *v, unsigned region)
     return used;
 }
 
-/* Of the neighbour codes in a row; 0: it has none. */
-static uint32_t block_bytes(const struct kithi_view *v)
+/* What a slot's row and vectors are made of, in bytes. */
+struct parts {
+    uint32_t links, blocks, block; /* of a level-0 row; blocks of neighbour codes, 0: none */
+    uint32_t kept, walked;         /* a vector, without padding */
+};
+
+static struct parts parts_of(const struct kithi_view *v)
 {
-    return v->bits_width ? v->bits_stride : 0;
+    const struct kithi_layout *l = &v->map->layout;
+    struct parts p = { .links = l->row_stride };
+    if (v->bits_width) {
+        p.links = l->row_code;
+        p.block = v->bits_stride;
+        p.blocks = (l->row_stride - l->row_blocks) / p.block;
+    }
+    p.kept = kithi_code_size(v->kept, v->map->geometry.dim);
+    p.walked = kithi_code_size(v->walked, v->map->geometry.dim);
+    return p;
 }
 
 static void hex(char *out, const uint8_t *bytes, size_t n)
@@ -103,6 +119,7 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
     const struct kithi_map *map = v->map;
     const struct kithi_geometry *g = &map->geometry;
     const struct kithi_header *h = v->header;
+    const struct parts p = parts_of(v);
     char uid[33];
     hex(uid, map->uid, sizeof map->uid);
     fputs("{\"name\":", stdout);
@@ -111,10 +128,10 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
            ",\"ef_construction\":%u,\"slots_max\":%u",
            uid, KITHI_FORMAT_VERSION, map->generation, g->dim, kithi_metric_name(g->metric), g->m,
            g->ef_construction, g->slot_max);
-    printf(",\"quantization\":\"%s\",\"keep\":\"%s\",\"code_bits\":%u,\"row_bytes\":%u,\"links_bytes\":%u"
-           ",\"block_bytes\":%u,\"signs\":%u,\"vector_bytes\":%u,\"code_bytes\":%u",
-           kithi_quantization_name(g->quantization), kithi_keep_name(g->keep), g->code_bits, v->row_stride,
-           v->row_blocks, block_bytes(v), v->bits_width, v->vector_stride, v->code_stride);
+    printf(",\"quantization\":\"%s\",\"keep\":\"%s\",\"code_bits\":%u,\"vector_bytes\":%u,\"code_bytes\":%u"
+           ",\"row\":{\"bytes\":%u,\"links\":%u,\"blocks\":%u,\"block_bytes\":%u,\"signs\":%u}",
+           kithi_quantization_name(g->quantization), kithi_keep_name(g->keep), g->code_bits, p.kept, p.walked,
+           v->row_stride, p.links, p.blocks, p.block, v->bits_width);
     printf(",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"timeline\":%" PRIu64 ",\"live\":%" PRIu64
            ",\"dead\":%" PRIu64 ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"slots\":%u",
            v->epoch, load(&h->durable_epoch), load(&h->timeline), load(&h->live), load(&h->tally_dead),
@@ -237,8 +254,9 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     const struct kithi_map *map = v->map;
     const struct kithi_geometry *g = &map->geometry;
     const struct kithi_header *h = v->header;
+    const struct parts p = parts_of(v);
     uint64_t entry = load(&h->entry), word = load(&h->id_table);
-    char uid[33], text[80];
+    char uid[33], text[120];
     hex(uid, map->uid, sizeof map->uid);
 
     struct kithi_object o;
@@ -253,13 +271,16 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     kithi_object_text(&o, "", "m", text);
     kithi_object_text(&o, "", "quantization", kithi_quantization_name(g->quantization));
     kithi_object_text(&o, "", "keep", kithi_keep_name(g->keep));
-    snprintf(text, sizeof text, "%u B kept, %u B walked", v->vector_stride, v->code_stride);
-    kithi_object_text(&o, "", "a vector", text);
-    if (v->bits_width == 0)
-        snprintf(text, sizeof text, "%u B of links", v->row_blocks);
+    if (v->kept == v->walked)
+        snprintf(text, sizeof text, "%u B", p.kept);
     else
-        snprintf(text, sizeof text, "%u B of links, %u x %u B of codes with %u signs", v->row_blocks,
-                 (v->row_stride - v->row_blocks) / v->bits_stride, v->bits_stride, v->bits_width);
+        snprintf(text, sizeof text, "%u B kept, %u B walked on", p.kept, p.walked);
+    kithi_object_text(&o, "", "a vector", text);
+    if (p.blocks == 0)
+        snprintf(text, sizeof text, "%u B: links", v->row_stride);
+    else
+        snprintf(text, sizeof text, "%u B: links, the code, %u x %u B for neighbours with %u signs each",
+                 v->row_stride, p.blocks, p.block, v->bits_width);
     kithi_object_text(&o, "", "a row", text);
     kithi_object_count(&o, "", "slots at most", g->slot_max);
     kithi_object_count(&o, "", "epoch", v->epoch);

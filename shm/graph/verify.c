@@ -430,7 +430,7 @@ static bool check_vector_once(struct run *run, const struct kithi_view *v, uint3
             ok = wrong(run, "vector", "the vector of slot %u has length %.6f, not 1", slot, length);
     }
     ok = ok && check_head(run, slot, v->kept, d->vector);
-    ok = ok && (v->codes == v->vectors || check_code(run, v, slot));
+    ok = ok && (v->kept == v->walked || check_code(run, v, slot));
     *out_same = kithi_birth_same(r, birth);
     return ok;
 }

@@ -197,11 +197,11 @@ static void single_vectors_are_put_found_and_deleted(void **state)
     expect_ok(KITH("--json", "create", "one", "--dim", "2", "--metric", "l2", "--m", "8", "--ef-construction",
                    "50"),
               "{\"name\":\"one\",\"dim\":2,\"metric\":\"l2\",\"m\":8,\"ef_construction\":50,"
-              "\"quantization\":\"none\",\"max_vectors\":16777216}\n");
+              "\"quantization\":\"auto\",\"keep\":\"f32\",\"max_vectors\":16777216}\n");
     expect_ok(KITH("--json", "put", "one", "a", "--vector", "[1, 2.5]"), "{\"id\":\"a\",\"epoch\":1}\n");
     expect_ok(KITH("put", "one", "--vector=[3,4]", "b", "--json"), "{\"id\":\"b\",\"epoch\":2}\n");
     expect_ok(KITH("get", "one", "a"), "[1,2.5]\n");
-    expect_ok(KITH("--json", "get", "one", "b"), "{\"id\":\"b\",\"vector\":[3,4],\"epoch\":2}\n");
+    expect_ok(KITH("--json", "get", "one", "b"), "{\"id\":\"b\",\"vector\":[3,4],\"epoch\":2,\"decoded\":false}\n");
     expect_ok(KITH("count", "one"), "2\n");
     expect_ok(KITH("--json", "count", "one"), "{\"count\":2}\n");
     expect_ok(KITH("--json", "search", "one", "--vector", "[1,2.5]", "-k", "5"),
@@ -228,19 +228,22 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_says(KITH("put", "views", "x", "--vector", "[1,2,3]"), "epoch 1", NULL);
     expect_says(
         KITH("--json", "list"),
-        "{\"name\":\"views\",\"count\":1,\"dim\":3,\"metric\":\"ip\",\"bytes_taken\":", "\"epoch\":1}", NULL);
+        "{\"name\":\"views\",\"count\":1,\"dim\":3,\"metric\":\"ip\",\"quantization\":\"none\",\"keep\":\"f32\",",
+        "\"bytes_taken\":", "\"epoch\":1}", NULL);
     expect_says(KITH("list"), "views", "METRIC", NULL);
     expect_says(KITH("--json", "stats", "views"),
                 "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
-                "\"ef_construction\":200,", "\"level_max\":", "\"epoch\":1,", "\"generation\":1,",
+                "\"ef_construction\":200,\"quantization\":\"none\",\"quantization_wanted\":\"auto\",",
+                "\"keep\":\"f32\",\"keep_wanted\":\"f32\",\"code_bits\":0,\"decoded\":false,", "\"level_max\":", "\"epoch\":1,", "\"generation\":1,",
                 "\"dead\":0,", "\"resting\":0,", "\"free\":0,", "\"slots\":1,", "\"slots_max\":16777216,",
-                "\"bytes_taken\":", "\"bytes_reserved\":", "\"huge_bytes\":0,", "\"huge_wanted_bytes\":0,",
+                "\"bytes_taken\":", "\"bytes_per_vector\":", "\"bytes_reserved\":", "\"huge_bytes\":0,", "\"huge_wanted_bytes\":0,",
                 "\"daemon\":true,", "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,",
                 "\"sync_us_below_pow2\":[", "}}\n", NULL);
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
     expect_says(
-        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":1,",
-        "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
+        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",
+        "\"quantization\":\"none\",\"keep\":\"f32\",\"code_bits\":0,\"vector_bytes\":12,\"code_bytes\":12,",
+        "\"row\":{\"bytes\":128,\"links\":128,\"blocks\":0,\"block_bytes\":0,\"signs\":0},", "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
         "\"moved\":false,", "\"dropped\":false,", "\"commits\":1,", "\"sweeps\":0,",
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
         "\"filled\":1,\"rebuilds\":0}",
@@ -276,11 +279,8 @@ static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
     expect_fail(KITH("put", "x", "a", "--vector", "[1]", "--payload", "{}"), 2,
                 "--payload is not in this version");
     expect_fail(KITH("load", "x", "a.fvecs", "--payload", "p"), 2, "--payload is not in this version");
-    static const char *const CODES[] = { "f16", "sq8", "bits", "auto" };
-    for (size_t i = 0; i < sizeof CODES / sizeof *CODES; i++)
-        expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--quantization", CODES[i]), 2,
-                    "not in this version");
     expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--quantization", "pq"), 2, "not \"pq\"");
+    expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--keep", "f64"), 2, "f32, f16 or none");
     expect_fail(KITH("create", "x", "--metric", "l2"), 2, "--dim is missing");
     expect_fail(KITH("create", "x", "--dim", "2"), 2, "--metric is missing");
     expect_fail(KITH("create", "x", "--dim", "2", "--metric", "hamming"), 2, "l2, cosine or ip");
@@ -413,6 +413,89 @@ static void what_is_exported_loads_again(void **state)
     expect_fail(KITH("export", "from", test_path(&files, "none.npy")), 1, "from");
     assert_int_equal(access(test_path(&files, "none.npy"), F_OK), -1);
     assert_int_equal(access(test_path(&files, "none.npy.partial"), F_OK), -1);
+}
+
+/* ---- codes ------------------------------------------------------------------------------- */
+
+static void every_quantization_with_everything_kept(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *quantization, *keep, *decoded;
+    } ALL[] = {
+        { "none", "f32", NULL },  { "f16", "f32", NULL },  { "f16", "f16", "f16" },  { "f16", "none", "f16" },
+        { "sq8", "f32", NULL },   { "sq8", "f16", "f16" }, { "sq8", "none", "sq8" }, { "bits", "f32", NULL },
+        { "bits", "f16", "f16" }, { "bits", "none", "sq8" },
+    };
+    static float rows[ROWS][DIM];
+    static const char *const METRICS[] = { "l2", "cosine", "ip" };
+    char data[TEST_PATH_SIZE], text[200], file[TEST_PATH_SIZE];
+    make_rows(rows);
+    snprintf(data, sizeof data, "%s", write_fvecs("codes.fvecs", rows, ROWS));
+    snprintf(file, sizeof file, "%s", test_path(&files, "codes.jsonl"));
+    for (size_t i = 0; i < sizeof ALL / sizeof *ALL; i++) {
+        const char *decoded = ALL[i].decoded;
+        snprintf(text, sizeof text, "quantization %s, keep %s\n", ALL[i].quantization, ALL[i].keep);
+        expect_says(KITH("create", "codes", "--dim", "6", "--metric", METRICS[i % 3], "--quantization",
+                         ALL[i].quantization, "--keep", ALL[i].keep),
+                    text, NULL);
+        expect(KITH("load", "codes", data), 0, NULL, "");
+        expect_verified("codes");
+        snprintf(text, sizeof text,
+                 "\"quantization\":\"%s\",\"quantization_wanted\":\"%s\",\"keep\":\"%s\",\"keep_wanted\":\"%s\","
+                 "\"code_bits\":%d,\"decoded\":%s,",
+                 ALL[i].quantization, ALL[i].quantization, ALL[i].keep, ALL[i].keep,
+                 strcmp(ALL[i].quantization, "bits") == 0, decoded ? "true" : "false");
+        expect_says(KITH("--json", "stats", "codes"), text, NULL);
+        snprintf(text, sizeof text, "values decoded from %s codes", decoded ? decoded : "");
+        if (decoded)
+            expect_says(KITH("stats", "codes"), text, NULL);
+        snprintf(text, sizeof text, "\"quantization\":\"%s\",\"keep\":\"%s\"", ALL[i].quantization, ALL[i].keep);
+        expect_says(KITH("--json", "list"), text, NULL);
+        expect_says(KITH("--json", "inspect", "codes"), text, NULL);
+        expect_says(KITH("inspect", "codes"), ALL[i].quantization, ALL[i].keep,
+                    strcmp(ALL[i].quantization, "bits") ? "128 B: links" : "704 B: links, the code, 1 x 512 B for neighbours with 64 signs",
+                    NULL);
+
+        /* Whoever is given decoded values is told. */
+        snprintf(text, sizeof text, "values are decoded from %s codes", decoded ? decoded : "");
+        expect(KITH("get", "codes", "431"), 0, NULL, decoded ? text : "");
+        expect(KITH("export", "codes", file), 0, NULL, decoded ? text : "");
+        snprintf(text, sizeof text, "\"decoded\":%s}\n", decoded ? "true" : "false");
+        expect_says(KITH("--json", "get", "codes", "431"), text, NULL);
+        expect_says(KITH("--json", "export", "codes", file), text, NULL);
+        drop("codes");
+    }
+
+    /* A daemon that starts again finds the same. */
+    expect(KITH("create", "codes", "--dim", "6", "--metric", "l2", "--quantization", "bits", "--keep", "none"), 0,
+           NULL, "");
+    expect(KITH("load", "codes", data), 0, NULL, "");
+    assert_int_equal(test_daemon_stop(&daemon_), 0);
+    assert_int_equal(test_daemon_start(&daemon_), 0);
+    expect_says(KITH("--json", "stats", "codes"), "\"live\":600,", "\"generation\":1,",
+                "\"quantization\":\"bits\",\"quantization_wanted\":\"bits\",\"keep\":\"none\"", NULL);
+    expect_verified("codes");
+    drop("codes");
+}
+
+static void codes_that_do_not_go_together_are_refused(void **state)
+{
+    (void)state;
+    static const char *const KEEP[] = { "f16", "none" };
+    for (size_t i = 0; i < 2; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "use quantization f16, sq8 or bits with keep %s", KEEP[i]);
+        expect_fail(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--quantization", "none", "--keep",
+                         KEEP[i]),
+                    1, text);
+        /* auto will choose one that goes with it. */
+        expect(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--keep", KEEP[i]), 0, NULL, "");
+        snprintf(text, sizeof text, "\"keep\":\"f32\",\"keep_wanted\":\"%s\"", KEEP[i]);
+        expect_says(KITH("--json", "stats", "codes"), text, NULL);
+        expect_says(KITH("stats", "codes"), "until auto has chosen", NULL);
+        drop("codes");
+    }
 }
 
 static void a_wrong_line_is_named_and_all_before_it_is_kept(void **state)
@@ -846,6 +929,8 @@ int main(void)
         cmocka_unit_test(help_and_version_are_answered),
         cmocka_unit_test(every_format_loads_the_same_vectors),
         cmocka_unit_test(what_is_exported_loads_again),
+        cmocka_unit_test(every_quantization_with_everything_kept),
+        cmocka_unit_test(codes_that_do_not_go_together_are_refused),
         cmocka_unit_test(a_wrong_line_is_named_and_all_before_it_is_kept),
         cmocka_unit_test(wrong_vector_files_are_refused),
         cmocka_unit_test(a_full_collection_says_so_and_keeps_what_was_acknowledged),

@@ -340,6 +340,11 @@ static void option_structs_of_other_releases_are_understood(void **state)
     assert_int_equal(s.known.struct_size, sizeof s);
     assert_int_equal(s.known.live_count, COUNT);
     assert_int_equal(s.later[0], 0);
+    s.known.struct_size = offsetof(struct kith_stats, quantization); /* of a program from before codes */
+    s.known.quantization = s.known.keep = 77;
+    assert_int_equal(kith_stats(index, &s.known), 0);
+    assert_int_equal(s.known.quantization, 77);
+    assert_int_equal(s.known.keep, 77);
     s.known.struct_size = 8;
     assert_int_equal(kith_stats(index, &s.known), -EINVAL);
 
@@ -381,6 +386,9 @@ static void vectors_come_back_as_they_were_given(void **state)
         assert_int_equal(s.slot_max, 4096);
         assert_int_equal(s.epoch, COUNT);
         assert_int_equal(s.daemon_alive, 0);
+        assert_int_equal(s.quantization, KITH_QUANTIZATION_NONE);
+        assert_int_equal(s.quantization_wanted, KITH_QUANTIZATION_NONE); /* nobody to ask */
+        assert_int_equal(s.code_bits, 0);
         assert_true(s.bytes_taken > 0 && s.bytes_taken < s.bytes_reserved);
         kith_close(index);
         world_remove(&w);

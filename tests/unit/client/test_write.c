@@ -117,7 +117,9 @@ static bool serve(struct played *p, int fd, uint64_t *held)
         else
             reply(fd, f.tag, head, "", 0, 0);
     } else if (f.type == KITHI_FRAME_OPEN) {
-        struct kithi_opened o = { .dim = DIM };
+        struct kithi_opened o = {
+            .dim = DIM, .quantization = KITHI_QUANTIZATION_AUTO, .keep = KITHI_KEEP_NONE
+        };
         memcpy(o.uid, test_index_map(&p->index)->uid, sizeof o.uid);
         o.uid[0] ^= manner == MANNER_OTHER;
         reply(fd, f.tag, head, &o, sizeof o, 0);
@@ -273,6 +275,10 @@ static void writes_return_the_epoch(void **state)
     struct kith_stats s = KITH_STATS_INIT;
     assert_int_equal(kith_stats(index, &s), 0);
     assert_int_equal(s.daemon_alive, 1);
+    assert_int_equal(s.quantization, KITH_QUANTIZATION_NONE);
+    assert_int_equal(s.quantization_wanted, KITH_QUANTIZATION_AUTO);
+    assert_int_equal(s.keep, KITH_KEEP_F32);
+    assert_int_equal(s.keep_wanted, KITH_KEEP_NONE);
     end(&p, index);
 }
 
@@ -731,8 +737,25 @@ static void create_and_drop_say_what_is_wrong(void **state)
     o.metric = 9;
     assert_int_equal(kith_create("new", &o), KITH_E_PARAMETER);
     o.metric = KITH_METRIC_IP;
-    o.quantization = 2;
+    o.quantization = 5;
     assert_int_equal(kith_create("new", &o), KITH_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "quantization 5"));
+    o.quantization = KITH_QUANTIZATION_AUTO;
+    o.keep = 3;
+    assert_int_equal(kith_create("new", &o), KITH_E_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "keep 3"));
+    o.quantization = KITH_QUANTIZATION_NONE;
+    o.keep = KITH_KEEP_F16;
+    assert_int_equal(kith_create("new", &o), KITH_E_PARAMETER);
+    assert_non_null(strstr(err.text, "without quantization"));
+    o.quantization = KITH_QUANTIZATION_AUTO;
+    assert_int_equal(kith_create("new", &o), 0);
+    o.reserved = 1;
+    assert_int_equal(kith_create("new", &o), -EINVAL);
+    o.reserved = 0;
+    o.struct_size = offsetof(struct kith_create_opts, keep); /* of a program from before codes */
+    o.quantization = KITH_QUANTIZATION_NONE;
+    assert_int_equal(kith_create("new", &o), 0);
     assert_int_equal(kith_drop("gone", p.run.path, &err), KITH_E_NO_COLLECTION);
     assert_string_equal(err.text, "there is no collection of this name");
     assert_int_equal(kith_drop("..", p.run.path, &err), KITH_E_NAME);

@@ -38,7 +38,7 @@ static void settings_come_back_as_they_were_written(void **state)
 {
     struct kithi_settings s, back;
     (void)state;
-    assert_int_equal(kithi_settings_new(&s, "docs-1", &geometry), 0);
+    assert_int_equal(kithi_settings_new(&s, "docs-1", &geometry, NULL), 0);
     s.generation = 7;
     assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
     assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
@@ -55,10 +55,69 @@ static void identities_differ(void **state)
 {
     struct kithi_settings a, b;
     (void)state;
-    assert_int_equal(kithi_settings_new(&a, "docs", &geometry), 0);
-    assert_int_equal(kithi_settings_new(&b, "docs", &geometry), 0);
+    assert_int_equal(kithi_settings_new(&a, "docs", &geometry, NULL), 0);
+    assert_int_equal(kithi_settings_new(&b, "docs", &geometry, NULL), 0);
     assert_memory_not_equal(a.uid, b.uid, sizeof a.uid);
     assert_memory_not_equal(a.hash_key, b.hash_key, sizeof a.hash_key);
+}
+
+static void assert_same(const struct kithi_settings *a, const struct kithi_settings *b)
+{
+    assert_int_equal(a->wanted, b->wanted);
+    assert_int_equal(a->keep, b->keep);
+    assert_int_equal(a->chosen, b->chosen);
+    assert_memory_equal(&a->geometry, &b->geometry, sizeof a->geometry);
+}
+
+static void every_codec_comes_back_as_it_was_asked_for(void **state)
+{
+    struct kithi_settings s, back;
+    struct kithi_geometry asked = geometry;
+    (void)state;
+    for (asked.quantization = 0; asked.quantization <= KITHI_QUANTIZATION_AUTO; asked.quantization++) {
+        for (asked.keep = 0; asked.keep <= KITHI_KEEP_NONE; asked.keep++) {
+            bool good = asked.quantization != KITHI_QUANTIZATION_NONE || asked.keep == KITHI_KEEP_F32;
+            struct kithi_errmsg err;
+            assert_int_equal(kithi_settings_new(&s, "docs", &asked, &err), good ? 0 : KITHI_E_PARAMETER);
+            if (!good) {
+                assert_non_null(strstr(err.text, "without quantization"));
+                continue;
+            }
+            assert_int_equal(s.chosen, asked.quantization != KITHI_QUANTIZATION_AUTO);
+            assert_int_equal(s.geometry.code_bits != 0, asked.quantization == KITHI_QUANTIZATION_BITS);
+            assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+            assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
+            assert_same(&s, &back);
+        }
+    }
+}
+
+static void what_auto_has_chosen_lasts(void **state)
+{
+    struct kithi_settings s, back;
+    struct kithi_geometry asked = geometry;
+    (void)state;
+    asked.quantization = KITHI_QUANTIZATION_AUTO;
+    asked.keep = KITHI_KEEP_F16;
+    assert_int_equal(kithi_settings_new(&s, "docs", &asked, NULL), 0);
+    assert_int_equal(s.geometry.quantization, KITHI_QUANTIZATION_NONE); /* for the time being */
+    assert_int_equal(s.geometry.keep, KITHI_KEEP_F32);
+    kithi_settings_choose(&s, KITHI_QUANTIZATION_BITS);
+    assert_int_equal(s.geometry.quantization, KITHI_QUANTIZATION_BITS);
+    assert_int_equal(s.geometry.keep, KITHI_KEEP_F16);
+    assert_int_equal(s.geometry.code_bits, kithi_geometry_code_bits(s.geometry.dim));
+    assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+    assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
+    assert_true(back.chosen);
+    assert_same(&s, &back);
+
+    /* Plain vectors are a choice, too. */
+    asked.keep = KITHI_KEEP_F32;
+    assert_int_equal(kithi_settings_new(&s, "docs", &asked, NULL), 0);
+    kithi_settings_choose(&s, KITHI_QUANTIZATION_NONE);
+    assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+    assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
+    assert_true(back.chosen);
 }
 
 /* Write the file with one line replaced, and read it. */
@@ -67,7 +126,7 @@ static void assert_read(const char *line, const char *instead, int status, const
     struct kithi_settings s, back;
     struct kithi_errmsg err = { .text = "" };
     char text[2048], changed[4096];
-    assert_int_equal(kithi_settings_new(&s, "docs", &geometry), 0);
+    assert_int_equal(kithi_settings_new(&s, "docs", &geometry, NULL), 0);
     assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
     FILE *f = fopen(test_path(&tmp, KITHI_SETTINGS_NAME), "r+");
     assert_non_null(f);
@@ -92,7 +151,10 @@ static void wrong_settings_are_refused_by_name(void **state)
     assert_read("metric =", "metric = \"hamming\"", KITHI_E_FORMAT, "hamming");
     assert_read("version =", "version = 2", KITHI_E_VERSION, "version 2");
     assert_read("name =", "name = \"a/b\"", KITHI_E_FORMAT, "a/b");
-    assert_read("quantization =", "quantization = \"sq8\"", KITHI_E_UNSUPPORTED, "sq8");
+    assert_read("quantization =", "quantization = \"pq\"", KITHI_E_FORMAT, "pq");
+    assert_read("keep =", "keep = \"f64\"", KITHI_E_FORMAT, "f64");
+    assert_read("layout =", "layout = \"auto\"", KITHI_E_FORMAT, "layout");
+    assert_read("layout =", "layout = \"sq8\"", KITHI_E_FORMAT, "does not go with quantization \"none\"");
     assert_read("slot_max =", "", KITHI_E_FORMAT, "slot_max");
     assert_read("dim =", "dim = 256\ndim = 3", KITHI_E_FORMAT, "dim");
 }
@@ -108,6 +170,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(settings_come_back_as_they_were_written),
+        cmocka_unit_test(every_codec_comes_back_as_it_was_asked_for),
+        cmocka_unit_test(what_auto_has_chosen_lasts),
         cmocka_unit_test(identities_differ),
         cmocka_unit_test(wrong_settings_are_refused_by_name),
         cmocka_unit_test(a_missing_file_is_an_error_of_the_system),

@@ -15,6 +15,7 @@
 
 #include "shm/graph/verify.h"
 #include "shm/graph/view.h"
+#include "shm/kernel/bits.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
@@ -48,7 +49,7 @@ static void name_of(uint32_t n, char id[64])
     snprintf(id, 64, n % 3 ? "%u" : "an id that is kept in a blob, number %u", n);
 }
 
-static void set_up(struct fixture *f)
+static void set_up_coded(struct fixture *f, uint32_t quantization, uint32_t keep)
 {
     static char ids[COUNT][64];
     static float vectors[COUNT][DIM];
@@ -58,6 +59,7 @@ static void set_up(struct fixture *f)
     };
     struct test_rand r;
     struct kithi_errmsg err;
+    kithi_geometry_want(&g, quantization, keep);
     test_rand_seed(&r, 11);
     test_dir_make_shm(&f->dir);
     /* Dead slots stay linked for the whole test. */
@@ -74,6 +76,11 @@ static void set_up(struct fixture *f)
     assert_int_equal(test_index_commit(&f->index, ops, COUNT, &err), 0);
     assert_int_equal(test_index_commit(&f->index, ops, COUNT / 10, &err), 0); /* as many dead */
     kithi_view_begin(test_index_map(&f->index), &f->v);
+}
+
+static void set_up(struct fixture *f)
+{
+    set_up_coded(f, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
 }
 
 static void tear_down(struct fixture *f)
@@ -259,6 +266,94 @@ static void broken_id_tables_are_named(void **state)
     tear_down(&f);
 }
 
+static void every_quantization_is_clean(void **state)
+{
+    (void)state;
+    struct fixture f;
+    for (uint32_t quantization = KITHI_QUANTIZATION_F16; quantization <= KITHI_QUANTIZATION_BITS; quantization++)
+        for (uint32_t keep = KITHI_KEEP_F32; keep <= KITHI_KEEP_NONE; keep++) {
+            set_up_coded(&f, quantization, keep);
+            expect_clean(&f);
+            tear_down(&f);
+        }
+}
+
+static void broken_codes_are_named(void **state)
+{
+    (void)state;
+    struct fixture f;
+    const uint32_t slot = 7, nan_half = 0x7e007e00u;
+
+    set_up_coded(&f, KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F32);
+    unsigned char *code = kithi_view_code(&f.v, slot);
+    assert_ptr_not_equal(code, kithi_view_vector(&f.v, slot));
+    BREAK(&f, "code", &code[sizeof(struct kithi_code_head) + 2],
+          (unsigned char)(code[sizeof(struct kithi_code_head) + 2] + 1));
+    BREAK(&f, "vector", (uint32_t *)(void *)kithi_view_vector(&f.v, slot), 0x7fc00000u);
+    tear_down(&f);
+
+    set_up_coded(&f, KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE);
+    struct kithi_code_head *head = (void *)kithi_view_vector(&f.v, slot);
+    assert_ptr_equal(head, kithi_view_code(&f.v, slot));
+    BREAK(&f, "code", &head->sum, head->sum + 1);
+    BREAK(&f, "code", &head->norm2, 0.5f);
+    BREAK(&f, "vector", &head->scale, 3.0f);
+    BREAK(&f, "vector", &head->offset, NAN);
+    tear_down(&f);
+
+    set_up_coded(&f, KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16);
+    head = (void *)kithi_view_vector(&f.v, slot);
+    BREAK(&f, "code", &head->norm2, 0.5f);
+    BREAK(&f, "vector", (uint32_t *)(void *)(head + 1), nan_half);
+    head = (void *)kithi_view_code(&f.v, slot);
+    BREAK(&f, "code", &head->sum, head->sum + 1);
+    tear_down(&f);
+}
+
+/* A place of slot's row that leads somewhere. */
+static uint32_t used_place(const struct fixture *f, uint32_t slot)
+{
+    uint32_t place = 0;
+    while (!kithi_view_row(&f->v, slot)[place])
+        place++;
+    assert_true(place < f->v.link_count0);
+    return place;
+}
+
+static void broken_neighbour_codes_are_named(void **state)
+{
+    (void)state;
+    static const uint32_t keep[] = { KITHI_KEEP_F32, KITHI_KEEP_F16, KITHI_KEEP_NONE };
+    for (size_t i = 0; i < sizeof keep / sizeof *keep; i++) {
+        struct fixture f;
+        set_up_coded(&f, KITHI_QUANTIZATION_BITS, keep[i]);
+        uint32_t slot = living(&f, 0, false), place = used_place(&f, slot);
+        unsigned char *block = kithi_view_block(&f.v, slot, 0), old[KITHI_BITS_PLACES * 64];
+        float *f1 = (float *)(void *)block + place, *f2 = f1 + KITHI_BITS_PLACES;
+        assert_true(f.v.bits_stride <= sizeof old);
+        BREAK(&f, "neighbour-code", f1, *f1 + *f2 / 8);
+        BREAK(&f, "neighbour-code", f2, *f2 * 1.1f);
+        BREAK(&f, "neighbour-code", f2, NAN);
+
+        /* The signs that it would have from the other side. */
+        struct kithi_bits_edge edge = { .back_f1 = *f1, .back_f2 = *f2 };
+        memcpy(old, block, f.v.bits_stride);
+        kithi_bits_get(block, f.v.bits_width, place, edge.code);
+        kithi_bits_put(block, f.v.bits_width, place, &edge, true);
+        expect(&f, "neighbour-code");
+        memcpy(block, old, f.v.bits_stride);
+        expect_clean(&f);
+
+        /* A link that came without its code. */
+        kithi_link *row = kithi_view_row(&f.v, slot);
+        uint32_t other = slot == 0 ? 1 : 0;
+        for (uint32_t at = 0; at < f.v.link_count0; at++)
+            other += row[at] == other + 1 || other == slot;
+        BREAK(&f, "neighbour-code", &row[place], other + 1);
+        tear_down(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +362,9 @@ int main(void)
         cmocka_unit_test(broken_records_are_named),
         cmocka_unit_test(broken_links_are_named),
         cmocka_unit_test(broken_id_tables_are_named),
+        cmocka_unit_test(every_quantization_is_clean),
+        cmocka_unit_test(broken_codes_are_named),
+        cmocka_unit_test(broken_neighbour_codes_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

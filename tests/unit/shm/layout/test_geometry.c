@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "shm/kernel/bits.h"
 #include "shm/layout/blob.h"
 #include "shm/layout/header.h"
 #include "shm/layout/ids.h"
@@ -59,7 +60,14 @@ static void geometry_beyond_a_limit_is_refused_with_the_number_and_the_range(voi
         { offsetof(struct kithi_geometry, m), 65, KITHI_E_PARAMETER, "2 to 64" },
         { offsetof(struct kithi_geometry, ef_construction), 0, KITHI_E_PARAMETER, "ef_construction is 0" },
         { offsetof(struct kithi_geometry, ef_construction), 65537, KITHI_E_PARAMETER, "1 to 65536" },
-        { offsetof(struct kithi_geometry, quantization), 1, KITHI_E_UNSUPPORTED, "quantization 1" },
+        { offsetof(struct kithi_geometry, quantization), KITHI_QUANTIZATION_AUTO, KITHI_E_UNSUPPORTED,
+          "quantization 4" },
+        { offsetof(struct kithi_geometry, quantization), KITHI_QUANTIZATION_BITS, KITHI_E_PARAMETER,
+          "0 bits an element do not go with quantization bits" },
+        { offsetof(struct kithi_geometry, keep), 3, KITHI_E_UNSUPPORTED, "keep 3" },
+        { offsetof(struct kithi_geometry, keep), KITHI_KEEP_NONE, KITHI_E_PARAMETER, "with keep none" },
+        { offsetof(struct kithi_geometry, code_bits), 1, KITHI_E_PARAMETER,
+          "1 bits an element do not go with quantization none" },
         { offsetof(struct kithi_geometry, slot_max), 0, KITHI_E_PARAMETER, "max-vectors is 0" },
         { offsetof(struct kithi_geometry, slot_max), KITHI_SLOT_MAX_LIMIT + 1, KITHI_E_PARAMETER,
           "268435457" },
@@ -91,9 +99,26 @@ static void assert_sound(const struct kithi_geometry *g)
     assert_true(l.size[KITHI_REGION_HEADER] >= sizeof(struct kithi_header));
     assert_true(l.size[KITHI_REGION_RECORDS] == slots * sizeof(struct kithi_record));
     assert_true(l.row_stride >= 2 * g->m * sizeof(uint32_t) && l.row_stride % 64 == 0);
-    assert_true(l.vector_stride >= g->dim * sizeof(float));
-    /* Rows of vectors are aligned, or share a line without crossing its end. */
+    enum kithi_codec kept = kithi_geometry_kept(g), walked = kithi_geometry_walked(g);
+    assert_true(l.vector_stride >= kithi_code_size(kept, g->dim));
+    assert_true(l.code_stride >= kithi_code_size(walked, g->dim));
+    /* Vectors and codes are aligned, or share a line without crossing its end. */
     assert_true(l.vector_stride % 64 == 0 || 64 % l.vector_stride == 0);
+    assert_true(l.code_stride % 64 == 0 || 64 % l.code_stride == 0);
+    if (g->quantization == KITHI_QUANTIZATION_BITS) {
+        uint32_t blocks = (2 * g->m + KITHI_BITS_PLACES - 1) / KITHI_BITS_PLACES;
+        assert_true(l.bits_width >= g->dim * g->code_bits && l.bits_width <= KITHI_BITS_WIDTH_MAX);
+        assert_true(l.row_code >= 2 * g->m * sizeof(uint32_t) && l.row_code % 64 == 0);
+        assert_true(l.row_blocks >= l.row_code + kithi_code_size(walked, g->dim) && l.row_blocks % 64 == 0);
+        assert_int_equal(l.row_stride, l.row_blocks + blocks * kithi_bits_block_size(l.bits_width));
+        assert_int_equal(l.size[KITHI_REGION_VECTORS], kept == walked ? 0 : slots * l.vector_stride);
+        assert_int_equal(l.size[KITHI_REGION_CODES], 0);
+    } else {
+        assert_int_equal(l.bits_width, 0);
+        assert_int_equal(l.row_code, 0);
+        assert_int_equal(l.size[KITHI_REGION_VECTORS], slots * l.vector_stride);
+        assert_int_equal(l.size[KITHI_REGION_CODES], kept == walked ? 0 : slots * l.code_stride);
+    }
     assert_true(l.upper_stride >= 8 + g->m * sizeof(uint32_t) && l.upper_stride % 8 == 0);
     assert_true(l.upper_max >= slots / (g->m - 1));
     assert_true((l.id_capacity_max & (l.id_capacity_max - 1)) == 0 && l.id_capacity_max >= 2 * slots);
@@ -122,6 +147,11 @@ static void regions_are_aligned_disjoint_and_large_enough_for_any_geometry(void 
                                          .slot_max = KITHI_SLOT_MAX_LIMIT };
         if (i == 1)
             g = (struct kithi_geometry){ .dim = 1, .metric = 1, .m = 2, .ef_construction = 1, .slot_max = 1 };
+        uint32_t quantization = test_rand_below(&r, KITHI_QUANTIZATION_AUTO);
+        uint32_t keep = quantization ? test_rand_below(&r, KITHI_KEEP_NONE + 1) : KITHI_KEEP_F32;
+        kithi_geometry_want(&g, quantization, keep);
+        if (g.code_bits)
+            g.code_bits = 1 + i % 2;
         struct kithi_errmsg err;
         assert_int_equal(kithi_geometry_check(&g, &err), 0);
         assert_sound(&g);
@@ -144,9 +174,60 @@ static void layout_sum_differs_when_any_number_of_the_layout_differs(void **stat
         kithi_geometry_layout(&g, &b);
         assert_true(a.sum != b.sum);
     }
+
+    /* Of all codes, too, those with equal regions among them: keep none and keep f16 of f16. */
+    uint64_t sums[16];
+    unsigned n = 0;
+    for (uint32_t quantization = 0; quantization < KITHI_QUANTIZATION_AUTO; quantization++)
+        for (uint32_t keep = 0; keep <= (quantization ? KITHI_KEEP_NONE : KITHI_KEEP_F32); keep++) {
+            kithi_geometry_want(&g, quantization, keep);
+            kithi_geometry_layout(&g, &b);
+            for (unsigned i = 0; i < n; i++)
+                assert_true(sums[i] != b.sum);
+            sums[n++] = b.sum;
+        }
+    assert_int_equal(n, 10);
 }
 
-static void layout_of_format_version_1_stays_what_it_is(void **state)
+static void what_is_wanted_becomes_a_geometry(void **state)
+{
+    (void)state;
+    struct kithi_geometry g = usual;
+    struct kithi_errmsg err;
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_BITS, KITHI_KEEP_F16);
+    assert_int_equal(g.quantization, KITHI_QUANTIZATION_BITS);
+    assert_int_equal(g.keep, KITHI_KEEP_F16);
+    assert_int_equal(g.code_bits, kithi_geometry_code_bits(g.dim));
+    assert_int_equal(check(g, &err), 0);
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_AUTO, KITHI_KEEP_NONE);
+    assert_memory_equal(&g, &usual, sizeof g);
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_AUTO, 7);
+    assert_int_equal(check(g, &err), KITHI_E_UNSUPPORTED);
+    kithi_geometry_want(&g, 7, KITHI_KEEP_F32);
+    assert_int_equal(check(g, &err), KITHI_E_UNSUPPORTED);
+}
+
+static void what_is_kept_and_what_is_walked(void **state)
+{
+    (void)state;
+    static const enum kithi_codec kept[4][3] = {
+        { KITHI_CODEC_F32 },
+        { KITHI_CODEC_F32, KITHI_CODEC_F16, KITHI_CODEC_F16 },
+        { KITHI_CODEC_F32, KITHI_CODEC_F16, KITHI_CODEC_SQ8 },
+        { KITHI_CODEC_F32, KITHI_CODEC_F16, KITHI_CODEC_SQ8 },
+    };
+    static const enum kithi_codec walked[4] = { KITHI_CODEC_F32, KITHI_CODEC_F16, KITHI_CODEC_SQ8,
+                                                KITHI_CODEC_SQ8 };
+    for (uint32_t quantization = 0; quantization < 4; quantization++)
+        for (uint32_t keep = 0; keep <= (quantization ? KITHI_KEEP_NONE : KITHI_KEEP_F32); keep++) {
+            struct kithi_geometry g = usual;
+            kithi_geometry_want(&g, quantization, keep);
+            assert_int_equal(kithi_geometry_kept(&g), kept[quantization][keep]);
+            assert_int_equal(kithi_geometry_walked(&g), walked[quantization]);
+        }
+}
+
+static void layout_of_format_version_2_stays_what_it_is(void **state)
 {
     (void)state;
     struct kithi_layout l;
@@ -158,6 +239,26 @@ static void layout_of_format_version_1_stays_what_it_is(void **state)
     assert_int_equal(l.vector_stride, 512);
     assert_int_equal(l.upper_stride, 72);
     assert_int_equal(l.id_capacity_max, 1u << 21);
+    assert_int_equal(l.size[KITHI_REGION_CODES], 0);
+
+    struct kithi_geometry g = usual;
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_BITS, KITHI_KEEP_F32);
+    g.code_bits = 1;
+    kithi_geometry_layout(&g, &l);
+    assert_int_equal(l.row_code, 128);
+    assert_int_equal(l.row_blocks, 128 + 192);
+    assert_int_equal(l.bits_width, 128);
+    assert_int_equal(l.row_stride, 128 + 192 + 256 + 4 * 128);
+    assert_int_equal(l.vector_stride, 512);
+    g.code_bits = 2;
+    g.m = 17;
+    kithi_geometry_layout(&g, &l);
+    assert_int_equal(l.row_stride, 192 + 192 + 2 * (256 + 4 * 256));
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE);
+    kithi_geometry_layout(&g, &l);
+    assert_int_equal(l.vector_stride, 320);
+    assert_int_equal(l.code_stride, 320);
+    assert_int_equal(l.size[KITHI_REGION_CODES], 0);
 }
 
 static void the_smallest_class_of_blobs_that_fits_is_taken(void **state)
@@ -174,7 +275,7 @@ static void the_smallest_class_of_blobs_that_fits_is_taken(void **state)
     assert_int_equal(kithi_blob_class(&l, 561), KITHI_BLOB_CLASS_COUNT);
 }
 
-static void regions_and_metrics_have_names(void **state)
+static void numbers_have_names(void **state)
 {
     (void)state;
     assert_string_equal(kithi_region_name(KITHI_REGION_ROWS), "rows");
@@ -184,6 +285,12 @@ static void regions_and_metrics_have_names(void **state)
     assert_string_equal(kithi_metric_name(KITHI_METRIC_COSINE), "cosine");
     assert_string_equal(kithi_metric_name(KITHI_METRIC_IP), "ip");
     assert_string_equal(kithi_metric_name(0), "?");
+    assert_string_equal(kithi_quantization_name(KITHI_QUANTIZATION_NONE), "none");
+    assert_string_equal(kithi_quantization_name(KITHI_QUANTIZATION_AUTO), "auto");
+    assert_string_equal(kithi_quantization_name(5), "?");
+    assert_string_equal(kithi_keep_name(KITHI_KEEP_F32), "f32");
+    assert_string_equal(kithi_keep_name(KITHI_KEEP_NONE), "none");
+    assert_string_equal(kithi_keep_name(3), "?");
 }
 
 int main(void)
@@ -193,9 +300,11 @@ int main(void)
         cmocka_unit_test(geometry_beyond_a_limit_is_refused_with_the_number_and_the_range),
         cmocka_unit_test(regions_are_aligned_disjoint_and_large_enough_for_any_geometry),
         cmocka_unit_test(layout_sum_differs_when_any_number_of_the_layout_differs),
-        cmocka_unit_test(layout_of_format_version_1_stays_what_it_is),
+        cmocka_unit_test(what_is_wanted_becomes_a_geometry),
+        cmocka_unit_test(what_is_kept_and_what_is_walked),
+        cmocka_unit_test(layout_of_format_version_2_stays_what_it_is),
         cmocka_unit_test(the_smallest_class_of_blobs_that_fits_is_taken),
-        cmocka_unit_test(regions_and_metrics_have_names),
+        cmocka_unit_test(numbers_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

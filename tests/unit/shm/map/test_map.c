@@ -270,8 +270,8 @@ static void another_version_is_refused_with_both_numbers(void **state)
 {
     (void)state;
     const char *path = whole("version");
-    put32(path, offsetof(struct kithi_header, version), 2);
-    assert_refused(path, KITHI_E_VERSION, "format version 2, this program reads version 1");
+    put32(path, offsetof(struct kithi_header, version), 1);
+    assert_refused(path, KITHI_E_VERSION, "format version 1, this program reads version 2");
 }
 
 static void an_unknown_incompatible_flag_refuses_and_an_unknown_compatible_one_does_not(void **state)
@@ -305,7 +305,12 @@ static void a_damaged_geometry_is_corrupt(void **state)
         { offsetof(struct kithi_header, m), 0, "m is 0" },
         { offsetof(struct kithi_header, m), 9, "layout sum" },
         { offsetof(struct kithi_header, ef_construction), 0, "ef_construction" },
-        { offsetof(struct kithi_header, quantization), 3, "quantization 3" },
+        { offsetof(struct kithi_header, quantization), 1, "layout sum" },
+        { offsetof(struct kithi_header, quantization), 3, "0 bits an element" },
+        { offsetof(struct kithi_header, quantization), 4, "quantization 4" },
+        { offsetof(struct kithi_header, keep), 1, "without quantization" },
+        { offsetof(struct kithi_header, keep), 3, "keep 3" },
+        { offsetof(struct kithi_header, code_bits), 1, "1 bits an element" },
         { offsetof(struct kithi_header, slot_max), 0, "max-vectors" },
         { offsetof(struct kithi_header, slot_max), 1001, "layout sum" },
         { offsetof(struct kithi_header, layout_sum), 1, "layout sum" },
