@@ -1,7 +1,9 @@
 /*
- * generate.c - makes the golden files of the current format: golden.generate DIRECTORY (which exists).
+ * generate.c - makes golden files of the current format: golden.generate DIRECTORY QUANTIZATION KEEP. The directory
+ * exists.
  *
- * To be run once for each format version, and never again: the point of the files is that they are old.
+ * To be run once for each directory that test_golden.c lists, and never again: the point of the files is that they
+ * are old.
  */
 #include <inttypes.h>
 #include <kith/kith.h>
@@ -9,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/layout/geometry.h"
 #include "tests/golden/pack.h"
 #include "tests/golden/sample.h"
 #include "tests/support/daemon.h"
@@ -21,7 +24,7 @@ static void commit(kith_batch *b)
     kith_batch_clear(b);
 }
 
-static void write_sample(const char *run)
+static void write_sample(const char *run, uint32_t quantization, uint32_t keep)
 {
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
@@ -34,6 +37,8 @@ static void write_sample(const char *run)
     create.m = 4;
     create.ef_construction = 40;
     create.max_vectors = 2000;
+    create.quantization = quantization;
+    create.keep = keep;
     create.run_dir = open.run_dir = run;
     create.error = open.error = &error;
     if (kith_create(SAMPLE_NAME, &create) < 0 || kith_open(SAMPLE_NAME, &open, &k) < 0)
@@ -58,19 +63,29 @@ static void write_sample(const char *run)
     kith_close(k);
 }
 
+static uint32_t number(const char *name, const char *(*name_of)(uint32_t), uint32_t last)
+{
+    for (uint32_t i = 0; i <= last; i++)
+        if (strcmp(name, name_of(i)) == 0)
+            return i;
+    test_die("what is %s?", name);
+}
+
 int main(int argc, char **argv)
 {
     struct test_daemon d;
     char run[TEST_PATH_SIZE + 8], command[4096], packed[1024];
-    if (argc != 2) {
-        fprintf(stderr, "usage: golden.generate DIRECTORY\n");
+    if (argc != 4) {
+        fprintf(stderr, "usage: golden.generate DIRECTORY QUANTIZATION KEEP\n");
         return 2;
     }
+    uint32_t quantization = number(argv[2], kithi_quantization_name, KITHI_QUANTIZATION_BITS);
+    uint32_t keep = number(argv[3], kithi_keep_name, KITHI_KEEP_NONE);
     test_daemon_init(&d);
     snprintf(run, sizeof run, "%s/run", d.run.path);
     if (test_daemon_start(&d) < 0)
         return 1;
-    write_sample(run);
+    write_sample(run, quantization, keep);
     if (test_daemon_stop(&d) != 0)
         test_die("kithd did not stop cleanly");
 

@@ -1,6 +1,7 @@
 /*
  * test_golden.c - do old files open? For each format version a segment, a log and a configuration, made by the kithd of
- * that time: readers attach to the segment, kithd adopts it, and kithd builds it anew from the log.
+ * that time: readers attach to the segment, kithd adopts it, and kithd builds it anew from the log. A segment of a
+ * format that is not read any more is refused in words that say so, and replaced from its log.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,12 +18,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "shm/layout/header.h"
 #include "tests/golden/pack.h"
 #include "tests/golden/sample.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 
-static const char *const versions[] = { "v1" };
+struct golden {
+    const char *dir;
+    uint32_t format; /* of the segment */
+    const char *codes, *keep;
+    float value_slop, distance_slop; /* of what comes back, for what is kept */
+};
+
+static const struct golden goldens[] = {
+    { "v1", 1, "none", "f32", 1e-4f, 1e-5f },
+    { "v2/none", 2, "none", "f32", 1e-4f, 1e-5f },
+    { "v2/f16", 2, "f16", "none", 0.01f, 1e-3f },
+    { "v2/sq8", 2, "sq8", "f32", 1e-4f, 1e-5f },
+    { "v2/bits", 2, "bits", "none", 0.06f, 1e-2f },
+};
+
+#define GOLDENS (sizeof goldens / sizeof goldens[0])
 
 static void unpack(const char *version, const char *name, const char *file)
 {
@@ -46,8 +63,9 @@ static void copy(const char *version, const char *name, const char *file)
 }
 
 /* Everything that the sample holds is there, as it was given, and nothing else. */
-static void check_contents(const char *name, const char *run)
+static void check_contents(const struct golden *g, const char *name, const char *run)
 {
+    struct kith_stats stats = KITH_STATS_INIT;
     struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
     struct kith_error error = { 0 };
     kith *k = NULL;
@@ -69,13 +87,16 @@ static void check_contents(const char *name, const char *run)
         expected++;
         assert_int_equal(kith_get(k, id, got, SAMPLE_DIM, NULL), 0);
         for (uint32_t i = 0; i < SAMPLE_DIM; i++)
-            assert_true(fabsf(want[i] - got[i]) <= 1e-4f);
+            assert_true(fabsf(want[i] - got[i]) <= g->value_slop);
         assert_int_equal(kith_search(k, want, SAMPLE_DIM, 5, NULL, results), 5);
         assert_string_equal(kith_results_id(results, 0), id);
-        assert_true(fabsf(kith_results_distance(results, 0)) < 1e-5f);
+        assert_true(fabsf(kith_results_distance(results, 0)) < g->distance_slop);
     }
     assert_int_equal(kith_count(k, &count), 0);
     assert_int_equal(count, expected);
+    assert_int_equal(kith_stats(k, &stats), 0);
+    assert_string_equal(kithi_quantization_name(stats.quantization), g->codes);
+    assert_string_equal(kithi_keep_name(stats.keep), g->keep);
     kith_results_free(results);
     kith_close(k);
 }
@@ -83,20 +104,33 @@ static void check_contents(const char *name, const char *run)
 static void old_segments_are_searched_without_a_daemon(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < sizeof versions / sizeof versions[0]; i++) {
+    for (size_t i = 0; i < GOLDENS; i++) {
+        const struct golden *g = &goldens[i];
         struct test_dir dir;
         test_dir_make_shm(&dir);
         char path[TEST_PATH_SIZE + 16];
         snprintf(path, sizeof path, "%s/segment", dir.path);
-        unpack(versions[i], "segment.pack", path);
-        check_contents(path, NULL);
-        assert_true(test_verify_path(path));
+        unpack(g->dir, "segment.pack", path);
+        if (g->format == KITHI_FORMAT_VERSION) {
+            check_contents(g, path, NULL);
+            assert_true(test_verify_path(path));
+        } else {
+            struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
+            struct kith_error error = { 0 };
+            char words[120];
+            kith *k = NULL;
+            open.error = &error;
+            assert_int_equal(kith_open(path, &open, &k), KITH_E_VERSION);
+            snprintf(words, sizeof words, "format version %u, this program reads version %u", g->format,
+                     KITHI_FORMAT_VERSION);
+            assert_non_null(strstr(error.text, words));
+        }
         test_dir_remove(&dir);
     }
 }
 
 /* A daemon over an old data directory, with the old segment or without. */
-static void serve(const char *version, bool with_segment)
+static void serve(const struct golden *g, bool with_segment)
 {
     struct test_daemon d;
     char data[TEST_PATH_SIZE + 16], run[TEST_PATH_SIZE + 16], path[2 * TEST_PATH_SIZE];
@@ -107,46 +141,59 @@ static void serve(const char *version, bool with_segment)
     snprintf(path, sizeof path, "%s/wal", data);
     mkdir(path, 0700);
     snprintf(path, sizeof path, "%s/wal/00000000000000000001.wal", data);
-    unpack(version, "wal.pack", path);
+    unpack(g->dir, "wal.pack", path);
     snprintf(path, sizeof path, "%s/collection.conf", data);
-    copy(version, "collection.conf", path);
+    copy(g->dir, "collection.conf", path);
+    int reader = -1;
+    struct stat before, after;
     if (with_segment) {
         snprintf(path, sizeof path, "%s/%s", run, SAMPLE_NAME);
         mkdir(path, 0750);
-        unpack(version, "segment.pack", test_daemon_segment(&d, SAMPLE_NAME));
+        unpack(g->dir, "segment.pack", test_daemon_segment(&d, SAMPLE_NAME));
+        reader = open(test_daemon_segment(&d, SAMPLE_NAME), O_RDONLY | O_CLOEXEC);
+        assert_int_equal(fstat(reader, &before), 0);
     }
-    struct stat before, after;
-    bool had = stat(test_daemon_segment(&d, SAMPLE_NAME), &before) == 0;
     if (test_daemon_start(&d) < 0)
-        fail_msg("kithd does not start with files of format %s", version);
+        fail_msg("kithd does not start with the files of %s", g->dir);
     assert_int_equal(stat(test_daemon_segment(&d, SAMPLE_NAME), &after), 0);
-    if (had) /* adopted in place, not built anew */
+    if (with_segment && g->format == KITHI_FORMAT_VERSION) /* adopted in place, not built anew */
         assert_int_equal(before.st_ino, after.st_ino);
-    check_contents(SAMPLE_NAME, run);
+    else if (with_segment) {
+        /* Replaced, and its readers are told, who have a program of that time. */
+        struct kithi_header h;
+        assert_int_not_equal(before.st_ino, after.st_ino);
+        assert_true(test_daemon_logged(&d, "status=KITH_E_VERSION"));
+        assert_int_equal(pread(reader, &h, sizeof h, 0), sizeof h);
+        assert_int_equal(h.version, g->format);
+        assert_int_equal(atomic_load(&h.moved), 1);
+    }
+    check_contents(g, SAMPLE_NAME, run);
     assert_true(test_verify_path(test_daemon_segment(&d, SAMPLE_NAME)));
     assert_int_equal(test_daemon_stop(&d), 0);
+    if (reader >= 0)
+        close(reader);
     test_daemon_fini(&d);
 }
 
-static void old_segments_are_adopted(void **state)
+static void old_segments_are_adopted_or_replaced(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < sizeof versions / sizeof versions[0]; i++)
-        serve(versions[i], true);
+    for (size_t i = 0; i < GOLDENS; i++)
+        serve(&goldens[i], true);
 }
 
 static void old_logs_are_replayed(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < sizeof versions / sizeof versions[0]; i++)
-        serve(versions[i], false);
+    for (size_t i = 0; i < GOLDENS; i++)
+        serve(&goldens[i], false);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(old_segments_are_searched_without_a_daemon),
-        cmocka_unit_test(old_segments_are_adopted),
+        cmocka_unit_test(old_segments_are_adopted_or_replaced),
         cmocka_unit_test(old_logs_are_replayed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
