@@ -67,23 +67,23 @@ static struct memory measure(void)
     return m;
 }
 
-static kith *attach(const char *run_dir, unsigned prefault)
+static kith *attach(const char *run_dir, const struct bench_config *config, unsigned prefault)
 {
     kith *index;
     struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
     opts.run_dir = run_dir;
     opts.prefault = prefault;
-    int rc = kith_open(BENCH_COLLECTION, &opts, &index);
+    int rc = kith_open(config->name, &opts, &index);
     if (rc < 0)
         bench_die("open: %s", kith_strerror(rc));
     return index;
 }
 
 /* The measured process: bench_attach --child, KITH_RUN set, queries as floats on standard input. */
-static int child(void)
+static int child(const struct bench_config *config)
 {
     struct memory before = measure();
-    kith *index = attach(NULL, 0);
+    kith *index = attach(NULL, config, 0);
     struct memory attached = measure();
     uint32_t dim = kith_dim(index);
     float *query = bench_alloc(sizeof(float) * dim);
@@ -99,7 +99,7 @@ static int child(void)
     }
     struct memory searched = measure();
     kith_close(index);
-    index = attach(NULL, 1);
+    index = attach(NULL, config, 1);
     struct memory prefaulted = measure();
     kith_close(index);
 
@@ -117,11 +117,12 @@ static int child(void)
     return 0;
 }
 
-static void run_child(const char *self, const struct bench_daemon *d, const struct bench_set *set)
+static void run_child(const char *self, const struct bench_daemon *d, const struct bench_config *config,
+                      const struct bench_set *set)
 {
     char command[4200];
     setenv("KITH_RUN", d->run_dir, 1);
-    snprintf(command, sizeof(command), "'%s' --child", self);
+    snprintf(command, sizeof(command), "'%s' --child --quantization '%s'", self, config->name);
     fflush(NULL);
     FILE *f = popen(command, "w");
     if (!f)
@@ -138,8 +139,8 @@ struct attach_times {
     double close_us;
 };
 
-static struct attach_times time_attach(const struct bench_daemon *d, const struct bench_set *set,
-                                       unsigned prefault)
+static struct attach_times time_attach(const struct bench_daemon *d, const struct bench_config *config,
+                                       const struct bench_set *set, unsigned prefault)
 {
     double open_us[ATTACHES];
     double search_us[ATTACHES];
@@ -149,7 +150,7 @@ static struct attach_times time_attach(const struct bench_daemon *d, const struc
     opts.ef = EF;
     for (unsigned i = 0; i < ATTACHES; i++) {
         uint64_t begin = bench_now_ns();
-        kith *index = attach(d->run_dir, prefault);
+        kith *index = attach(d->run_dir, config, prefault);
         uint64_t opened = bench_now_ns();
         int rc = kith_search(index, bench_set_query(set, i % set->query_count), set->dim, 10, &opts, results);
         uint64_t searched = bench_now_ns();
@@ -168,32 +169,35 @@ static struct attach_times time_attach(const struct bench_daemon *d, const struc
 
 int main(int argc, char **argv)
 {
+    const struct bench_defaults defaults = { "auto", "", 1, 0 };
     struct bench_options opts;
     bench_options_parse(argc, argv, "bench_attach [OPTIONS] [SET]: time and memory of an attached reader",
-                        &opts);
+                        &defaults, &opts);
     if (opts.child)
-        return child();
+        return child(&opts.configs[0]);
     char self[4096];
     ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
     if (len < 0)
         bench_die("/proc/self/exe: %s", strerror(errno));
     self[len] = 0;
 
+    const struct bench_config *config = &opts.configs[0];
     struct bench_daemon daemon;
     bench_daemon_start(&daemon, opts.threads);
     struct bench_set set;
-    bench_set_open(opts.set, &set);
-    bench_daemon_create(&daemon, &set, &opts);
-    bench_daemon_load(&daemon, &set);
-    printf("\n%s: %u x %u; medians of %u\n\n", set.name, set.base_count, set.dim, ATTACHES);
+    bench_set_open(&opts, &set);
+    bench_daemon_create(&daemon, &set, &opts, config);
+    bench_daemon_load(&daemon, &set, config);
+    printf("\n%s: %u x %u, quantization %s; medians of %u\n\n", set.name, set.base_count, set.dim,
+           config->name, ATTACHES);
     printf("| | attach us | first search us | detach us |\n|---|---:|---:|---:|\n");
     for (unsigned prefault = 0; prefault < 2; prefault++) {
-        struct attach_times t = time_attach(&daemon, &set, prefault);
+        struct attach_times t = time_attach(&daemon, config, &set, prefault);
         printf("| %s | %.0f | %.0f | %.0f |\n", prefault ? "with prefault" : "without", t.open_us,
                t.search_us, t.close_us);
     }
     printf("\n");
-    run_child(self, &daemon, &set);
+    run_child(self, &daemon, config, &set);
     bench_set_close(&set);
     bench_daemon_stop(&daemon);
     return 0;

@@ -47,19 +47,30 @@ static const cpu_set_t *allowed(void)
     return &set;
 }
 
-int bench_pin(int cpu)
+int bench_cpu(int n)
 {
     const cpu_set_t *set = allowed();
-    for (int i = CPU_SETSIZE - 1; cpu < 0 && i >= 0; i--) {
-        if (CPU_ISSET((size_t)i, set))
-            cpu = i;
-    }
+    int count = CPU_COUNT(set);
+    int wanted = (n % count + count) % count;
+    int cpu = 0;
+    while (!CPU_ISSET((size_t)cpu, set) || wanted-- > 0)
+        cpu++;
+    return cpu;
+}
+
+void bench_pin_task(pid_t task, int cpu)
+{
     cpu_set_t one;
+    allowed();
     CPU_ZERO(&one);
     CPU_SET((size_t)cpu, &one);
-    if (sched_setaffinity(0, sizeof(one), &one) != 0)
+    if (sched_setaffinity(task, sizeof(one), &one) != 0)
         bench_die("cannot pin to CPU %d: %s", cpu, strerror(errno));
-    return cpu;
+}
+
+void bench_pin(int cpu)
+{
+    bench_pin_task(0, cpu);
 }
 
 void bench_unpin(void)

@@ -6,13 +6,17 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 uint64_t bench_now_ns(void);         /* CLOCK_MONOTONIC */
 uint64_t bench_cpu_ns(void);         /* CPU time of this thread: what it ran, not what it waited */
 uint64_t bench_process_cpu_ns(void); /* the same of all threads */
 
-/* Keep the calling thread on one CPU; -1: on the last one it may use. Returns the CPU. */
-int bench_pin(int cpu);
+/* The n-th CPU that this process may use; negative n counts from the end, and wraps where there are fewer. */
+int bench_cpu(int n);
+/* Keep the calling thread on one CPU, or another task and what it starts later. */
+void bench_pin(int cpu);
+void bench_pin_task(pid_t task, int cpu);
 /* Undo bench_pin: every CPU that the process may use. */
 void bench_unpin(void);
 /* CPUs that this process may use. */

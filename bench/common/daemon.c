@@ -3,6 +3,7 @@
  */
 #include "bench/common/daemon.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -13,17 +14,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <kith/kith.h>
 
 #include "bench/common/clock.h"
 
-#define START_WAIT_MS 10000
-#define LOAD_BATCH    256u
-#define LOAD_DEPTH    16u
+#define START_WAIT_MS  10000
+#define SETTLE_STEP_MS 200
+#define SETTLE_STEPS   150
+#define IDLE_SHARE     0.02 /* of a CPU: the daemon's own clock ticks */
+/* As `kith load` does it. */
+#define LOAD_DEPTH 8u
+#define LOAD_BATCH 256u
+#define LOAD_BYTES (1u << 20)
 
 static void daemon_path(char *out, size_t size)
 {
@@ -78,6 +86,7 @@ static _Noreturn void keep(const struct bench_daemon *d, int leash, unsigned thr
     pid_t pid = fork();
     if (pid == 0)
         run_daemon(d, threads);
+    (void)!write(leash, &pid, sizeof(pid));
     struct pollfd p = { .fd = leash, .events = POLLIN };
     while (poll(&p, 1, -1) < 0 && errno == EINTR) {
     }
@@ -116,8 +125,8 @@ void bench_daemon_start(struct bench_daemon *d, unsigned threads)
     if (mkdir(data, 0700) != 0)
         bench_die("%s: %s", data, strerror(errno));
     int leash[2];
-    if (pipe2(leash, O_CLOEXEC) != 0)
-        bench_die("pipe: %s", strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, leash) != 0)
+        bench_die("socketpair: %s", strerror(errno));
     fflush(NULL);
     d->keeper = fork();
     if (d->keeper == 0) {
@@ -128,6 +137,8 @@ void bench_daemon_start(struct bench_daemon *d, unsigned threads)
     d->leash = leash[1];
     if (d->keeper < 0)
         bench_die("fork: %s", strerror(errno));
+    if (read(d->leash, &d->pid, sizeof(d->pid)) != sizeof(d->pid) || d->pid < 0)
+        bench_die("kithd cannot be started");
 
     struct kith_error error = { 0 };
     for (unsigned waited = 0; waited < START_WAIT_MS; waited += 20) {
@@ -150,8 +161,38 @@ void bench_daemon_stop(struct bench_daemon *d)
     waitpid(d->keeper, NULL, 0);
 }
 
+void bench_daemon_pin(const struct bench_daemon *d, int cpu)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)d->pid);
+    DIR *tasks = opendir(path);
+    if (!tasks)
+        bench_die("%s: %s", path, strerror(errno));
+    for (struct dirent *e; (e = readdir(tasks));) {
+        if (e->d_name[0] != '.')
+            bench_pin_task((pid_t)strtol(e->d_name, NULL, 10), cpu);
+    }
+    closedir(tasks);
+}
+
+void bench_daemon_settle(const struct bench_daemon *d)
+{
+    clockid_t clock;
+    struct timespec t;
+    double before = -1;
+    if (clock_getcpuclockid(d->pid, &clock) != 0)
+        bench_die("kithd has ended");
+    for (unsigned i = 0; i < SETTLE_STEPS && clock_gettime(clock, &t) == 0; i++) {
+        double ms = (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+        if (before >= 0 && ms - before < IDLE_SHARE * SETTLE_STEP_MS)
+            return;
+        before = ms;
+        poll(NULL, 0, SETTLE_STEP_MS);
+    }
+}
+
 void bench_daemon_create(const struct bench_daemon *d, const struct bench_set *set,
-                         const struct bench_options *o)
+                         const struct bench_options *o, const struct bench_config *config)
 {
     struct kith_error error = { 0 };
     struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
@@ -159,11 +200,21 @@ void bench_daemon_create(const struct bench_daemon *d, const struct bench_set *s
     opts.metric = set->metric;
     opts.m = o->m;
     opts.ef_construction = o->ef_construction;
+    opts.quantization = config->quantization;
+    opts.keep = config->keep;
     opts.run_dir = d->run_dir;
     opts.error = &error;
-    int rc = kith_create(BENCH_COLLECTION, &opts);
+    int rc = kith_create(config->name, &opts);
     if (rc < 0)
-        bench_die("create: %s", error.text[0] ? error.text : kith_strerror(rc));
+        bench_die("create %s: %s", config->name, error.text[0] ? error.text : kith_strerror(rc));
+}
+
+void bench_daemon_drop(const struct bench_daemon *d, const struct bench_config *config)
+{
+    struct kith_error error = { 0 };
+    int rc = kith_drop(config->name, d->run_dir, &error);
+    if (rc < 0)
+        bench_die("drop %s: %s", config->name, error.text[0] ? error.text : kith_strerror(rc));
 }
 
 /* Take one answer, waiting for it; false when none is outstanding. */
@@ -180,13 +231,14 @@ static bool take_answer(kith_pipe *pipe)
     return rc > 0;
 }
 
-double bench_daemon_load(const struct bench_daemon *d, const struct bench_set *set)
+double bench_daemon_load(const struct bench_daemon *d, const struct bench_set *set,
+                         const struct bench_config *config)
 {
     kith *index;
     kith_pipe *pipe;
     struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
     opts.run_dir = d->run_dir;
-    int rc = kith_open(BENCH_COLLECTION, &opts, &index);
+    int rc = kith_open(config->name, &opts, &index);
     if (rc == 0)
         rc = kith_pipe_open(index, LOAD_DEPTH, &pipe);
     if (rc < 0)
@@ -195,10 +247,12 @@ double bench_daemon_load(const struct bench_daemon *d, const struct bench_set *s
     if (!batch)
         bench_die("out of memory");
 
+    uint32_t fit = (uint32_t)(LOAD_BYTES / (set->dim * sizeof(float)));
+    uint32_t batch_max = fit < LOAD_BATCH ? fit : LOAD_BATCH;
     uint64_t begin = bench_now_ns();
     for (uint32_t i = 0; i < set->base_count;) {
         kith_batch_clear(batch);
-        for (uint32_t j = 0; j < LOAD_BATCH && i < set->base_count; i++, j++) {
+        for (uint32_t j = 0; j < batch_max && i < set->base_count; i++, j++) {
             char id[16];
             snprintf(id, sizeof(id), "%u", i);
             rc = kith_batch_upsert(batch, id, bench_set_base(set, i), set->dim);

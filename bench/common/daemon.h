@@ -13,12 +13,11 @@
 #include "bench/common/options.h"
 #include "bench/common/set.h"
 
-#define BENCH_COLLECTION "bench"
-
 struct bench_daemon {
     char run_dir[256];  /* on /dev/shm */
     char data_dir[256]; /* below $TMPDIR or /tmp: a disk, where that is one */
     pid_t keeper;
+    pid_t pid; /* of kithd itself */
     int leash; /* closing it ends the daemon */
 };
 
@@ -26,14 +25,21 @@ struct bench_daemon {
 void bench_daemon_start(struct bench_daemon *d, unsigned threads);
 void bench_daemon_stop(struct bench_daemon *d);
 
-/* Create BENCH_COLLECTION for the set; the ceiling leaves room for extra vectors. */
+/* Keep all threads of kithd on one CPU from now on. */
+void bench_daemon_pin(const struct bench_daemon *d, int cpu);
+/* Wait until it has nothing to do, half a minute at most. */
+void bench_daemon_settle(const struct bench_daemon *d);
+
+/* Create a collection for the set, named as the configuration. */
 void bench_daemon_create(const struct bench_daemon *d, const struct bench_set *set,
-                         const struct bench_options *o);
+                         const struct bench_options *o, const struct bench_config *config);
+void bench_daemon_drop(const struct bench_daemon *d, const struct bench_config *config);
 
 /*
- * Load all rows, the row number as id, as fast as the daemon takes them. Returns the seconds from
+ * Load all rows into it, the row number as id, as fast as the daemon takes them. Returns the seconds from
  * the first byte to the last answer.
  */
-double bench_daemon_load(const struct bench_daemon *d, const struct bench_set *set);
+double bench_daemon_load(const struct bench_daemon *d, const struct bench_set *set,
+                         const struct bench_config *config);
 
 #endif

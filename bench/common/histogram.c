@@ -8,6 +8,7 @@ void bench_histogram_merge(struct bench_histogram *dst, const struct bench_histo
     for (uint32_t i = 0; i < BENCH_HISTOGRAM_BUCKETS; i++)
         dst->bucket[i] += src->bucket[i];
     dst->count += src->count;
+    dst->sum += src->sum;
     if (src->max > dst->max)
         dst->max = src->max;
 }

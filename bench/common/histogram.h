@@ -14,6 +14,7 @@
 struct bench_histogram {
     uint64_t count;
     uint64_t max;
+    uint64_t sum;
     uint64_t bucket[BENCH_HISTOGRAM_BUCKETS];
 };
 
@@ -26,6 +27,7 @@ static inline void bench_histogram_add(struct bench_histogram *h, uint64_t v)
     }
     h->bucket[i]++;
     h->count++;
+    h->sum += v;
     if (v > h->max)
         h->max = v;
 }

@@ -11,41 +11,78 @@
 
 #include "bench/common/clock.h"
 
-enum { OPT_CPU = 256, OPT_CPU_TIME, OPT_NO_PEER, OPT_PEER_INDEX, OPT_EF, OPT_CHILD, OPT_HELP };
+enum {
+    OPT_CPU = 256,
+    OPT_DAEMON_CPU,
+    OPT_CPU_TIME,
+    OPT_PEERS,
+    OPT_NO_PEER,
+    OPT_PEER_INDEX,
+    OPT_EF,
+    OPT_KEEP,
+    OPT_QUERIES,
+    OPT_SIZES,
+    OPT_JSON,
+    OPT_SVG,
+    OPT_CHILD,
+    OPT_HELP
+};
 
 static const struct option long_options[] = {
     { "k", required_argument, NULL, 'k' },
     { "m", required_argument, NULL, 'm' },
     { "ef-construction", required_argument, NULL, 'c' },
     { "ef", required_argument, NULL, OPT_EF },
+    { "quantization", required_argument, NULL, 'q' },
+    { "keep", required_argument, NULL, OPT_KEEP },
+    { "queries", required_argument, NULL, OPT_QUERIES },
+    { "sizes", required_argument, NULL, OPT_SIZES },
     { "rounds", required_argument, NULL, 'r' },
     { "threads", required_argument, NULL, 't' },
     { "readers", required_argument, NULL, 'n' },
     { "seconds", required_argument, NULL, 's' },
     { "cpu", required_argument, NULL, OPT_CPU },
+    { "daemon-cpu", required_argument, NULL, OPT_DAEMON_CPU },
     { "cpu-time", no_argument, NULL, OPT_CPU_TIME },
+    { "peers", required_argument, NULL, OPT_PEERS },
     { "no-peer", no_argument, NULL, OPT_NO_PEER },
     { "peer-index", required_argument, NULL, OPT_PEER_INDEX },
+    { "json", required_argument, NULL, OPT_JSON },
+    { "svg", required_argument, NULL, OPT_SVG },
     { "child", no_argument, NULL, OPT_CHILD },
     { "help", no_argument, NULL, OPT_HELP },
     { NULL, 0, NULL, 0 },
 };
 
+/* By the numbers of enum kith_quantization and enum kith_keep. */
+static const char *const quantizations[] = { "none", "f16", "sq8", "bits", "auto" };
+static const char *const keeps[] = { "f32", "f16", "none" };
+#define LENGTH(list) (sizeof(list) / sizeof((list)[0]))
+
 static const char help[] =
     "  SET                     a folder of $KITH_BENCH_DATA with base.fvecs, query.fvecs, gt.ivecs and\n"
     "                          perhaps a file `metric`; without it, or \"generated\": made-up vectors\n"
+    "      --queries NAME      query_NAME.fvecs and gt_NAME.ivecs of the set instead\n"
     "  -k, --k N               neighbours asked for (10)\n"
     "  -m, --m N               links a level (16)\n"
     "  -c, --ef-construction N breadth of insertion (200)\n"
+    "  -q, --quantization LIST of the collections: none,f16,sq8,bits,auto, each perhaps with what it\n"
+    "                          keeps, as in sq8-none (%s)\n"
+    "      --keep KEEP         what they keep where the list does not say: f32, f16 or none (f32)\n"
     "      --ef LIST           breadths of search, rising, comma-separated\n"
-    "  -r, --rounds N          interleaved rounds; medians of them are shown (5)\n"
+    "      --sizes LIST        vectors, rising, of bench_growth (10000,100000,400000,1000000)\n"
+    "  -r, --rounds N          interleaved rounds; medians of them are shown (%u)\n"
     "  -t, --threads N         threads that build (2)\n"
     "  -n, --readers N         reader processes of bench_mixed (4)\n"
-    "  -s, --seconds S         length of each phase of bench_mixed (60)\n"
+    "  -s, --seconds S         length of a phase of bench_mixed or bench_scaling (%.0f)\n"
     "      --cpu N             CPU of the timed reader (the last one)\n"
+    "      --daemon-cpu N      CPU of kithd and the loader beside a timed reader (the first one)\n"
     "      --cpu-time          rates by CPU time instead of time: on a machine that others use\n"
+    "      --peers LIST        what to compare with: hnswlib,faiss,faiss-sq8 (%s)\n"
     "      --no-peer           Kith alone\n"
-    "      --peer-index FILE   keep the peer's index in FILE between runs\n";
+    "      --peer-index FILE   keep the index of hnswlib in FILE between runs, that of PEER in FILE.PEER\n"
+    "      --json FILE         write one object for each point measured\n"
+    "      --svg FILE          plot the curves, with gnuplot\n";
 
 static long number(const char *name, const char *text, long min, long max)
 {
@@ -59,17 +96,69 @@ static long number(const char *name, const char *text, long min, long max)
     return v;
 }
 
-static void parse_ef(struct bench_options *o, char *list)
+/* Returns how many numbers the list holds. */
+static uint32_t parse_rising(const char *name, char *list, uint32_t *out, uint32_t max, long limit)
 {
-    o->ef_count = 0;
+    uint32_t n = 0;
     for (char *rest, *item = strtok_r(list, ",", &rest); item; item = strtok_r(NULL, ",", &rest)) {
-        uint32_t ef = (uint32_t)number("--ef", item, 1, 1048576);
-        if (o->ef_count == BENCH_EF_MAX || (o->ef_count > 0 && ef <= o->ef[o->ef_count - 1])) {
-            fprintf(stderr, "bench: --ef takes at most %d rising numbers\n", BENCH_EF_MAX);
+        uint32_t v = (uint32_t)number(name, item, 1, limit);
+        if (n == max || (n > 0 && v <= out[n - 1])) {
+            fprintf(stderr, "bench: %s takes at most %u rising numbers\n", name, max);
             exit(2);
         }
-        o->ef[o->ef_count++] = ef;
+        out[n++] = v;
     }
+    return n;
+}
+
+/* The number of word in words, as the library counts them. */
+static uint32_t number_of(const char *word, const char *const words[], uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (strcmp(word, words[i]) == 0)
+            return i;
+    }
+    fprintf(stderr, "bench: \"%s\" is not one of", word);
+    for (uint32_t i = 0; i < n; i++)
+        fprintf(stderr, " %s", words[i]);
+    fputc('\n', stderr);
+    exit(2);
+}
+
+static void parse_configs(struct bench_options *o, const char *text, const char *keep_default)
+{
+    char list[256];
+    snprintf(list, sizeof(list), "%s", text);
+    for (char *rest, *item = strtok_r(list, ",", &rest); item; item = strtok_r(NULL, ",", &rest)) {
+        if (o->config_count == BENCH_CONFIG_MAX)
+            bench_die("at most %u quantizations in a run", BENCH_CONFIG_MAX);
+        struct bench_config *c = &o->configs[o->config_count++];
+        char *dash = strchr(item, '-');
+        const char *keep = dash ? dash + 1 : keep_default;
+        if (dash)
+            *dash = 0;
+        c->quantization = number_of(item, quantizations, LENGTH(quantizations));
+        c->keep = number_of(keep, keeps, LENGTH(keeps));
+        snprintf(c->name, sizeof(c->name), "%s%s%s", item, c->keep ? "-" : "", c->keep ? keep : "");
+    }
+    if (o->config_count == 0)
+        bench_die("--quantization names none");
+}
+
+static void parse_peers(struct bench_options *o, const char *text)
+{
+    char list[128];
+    snprintf(list, sizeof(list), "%s", text);
+    for (char *rest, *item = strtok_r(list, ",", &rest); item; item = strtok_r(NULL, ",", &rest)) {
+        if (o->peer_count == BENCH_PEER_MAX)
+            bench_die("at most %u peers in a run", BENCH_PEER_MAX);
+        snprintf(o->peers[o->peer_count++], sizeof(o->peers[0]), "%s", item);
+    }
+}
+
+const char *bench_quantization_name(uint32_t quantization)
+{
+    return quantization < LENGTH(quantizations) ? quantizations[quantization] : "unknown";
 }
 
 /* A search is never narrower than k. */
@@ -85,49 +174,71 @@ static void drop_narrow_ef(struct bench_options *o)
         bench_die("no ef of the list is as large as k = %u", o->k);
 }
 
-void bench_options_parse(int argc, char **argv, const char *purpose, struct bench_options *out)
+void bench_options_parse(int argc, char **argv, const char *purpose, const struct bench_defaults *defaults,
+                         struct bench_options *out)
 {
     *out = (struct bench_options){
         .set = "generated",
         .k = 10,
         .m = 16,
         .ef_construction = 200,
-        .ef = { 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 100, 128, 160, 200, 256, 400 },
-        .ef_count = 16,
-        .rounds = 5,
+        .ef = { 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 100, 128, 160, 200, 256, 400, 600, 1000 },
+        .ef_count = 18,
+        .sizes = { 10000, 100000, 400000, 1000000 },
+        .size_count = 4,
+        .rounds = defaults->rounds,
         .threads = 2,
         .readers = 4,
-        .seconds = 60,
-        .cpu = -1,
-        .peer = true,
+        .seconds = defaults->seconds,
+        .cpu = bench_cpu(-1),
+        .daemon_cpu = bench_cpu(0),
     };
+    const char *configs = defaults->configs;
+    const char *peers = defaults->peers;
+    const char *keep = "f32";
     int opt;
-    while ((opt = getopt_long(argc, argv, "k:m:c:r:t:n:s:", long_options, NULL)) != -1) {
+    while ((opt = getopt_long(argc, argv, "k:m:c:q:r:t:n:s:", long_options, NULL)) != -1) {
         switch (opt) {
         case 'k': out->k = (uint32_t)number("-k", optarg, 1, BENCH_K_MAX); break;
         case 'm': out->m = (uint32_t)number("-m", optarg, 2, 64); break;
         case 'c': out->ef_construction = (uint32_t)number("-c", optarg, 1, 65536); break;
+        case 'q': configs = optarg; break;
         case 'r': out->rounds = (unsigned)number("-r", optarg, 1, 1000); break;
         case 't': out->threads = (unsigned)number("-t", optarg, 1, 64); break;
         case 'n': out->readers = (unsigned)number("-n", optarg, 1, 64); break;
         case 's': out->seconds = (double)number("-s", optarg, 1, 86400); break;
-        case OPT_EF: parse_ef(out, optarg); break;
+        case OPT_EF:
+            out->ef_count = parse_rising("--ef", optarg, out->ef, BENCH_EF_MAX, 1048576);
+            out->ef_given = true;
+            break;
+        case OPT_KEEP: keep = optarg; break;
+        case OPT_QUERIES: out->queries = optarg; break;
+        case OPT_SIZES:
+            out->size_count = parse_rising("--sizes", optarg, out->sizes, BENCH_SIZE_MAX, 16000000);
+            break;
         case OPT_CPU: out->cpu = (int)number("--cpu", optarg, 0, 1023); break;
+        case OPT_DAEMON_CPU: out->daemon_cpu = (int)number("--daemon-cpu", optarg, 0, 1023); break;
         case OPT_CPU_TIME: out->cpu_time = true; break;
-        case OPT_NO_PEER: out->peer = false; break;
+        case OPT_PEERS: peers = optarg; break;
+        case OPT_NO_PEER: peers = ""; break;
         case OPT_PEER_INDEX: out->peer_index = optarg; break;
+        case OPT_JSON: out->json = optarg; break;
+        case OPT_SVG: out->svg = optarg; break;
         case OPT_CHILD: out->child = true; break;
-        case OPT_HELP: printf("%s\n%s", purpose, help); exit(0);
+        case OPT_HELP:
+            printf("%s\n", purpose);
+            printf(help, defaults->configs, defaults->rounds, defaults->seconds, defaults->peers);
+            exit(0);
         default: exit(2);
         }
     }
-    if (out->child)
-        return;
     if (argc - optind > 1) {
         fprintf(stderr, "bench: one SET at a time\n");
         exit(2);
     }
     if (optind < argc)
         out->set = argv[optind];
+    parse_configs(out, configs, keep);
+    parse_peers(out, peers);
     drop_narrow_ef(out);
 }

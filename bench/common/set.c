@@ -15,12 +15,14 @@
 #include <kith/kith.h>
 
 #include "bench/common/clock.h"
+#include "bench/common/truth.h"
 
-#define GENERATED_BASE    20000u
-#define GENERATED_QUERY   1000u
-#define GENERATED_DIM     128u
-#define GENERATED_CLUSTER 200u
-#define GENERATED_TRUTH   100u
+#define GENERATED_BASE  20000u
+#define GENERATED_QUERY 1000u
+#define GENERATED_DIM   128u
+#define GENERATED_SHARE 100u /* vectors to a cluster */
+#define GENERATED_TRUTH 100u
+#define NOISE           0.4f /* of added rows, in standard deviations of the set's elements */
 
 /* Rows of a 4-byte int dimension and that many 4-byte elements; all of one dimension. */
 static void *read_vecs(const char *dir, const char *file, uint32_t *out_rows, uint32_t *out_dim)
@@ -75,22 +77,26 @@ static uint32_t read_metric(const char *dir)
     bench_die("%s: holds \"%s\", not l2, cosine or ip", path, word);
 }
 
-static void read_set(const char *name, struct bench_set *s)
+static void read_set(const char *name, const char *queries, struct bench_set *s)
 {
     const char *root = getenv("KITH_BENCH_DATA");
     if (!root || !*root)
         bench_die("set %s: KITH_BENCH_DATA names no folder (use \"generated\" without data)", name);
     char dir[2048];
     snprintf(dir, sizeof(dir), "%s/%s", root, name);
+    char query_file[256];
+    char truth_file[256];
+    snprintf(query_file, sizeof(query_file), "query%s%s.fvecs", queries ? "_" : "", queries ? queries : "");
+    snprintf(truth_file, sizeof(truth_file), "gt%s%s.ivecs", queries ? "_" : "", queries ? queries : "");
     uint32_t query_dim;
     uint32_t truth_count;
     s->base = read_vecs(dir, "base.fvecs", &s->base_count, &s->dim);
-    s->query = read_vecs(dir, "query.fvecs", &s->query_count, &query_dim);
-    s->truth = read_vecs(dir, "gt.ivecs", &truth_count, &s->truth_k);
+    s->query = read_vecs(dir, query_file, &s->query_count, &query_dim);
+    s->truth = read_vecs(dir, truth_file, &truth_count, &s->truth_k);
     if (query_dim != s->dim || truth_count != s->query_count)
         bench_die("%s: base, queries and truth do not belong together", dir);
     s->metric = read_metric(dir);
-    snprintf(s->name, sizeof(s->name), "%s", name);
+    snprintf(s->name, sizeof(s->name), "%s%s%s", name, queries ? ", " : "", queries ? queries : "");
 }
 
 static uint64_t random_u64(uint64_t *state)
@@ -108,79 +114,85 @@ static float random_gauss(uint64_t *state)
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
-static float *generate(uint64_t *state, const float *centres, uint32_t rows)
+static float *generate(uint64_t *state, const float *centres, uint32_t clusters, uint32_t rows)
 {
     float *v = bench_alloc(sizeof(float) * rows * GENERATED_DIM);
     for (size_t i = 0; i < rows; i++) {
-        const float *centre = centres + random_u64(state) % GENERATED_CLUSTER * GENERATED_DIM;
+        const float *centre = centres + random_u64(state) % clusters * GENERATED_DIM;
         for (size_t d = 0; d < GENERATED_DIM; d++)
             v[i * GENERATED_DIM + d] = centre[d] + 0.5f * random_gauss(state);
     }
     return v;
 }
 
-struct near {
-    double distance;
-    int32_t row;
-};
-
-static int by_distance(const void *a, const void *b)
-{
-    const struct near *x = a;
-    const struct near *y = b;
-    return x->distance != y->distance ? (x->distance > y->distance) - (x->distance < y->distance)
-                                      : (x->row > y->row) - (x->row < y->row);
-}
-
-static void exact_truth(struct bench_set *s)
-{
-    struct near *all = bench_alloc(sizeof(*all) * s->base_count);
-    for (size_t q = 0; q < s->query_count; q++) {
-        const float *query = bench_set_query(s, q);
-        for (size_t i = 0; i < s->base_count; i++) {
-            const float *row = bench_set_base(s, i);
-            double sum = 0;
-            for (size_t d = 0; d < s->dim; d++) {
-                double diff = (double)query[d] - (double)row[d];
-                sum += diff * diff;
-            }
-            all[i] = (struct near){ sum, (int32_t)i };
-        }
-        qsort(all, s->base_count, sizeof(*all), by_distance);
-        for (size_t j = 0; j < s->truth_k; j++)
-            s->truth[q * s->truth_k + j] = all[j].row;
-    }
-    free(all);
-}
-
-static void generate_set(struct bench_set *s)
+static void generate_set(uint32_t base_count, uint32_t query_count, struct bench_set *s)
 {
     uint64_t state = 1;
-    float *centres = bench_alloc(sizeof(float) * GENERATED_CLUSTER * GENERATED_DIM);
-    for (size_t i = 0; i < (size_t)GENERATED_CLUSTER * GENERATED_DIM; i++)
+    uint32_t clusters = base_count < GENERATED_SHARE ? 1 : base_count / GENERATED_SHARE;
+    float *centres = bench_alloc(sizeof(float) * clusters * GENERATED_DIM);
+    for (size_t i = 0; i < (size_t)clusters * GENERATED_DIM; i++)
         centres[i] = random_gauss(&state);
     *s = (struct bench_set){
         .metric = KITH_METRIC_L2,
         .dim = GENERATED_DIM,
-        .base_count = GENERATED_BASE,
-        .query_count = GENERATED_QUERY,
+        .base_count = base_count,
+        .query_count = query_count,
         .truth_k = GENERATED_TRUTH,
-        .truth = bench_alloc(sizeof(int32_t) * GENERATED_QUERY * GENERATED_TRUTH),
     };
-    s->base = generate(&state, centres, s->base_count);
-    s->query = generate(&state, centres, s->query_count);
+    s->base = generate(&state, centres, clusters, s->base_count);
+    s->query = generate(&state, centres, clusters, s->query_count);
     free(centres);
-    exact_truth(s);
+    bench_truth(s);
     snprintf(s->name, sizeof(s->name), "generated");
 }
 
-void bench_set_open(const char *name, struct bench_set *out)
+void bench_set_open(const struct bench_options *opts, struct bench_set *out)
 {
     memset(out, 0, sizeof(*out));
-    if (strcmp(name, "generated") == 0)
-        generate_set(out);
+    if (strcmp(opts->set, "generated") == 0)
+        generate_set(GENERATED_BASE, GENERATED_QUERY, out);
     else
-        read_set(name, out);
+        read_set(opts->set, opts->queries, out);
+}
+
+/* The standard deviation of the elements of the first rows. */
+static float spread(const struct bench_set *s)
+{
+    size_t n = (size_t)(s->base_count < 10000 ? s->base_count : 10000) * s->dim;
+    double sum = 0;
+    double squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)s->base[i];
+        squares += (double)s->base[i] * (double)s->base[i];
+    }
+    double mean = sum / (double)n;
+    return (float)sqrt(squares / (double)n - mean * mean);
+}
+
+void bench_set_resize(const struct bench_set *from, uint32_t base_count, uint32_t query_max,
+                      struct bench_set *out)
+{
+    uint32_t queries = from->query_count < query_max ? from->query_count : query_max;
+    if (strcmp(from->name, "generated") == 0) {
+        generate_set(base_count, queries, out);
+        return;
+    }
+    *out = *from;
+    out->base_count = base_count;
+    out->query_count = queries;
+    size_t row = sizeof(float) * from->dim;
+    out->base = bench_alloc(row * base_count);
+    out->query = bench_alloc(row * queries);
+    memcpy(out->query, from->query, row * queries);
+    memcpy(out->base, from->base, row * (base_count < from->base_count ? base_count : from->base_count));
+    uint64_t state = 2;
+    float noise = NOISE * spread(from);
+    for (size_t i = from->base_count; i < base_count; i++) {
+        const float *source = bench_set_base(from, random_u64(&state) % from->base_count);
+        for (size_t d = 0; d < from->dim; d++)
+            out->base[i * from->dim + d] = source[d] + noise * random_gauss(&state);
+    }
+    bench_truth(out);
 }
 
 void bench_set_close(struct bench_set *set)

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bench/common/options.h"
+
 struct bench_set {
     char name[64];
     uint32_t metric; /* enum kith_metric */
@@ -20,11 +22,18 @@ struct bench_set {
 };
 
 /*
- * "generated": clustered vectors, the same at every run, with exact neighbours computed here. Any
+ * opts->set: "generated" is clustered vectors, the same at every run, with exact neighbours computed here; any
  * other name is a folder of $KITH_BENCH_DATA. Exits with a message when it cannot be read.
  */
-void bench_set_open(const char *name, struct bench_set *out);
+void bench_set_open(const struct bench_options *opts, struct bench_set *out);
 void bench_set_close(struct bench_set *set);
+
+/*
+ * The set with another number of vectors and at most so many queries, the neighbours computed anew: its first
+ * rows, or all of them and behind them drawn ones with noise; a generated set is generated again. The same at every run.
+ */
+void bench_set_resize(const struct bench_set *from, uint32_t base_count, uint32_t query_max,
+                      struct bench_set *out);
 
 static inline const float *bench_set_base(const struct bench_set *s, size_t i)
 {

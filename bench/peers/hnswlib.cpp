@@ -6,9 +6,7 @@
 #include <hnswlib/hnswlib.h>
 
 #include <atomic>
-#include <cmath>
 #include <memory>
-#include <mutex>
 #include <queue>
 #include <string>
 #include <thread>
@@ -16,40 +14,21 @@
 
 #include <kith/kith.h>
 
-namespace
-{
-using graph = hnswlib::HierarchicalNSW<float>;
-
-void normalise(float *dst, const float *src, uint32_t dim)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < dim; i++)
-        sum += static_cast<double>(src[i]) * static_cast<double>(src[i]);
-    float scale = sum > 0 ? static_cast<float>(1 / std::sqrt(sum)) : 0;
-    for (uint32_t i = 0; i < dim; i++)
-        dst[i] = src[i] * scale;
-}
-} // namespace
+#include "bench/peers/normalise.h"
 
 struct peer {
     peer_params params;
     std::unique_ptr<hnswlib::SpaceInterface<float>> space;
-    std::unique_ptr<graph> index;
+    std::unique_ptr<hnswlib::HierarchicalNSW<float>> index;
     std::vector<float> query; /* normalised, under cosine */
     std::priority_queue<std::pair<float, hnswlib::labeltype>> found;
 };
 
-bool peer_available(void)
+namespace
 {
-    return true;
-}
+using graph = hnswlib::HierarchicalNSW<float>;
 
-const char *peer_name(void)
-{
-    return "hnswlib";
-}
-
-struct peer *peer_new(const struct peer_params *params)
+peer *create(const peer_params *params)
 {
     auto p = std::make_unique<peer>();
     p->params = *params;
@@ -62,12 +41,12 @@ struct peer *peer_new(const struct peer_params *params)
     return p.release();
 }
 
-void peer_free(struct peer *p)
+void destroy(peer *p)
 {
     delete p;
 }
 
-void peer_build(struct peer *p, const float *base, uint32_t n, unsigned threads)
+void build(peer *p, const float *base, uint32_t n, unsigned threads)
 {
     bool cosine = p->params.metric == KITH_METRIC_COSINE;
     size_t dim = p->params.dim;
@@ -91,7 +70,7 @@ void peer_build(struct peer *p, const float *base, uint32_t n, unsigned threads)
         t.join();
 }
 
-bool peer_load(struct peer *p, const char *path)
+bool load(peer *p, const char *path)
 {
     try {
         auto index = std::make_unique<graph>(p->space.get(), std::string(path));
@@ -105,12 +84,12 @@ bool peer_load(struct peer *p, const char *path)
     }
 }
 
-void peer_save(struct peer *p, const char *path)
+void save(peer *p, const char *path)
 {
     p->index->saveIndex(path);
 }
 
-void peer_search(struct peer *p, const float *query, uint32_t k, uint32_t ef)
+void search(peer *p, const float *query, uint32_t k, uint32_t ef)
 {
     if (p->params.metric == KITH_METRIC_COSINE) {
         normalise(p->query.data(), query, p->params.dim);
@@ -120,7 +99,7 @@ void peer_search(struct peer *p, const float *query, uint32_t k, uint32_t ef)
     p->found = p->index->searchKnn(query, k);
 }
 
-uint32_t peer_rows(struct peer *p, uint32_t *out_rows, uint32_t k)
+uint32_t rows(peer *p, uint32_t *out_rows, uint32_t k)
 {
     uint32_t n = 0;
     for (; n < k && !p->found.empty(); n++) {
@@ -129,3 +108,16 @@ uint32_t peer_rows(struct peer *p, uint32_t *out_rows, uint32_t k)
     }
     return n;
 }
+
+size_t bytes(const peer *p)
+{
+    const graph &g = *p->index;
+    size_t sum =
+        g.cur_element_count * (g.size_data_per_element_ + sizeof(char *) + sizeof(int) + sizeof(std::mutex));
+    for (size_t i = 0; i < g.cur_element_count; i++)
+        sum += static_cast<size_t>(g.element_levels_[i]) * g.size_links_per_element_;
+    return sum;
+}
+} // namespace
+
+const peer_kind peer_hnswlib = { "hnswlib", create, destroy, build, load, save, search, rows, bytes };

@@ -1,20 +1,21 @@
 /*
- * peer.h - another library on the same data, behind a C interface.
+ * peer.h - other libraries on the same data, behind one C interface.
  *
- * Built from hnswlib.cpp where the header of Debian's libhnswlib-dev is installed, else from
- * none.c, where peer_available() is false and nothing else may be called.
+ * Each is built where Debian's package of it is installed: hnswlib.cpp with libhnswlib-dev, faiss.cpp
+ * with libfaiss-dev. peers.c knows all names and says which package one that is missing needs.
  */
 #ifndef KITH_BENCH_PEER_H
 #define KITH_BENCH_PEER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-struct peer;
+struct peer; /* of the kind that created it */
 
 struct peer_params {
     uint32_t metric; /* enum kith_metric; cosine is ip over vectors normalised on the way in */
@@ -24,24 +25,26 @@ struct peer_params {
     uint32_t ef_construction;
 };
 
-bool peer_available(void);
-const char *peer_name(void);
+struct peer_kind {
+    const char *name;
+    struct peer *(*create)(const struct peer_params *params); /* NULL when out of memory */
+    void (*destroy)(struct peer *p);
+    /* Add n rows, labelled from 0, by so many threads. */
+    void (*build)(struct peer *p, const float *base, uint32_t n, unsigned threads);
+    /* False when there is no usable file. */
+    bool (*load)(struct peer *p, const char *path);
+    void (*save)(struct peer *p, const char *path);
+    /* One search; what it found is kept until the next. One thread. */
+    void (*search)(struct peer *p, const float *query, uint32_t k, uint32_t ef);
+    /* Labels of the last search, off the timed path; returns their number. */
+    uint32_t (*rows)(struct peer *p, uint32_t *out_rows, uint32_t k);
+    /* Bytes of vectors, links and what else the index keeps for each vector. */
+    size_t (*bytes)(const struct peer *p);
+};
 
-/* NULL when out of memory. */
-struct peer *peer_new(const struct peer_params *params);
-void peer_free(struct peer *p);
-
-/* Add n rows, labelled from 0, by so many threads. */
-void peer_build(struct peer *p, const float *base, uint32_t n, unsigned threads);
-
-/* False when there is no usable file. */
-bool peer_load(struct peer *p, const char *path);
-void peer_save(struct peer *p, const char *path);
-
-/* One search; what it found is kept until the next. One thread. */
-void peer_search(struct peer *p, const float *query, uint32_t k, uint32_t ef);
-/* Labels of the last search, off the timed path; returns their number. */
-uint32_t peer_rows(struct peer *p, uint32_t *out_rows, uint32_t k);
+extern const struct peer_kind peer_hnswlib;
+extern const struct peer_kind peer_faiss;
+extern const struct peer_kind peer_faiss_sq8;
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
  * mapping of it; no daemon, no log, no libkith. For work on the graph and for profiles.
  */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -11,8 +12,8 @@
 #include <unistd.h>
 
 #include "bench/common/clock.h"
-#include "bench/common/curve.h"
-#include "bench/peers/engine.h"
+#include "bench/common/report.h"
+#include "bench/peers/peers.h"
 #include "server/index/index.h"
 #include "shm/graph/search.h"
 
@@ -69,7 +70,19 @@ static void stage(struct kithi_index *ix, const struct bench_set *set, uint32_t 
         bench_die("row %u: %s", first + result.failed_item, err.text);
 }
 
-static void build(struct kithi_index *ix, const struct bench_set *set, unsigned threads)
+/* What kithd does beside its groups. */
+static void ask_for_huge_pages(struct kithi_index *ix)
+{
+    uint32_t wait_ms;
+    for (uint32_t n; (n = kithi_pages_begin(ix, bench_now_ns() / 1000000, &wait_ms)) > 0;) {
+        for (uint32_t i = 0; i < n; i++)
+            kithi_pages_job(ix, i);
+        kithi_pages_end(ix, bench_now_ns() / 1000000);
+    }
+}
+
+/* Returns the seconds that it took. */
+static double build(struct kithi_index *ix, const struct bench_set *set, unsigned threads)
 {
     struct pool pool = { .ix = ix };
     struct worker *workers = bench_alloc(sizeof(*workers) * threads);
@@ -88,6 +101,7 @@ static void build(struct kithi_index *ix, const struct bench_set *set, unsigned 
     for (uint32_t first = 0; first < set->base_count; first += GROUP_OPS) {
         uint32_t n = set->base_count - first < GROUP_OPS ? set->base_count - first : GROUP_OPS;
         stage(ix, set, first, n, ops, ids);
+        ask_for_huge_pages(ix);
         pool.job_count = kithi_group_job_count(ix);
         atomic_store(&pool.next, 0);
         pthread_barrier_wait(&pool.gate);
@@ -109,6 +123,7 @@ static void build(struct kithi_index *ix, const struct bench_set *set, unsigned 
     free(ids);
     free(ops);
     free(workers);
+    return seconds;
 }
 
 struct reader {
@@ -137,11 +152,13 @@ static uint32_t reader_rows(void *ctx, uint32_t *out_rows, uint32_t k)
 
 int main(int argc, char **argv)
 {
+    const struct bench_defaults defaults = { "bits", "hnswlib", 7, 0 };
     struct bench_options opts;
     bench_options_parse(argc, argv,
-                        "bench_core [OPTIONS] [SET]: recall and rate of the graph, without a daemon", &opts);
+                        "bench_core [OPTIONS] [SET]: recall and rate of the graph, without a daemon",
+                        &defaults, &opts);
     struct bench_set set;
-    bench_set_open(opts.set, &set);
+    bench_set_open(&opts, &set);
 
     char dir[] = "/dev/shm/kith-bench-core-XXXXXX";
     char path[sizeof(dir) + sizeof("/segment")];
@@ -160,6 +177,7 @@ int main(int argc, char **argv)
             .slot_max = KITHI_SLOT_MAX_DEFAULT,
         },
     };
+    kithi_geometry_want(&identity.geometry, opts.configs[0].quantization, opts.configs[0].keep);
     struct kithi_index_tuning tuning = { .worker_count = opts.threads };
     struct kithi_errmsg err = { 0 };
     struct kithi_index *ix;
@@ -175,14 +193,25 @@ int main(int argc, char **argv)
     kithi_scratch_init(&reader.scratch);
     kithi_results_init(&reader.results);
 
-    build(ix, &set, opts.threads);
+    double seconds = build(ix, &set, opts.threads);
     kithi_map_prefault(&reader.map);
 
-    struct bench_engine engines[2] = { { "Kith", &reader, reader_search, reader_rows } };
-    struct peer *peer = peer_engine_new(&set, &opts, &engines[1]);
-    bench_curve(&set, &opts, engines, peer ? 2 : 1);
+    struct bench_engine engines[1 + BENCH_PEER_MAX] = { {
+        .ctx = &reader,
+        .search = reader_search,
+        .rows = reader_rows,
+        .bytes_per_vector = NAN,
+        .build_seconds = seconds,
+    } };
+    snprintf(engines[0].name, sizeof(engines[0].name), "Kith %s", opts.configs[0].name);
+    struct bench_peer peers[BENCH_PEER_MAX];
+    unsigned peer_count = bench_peers_open(&set, &opts, peers, engines + 1);
+    struct bench_curve curve;
+    bench_curve_measure(&set, &opts, engines, 1 + peer_count, &curve);
+    bench_report(&set, &opts, engines, &curve);
 
-    peer_free(peer);
+    bench_curve_free(&curve);
+    bench_peers_close(peers, peer_count);
     kithi_results_fini(&reader.results);
     kithi_scratch_fini(&reader.scratch);
     kithi_map_detach(&reader.map);

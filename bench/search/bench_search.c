@@ -1,73 +1,58 @@
 /*
- * bench_search.c - recall and rate of one reader through the mapped segment of a live kithd.
+ * bench_search.c - recall and rate of one reader through the mapped segments of a live kithd: a collection
+ * for every configuration, and the peers, in one run.
+ *
+ * kithd builds with all CPUs. Before a search is timed it is pinned to a CPU that the reader does not use.
  */
 #include <stdio.h>
-#include <stdlib.h>
-
-#include <kith/kith.h>
 
 #include "bench/common/clock.h"
-#include "bench/common/curve.h"
 #include "bench/common/daemon.h"
-#include "bench/peers/engine.h"
-
-struct reader {
-    kith *index;
-    kith_results *results;
-    uint32_t dim;
-};
-
-static void reader_search(void *ctx, const float *query, uint32_t k, uint32_t ef)
-{
-    struct reader *r = ctx;
-    struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
-    opts.ef = ef;
-    int rc = kith_search(r->index, query, r->dim, k, &opts, r->results);
-    if (rc < 0)
-        bench_die("search: %s", kith_strerror(rc));
-}
-
-static uint32_t reader_rows(void *ctx, uint32_t *out_rows, uint32_t k)
-{
-    struct reader *r = ctx;
-    uint32_t n = kith_results_count(r->results);
-    if (n > k)
-        n = k;
-    for (uint32_t i = 0; i < n; i++)
-        out_rows[i] = (uint32_t)strtoul(kith_results_id(r->results, i), NULL, 10);
-    return n;
-}
+#include "bench/common/reader.h"
+#include "bench/common/report.h"
+#include "bench/peers/peers.h"
 
 int main(int argc, char **argv)
 {
+    const struct bench_defaults defaults = { "auto,none", "hnswlib,faiss", 7, 0 };
     struct bench_options opts;
     bench_options_parse(argc, argv,
-                        "bench_search [OPTIONS] [SET]: recall and rate of one reader of a live kithd", &opts);
+                        "bench_search [OPTIONS] [SET]: recall and rate of one reader of a live kithd",
+                        &defaults, &opts);
     struct bench_daemon daemon;
     bench_daemon_start(&daemon, opts.threads);
     struct bench_set set;
-    bench_set_open(opts.set, &set);
-    bench_daemon_create(&daemon, &set, &opts);
-    double seconds = bench_daemon_load(&daemon, &set);
-    printf("Kith: %u vectors in %.1f s by %u threads, %.0f a second\n", set.base_count, seconds, opts.threads,
-           set.base_count / seconds);
-    fflush(stdout);
+    bench_set_open(&opts, &set);
 
-    struct reader reader = { .dim = set.dim, .results = kith_results_new() };
-    struct kith_open_opts open_opts = KITH_OPEN_OPTS_INIT;
-    open_opts.run_dir = daemon.run_dir;
-    open_opts.prefault = 1; /* the peer's pages are present, too */
-    int rc = kith_open(BENCH_COLLECTION, &open_opts, &reader.index);
-    if (rc < 0 || !reader.results)
-        bench_die("open: %s", kith_strerror(rc));
+    struct bench_engine engines[BENCH_ENGINE_MAX];
+    struct bench_reader readers[BENCH_CONFIG_MAX];
+    unsigned n = opts.config_count;
+    for (unsigned i = 0; i < n; i++) {
+        const struct bench_config *config = &opts.configs[i];
+        bench_daemon_create(&daemon, &set, &opts, config);
+        double seconds = bench_daemon_load(&daemon, &set, config);
+        bench_daemon_settle(&daemon);
+        bench_reader_open(&readers[i], &daemon, config, &engines[i]);
+        engines[i].build_seconds = seconds;
+        printf("%s: %u vectors in %.1f s by %u threads, %.0f a second; huge pages for %.0f of %.0f MiB\n",
+               engines[i].name, set.base_count, seconds, opts.threads, set.base_count / seconds,
+               (double)readers[i].stats.huge_bytes / (1u << 20),
+               (double)readers[i].stats.huge_wanted_bytes / (1u << 20));
+        fflush(stdout);
+    }
+    struct bench_peer peers[BENCH_PEER_MAX];
+    unsigned peer_count = bench_peers_open(&set, &opts, peers, engines + n);
+    bench_daemon_pin(&daemon, opts.daemon_cpu);
+    printf("kithd is pinned to CPU %d, the reader to CPU %d.\n", opts.daemon_cpu, opts.cpu);
 
-    struct bench_engine engines[2] = { { "Kith", &reader, reader_search, reader_rows } };
-    struct peer *peer = peer_engine_new(&set, &opts, &engines[1]);
-    bench_curve(&set, &opts, engines, peer ? 2 : 1);
+    struct bench_curve curve;
+    bench_curve_measure(&set, &opts, engines, n + peer_count, &curve);
+    bench_report(&set, &opts, engines, &curve);
 
-    peer_free(peer);
-    kith_results_free(reader.results);
-    kith_close(reader.index);
+    bench_curve_free(&curve);
+    bench_peers_close(peers, peer_count);
+    for (unsigned i = 0; i < n; i++)
+        bench_reader_close(&readers[i]);
     bench_set_close(&set);
     bench_daemon_stop(&daemon);
     return 0;

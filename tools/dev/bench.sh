@@ -3,17 +3,21 @@
 #
 #   tools/dev/bench.sh TABLE [SET...] [-- OPTION...]
 #
-#   TABLE   search   recall and rate of one reader of a live kithd, beside hnswlib
+#   TABLE   search   recall and rate of one reader of a live kithd, beside hnswlib and FAISS
 #           core     the same without a daemon: the graph alone
 #           build    vectors a second, beside hnswlib
 #           mixed    reader processes beside a writer at full speed
+#           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
+#           growth   rate, memory and building from 10,000 to 1,000,000 vectors
 #           all      the tables of bench/README.md
 #   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
-#   OPTION  of the program behind the table, see its --help
+#   OPTION  of the program behind the table: tools/dev/bench.sh TABLE -- --help
 #
 # A packed set (manifest.json) is unpacked once into $KITH_BENCH_CACHE, by default below the build
-# folder. KITH_BENCH_BUILD names a build folder to use instead of build/release.
+# folder. KITH_BENCH_BUILD names a build folder to use instead of build/release. What is printed is kept in
+# $KITH_BENCH_OUT, by default bench-results below the build folder: TABLE-SET.md, and beside it the points
+# as .json and the curves as .svg, where the table has them and no option names another file.
 set -euo pipefail
 
 usage() {
@@ -24,6 +28,7 @@ usage() {
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${KITH_BENCH_BUILD:-$root/build/release}
 cache=${KITH_BENCH_CACHE:-$build/bench-data}
+out=${KITH_BENCH_OUT:-$build/bench-results}
 data=${KITH_BENCH_DATA:+$(cd "$KITH_BENCH_DATA" && pwd)}
 [ $# -ge 1 ] || usage 2
 case $1 in -h | --help) usage 0 ;; esac
@@ -61,12 +66,19 @@ prepare() {
 }
 
 run() { # TABLE SET [OPTION...]
-    local name=$1 set=$2
+    local name=$1 set=$2 files=()
     shift 2
     prepare "$set"
-    echo
-    echo "$ tools/dev/bench.sh $name $set${*:+ -- $*}"
-    KITH_BENCH_DATA=$cache "$build/bin/bench_$name" "$@" "$set"
+    mkdir -p "$out"
+    case $name in
+    search | core) files=(--json "$out/$name-$set.json" --svg "$out/$name-$set.svg") ;;
+    build | scaling | growth) files=(--json "$out/$name-$set.json") ;;
+    esac
+    {
+        echo
+        echo "$ tools/dev/bench.sh $name $set${*:+ -- $*}"
+        KITH_BENCH_DATA=$cache "$build/bin/bench_$name" "${files[@]}" "$@" "$set"
+    } | tee "$out/$name-$set.md"
 }
 
 if [ ! -d "$build" ]; then
@@ -78,22 +90,28 @@ cmake --build "$build" >/dev/null
 
 if [ "$table" = all ]; then
     if [ -n "$data" ]; then
-        for set in glove-twitter-25 mlnotes-bge-micro fashion-mnist sift-grocery; do
-            run search "$set" "${options[@]}"
+        for set in glove-twitter-25 mlnotes-bge-micro labse-572-languages fashion-mnist sift-grocery; do
+            run search "$set" --quantization auto,none,f16,sq8,bits,sq8-none "${options[@]}"
         done
-        run build fashion-mnist "${options[@]}"
-        run build sift-grocery -r 3 "${options[@]}"
-        run mixed sift-grocery "${options[@]}"
-        run attach sift-grocery "${options[@]}"
+        for set in fashion-mnist sift-grocery; do
+            run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
+            run scaling "$set" "${options[@]}"
+        done
+        for name in mixed attach growth; do
+            run "$name" sift-grocery "${options[@]}"
+        done
     else
-        for name in search build mixed attach; do
+        for name in search build mixed scaling attach growth; do
             run "$name" generated "${options[@]}"
         done
     fi
     exit 0
 fi
-case $table in search | core | build | mixed | attach) ;; *) usage 2 ;; esac
+case $table in search | core | build | mixed | scaling | attach | growth) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
+    case " ${options[*]} " in
+    *" --help "*) exec "$build/bin/bench_$table" --help ;;
+    esac
     [ -z "$data" ] || { echo "bench.sh: name the sets of $data to measure" >&2; exit 2; }
     sets=(generated)
 fi

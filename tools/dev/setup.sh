@@ -11,7 +11,7 @@ set -euo pipefail
 packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
     gcc-aarch64-linux-gnu qemu-user mmdebstrap)
-bench=(g++ libhnswlib-dev gnuplot-nox python3)
+bench=(g++ libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {
     sed -n '2,9s/^# \{0,1\}//p' "$0"
