@@ -214,6 +214,43 @@ static void assert_refused(bool greeted, struct kithi_frame f, const void *bytes
     assert_daemon_goes_on();
 }
 
+static int create_coded(uint32_t quantization, uint32_t keep, struct peer_reply *r)
+{
+    unsigned char body[sizeof(struct kithi_create) + 8] = { 0 };
+    struct kithi_create c = {
+        .dim = DIM, .metric = 1, .name_len = 5, .quantization = quantization, .keep = keep
+    };
+    memcpy(body, &c, sizeof c);
+    memcpy(body + sizeof c, "coded", 5);
+    return peer_call(&good, KITHI_FRAME_CREATE, body, sizeof body, 0, r);
+}
+
+static void a_collection_is_opened_with_the_codes_that_were_asked_for(void **state)
+{
+    struct peer_reply r;
+    struct kithi_opened o;
+    uint8_t uid[16];
+    (void)state;
+    memcpy(uid, good.uid, sizeof uid);
+    assert_int_equal(create_coded(KITHI_QUANTIZATION_NONE, KITHI_KEEP_F16, &r), KITHI_E_PARAMETER);
+    assert_non_null(strstr(r.text, "without quantization"));
+    assert_int_equal(create_coded(5, KITHI_KEEP_F32, &r), KITHI_E_UNSUPPORTED);
+    assert_int_equal(create_coded(KITHI_QUANTIZATION_AUTO, 3, &r), KITHI_E_UNSUPPORTED);
+    for (uint32_t quantization = 1; quantization <= KITHI_QUANTIZATION_AUTO; quantization++) {
+        bool chosen = quantization != KITHI_QUANTIZATION_AUTO;
+        assert_int_equal(create_coded(quantization, KITHI_KEEP_F16, &r), 0);
+        assert_int_equal(peer_use(&good, "coded", &r), 0);
+        memcpy(&o, r.text, sizeof o);
+        assert_int_equal(o.quantization, quantization);
+        assert_int_equal(o.keep, KITHI_KEEP_F16);
+        assert_int_equal(o.layout, chosen ? quantization : KITHI_QUANTIZATION_NONE);
+        assert_int_equal(o.code_bits != 0, quantization == KITHI_QUANTIZATION_BITS);
+        assert_int_equal(o.reserved, 0);
+        assert_int_equal(peer_drop(&good, "coded", NULL), 0);
+    }
+    memcpy(good.uid, uid, sizeof uid);
+}
+
 static void bytes_that_are_no_frame_get_a_reply_and_the_end(void **state)
 {
     static const unsigned char bytes[8192];
@@ -385,6 +422,7 @@ int main(void)
         cmocka_unit_test(a_change_that_is_none_is_named_with_its_field),
         cmocka_unit_test(an_id_of_512_bytes_is_called_that),
         cmocka_unit_test(collections_are_checked_as_they_are_made),
+        cmocka_unit_test(a_collection_is_opened_with_the_codes_that_were_asked_for),
         cmocka_unit_test(bytes_that_are_no_frame_get_a_reply_and_the_end),
         cmocka_unit_test(a_frame_above_the_limit_is_refused_though_the_client_goes_on_sending),
         cmocka_unit_test(a_client_that_leaves_in_the_middle_hurts_nobody),
