@@ -1,8 +1,8 @@
 /*
  * bits_priv.h - the parts of bits.h that every kernel set has its own version of.
  *
- * bits.c and rotate.c reach them through the set that was picked (distance.h). All versions of the
- * rotation are the same map: they do the same additions in the same order.
+ * bits.c reaches them through the set that was picked (distance.h). Most of it is written once, in bits_vec.h;
+ * only the estimate is different code in each.
  */
 #ifndef KITHI_KERNEL_BITS_PRIV_H
 #define KITHI_KERNEL_BITS_PRIV_H

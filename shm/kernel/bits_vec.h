@@ -43,18 +43,24 @@ static uint32_t negatives(vec v); /* bit i: v[i] has its sign bit set */
 #define SIGN(i, h)      ((i) & (h) ? -1.0f : 1.0f)
 #define TO_TOP(i, h)    (31 - (i) - (h))
 #define FOURTH(i, k)    (((i) & ~3) + (k))
-#define LOW_BYTE(i, by) (((i) & ~15) + 4 * ((i) / (by) % 4))
+#define LOW_BYTE(i, by) (((i) & ~15) + 4 * ((i) / (by) % 4) + LOWEST)
 #define SIGNS(h)        ((vec){ EACH_LANE(SIGN, h) })                            /* -1 in lanes i & h */
 #define SWAPPED(v, h)   __builtin_shufflevector((v), (v), EACH_LANE(PARTNER, h)) /* lane i ^ h in lane i */
 #define OF_FOUR(v, k)                                                                                        \
     __builtin_shufflevector((v), (v), EACH_LANE(FOURTH, k)) /* lane k of four, in all four */
 
 /* In byte n of every 16 the lowest byte of lane n / by % 4 of these four. */
+#define LOWEST           (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? 3 : 0)
 #define LOW_BYTES(v, by) __builtin_shufflevector((bytes)(v), (bytes)(v), EACH_BYTE(LOW_BYTE, by))
 
 #define SIGN_BIT 0x80000000u
 
-enum { RUN = 64, RUN_VECS = RUN / LANES, ROUNDS = 3, LOOK_ZERO = 127 };
+enum {
+    RUN = 64, /* elements that are transformed in registers, with one word of signs */
+    RUN_VECS = RUN / LANES,
+    ROUNDS = 3,     /* of signs and transforms */
+    LOOK_ZERO = 127 /* the look that stands for 0 */
+};
 
 KITHI_KERNEL_INLINE vec load(const float *p)
 {
@@ -108,7 +114,7 @@ KITHI_KERNEL_INLINE void add_subtract(vec *a, vec *b)
     *a = sum;
 }
 
-/* Hadamard transforms of 2, 4 and 8 elements in each lane. */
+/* Hadamard transforms of the 2, 4 or 8 elements that stand in the same lane. */
 KITHI_KERNEL_INLINE void across2(vec v[2])
 {
     add_subtract(&v[0], &v[1]);
@@ -168,7 +174,7 @@ KITHI_KERNEL_INLINE void transform_run(float *p, float scale, uint64_t bits)
         store(p + k * LANES, v[k]);
 }
 
-/* Blocks of step elements, already transformed each, n of them together: all the way up to count elements. */
+/* n blocks of step elements that are transformed already become one, all along count elements. */
 KITHI_KERNEL_INLINE void combine(float *p, uint32_t count, uint32_t step, int n)
 {
     for (uint32_t i = 0; i < count; i += (uint32_t)n * step) {
@@ -274,7 +280,7 @@ KITHI_KERNEL_INLINE void make_table(const float *rotated, uint32_t width, uint8_
     for (int i = 0; i < LANES; i += 4)
         reach = most[i] > reach ? most[i] : reach;
 
-    /* LOOK_ZERO - 1: each of the two parts may be rounded up. */
+    /* LOOK_ZERO - 1: each of the two parts of a look may be rounded up. */
     float steps = (LOOK_ZERO - 1) / reach;
     if (!(steps > 0 && steps <= FLT_MAX && total(all)[0] <= FLT_MAX))
         steps = 0; /* nothing to tell apart, or not in this arithmetic */
