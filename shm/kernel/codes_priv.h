@@ -44,8 +44,8 @@ KITHI_KERNEL_INLINE float from_product(double norm2_a, double norm2_b, double pr
 {
     if (dot)
         return (float)(1.0 - product);
-    double square = norm2_a + norm2_b - 2.0 * product;
-    return square < 0.0 ? 0.0f : (float)square;
+    float square = (float)(norm2_a + norm2_b - 2.0 * product);
+    return square < 0.0f ? 0.0f : square;
 }
 
 KITHI_KERNEL_INLINE float sq8_finish(const struct kithi_query *q, struct kithi_code_head head, int64_t sum,
@@ -66,9 +66,20 @@ KITHI_KERNEL_INLINE void sq8_four(const struct kithi_query *q, const unsigned ch
     const uint8_t *const u[4] = { bytes_of(codes[0]), bytes_of(codes[1]), bytes_of(codes[2]),
                                   bytes_of(codes[3]) };
     int64_t sums[4];
+    double scale[4], offset[4], norm2[4], sum[4]; /* four of everything: for vector code */
+    double q_sum = q->sum, q_step = (double)q->step, q_norm2 = q->norm2;
     byte_four(q, u, sums);
-    for (int r = 0; r < 4; r++)
-        out[r] = sq8_finish(q, head_of(codes[r]), sums[r], dot);
+    for (int r = 0; r < 4; r++) {
+        struct kithi_code_head head = head_of(codes[r]);
+        scale[r] = (double)head.scale;
+        offset[r] = (double)head.offset;
+        norm2[r] = (double)head.norm2;
+        sum[r] = (double)sums[r];
+    }
+    for (int r = 0; r < 4; r++) {
+        double product = offset[r] * q_sum + scale[r] * q_step * sum[r];
+        out[r] = from_product(q_norm2, norm2[r], product, dot);
+    }
 }
 
 KITHI_KERNEL_INLINE float sq8_pair(const unsigned char *a, const unsigned char *b, uint32_t dim, bool dot)
