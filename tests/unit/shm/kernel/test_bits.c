@@ -164,6 +164,35 @@ static void rotation_keeps_lengths_and_angles_and_is_the_same_in_every_set(void 
     }
 }
 
+/* Codes are stored: a rotation that is another one next year would make nonsense of them. */
+static void rotation_is_format(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t width;
+        uint64_t fold; /* of the signs of a rotated vector, by 64 elements */
+    } known[] = { { 64, 0x5ce0c281d69d1dfau },
+                  { 128, 0x2d7f1936f65c36f0u },
+                  { 832, 0x55e61bd7fdd50156u },
+                  { 1024, 0xd83acde35c30bfceu },
+                  { 8192, 0xc6feb5dcee113cf6u } };
+    static const float zero[WIDTH_MAX];
+    static struct kithi_bits_edge e;
+    for (size_t n = 0; n < sizeof known / sizeof known[0]; n++) {
+        uint32_t width = known[n].width;
+        float *v = vector(0, width);
+        for (uint32_t i = 0; i < width; i++)
+            v[i] = (float)(i * 37 % 101) - 50;
+        kithi_bits_rotate(v, width);
+        kithi_bits_encode(zero, v, width, KITHI_METRIC_L2, &e);
+        uint64_t fold = 0;
+        for (uint32_t i = 0; i < width / 64; i++)
+            fold = (fold ^ e.code[i]) * 0x9e3779b97f4a7c15u;
+        if (fold != known[n].fold)
+            fail_msg("width %u: 0x%016llx", width, (unsigned long long)fold);
+    }
+}
+
 /* Vectors that a rotation of little randomness would leave as they are. */
 enum shape { ONE_HOT, PAIR, CONSTANT, ALTERNATING, RAMP, PIXELS, SPARSE, TAIL, SHAPES };
 
@@ -610,6 +639,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(width_is_a_multiple_of_64_that_holds_every_bit),
         cmocka_unit_test(rotation_keeps_lengths_and_angles_and_is_the_same_in_every_set),
+        cmocka_unit_test(rotation_is_format),
         cmocka_unit_test(rotated_vectors_look_random_whatever_they_were),
         cmocka_unit_test(looks_add_up_to_the_product_within_a_step_each),
         cmocka_unit_test(tables_of_nothing_and_of_too_much_are_survived),
