@@ -261,6 +261,37 @@ static void layout_of_format_version_2_stays_what_it_is(void **state)
     assert_int_equal(l.size[KITHI_REGION_CODES], 0);
 }
 
+static void memory_of_a_vector_is_what_the_readme_says(void **state)
+{
+    (void)state;
+    static const uint32_t dims[4] = { 128, 384, 768, 784 };
+    static const struct {
+        uint32_t quantization, keep, bytes[4]; /* the table of README.md: record, row, vector, code */
+    } table[] = {
+        { KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32, { 704, 1728, 3264, 3328 } },
+        { KITHI_QUANTIZATION_F16, KITHI_KEEP_F32, { 1024, 2560, 4864, 4928 } },
+        { KITHI_QUANTIZATION_F16, KITHI_KEEP_F16, { 512, 1024, 1792, 1792 } },
+        { KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE, { 512, 1024, 1792, 1792 } },
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F32, { 896, 2176, 4096, 4160 } },
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16, { 704, 1472, 2624, 2624 } },
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE, { 384, 640, 1024, 1024 } },
+        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_F32, { 1664, 3968, 7424, 7744 } },
+        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_F16, { 1472, 3264, 5952, 6208 } },
+        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE, { 1152, 2432, 4352, 4608 } },
+    };
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        for (size_t j = 0; j < 4; j++) {
+            struct kithi_geometry g = usual;
+            struct kithi_layout l;
+            g.dim = dims[j];
+            kithi_geometry_want(&g, table[i].quantization, table[i].keep);
+            kithi_geometry_layout(&g, &l);
+            uint64_t bytes = l.size[KITHI_REGION_RECORDS] + l.size[KITHI_REGION_ROWS] +
+                             l.size[KITHI_REGION_VECTORS] + l.size[KITHI_REGION_CODES];
+            assert_int_equal(bytes / g.slot_max, table[i].bytes[j]);
+        }
+}
+
 static void the_smallest_class_of_blobs_that_fits_is_taken(void **state)
 {
     (void)state;
@@ -303,6 +334,7 @@ int main(void)
         cmocka_unit_test(what_is_wanted_becomes_a_geometry),
         cmocka_unit_test(what_is_kept_and_what_is_walked),
         cmocka_unit_test(layout_of_format_version_2_stays_what_it_is),
+        cmocka_unit_test(memory_of_a_vector_is_what_the_readme_says),
         cmocka_unit_test(the_smallest_class_of_blobs_that_fits_is_taken),
         cmocka_unit_test(numbers_have_names),
     };
