@@ -26,6 +26,8 @@ struct kithi_map {
     uint64_t generation;
     uint64_t dev, ino; /* of the file: tells one generation's file from the next */
     _Atomic bool stay; /* go on searching a moved segment: its successor is not in place yet */
+    /* Cache lines to ask for ahead where that is tried out; 0: as many as the header says. */
+    uint32_t prefetch_row, prefetch_code;
 };
 
 /*
