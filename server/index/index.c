@@ -155,16 +155,18 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     struct kithi_layout *l = &ix->map.layout;
     kithi_geometry_layout(&id->geometry, l);
 
-    ix->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640);
+    const char *name = path ? path : "a segment without a name";
+    ix->fd = path ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640)
+                  : memfd_create("kith", MFD_CLOEXEC);
     if (ix->fd < 0) {
-        rc = kithi_error_set(err, -errno, "cannot create %s: %s", path, kithi_error_text(-errno));
+        rc = kithi_error_set(err, -errno, "cannot create %s: %s", name, kithi_error_text(-errno));
         kithi_index_close(ix);
         return rc;
     }
     /* The umask must not decide who may read. */
     if (fchmod(ix->fd, 0640) < 0 || ftruncate(ix->fd, (off_t)l->total) < 0) {
         rc = kithi_error_set(err, errno == EFBIG ? KITHI_E_NO_SPACE : -errno,
-                             "cannot size %s to %llu bytes: %s", path, (unsigned long long)l->total,
+                             "cannot size %s to %llu bytes: %s", name, (unsigned long long)l->total,
                              kithi_error_text(-errno));
         goto fail;
     }
@@ -207,7 +209,8 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     return 0;
 
 fail:
-    unlink(path);
+    if (path)
+        unlink(path);
     kithi_index_close(ix);
     return rc;
 }

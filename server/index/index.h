@@ -40,7 +40,7 @@ struct kithi_index_tuning {
 /*
  * Make an empty segment at path (which must not exist; mode 0640), of the given generation. The
  * file is complete and ready when this returns. KITHI_E_NO_SPACE when the file system cannot take
- * it; then nothing is left behind.
+ * it; then nothing is left behind. path NULL: a private one without a name, gone once it is closed.
  */
 int kithi_index_create(const char *path, const struct kithi_index_identity *id, uint64_t generation,
                        const struct kithi_index_tuning *tuning, struct kithi_index **out,

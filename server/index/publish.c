@@ -37,11 +37,10 @@ static void births(struct kithi_index *ix, uint64_t epoch)
     }
 }
 
-void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
+void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
 {
     struct group *g = &ix->group;
     struct kithi_header *h = ix->header;
-    KITHI_ASSERT(epoch > ix->epoch);
 
     births(ix, epoch);
     KITHI_FAULT_CRASH("crash-after-births");
@@ -83,4 +82,10 @@ void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
     kithi_group_clear(g);
     atomic_fetch_add_explicit(&h->tally_commits, 1, memory_order_relaxed);
     kithi_alloc_tallies(ix);
+}
+
+void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
+{
+    KITHI_ASSERT(epoch > ix->epoch);
+    kithi_publish_group(ix, epoch, now_ms);
 }

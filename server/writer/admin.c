@@ -247,7 +247,7 @@ static void drop_begin(struct kithi_admin *a)
         return;
     }
     c->dropping = true;
-    if (!kithi_pipeline_idle(&c->pipeline)) {
+    if (!kithi_collection_idle(c)) {
         return; /* a later turn finds it idle: nothing new is taken */
     }
     a->settings = c->settings;

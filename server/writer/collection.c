@@ -25,6 +25,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     c->settings = *s;
     c->old_until_ms = KITHI_NEVER;
     kithi_pipeline_init(&c->pipeline, c);
+    kithi_relayout_init(&c->relayout, c);
     int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, s->name);
     if (!status) {
         status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
@@ -51,13 +52,20 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 
 void kithi_collection_free(struct kithi_collection *c)
 {
-    if (!c) {
+    /* A helper that is still at it means that the loop has failed: the process ends. */
+    if (!c || c->relayout.op.busy) {
         return;
     }
+    kithi_relayout_fini(&c->relayout);
     kithi_wal_close(c->wal);
     kithi_index_close(c->index);
     kithi_pipeline_fini(&c->pipeline);
     free(c);
+}
+
+bool kithi_collection_idle(const struct kithi_collection *c)
+{
+    return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout);
 }
 
 bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
@@ -130,33 +138,35 @@ int kithi_collection_share(const struct kithi_collection *c, const char *path, s
     return 0;
 }
 
-int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err)
+int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
+                           struct kithi_index **out, struct kithi_errmsg *err)
 {
     struct kithi_segment_peek old;
-    struct kithi_index_identity id = { .geometry = c->settings.geometry };
-    memcpy(id.uid, c->settings.uid, sizeof id.uid);
-    memcpy(id.hash_key, c->settings.hash_key, sizeof id.hash_key);
-    if (kithi_segment_peek(c->segment, &old) && old.generation > c->settings.generation &&
+    struct kithi_index *ix = NULL;
+    struct kithi_index_identity id = { .geometry = s->geometry };
+    memcpy(id.uid, s->uid, sizeof id.uid);
+    memcpy(id.hash_key, s->hash_key, sizeof id.hash_key);
+    if (kithi_segment_peek(c->segment, &old) && old.generation > s->generation &&
         old.generation < INT64_MAX) {
-        c->settings.generation = old.generation;
+        s->generation = old.generation;
     }
-    c->settings.generation++;
+    s->generation++;
     /* Lasting before the file exists, so that no generation is used twice. */
-    int status = kithi_settings_write(c->data_dir, &c->settings, err);
+    int status = kithi_settings_write(c->data_dir, s, err);
     if (!status && unlink(c->segment_next) && errno != ENOENT) {
         status = kithi_error_set(err, -errno, "cannot remove %s: %s", c->segment_next, strerror(errno));
     }
     if (!status) {
-        status = kithi_index_create(c->segment_next, &id, c->settings.generation, &c->daemon->tuning,
-                                    &c->index, err);
+        status = kithi_index_create(c->segment_next, &id, s->generation, &c->daemon->tuning, &ix, err);
     }
     if (!status) {
         status = kithi_collection_share(c, c->segment_next, err);
     }
     if (status) {
-        kithi_index_close(c->index);
-        c->index = NULL;
+        kithi_index_close(ix);
         unlink(c->segment_next);
+    } else {
+        *out = ix;
     }
     return status;
 }
@@ -181,6 +191,9 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
      * generation at once. A crash in between leaves segment.old, which the next start marks. */
     if (rename(c->segment_next, c->segment)) {
         int e = errno;
+        if (had_one) {
+            unlink(c->segment_old); /* it is still the segment */
+        }
         return kithi_error_set(err, -e, "cannot rename %s to %s: %s", c->segment_next, c->segment,
                                strerror(e));
     }
@@ -216,7 +229,7 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
     }
     if (!status) {
         memcpy(c->data_dir, creating, sizeof c->data_dir);
-        status = kithi_collection_build(c, err); /* writes the settings, too */
+        status = kithi_collection_build(c, &c->settings, &c->index, err); /* writes the settings, too */
         memcpy(c->data_dir, final_dir, sizeof c->data_dir);
     }
     KITHI_FAULT_CRASH("crash-in-create-built");

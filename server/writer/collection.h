@@ -16,6 +16,7 @@
 #include "server/wal/append.h"
 #include "server/writer/daemon.h"
 #include "server/writer/pipeline.h"
+#include "server/writer/relayout.h"
 #include "server/writer/settings.h"
 
 #define KITHI_CREATING_PREFIX ".creating-"
@@ -33,6 +34,7 @@ struct kithi_collection {
     struct kithi_index *index;
     struct kithi_wal *wal;
     struct kithi_pipeline pipeline;
+    struct kithi_relayout relayout;
     uint64_t old_until_ms; /* remove segment.old then; KITHI_NEVER: there is none */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];
@@ -57,8 +59,15 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err);
 /* Let the read group read the segment at path. */
 int kithi_collection_share(const struct kithi_collection *c, const char *path, struct kithi_errmsg *err);
 
-/* Begin a segment of the next generation as segment.next. */
-int kithi_collection_build(struct kithi_collection *c, struct kithi_errmsg *err);
+/* Nothing is under way and nothing waits. */
+bool kithi_collection_idle(const struct kithi_collection *c);
+
+/*
+ * Begin a segment of the next generation as segment.next, after s, with that generation, was written to
+ * collection.conf. s is the collection's settings or a changed copy of them. May run on a helper thread.
+ */
+int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
+                           struct kithi_index **out, struct kithi_errmsg *err);
 /* Readers of segment.old have moved over by now, or sleep; these must not hold a second copy in memory. */
 void kithi_collection_end_old(struct kithi_collection *c);
 /* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. There is no segment.old. */

@@ -272,6 +272,7 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     if (now_ms >= c->old_until_ms) {
         kithi_collection_end_old(c);
     }
+    kithi_relayout_turn(c, now_ms);
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms);
     return c->old_until_ms < again_ms ? c->old_until_ms : again_ms;
 }
@@ -298,7 +299,7 @@ static bool work_left(const struct kithi_daemon *d)
 {
     bool left = d->admin != NULL;
     for (const struct kithi_collection *c = d->collections; c && !left; c = c->next) {
-        left = !kithi_pipeline_idle(&c->pipeline);
+        left = !kithi_collection_idle(c);
     }
     return left;
 }

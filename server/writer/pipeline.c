@@ -490,7 +490,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     uint64_t again_ms = KITHI_NEVER;
     bool leaving = c->dropping || c->daemon->failing;
     /* On the way out only a write that waits for room still needs one. */
-    bool sweep = !leaving && (!c->daemon->stopping || p->stalled);
+    bool sweep = !leaving && !p->held && (!c->daemon->stopping || p->stalled);
     if (!p->sweeping && sweep && now_ms >= p->sweep_at_ms) {
         sweep_begin(c, now_ms);
     }
@@ -501,7 +501,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
         group_log(c);
     }
     /* A group that only refused or changed nothing leaves room for the next at once. */
-    while (!p->busy && !p->stalled && p->line) {
+    while (!p->busy && !p->stalled && !p->held && p->line) {
         group_begin(c, now_ms);
     }
     if (p->stalled) {
@@ -511,11 +511,25 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
         again_ms = p->sweep_at_ms;
     }
     /* After a group was staged: what it took is asked for while nothing is in it. */
-    if (!p->paging && !leaving && !c->daemon->stopping) {
+    if (!p->paging && !p->held && !leaving && !c->daemon->stopping) {
         uint64_t pages_at_ms = pages_begin(c, now_ms);
         again_ms = pages_at_ms < again_ms ? pages_at_ms : again_ms;
     }
     return again_ms;
+}
+
+bool kithi_pipeline_hold(struct kithi_pipeline *p, bool on)
+{
+    /* A write that waits for room needs sweeps, so it is seen through first. */
+    p->held = on && !p->stalled;
+    return p->held && !p->busy && !p->sweeping && !p->paging;
+}
+
+void kithi_pipeline_anew(struct kithi_pipeline *p)
+{
+    p->insertion_us = 0;
+    p->sweep_at_ms = 0;
+    p->refusal = 0;
 }
 
 bool kithi_pipeline_idle(const struct kithi_pipeline *p)

@@ -33,6 +33,7 @@ struct kithi_backlog {
 struct kithi_pipeline {
     struct kithi_backlog *line, *line_last; /* connections whose next write is for this collection */
     bool stalled;                           /* no room for the next write; a sweep may make some */
+    bool held;                              /* nothing begins: the index is about to be replaced */
 
     /* The group under way. */
     bool busy;
@@ -79,6 +80,11 @@ void kithi_pipeline_flush(struct kithi_collection *c, struct kithi_request *r);
 
 /* Begin what can begin: a group, a sweep. Returns when it wants to be called again, in ms of the clock. */
 uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms);
+
+/* Begin nothing from now on (on), or go on. True when nothing is under way, and nothing will be before going on. */
+bool kithi_pipeline_hold(struct kithi_pipeline *p, bool on);
+/* The collection has another index: what was known of the one before is forgotten. */
+void kithi_pipeline_anew(struct kithi_pipeline *p);
 
 /* Nothing waits and nothing is under way. */
 bool kithi_pipeline_idle(const struct kithi_pipeline *p);

@@ -361,6 +361,11 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
             S_ISLNK(st.st_mode) ? "a symbolic link" : "something else");
     }
     int status = kithi_index_adopt(c->segment, &id, &c->daemon->tuning, &c->index, err);
+    if (status == KITHI_E_REPLACED && c->settings.wanted == KITHI_QUANTIZATION_AUTO) {
+        /* AUTO has chosen, and the copy was not made: that is done once the collection is served again. */
+        kithi_geometry_want(&id.geometry, KITHI_QUANTIZATION_AUTO, c->settings.keep);
+        status = kithi_index_adopt(c->segment, &id, &c->daemon->tuning, &c->index, err);
+    }
     switch (status) {
     case 0:
         kithi_log(KITHI_LOG_INFO, "adopted", "name=%s epoch=%" PRIu64 " live=%" PRIu64, c->settings.name,
@@ -397,7 +402,8 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
         kithi_collection_end_old(c); /* early: there is no memory for three */
     }
     /* The group may be another one than the last daemon's. */
-    status = adopted ? kithi_collection_share(c, c->segment, err) : kithi_collection_build(c, err);
+    status = adopted ? kithi_collection_share(c, c->segment, err)
+                     : kithi_collection_build(c, &c->settings, &c->index, err);
     if (!status && !adopted) {
         kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
     }
