@@ -37,7 +37,7 @@ struct decoder {
     }
 };
 
-template <class A, class B> float square(const A &a, const B &b, size_t dim)
+template <class A, class B> float square(A a, B b, size_t dim)
 {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -46,7 +46,7 @@ template <class A, class B> float square(const A &a, const B &b, size_t dim)
     return sum;
 }
 
-template <class A, class B> float product(const A &a, const B &b, size_t dim)
+template <class A, class B> float product(A a, B b, size_t dim)
 {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -70,7 +70,7 @@ template <class Storage> struct computer : faiss::FlatCodesDistanceComputer {
     {
         query = x;
     }
-    template <class A, class B> float compare(const A &a, const B &b) const
+    template <class A, class B> float compare(A a, B b) const
     {
         size_t dim = static_cast<size_t>(storage.d);
         return storage.metric_type == faiss::METRIC_L2 ? square(a, b, dim) : sign * product(a, b, dim);
@@ -95,6 +95,10 @@ struct flat : faiss::IndexFlat {
     {
         return reinterpret_cast<const float *>(code);
     }
+    static faiss::IndexHNSW *graph(int dim, int m, faiss::MetricType metric)
+    {
+        return new faiss::IndexHNSWFlat(dim, m, metric);
+    }
     void ready()
     {
     }
@@ -118,6 +122,10 @@ struct sq8 : faiss::IndexScalarQuantizer {
     decoder decode(const uint8_t *code) const
     {
         return { code, low.data(), step.data() };
+    }
+    static faiss::IndexHNSW *graph(int dim, int m, faiss::MetricType metric)
+    {
+        return new faiss::IndexHNSWSQ(dim, faiss::ScalarQuantizer::QT_8bit, m, metric);
     }
     /* After training: its result is the minimum of every dimension, then the range. */
     void ready()
@@ -158,7 +166,11 @@ template <class Storage> peer *create(const peer_params *params)
     p->params = *params;
     p->query.resize(params->dim);
     p->storage = std::make_unique<Storage>(static_cast<int>(params->dim), metric_of(*params));
-    p->index = std::make_unique<faiss::IndexHNSW>(p->storage.get(), static_cast<int>(params->m));
+    p->index.reset(
+        Storage::graph(static_cast<int>(params->dim), static_cast<int>(params->m), metric_of(*params)));
+    delete p->index->storage; /* its own gives place to ours */
+    p->index->own_fields = false;
+    p->index->storage = p->storage.get();
     p->index->hnsw.efConstruction = static_cast<int>(params->ef_construction);
     return p.release();
 }
@@ -210,6 +222,7 @@ template <class Storage, class Read> bool load(peer *p, const char *path)
         p->index->hnsw = index->hnsw;
         p->index->storage = p->storage.get();
         p->index->ntotal = index->ntotal;
+        p->index->is_trained = true;
     } catch (const std::exception &) {
         return false;
     }
