@@ -36,7 +36,8 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
     struct kith_error error = { 0 };
     struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
     if (!kithi_tool_quantization(quantization, &opts.quantization))
-        return kithi_tool_usage(t, "--quantization is auto, none, f16, sq8 or bits, not \"%s\"", quantization);
+        return kithi_tool_usage(t, "--quantization is auto, none, f16, sq8 or bits, not \"%s\"",
+                                quantization);
     if (!kithi_tool_keep(keep, &opts.keep))
         return kithi_tool_usage(t, "--keep is f32, f16 or none, not \"%s\"", keep);
     opts.dim = dim;
@@ -63,8 +64,8 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "max_vectors", NULL, max);
         kithi_object_end(&o);
     } else {
-        printf("created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s\n", argv[1], dim,
-               metric, m, ef, quantization, keep);
+        printf("created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s\n", argv[1],
+               dim, metric, m, ef, quantization, keep);
     }
     return KITHI_TOOL_OK;
 }
@@ -123,7 +124,9 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
     }
     char text[KITHI_OUT_TEXT_SIZE];
     if (table->count == 0) {
-        static const char *const HEADING[] = { "NAME", "VECTORS", "DIM", "METRIC", "CODES", "KEPT", "MEMORY" };
+        static const char *const HEADING[] = {
+            "NAME", "VECTORS", "DIM", "METRIC", "CODES", "KEPT", "MEMORY"
+        };
         for (size_t i = 0; i < sizeof HEADING / sizeof *HEADING; i++)
             kithi_table_cell(table, "%s", HEADING[i]);
     }
@@ -193,7 +196,8 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
     char text[160];
     const char *name = kithi_quantization_name(s->quantization), *keep = kithi_keep_name(s->keep);
     const char *decoded = kithi_tool_decoded(s->quantization, s->keep);
-    bool chosen = s->quantization_wanted != KITH_QUANTIZATION_AUTO || s->quantization != KITH_QUANTIZATION_NONE;
+    bool chosen =
+        s->quantization_wanted != KITH_QUANTIZATION_AUTO || s->quantization != KITH_QUANTIZATION_NONE;
     if (o->json) {
         kithi_object_text(o, "quantization", NULL, name);
         kithi_object_text(o, "quantization_wanted", NULL, kithi_quantization_name(s->quantization_wanted));
@@ -204,13 +208,13 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
         return;
     }
     snprintf(text, sizeof text, "%s%s", name,
-             !chosen                                              ? " (auto has chosen nothing else yet)"
+             !chosen                                            ? " (auto has chosen nothing else yet)"
              : s->quantization_wanted == KITH_QUANTIZATION_AUTO ? " (chosen by auto)"
-                                                                  : "");
+                                                                : "");
     kithi_object_text(o, "", "quantization", text);
     if (decoded != NULL)
-        snprintf(text, sizeof text, "%s: get, export and exact search work on values decoded from %s codes", keep,
-                 decoded);
+        snprintf(text, sizeof text, "%s: get, export and exact search work on values decoded from %s codes",
+                 keep, decoded);
     else
         snprintf(text, sizeof text, "%s%s", keep, s->keep != s->keep_wanted ? " until auto has chosen" : "");
     kithi_object_text(o, "", "kept vectors", text);
@@ -250,7 +254,8 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "slots", "slots ever used", s.slot_count);
         kithi_object_count(&o, "slots_max", "slots at most", s.slot_max);
         kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
-        kithi_object_bytes(&o, "bytes_per_vector", "a vector", s.live_count ? s.bytes_taken / s.live_count : 0);
+        kithi_object_bytes(&o, "bytes_per_vector", "a vector",
+                           s.live_count ? s.bytes_taken / s.live_count : 0);
         kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
         print_huge(&o, &s);
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);

@@ -90,10 +90,11 @@ static int codes_read(const char *path, const char *quantization, const char *ke
                       int64_t code_bits, struct kithi_settings *s, struct kithi_errmsg *err)
 {
     uint32_t chosen;
-    int status = name_read(path, "quantization", quantization, kithi_quantization_name, KITHI_QUANTIZATION_NONE,
-                           KITHI_QUANTIZATION_AUTO, &s->wanted, err);
+    int status = name_read(path, "quantization", quantization, kithi_quantization_name,
+                           KITHI_QUANTIZATION_NONE, KITHI_QUANTIZATION_AUTO, &s->wanted, err);
     if (!status) {
-        status = name_read(path, "keep", keep, kithi_keep_name, KITHI_KEEP_F32, KITHI_KEEP_NONE, &s->keep, err);
+        status =
+            name_read(path, "keep", keep, kithi_keep_name, KITHI_KEEP_F32, KITHI_KEEP_NONE, &s->keep, err);
     }
     if (!status) {
         lay_out(s);
@@ -102,8 +103,9 @@ static int codes_read(const char *path, const char *quantization, const char *ke
         status = name_read(path, "layout", layout, kithi_quantization_name, KITHI_QUANTIZATION_NONE,
                            KITHI_QUANTIZATION_BITS, &chosen, err);
         if (!status && s->chosen && chosen != s->wanted) {
-            status = kithi_error_set(err, KITHI_E_FORMAT, "%s: layout \"%s\" does not go with quantization \"%s\"",
-                                     path, layout, quantization);
+            status =
+                kithi_error_set(err, KITHI_E_FORMAT, "%s: layout \"%s\" does not go with quantization \"%s\"",
+                                path, layout, quantization);
         }
         if (!status) {
             kithi_settings_choose(s, chosen);

@@ -20,11 +20,12 @@ struct kithi_settings {
     uint8_t uid[16];
     uint8_t hash_key[16];
     uint64_t timeline;
-    uint64_t generation;            /* of the newest segment file that was begun */
-    uint32_t wanted;                /* enum kithi_quantization, as it was asked for: AUTO, too */
-    uint32_t keep;                  /* enum kithi_keep, as it was asked for */
-    bool chosen;                    /* false: AUTO that has still to choose */
-    struct kithi_geometry geometry; /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
+    uint64_t generation; /* of the newest segment file that was begun */
+    uint32_t wanted;     /* enum kithi_quantization, as it was asked for: AUTO, too */
+    uint32_t keep;       /* enum kithi_keep, as it was asked for */
+    bool chosen;         /* false: AUTO that has still to choose */
+    struct kithi_geometry
+        geometry; /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
 };
 
 /*

@@ -115,8 +115,8 @@ static bool check_identity(struct run *run, const struct kithi_header *h)
     if (h->incompat_flags)
         return wrong(run, "header-identity", "incompatible flags 0x%" PRIx64, h->incompat_flags);
     if (h->dim != g->dim || h->metric != g->metric || h->m != g->m ||
-        h->ef_construction != g->ef_construction || h->quantization != g->quantization || h->keep != g->keep || h->code_bits != g->code_bits ||
-        h->slot_max != g->slot_max)
+        h->ef_construction != g->ef_construction || h->quantization != g->quantization ||
+        h->keep != g->keep || h->code_bits != g->code_bits || h->slot_max != g->slot_max)
         return wrong(run, "header-identity", "the geometry is not the one that was attached");
     if (h->layout_sum != m->layout.sum)
         return wrong(run, "header-identity", "layout sum %016" PRIx64 ", computed %016" PRIx64, h->layout_sum,
@@ -378,14 +378,15 @@ static bool check_head(struct run *run, uint32_t slot, enum kithi_codec codec, c
         return true;
     memcpy(&head, code, sizeof head);
     double square = square_length(vector, dim);
-    if ((float)square != head.norm2 && !(fabs((double)head.norm2 - square) <= HEAD_SLOP * square + SQUARE_MIN))
+    if ((float)square != head.norm2 &&
+        !(fabs((double)head.norm2 - square) <= HEAD_SLOP * square + SQUARE_MIN))
         return wrong(run, "code", "the code of slot %u has square length %g, its head says %g", slot, square,
                      (double)head.norm2);
     for (uint32_t i = 0; codec == KITHI_CODEC_SQ8 && i < dim; i++)
         sum += code[sizeof head + i];
     if (head.sum != sum)
-        return wrong(run, "code", "the bytes of the code of slot %u add up to %u, its head says %u", slot, sum,
-                     head.sum);
+        return wrong(run, "code", "the bytes of the code of slot %u add up to %u, its head says %u", slot,
+                     sum, head.sum);
     return true;
 }
 
@@ -459,8 +460,8 @@ static void rotated(const struct kithi_view *v, uint32_t slot, float *out)
  * The neighbour code and factors of one link (bits.h), against the two codes: signs that point along the
  * difference, and the factors that belong to these very signs, so that elements at 0 may have either.
  */
-static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_t slot, uint32_t place, float f1,
-                            float f2)
+static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_t slot, uint32_t place,
+                            float f1, float f2)
 {
     const struct desk *d = run->desk;
     double length1 = 0, length2 = 0, along = 0, centre1 = 0, centre_signs = 0, centre_along = 0;
@@ -475,12 +476,13 @@ static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_
         centre_along += r * c;
     }
     if (length1 == 0)
-        return (f1 == 0 && f2 == 0) || wrong(run, "neighbour-code",
-                                             "slot %u, place %u leads to an equal vector with factors %g and %g",
-                                             slot, place, (double)f1, (double)f2);
+        return (f1 == 0 && f2 == 0) ||
+               wrong(run, "neighbour-code",
+                     "slot %u, place %u leads to an equal vector with factors %g and %g", slot, place,
+                     (double)f1, (double)f2);
     if (!(length1 - along <= SIGNS_SLOP * length1))
-        return wrong(run, "neighbour-code", "slot %u, place %u: the signs give %.3f of the difference, not 1", slot,
-                     place, along / length1);
+        return wrong(run, "neighbour-code", "slot %u, place %u: the signs give %.3f of the difference, not 1",
+                     slot, place, along / length1);
     if (length2 < SQUARE_MIN || length2 > SQUARE_MAX || centre1 > SQUARE_MAX)
         return true;
     bool l2 = run->map->geometry.metric == KITHI_METRIC_L2;
@@ -488,8 +490,8 @@ static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_
     double want1 = l2 ? length2 + 2 * slope * centre_signs : slope * centre_signs - centre_along;
     double slop1 = FACTOR_SLOP * (length2 + fabs(want1)) + FACTOR_ROUNDING * slope * centre1;
     if (!(fabs((double)f2 - want2) <= FACTOR_SLOP * slope) || !(fabs((double)f1 - want1) <= slop1))
-        return wrong(run, "neighbour-code", "slot %u, place %u has factors %g and %g, not %g and %g", slot, place,
-                     (double)f1, (double)f2, want1, want2);
+        return wrong(run, "neighbour-code", "slot %u, place %u has factors %g and %g, not %g and %g", slot,
+                     place, (double)f1, (double)f2, want1, want2);
     return true;
 }
 

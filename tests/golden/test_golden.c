@@ -32,10 +32,8 @@ struct golden {
 };
 
 static const struct golden goldens[] = {
-    { "v1", 1, "none", "f32", 1e-4f, 1e-5f },
-    { "v2/none", 2, "none", "f32", 1e-4f, 1e-5f },
-    { "v2/f16", 2, "f16", "none", 0.01f, 1e-3f },
-    { "v2/sq8", 2, "sq8", "f32", 1e-4f, 1e-5f },
+    { "v1", 1, "none", "f32", 1e-4f, 1e-5f },       { "v2/none", 2, "none", "f32", 1e-4f, 1e-5f },
+    { "v2/f16", 2, "f16", "none", 0.01f, 1e-3f },   { "v2/sq8", 2, "sq8", "f32", 1e-4f, 1e-5f },
     { "v2/bits", 2, "bits", "none", 0.06f, 1e-2f },
 };
 

@@ -201,7 +201,8 @@ static void single_vectors_are_put_found_and_deleted(void **state)
     expect_ok(KITH("--json", "put", "one", "a", "--vector", "[1, 2.5]"), "{\"id\":\"a\",\"epoch\":1}\n");
     expect_ok(KITH("put", "one", "--vector=[3,4]", "b", "--json"), "{\"id\":\"b\",\"epoch\":2}\n");
     expect_ok(KITH("get", "one", "a"), "[1,2.5]\n");
-    expect_ok(KITH("--json", "get", "one", "b"), "{\"id\":\"b\",\"vector\":[3,4],\"epoch\":2,\"decoded\":false}\n");
+    expect_ok(KITH("--json", "get", "one", "b"),
+              "{\"id\":\"b\",\"vector\":[3,4],\"epoch\":2,\"decoded\":false}\n");
     expect_ok(KITH("count", "one"), "2\n");
     expect_ok(KITH("--json", "count", "one"), "{\"count\":2}\n");
     expect_ok(KITH("--json", "search", "one", "--vector", "[1,2.5]", "-k", "5"),
@@ -234,16 +235,19 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_says(KITH("--json", "stats", "views"),
                 "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
                 "\"ef_construction\":200,\"quantization\":\"none\",\"quantization_wanted\":\"auto\",",
-                "\"keep\":\"f32\",\"keep_wanted\":\"f32\",\"code_bits\":0,\"decoded\":false,", "\"level_max\":", "\"epoch\":1,", "\"generation\":1,",
-                "\"dead\":0,", "\"resting\":0,", "\"free\":0,", "\"slots\":1,", "\"slots_max\":16777216,",
-                "\"bytes_taken\":", "\"bytes_per_vector\":", "\"bytes_reserved\":", "\"huge_bytes\":0,", "\"huge_wanted_bytes\":0,",
-                "\"daemon\":true,", "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,",
-                "\"sync_us_below_pow2\":[", "}}\n", NULL);
+                "\"keep\":\"f32\",\"keep_wanted\":\"f32\",\"code_bits\":0,\"decoded\":false,",
+                "\"level_max\":", "\"epoch\":1,", "\"generation\":1,", "\"dead\":0,", "\"resting\":0,",
+                "\"free\":0,", "\"slots\":1,", "\"slots_max\":16777216,",
+                "\"bytes_taken\":", "\"bytes_per_vector\":", "\"bytes_reserved\":", "\"huge_bytes\":0,",
+                "\"huge_wanted_bytes\":0,", "\"daemon\":true,",
+                "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,", "\"sync_us_below_pow2\":[", "}}\n",
+                NULL);
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",
         "\"quantization\":\"none\",\"keep\":\"f32\",\"code_bits\":0,\"vector_bytes\":12,\"code_bytes\":12,",
-        "\"row\":{\"bytes\":128,\"links\":128,\"blocks\":0,\"block_bytes\":0,\"signs\":0},", "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
+        "\"row\":{\"bytes\":128,\"links\":128,\"blocks\":0,\"block_bytes\":0,\"signs\":0},",
+        "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
         "\"moved\":false,", "\"dropped\":false,", "\"commits\":1,", "\"sweeps\":0,",
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
         "\"filled\":1,\"rebuilds\":0}",
@@ -423,9 +427,10 @@ static void every_quantization_with_everything_kept(void **state)
     static const struct {
         const char *quantization, *keep, *decoded;
     } ALL[] = {
-        { "none", "f32", NULL },  { "f16", "f32", NULL },  { "f16", "f16", "f16" },  { "f16", "none", "f16" },
-        { "sq8", "f32", NULL },   { "sq8", "f16", "f16" }, { "sq8", "none", "sq8" }, { "bits", "f32", NULL },
-        { "bits", "f16", "f16" }, { "bits", "none", "sq8" },
+        { "none", "f32", NULL },   { "f16", "f32", NULL },  { "f16", "f16", "f16" },
+        { "f16", "none", "f16" },  { "sq8", "f32", NULL },  { "sq8", "f16", "f16" },
+        { "sq8", "none", "sq8" },  { "bits", "f32", NULL }, { "bits", "f16", "f16" },
+        { "bits", "none", "sq8" },
     };
     static float rows[ROWS][DIM];
     static const char *const METRICS[] = { "l2", "cosine", "ip" };
@@ -441,20 +446,25 @@ static void every_quantization_with_everything_kept(void **state)
                     text, NULL);
         expect(KITH("load", "codes", data), 0, NULL, "");
         expect_verified("codes");
-        snprintf(text, sizeof text,
-                 "\"quantization\":\"%s\",\"quantization_wanted\":\"%s\",\"keep\":\"%s\",\"keep_wanted\":\"%s\","
-                 "\"code_bits\":%d,\"decoded\":%s,",
-                 ALL[i].quantization, ALL[i].quantization, ALL[i].keep, ALL[i].keep,
-                 strcmp(ALL[i].quantization, "bits") == 0, decoded ? "true" : "false");
+        snprintf(
+            text, sizeof text,
+            "\"quantization\":\"%s\",\"quantization_wanted\":\"%s\",\"keep\":\"%s\",\"keep_wanted\":\"%s\","
+            "\"code_bits\":%u,\"decoded\":%s,",
+            ALL[i].quantization, ALL[i].quantization, ALL[i].keep, ALL[i].keep,
+            strcmp(ALL[i].quantization, "bits") ? 0 : kithi_geometry_code_bits(DIM),
+            decoded ? "true" : "false");
         expect_says(KITH("--json", "stats", "codes"), text, NULL);
         snprintf(text, sizeof text, "values decoded from %s codes", decoded ? decoded : "");
         if (decoded)
             expect_says(KITH("stats", "codes"), text, NULL);
-        snprintf(text, sizeof text, "\"quantization\":\"%s\",\"keep\":\"%s\"", ALL[i].quantization, ALL[i].keep);
+        snprintf(text, sizeof text, "\"quantization\":\"%s\",\"keep\":\"%s\"", ALL[i].quantization,
+                 ALL[i].keep);
         expect_says(KITH("--json", "list"), text, NULL);
         expect_says(KITH("--json", "inspect", "codes"), text, NULL);
         expect_says(KITH("inspect", "codes"), ALL[i].quantization, ALL[i].keep,
-                    strcmp(ALL[i].quantization, "bits") ? "128 B: links" : "704 B: links, the code, 1 x 512 B for neighbours with 64 signs",
+                    strcmp(ALL[i].quantization, "bits")
+                        ? "128 B: links"
+                        : "704 B: links, the code, 1 x 512 B for neighbours with 64 signs",
                     NULL);
 
         /* Whoever is given decoded values is told. */
@@ -468,8 +478,9 @@ static void every_quantization_with_everything_kept(void **state)
     }
 
     /* A daemon that starts again finds the same. */
-    expect(KITH("create", "codes", "--dim", "6", "--metric", "l2", "--quantization", "bits", "--keep", "none"), 0,
-           NULL, "");
+    expect(
+        KITH("create", "codes", "--dim", "6", "--metric", "l2", "--quantization", "bits", "--keep", "none"),
+        0, NULL, "");
     expect(KITH("load", "codes", data), 0, NULL, "");
     assert_int_equal(test_daemon_stop(&daemon_), 0);
     assert_int_equal(test_daemon_start(&daemon_), 0);
@@ -486,8 +497,8 @@ static void codes_that_do_not_go_together_are_refused(void **state)
     for (size_t i = 0; i < 2; i++) {
         char text[64];
         snprintf(text, sizeof text, "use quantization f16, sq8 or bits with keep %s", KEEP[i]);
-        expect_fail(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--quantization", "none", "--keep",
-                         KEEP[i]),
+        expect_fail(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--quantization", "none",
+                         "--keep", KEEP[i]),
                     1, text);
         /* auto will choose one that goes with it. */
         expect(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--keep", KEEP[i]), 0, NULL, "");

@@ -80,26 +80,34 @@ enum {
 enum kith_metric { KITH_METRIC_L2 = 1, KITH_METRIC_COSINE = 2, KITH_METRIC_IP = 3 };
 
 /*
- * What a search walks on, and so what it costs. Its answers are scored by what is kept (below) all the same. Bytes
- * are those of a vector of d dimensions with m = 16; README.md has them in numbers.
+ * What a search walks on, and so what it costs. Its answers are scored by what is kept (below) all the same.
+ *
+ *   NONE  the vectors themselves: 4 bytes a dimension are read for every distance
+ *   F16   half floats, nearly exact: 2 bytes a dimension more in memory, half as many read
+ *   SQ8   8-bit integers, fitted to each vector: 1 byte a dimension more, a quarter read
+ *   BITS  one or two bits an element for each link, beside the links, and sq8: all distances of a row are estimated
+ *         in one go. The fastest, and with 16 links a vector some 5 to 9 bytes a dimension more
+ *   AUTO  begins as NONE; the daemon measures on the first vectors, chooses one of the above and says which
  */
 enum kith_quantization {
-    KITH_QUANTIZATION_NONE = 0, /* the vectors themselves: 4d bytes are read for every distance */
-    KITH_QUANTIZATION_F16 = 1,  /* half floats: 2d + 16 bytes more; nearly exact */
-    KITH_QUANTIZATION_SQ8 = 2,  /* 8-bit integers, fitted to each vector: d + 16 bytes more */
-    KITH_QUANTIZATION_BITS = 3, /* sq8, and one bit an element for each link, beside the links: some 4d + 256 bytes
-                                   above that; all distances of a row are estimated in one go, the fastest */
-    KITH_QUANTIZATION_AUTO = 4, /* begins as none; the daemon measures on the first vectors, chooses one of the
-                                   above and says which */
+    KITH_QUANTIZATION_NONE = 0,
+    KITH_QUANTIZATION_F16 = 1,
+    KITH_QUANTIZATION_SQ8 = 2,
+    KITH_QUANTIZATION_BITS = 3,
+    KITH_QUANTIZATION_AUTO = 4
 };
 
-/* What is kept of a vector: what hits are scored by, exact search compares with, and kith_get gives back. */
-enum kith_keep {
-    KITH_KEEP_F32 = 0,  /* the vector as it was given: 4d bytes */
-    KITH_KEEP_F16 = 1,  /* half floats: 2d + 16 bytes; not without quantization */
-    KITH_KEEP_NONE = 2, /* the codes alone: vectors come back as these say, and exact search means exact over
-                           codes; not without quantization */
-};
+/*
+ * What is kept of a vector: what hits are scored by, exact search compares with, and kith_get gives back.
+ *
+ *   F32   the vector as it was given: 4 bytes a dimension
+ *   F16   half floats: 2 bytes a dimension; not without quantization
+ *   NONE  the codes alone: vectors come back as these say, and exact search means exact over codes; not
+ *         without quantization
+ *
+ * kith(1) has the bytes that a vector takes under each of them.
+ */
+enum kith_keep { KITH_KEEP_F32 = 0, KITH_KEEP_F16 = 1, KITH_KEEP_NONE = 2 };
 
 /* What went wrong, in words that say where and what to do. */
 struct kith_error {

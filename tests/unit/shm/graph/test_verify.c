@@ -270,7 +270,8 @@ static void every_quantization_is_clean(void **state)
 {
     (void)state;
     struct fixture f;
-    for (uint32_t quantization = KITHI_QUANTIZATION_F16; quantization <= KITHI_QUANTIZATION_BITS; quantization++)
+    for (uint32_t quantization = KITHI_QUANTIZATION_F16; quantization <= KITHI_QUANTIZATION_BITS;
+         quantization++)
         for (uint32_t keep = KITHI_KEEP_F32; keep <= KITHI_KEEP_NONE; keep++) {
             set_up_coded(&f, quantization, keep);
             expect_clean(&f);
