@@ -22,15 +22,16 @@ struct bench_set {
 };
 
 /*
- * opts->set: "generated" is clustered vectors, the same at every run, with exact neighbours computed here; any
- * other name is a folder of $KITH_BENCH_DATA. Exits with a message when it cannot be read.
+ * opts->set: "generated" is clustered vectors, the same at every run, with exact neighbours computed here;
+ * any other name is a folder of $KITH_BENCH_DATA. Exits with a message when it cannot be read.
  */
 void bench_set_open(const struct bench_options *opts, struct bench_set *out);
 void bench_set_close(struct bench_set *set);
 
 /*
- * The set with another number of vectors and at most so many queries, the neighbours computed anew: its first
- * rows, or all of them and behind them drawn ones with noise; a generated set is generated again. The same at every run.
+ * The set with another number of vectors and at most so many queries, the neighbours computed anew: its
+ * first rows, or all of them and behind them drawn ones with noise; a generated set is generated again. The
+ * same at every run.
  */
 void bench_set_resize(const struct bench_set *from, uint32_t base_count, uint32_t query_max,
                       struct bench_set *out);

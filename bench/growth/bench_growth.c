@@ -59,6 +59,7 @@ static void measure(struct growth *g, const struct bench_daemon *d, const struct
     unsigned peer_count = bench_peers_open(set, o, peers, engines + configs);
     g->engine_count = configs + peer_count;
 
+    bench_daemon_pin(d, o->daemon_cpu);
     struct bench_curve curve;
     bench_curve_measure(set, o, engines, g->engine_count, &curve);
     double *v = bench_alloc(sizeof(double) * o->rounds);
@@ -233,11 +234,13 @@ int main(int argc, char **argv)
 
     char machine[512];
     bench_machine(machine, sizeof(machine));
-    printf(
-        "\n%s, %u dimensions, k = %u, searches at recall %.2f by one reader on CPU %d, medians of %u rounds%s, "
-        "built by %u threads; sets above %u vectors are filled up with drawn rows and noise\n%s\n\n",
-        whole.name, whole.dim, g.opts.k, RECALL, g.opts.cpu, g.opts.rounds,
-        g.opts.cpu_time ? ", by CPU time" : "", g.opts.threads, whole.base_count, machine);
+    printf("\n%s, %u dimensions, k = %u, searches at recall %.2f by one reader on CPU %d, medians of %u "
+           "rounds%s, built by %u threads\n%s\n",
+           whole.name, whole.dim, g.opts.k, RECALL, g.opts.cpu, g.opts.rounds,
+           g.opts.cpu_time ? ", by CPU time" : "", g.opts.threads, machine);
+    if (strcmp(whole.name, "generated") != 0)
+        printf("Above %u vectors: drawn rows with noise are added.\n", whole.base_count);
+    printf("\n");
     print_points(&g);
     print_fit(&g);
     if (g.opts.json)
