@@ -2,12 +2,13 @@
  * fuzz_segment.c - hostile bytes in a segment, also bytes that change under the reader: attach, search, look up,
  * scan and verify may give bad answers, and never crash, hang or read beyond what is theirs.
  *
- * A small valid segment is made once, with living, dead, unlinked and free slots, long ids and upper levels. An
- * input is a list of words to overwrite in it. The reader's mapping lies between pages that cannot be read,
+ * A small valid segment of each quantization is made once, with living, dead, unlinked and free slots, long ids and upper
+ * levels. An input is a list of words to overwrite in one of them. The reader's mapping lies between pages that cannot be read,
  * and so does each region in it: beyond its size, or, unless the input lies about `taken`, beyond the memory that
  * is taken. Some inputs are written over and over again by a second thread while the reader reads.
  *
- *   byte 0        flags: 1 a second thread, 2 `taken` may change, 4 the other segment
+ *   byte 0        flags: 1 a second thread, 2 `taken` may change, 4 the other metric, 8 and 16 the quantization,
+ *                 all of 32, 64, 128: bytes 1 and 2 are other codes, and the sum of the layout is made to fit
  *   bytes 1, 2    k, ef
  *   then 8 bytes for each word: where, how, index (2), value (4)
  */
@@ -37,7 +38,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { FLAG_THREAD = 1, FLAG_TAKEN = 2, FLAG_OTHER = 4 };
+enum { FLAG_THREAD = 1, FLAG_TAKEN = 2, FLAG_SUM = 224, TARGET_SHIFT = 2, TARGETS = 8 };
 
 struct patch {
     uint64_t off; /* multiple of 8 */
@@ -53,7 +54,7 @@ struct target {
     uint32_t slots;
 };
 
-static struct target targets[2];
+static struct target targets[TARGETS];
 static struct patch patches[PATCH_MAX];
 static uint32_t patch_count;
 static struct kithi_scratch scratch;
@@ -130,8 +131,13 @@ static void fill(struct test_index *t, struct test_model *model, struct test_ran
     }
 }
 
-static void make_target(struct target *t, uint32_t metric)
+static void make_target(struct target *t, unsigned number)
 {
+    static const uint32_t keeps[TARGETS] = {
+        KITHI_KEEP_F32, KITHI_KEEP_F32,  KITHI_KEEP_F32, KITHI_KEEP_F16,
+        KITHI_KEEP_F16, KITHI_KEEP_NONE, KITHI_KEEP_F32, KITHI_KEEP_NONE
+    };
+    uint32_t metric = number % 2 ? KITHI_METRIC_COSINE : KITHI_METRIC_L2;
     struct test_dir dir;
     struct test_index index;
     struct test_rand r;
@@ -139,6 +145,7 @@ static void make_target(struct target *t, uint32_t metric)
     struct kithi_geometry g = {
         .dim = DIM, .metric = metric, .m = 3, .ef_construction = 20, .slot_max = 2000
     };
+    kithi_geometry_want(&g, number / 2, keeps[number]);
     test_rand_seed(&r, 42 + metric);
     test_dir_make_shm(&dir);
     const char *path = test_path(&dir, "segment");
@@ -170,8 +177,8 @@ static void prepare(void)
     if (ready)
         return;
     ready = true;
-    make_target(&targets[0], KITHI_METRIC_L2);
-    make_target(&targets[1], KITHI_METRIC_COSINE);
+    for (unsigned i = 0; i < TARGETS; i++)
+        make_target(&targets[i], i);
     kithi_scratch_init(&scratch);
     kithi_results_init(&results);
     pthread_t thread;
@@ -199,6 +206,9 @@ static uint64_t special(const struct target *t, unsigned how)
         UINT64_MAX,
         UINT64_C(0x7fc000007fc00000), /* NaN twice */
         UINT64_C(0x7f8000007f800000), /* infinity twice */
+        UINT64_C(0xff800000ff800000),
+        UINT64_C(0x7f7fffffff7fffff), /* the largest floats */
+        UINT64_C(0x7c007c00fc007e00), /* half floats: infinities and a NaN */
         UINT64_C(0x00000001ffffffff),
         UINT64_C(0x0000000f00000001),
         UINT64_C(0x0100000000000001),
@@ -208,13 +218,27 @@ static uint64_t special(const struct target *t, unsigned how)
     return edges[how % (sizeof edges / sizeof edges[0])];
 }
 
+/* The word at off is to become this. */
+static void put_word(struct target *t, uint64_t off, uint64_t new)
+{
+    uint64_t old = atomic_load_explicit(word_at(&t->rw, off), memory_order_relaxed);
+    for (uint32_t i = 0; i < patch_count; i++)
+        if (patches[i].off == off) {
+            patches[i].new = new;
+            return;
+        }
+    if (patch_count < PATCH_MAX)
+        patches[patch_count++] = (struct patch){ .off = off, .old = old, .new = new };
+}
+
 static void add_patch(struct target *t, uint8_t flags, const uint8_t *p)
 {
     static const unsigned regions[] = { KITHI_REGION_HEADER,  KITHI_REGION_HEADER, KITHI_REGION_RECORDS,
                                         KITHI_REGION_RECORDS, KITHI_REGION_ROWS,   KITHI_REGION_ROWS,
                                         KITHI_REGION_VECTORS, KITHI_REGION_DOUBT,  KITHI_REGION_UPPER,
                                         KITHI_REGION_IDS0,    KITHI_REGION_IDS1,   KITHI_REGION_BLOB0,
-                                        KITHI_REGION_BLOB1,   KITHI_REGION_BLOB2,  KITHI_REGION_BLOB3 };
+                                        KITHI_REGION_BLOB1,   KITHI_REGION_BLOB2,  KITHI_REGION_BLOB3,
+                                        KITHI_REGION_CODES };
     unsigned region = regions[p[0] % (sizeof regions / sizeof regions[0])], how = p[1];
     uint64_t index = kithi_get16(p + 2), value = kithi_get32(p + 4), span = t->taken[region] / 8;
     if (region == KITHI_REGION_HEADER)
@@ -240,12 +264,34 @@ static void add_patch(struct target *t, uint8_t flags, const uint8_t *p)
     case 6: new = value | value << 32; break;
     default: new = old + (uint64_t)(int64_t)(int32_t)value; break;
     }
+    put_word(t, off, new);
+}
+
+/* A header that lies about the geometry is refused for its sum, unless it lies about that as well. */
+static void lie_about_codes(struct target *t, uint32_t quantization, uint32_t keep, uint32_t code_bits)
+{
+    struct kithi_header h;
+    uint64_t slot_max = t->rw.geometry.slot_max;
+    put_word(t, offsetof(struct kithi_header, quantization), slot_max << 32 | quantization);
+    put_word(t, offsetof(struct kithi_header, keep), (uint64_t)code_bits << 32 | keep);
+    struct kithi_layout l;
+    struct kithi_errmsg err;
+    memcpy(&h, t->rw.base, sizeof h);
     for (uint32_t i = 0; i < patch_count; i++)
-        if (patches[i].off == off) {
-            patches[i].new = new;
-            return;
-        }
-    patches[patch_count++] = (struct patch){ .off = off, .old = old, .new = new };
+        if (patches[i].off < sizeof h)
+            memcpy((char *)&h + patches[i].off, &patches[i].new, sizeof patches[i].new);
+    struct kithi_geometry g = { .dim = h.dim,
+                                .metric = h.metric,
+                                .m = h.m,
+                                .ef_construction = h.ef_construction,
+                                .quantization = h.quantization,
+                                .keep = h.keep,
+                                .code_bits = h.code_bits,
+                                .slot_max = h.slot_max };
+    if (kithi_geometry_check(&g, &err) < 0)
+        return;
+    kithi_geometry_layout(&g, &l);
+    put_word(t, offsetof(struct kithi_header, layout_sum), l.sum);
 }
 
 static void check(bool ok, const char *what)
@@ -297,11 +343,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 3)
         return 0;
     uint8_t flags = data[0];
-    struct target *t = &targets[flags & FLAG_OTHER ? 1 : 0];
+    struct target *t = &targets[(flags >> TARGET_SHIFT) % TARGETS];
     uint32_t k = 1 + data[1] % 40, ef = k + data[2];
     patch_count = 0;
     for (size_t at = 3; at + 8 <= size; at += 8)
         add_patch(t, flags, data + at);
+    if ((flags & FLAG_SUM) == FLAG_SUM)
+        lie_about_codes(t, data[1] % 5, data[2] % 4, data[2] / 4 % 4);
     for (uint32_t i = 0; i < patch_count; i++)
         atomic_store_explicit(word_at(&t->rw, patches[i].off), patches[i].new, memory_order_relaxed);
     if (flags & FLAG_THREAD) {

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "tests/support/child.h"
+#include "tests/support/codes.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
@@ -166,6 +167,8 @@ static void a_batch_is_seen_whole_or_not_at_all_and_memory_stays(void **state)
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     create.dim = DIM;
     create.metric = KITH_METRIC_L2;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.m = 8;
     create.ef_construction = 40;
     create.run_dir = s->run;

@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "shm/layout/header.h"
+#include "tests/support/codes.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 
@@ -45,6 +46,8 @@ static kith *begin(struct test_daemon *d, uint32_t metric)
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     create.dim = DIM;
     create.metric = metric;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.run_dir = run_dir(d);
     create.error = &err;
     if (kith_create("c", &create) < 0)
@@ -392,6 +395,8 @@ static void a_dropped_collection_is_gone_for_every_handle(void **state)
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     create.dim = DIM;
     create.metric = KITH_METRIC_L2;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.run_dir = run_dir(&d);
     assert_int_equal(kith_create("c", &create), 0);
     assert_int_equal(nearest(index, r, 1.0f), KITH_E_REPLACED);
@@ -414,6 +419,8 @@ static void a_batch_beyond_the_ceiling_is_refused_whole(void **state)
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     create.dim = DIM;
     create.metric = KITH_METRIC_L2;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.max_vectors = 10;
     create.run_dir = run_dir(&d);
     create.error = &err;

@@ -20,6 +20,7 @@
 
 #include "shm/layout/header.h"
 #include "tests/support/child.h"
+#include "tests/support/codes.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 
@@ -128,6 +129,8 @@ static void a_read_only_mount_is_enough_for_readers(void **state)
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     create.dim = DIM;
     create.metric = KITH_METRIC_L2;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.run_dir = run;
     assert_int_equal(kith_create(NAME, &create), 0);
     struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;

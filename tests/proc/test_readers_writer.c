@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "tests/support/child.h"
+#include "tests/support/codes.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 #include "tests/support/model.h"
@@ -268,6 +269,8 @@ static void four_readers_and_a_writer_agree_about_every_epoch(void **state)
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     create.dim = DIM;
     create.metric = KITH_METRIC_L2;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.ef_construction = 60;
     create.run_dir = s->run;
     assert_int_equal(kith_create(NAME, &create), 0);

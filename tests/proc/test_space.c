@@ -25,6 +25,7 @@
 #include "shm/layout/ids.h"
 #include "shm/map/map.h"
 #include "tests/support/child.h"
+#include "tests/support/codes.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
@@ -74,6 +75,8 @@ static int create(struct tight *t, struct kith_error *error)
     struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
     opts.dim = DIM;
     opts.metric = KITH_METRIC_L2;
+    opts.quantization = test_quantization();
+    opts.keep = test_keep();
     opts.m = 8;
     opts.ef_construction = 20;
     opts.run_dir = t->run;
@@ -171,6 +174,7 @@ static int reader_role(void *arg)
         opts.exact = i % 16 == 0;
         int n = kith_search(k, vector, DIM, 10, &opts, results);
         int found = kith_get(k, id, got, DIM, NULL);
+        test_codes_decoded(test_codes_kept(), false, vector, DIM);
         if (r->written && (n != 10 || found != 0 || memcmp(got, vector, sizeof got) != 0)) {
             fprintf(stderr, "id %s: %d hits, get says %s\n", id, n, kith_errname(found));
             rc = 1;
@@ -200,12 +204,13 @@ static void poke(const struct tight *t)
     if (kithi_map_attach_path(test_daemon_segment(&t->d, NAME), true, &map, &err) < 0)
         fail_msg("%s", err.text);
     struct kithi_header *h = kithi_map_header(&map);
-    uint32_t used = (uint32_t)h->slots_used, places = map.layout.row_stride / 4;
+    uint32_t used = (uint32_t)h->slots_used;
     for (uint32_t i = 0; i < POKES; i++) {
         uint32_t slot = test_rand_below(&r, used);
         uint32_t hole = used + test_rand_below(&r, map.geometry.slot_max - used);
         _Atomic uint32_t *row = (_Atomic uint32_t *)(void *)(map.base + map.layout.off[KITHI_REGION_ROWS] +
                                                              (uint64_t)slot * map.layout.row_stride);
+        uint32_t places = i % 4 ? 2 * map.geometry.m : map.layout.row_stride / 4; /* codes, now and then */
         atomic_store(&row[test_rand_below(&r, places)], hole + 1);
     }
     uint64_t table = h->id_table;

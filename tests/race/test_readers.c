@@ -28,6 +28,7 @@
 #include "shm/graph/scan.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
+#include "tests/support/codes.h"
 #include "tests/support/index.h"
 #include "tests/support/model.h"
 #include "tests/support/rand.h"
@@ -84,31 +85,50 @@ static void maybe_nap(void)
         usleep(test_rand_below(&sleeper, NAP_US));
 }
 
-static float sleepy_l2(const float *query, const float *row, uint32_t dim)
+#define SLEEPY(codec, metric)                                                                                \
+    static float one_##codec##_##metric(const struct kithi_query *q, const unsigned char *code)              \
+    {                                                                                                        \
+        maybe_nap();                                                                                         \
+        return awake->of[codec][metric].one(q, code);                                                        \
+    }                                                                                                        \
+    static void four_##codec##_##metric(const struct kithi_query *q, const unsigned char *const codes[4],    \
+                                        float out[4])                                                        \
+    {                                                                                                        \
+        maybe_nap();                                                                                         \
+        awake->of[codec][metric].four(q, codes, out);                                                        \
+    }
+SLEEPY(0, 0)
+SLEEPY(0, 1)
+SLEEPY(1, 0)
+SLEEPY(1, 1)
+SLEEPY(2, 0)
+SLEEPY(2, 1)
+_Static_assert(KITHI_CODEC_COUNT == 3, "a sleeper for each codec");
+
+static uint32_t sleepy_estimate(const struct kithi_query *q, const unsigned char *block, float distance,
+                                float limit, const unsigned char *ahead, float est[32])
 {
     maybe_nap();
-    return awake->l2(query, row, dim);
+    return awake->estimate(q, block, distance, limit, ahead, est);
 }
 
-static float sleepy_ip(const float *query, const float *row, uint32_t dim)
+static struct kithi_kernel sleepy;
+
+static void fall_asleep(void)
 {
-    maybe_nap();
-    return awake->ip(query, row, dim);
+    awake = kithi_kernel_pick();
+#define BED(codec, metric)                                                                                   \
+    {                                                                                                        \
+        one_##codec##_##metric, four_##codec##_##metric, awake->of[codec][metric].pair                       \
+    }
+    const struct kithi_distances of[KITHI_CODEC_COUNT][2] = { { BED(0, 0), BED(0, 1) },
+                                                              { BED(1, 0), BED(1, 1) },
+                                                              { BED(2, 0), BED(2, 1) } };
+    sleepy = *awake;
+    sleepy.name = "sleepy";
+    sleepy.estimate = sleepy_estimate;
+    memcpy(sleepy.of, of, sizeof of);
 }
-
-static void sleepy_l2_4(const float *query, const float *const rows[4], uint32_t dim, float out[4])
-{
-    maybe_nap();
-    awake->l2_4(query, rows, dim, out);
-}
-
-static void sleepy_ip_4(const float *query, const float *const rows[4], uint32_t dim, float out[4])
-{
-    maybe_nap();
-    awake->ip_4(query, rows, dim, out);
-}
-
-static const struct kithi_kernel sleepy = { "sleepy", sleepy_l2, sleepy_ip, sleepy_l2_4, sleepy_ip_4 };
 
 /* ---- readers ---- */
 
@@ -161,11 +181,11 @@ static void check_search(struct shared *s, struct test_rand *r, struct kithi_scr
         complain(s, "%s search: %s", p.exact ? "exact" : "graph", text);
 }
 
-/* Is this the vector of that version, as it was given? */
+/* Is this the vector of that version, as it is kept? */
 static bool vector_matches(const struct test_model *m, uint32_t id, uint64_t version, const float *vector)
 {
     float expected[DIM];
-    test_model_vector(m, id, version, expected);
+    test_model_kept(m, id, version, expected);
     for (uint32_t i = 0; i < DIM; i++)
         if (!(fabsf(vector[i] - expected[i]) <= (m->cosine ? 1e-5f : 0.0f)))
             return false;
@@ -345,7 +365,8 @@ static void run(uint32_t metric, uint32_t grace_ms, uint32_t rest_ms)
         .dim = DIM, .metric = metric, .m = 6, .ef_construction = 40, .slot_max = 1u << 15
     };
     uint64_t seed = test_seed() + metric;
-    awake = kithi_kernel_pick();
+    fall_asleep();
+    test_codes_give(&g);
 
     test_dir_make_shm(&dir);
     test_rand_seed(&r, seed);

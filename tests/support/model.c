@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "tests/support/child.h"
+#include "tests/support/codes.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
 
@@ -26,6 +27,7 @@ struct test_model *test_model_new(uint64_t seed, uint32_t id_count, uint32_t dim
     m->id_count = id_count;
     m->dim = dim;
     m->cosine = cosine;
+    m->kept = test_codes_kept();
     atomic_init(&m->next_version, 1);
     return m;
 }
@@ -35,6 +37,12 @@ void test_model_vector(const struct test_model *m, uint32_t id, uint64_t version
     struct test_rand r;
     test_rand_seed(&r, m->seed ^ (version * UINT64_C(0xd1342543de82ef95) + id));
     test_rand_floats(&r, out, m->dim);
+}
+
+void test_model_kept(const struct test_model *m, uint32_t id, uint64_t version, float *out)
+{
+    test_model_vector(m, id, version, out);
+    test_codes_decoded((enum kithi_codec)m->kept, m->cosine, out, m->dim);
 }
 
 void test_model_note(struct test_model *m, uint32_t id, uint64_t epoch, uint64_t version)
@@ -111,16 +119,23 @@ uint32_t test_model_id(const struct test_model *m, const char *id)
     return *end || n >= m->id_count ? UINT32_MAX : (uint32_t)n;
 }
 
-/* In double precision; *out_size is what rounding is relative to. */
-static double distance(const struct test_model *m, const float *a, const float *b, double *out_size)
+/*
+ * From the query to what is kept of a version, in double precision; *out_size is what rounding is relative to. Under cosine
+ * it is kept at the length of what was given, which decoding may miss by a little.
+ */
+static double distance(const struct test_model *m, const float *a, uint32_t id, uint64_t version,
+                       double *out_size)
 {
+    float given[DIM_MAX], b[DIM_MAX];
     double sum = 0, dot = 0, aa = 0, bb = 0;
+    test_model_vector(m, id, version, given);
+    test_model_kept(m, id, version, b);
     for (uint32_t i = 0; i < m->dim; i++) {
         double d = (double)a[i] - (double)b[i];
         sum += d * d;
         dot += (double)a[i] * (double)b[i];
         aa += (double)a[i] * (double)a[i];
-        bb += (double)b[i] * (double)b[i];
+        bb += (double)given[i] * (double)given[i];
     }
     *out_size = m->cosine ? 1 : aa + bb;
     return m->cosine ? 1 - dot / sqrt(aa * bb) : sum;
@@ -129,7 +144,6 @@ static double distance(const struct test_model *m, const float *a, const float *
 bool test_model_judge(const struct test_model *m, uint64_t epoch, const float *query,
                       const struct test_hit *hits, uint32_t n, char *out_text, size_t text_size)
 {
-    float vector[DIM_MAX];
     for (uint32_t i = 0; i < n; i++) {
         uint32_t id = test_model_id(m, hits[i].id);
         uint64_t version;
@@ -156,8 +170,7 @@ bool test_model_judge(const struct test_model *m, uint64_t epoch, const float *q
                      epoch);
             return false;
         }
-        test_model_vector(m, id, version, vector);
-        double expected = distance(m, query, vector, &size);
+        double expected = distance(m, query, id, version, &size);
         if (!(fabs(hits[i].distance - expected) <= TOLERANCE * size)) {
             snprintf(out_text, text_size,
                      "id %u at epoch %" PRIu64 " has distance %.7g, its version %" PRIu64 " has %.7g", id,
@@ -173,7 +186,6 @@ bool test_model_judge_exact(const struct test_model *m, uint64_t epoch, const fl
 {
     if (!test_model_judge(m, epoch, query, hits, n, out_text, text_size))
         return false;
-    float vector[DIM_MAX];
     uint32_t there = 0, nearer = 0;
     for (uint32_t id = 0; id < m->id_count; id++) {
         uint64_t version;
@@ -183,8 +195,7 @@ bool test_model_judge_exact(const struct test_model *m, uint64_t epoch, const fl
         if (version == 0)
             continue;
         there++;
-        test_model_vector(m, id, version, vector);
-        double d = distance(m, query, vector, &size);
+        double d = distance(m, query, id, version, &size);
         nearer += n == k && d < hits[n - 1].distance - TOLERANCE * size;
     }
     if (n != (there < k ? there : k)) {

@@ -37,6 +37,7 @@ struct test_model {
     uint32_t dim;
     uint32_t id_count;
     uint32_t cosine;
+    uint32_t kept; /* enum kithi_codec in which the collection keeps vectors (codes.h) */
     _Atomic uint64_t complete;
     _Atomic uint64_t next_version;
     struct test_history ids[];
@@ -47,6 +48,9 @@ struct test_model *test_model_new(uint64_t seed, uint32_t id_count, uint32_t dim
 
 /* The vector of id at version, dim floats. */
 void test_model_vector(const struct test_model *m, uint32_t id, uint64_t version, float *out);
+
+/* What the collection has of it, and gives back: distances are to that. */
+void test_model_kept(const struct test_model *m, uint32_t id, uint64_t version, float *out);
 
 /* Writer: id changes to version (0: is deleted) at epoch. */
 void test_model_note(struct test_model *m, uint32_t id, uint64_t epoch, uint64_t version);

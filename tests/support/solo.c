@@ -10,12 +10,15 @@
 #include "shm/graph/lookup.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
+#include "tests/support/codes.h"
 
 struct kithi_geometry test_geometry(uint32_t dim, uint32_t metric, uint32_t slot_max)
 {
-    return (struct kithi_geometry){
+    struct kithi_geometry g = {
         .dim = dim, .metric = metric, .m = 8, .ef_construction = 64, .slot_max = slot_max
     };
+    test_codes_give(&g);
+    return g;
 }
 
 void test_solo_open_in(struct test_solo *t, const struct kithi_geometry *g, const struct test_dir *dir)

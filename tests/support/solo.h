@@ -21,7 +21,7 @@ struct test_solo {
     struct kithi_results results; /* of the last search */
 };
 
-/* Geometry with the test's usual rest. */
+/* Geometry with the test's usual rest, and the codes that the environment asks for (codes.h). */
 struct kithi_geometry test_geometry(uint32_t dim, uint32_t metric, uint32_t slot_max);
 
 /* A segment in a directory of its own on tmpfs. Ends the program on failure. */

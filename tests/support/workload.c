@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "shm/graph/scan.h"
+#include "tests/support/codes.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
 
@@ -77,6 +78,13 @@ static void vector_of(const struct workload_shared *s, uint32_t id, uint32_t ver
     struct test_rand r;
     test_rand_seed(&r, s->seed ^ ((uint64_t)id << 32 | version) * UINT64_C(0xd1342543de82ef95));
     test_rand_floats(&r, out, s->dim);
+}
+
+/* What comes back of it. */
+static void kept_of(const struct workload_shared *s, uint32_t id, uint32_t version, float *out)
+{
+    vector_of(s, id, version, out);
+    test_codes_decoded(test_codes_kept(), false, out, s->dim);
 }
 
 static void id_name(uint32_t id, char out[24])
@@ -305,7 +313,7 @@ static bool distance_known(const struct workload_shared *s, uint32_t id, const f
     float vector[DIM_MAX];
     for (uint32_t version = atomic_load(&s->sent[id]); version > 0; version--) {
         double sum = 0;
-        vector_of(s, id, version, vector);
+        kept_of(s, id, version, vector);
         for (uint32_t i = 0; i < s->dim; i++)
             sum += ((double)vector[i] - (double)query[i]) * ((double)vector[i] - (double)query[i]);
         if (fabs(sum - found) <= 1e-4 * sum)
@@ -428,6 +436,8 @@ void workload_load(struct workload *w)
     create.m = 12;
     create.ef_construction = 60;
     create.max_vectors = 8 * w->id_count;
+    create.quantization = test_quantization();
+    create.keep = test_keep();
     create.run_dir = opts.run_dir = s->run;
     create.error = opts.error = &error;
     if (kith_create(WORKLOAD_NAME, &create) < 0 || kith_open(WORKLOAD_NAME, &opts, &k) < 0)
@@ -490,12 +500,12 @@ static uint32_t version_of(const struct workload_shared *s, uint32_t id, const f
 {
     float expected[DIM_MAX];
     if (s->acked[id]) {
-        vector_of(s, id, s->acked[id], expected);
+        kept_of(s, id, s->acked[id], expected);
         if (memcmp(vector, expected, s->dim * sizeof *vector) == 0)
             return s->acked[id];
     }
     for (uint32_t version = atomic_load(&s->sent[id]); version > 0; version--) {
-        vector_of(s, id, version, expected);
+        kept_of(s, id, version, expected);
         if (memcmp(vector, expected, s->dim * sizeof *vector) == 0)
             return version;
     }

@@ -24,6 +24,7 @@
 #include "server/index/index_priv.h"
 #include "shm/base/id.h"
 #include "shm/graph/search.h"
+#include "tests/support/codes.h"
 #include "tests/support/rand.h"
 #include "tests/support/solo.h"
 
@@ -80,6 +81,13 @@ static void on_paper(uint64_t seed, uint64_t epoch, struct paper *out)
     }
 }
 
+/* The vector of an id that holds value. */
+static void vector_of(uint32_t id, float value, float out[DIM])
+{
+    for (uint32_t i = 0; i < DIM; i++)
+        out[i] = i ? (float)(id % 7) : value;
+}
+
 static void run_group(struct test_solo *t, uint64_t seed, uint64_t e)
 {
     uint32_t ids[OPS];
@@ -90,8 +98,7 @@ static void run_group(struct test_solo *t, uint64_t seed, uint64_t e)
     uint32_t n = requests(seed, e, ids, values);
     for (uint32_t i = 0; i < n; i++) {
         name_of(ids[i], names[i]);
-        for (uint32_t j = 0; j < DIM; j++)
-            v[i][j] = j ? (float)(ids[i] % 7) : values[i];
+        vector_of(ids[i], values[i], v[i]);
         ops[i] = values[i] != 0 ? test_upsert(names[i], v[i], DIM) : test_delete(names[i]);
     }
     if (test_solo_commit(t, ops, n) < 0)
@@ -106,14 +113,16 @@ static bool holds(const struct test_solo *t, uint64_t seed)
     uint64_t epoch = kithi_index_epoch(t->ix), live = 0;
     on_paper(seed, epoch, &paper);
     for (uint32_t i = 0; i < IDS; i++) {
-        float v[DIM];
+        float v[DIM], kept[DIM];
         name_of(i, id);
+        vector_of(i, paper.value[i], kept);
+        test_codes_decoded(test_codes_kept(), false, kept, DIM);
         int rc = test_solo_get(t, id, v);
         live += paper.value[i] != 0;
-        if (rc == (paper.value[i] != 0 ? 0 : KITHI_E_NOT_FOUND) && (rc < 0 || v[0] == paper.value[i]))
+        if (rc == (paper.value[i] != 0 ? 0 : KITHI_E_NOT_FOUND) && (rc < 0 || memcmp(v, kept, sizeof v) == 0))
             continue;
         fprintf(stderr, "epoch %llu: id %u is %s %g, expected %g\n", (unsigned long long)epoch, i,
-                rc ? kithi_error_name(rc) : "", rc ? 0 : (double)v[0], (double)paper.value[i]);
+                rc ? kithi_error_name(rc) : "", rc ? 0 : (double)v[0], (double)kept[0]);
         return false;
     }
     return kithi_index_live(t->ix) == live && atomic_load(&test_solo_header(t)->live) == live;
