@@ -196,19 +196,18 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
     char text[160];
     const char *name = kithi_quantization_name(s->quantization), *keep = kithi_keep_name(s->keep);
     const char *decoded = kithi_tool_decoded(s->quantization, s->keep);
-    bool chosen =
-        s->quantization_wanted != KITH_QUANTIZATION_AUTO || s->quantization != KITH_QUANTIZATION_NONE;
     if (o->json) {
         kithi_object_text(o, "quantization", NULL, name);
         kithi_object_text(o, "quantization_wanted", NULL, kithi_quantization_name(s->quantization_wanted));
         kithi_object_text(o, "keep", NULL, keep);
         kithi_object_text(o, "keep_wanted", NULL, kithi_keep_name(s->keep_wanted));
+        kithi_object_bool(o, "undecided", NULL, s->undecided != 0);
         kithi_object_count(o, "code_bits", NULL, s->code_bits);
         kithi_object_bool(o, "decoded", NULL, decoded != NULL);
         return;
     }
     snprintf(text, sizeof text, "%s%s", name,
-             !chosen                                            ? " (auto has chosen nothing else yet)"
+             s->undecided                                       ? " (auto has still to choose)"
              : s->quantization_wanted == KITH_QUANTIZATION_AUTO ? " (chosen by auto)"
                                                                 : "");
     kithi_object_text(o, "", "quantization", text);

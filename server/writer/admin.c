@@ -347,7 +347,8 @@ void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r)
                               .slot_max = g->slot_max,
                               .keep = s->keep,
                               .layout = g->quantization,
-                              .code_bits = g->code_bits };
+                              .code_bits = g->code_bits,
+                              .undecided = !s->chosen };
     memcpy(o.uid, s->uid, sizeof o.uid);
     answer_text(r, 0, &o, sizeof o);
 }

@@ -36,8 +36,8 @@ int kithi_settings_new(struct kithi_settings *out, const char *name, const struc
                        struct kithi_errmsg *err);
 
 /*
- * AUTO has chosen quantization (which goes with keep): the geometry follows. Lasts once it is written; segments of
- * the geometry before are not adopted any more.
+ * AUTO has chosen quantization (which goes with keep): the geometry follows. Lasts once it is written; a start
+ * that still finds a segment of the geometry before takes that over, and lays it out anew.
  */
 void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization);
 

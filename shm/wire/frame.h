@@ -97,7 +97,7 @@ struct kithi_opened {
     uint32_t keep;            /* 40..43 enum kithi_keep, as it was asked for */
     uint32_t layout;          /* 44..47 what it is now: the same, or what AUTO has chosen; NONE before that */
     uint32_t code_bits;       /* 48..51 bits an element of neighbour codes; 0: there are none */
-    uint32_t reserved;        /* 52..55 zero */
+    uint32_t undecided;       /* 52..55 1: AUTO that has still to choose */
 };
 _Static_assert(sizeof(struct kithi_opened) == 56, "open body is format");
 

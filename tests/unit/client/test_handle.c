@@ -388,6 +388,7 @@ static void vectors_come_back_as_they_were_given(void **state)
         assert_int_equal(s.daemon_alive, 0);
         assert_int_equal(s.quantization, KITH_QUANTIZATION_NONE);
         assert_int_equal(s.quantization_wanted, KITH_QUANTIZATION_NONE); /* nobody to ask */
+        assert_int_equal(s.undecided, 0);
         assert_int_equal(s.code_bits, 0);
         assert_true(s.bytes_taken > 0 && s.bytes_taken < s.bytes_reserved);
         kith_close(index);

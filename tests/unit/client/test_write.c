@@ -117,9 +117,9 @@ static bool serve(struct played *p, int fd, uint64_t *held)
         else
             reply(fd, f.tag, head, "", 0, 0);
     } else if (f.type == KITHI_FRAME_OPEN) {
-        struct kithi_opened o = { .dim = DIM,
-                                  .quantization = KITHI_QUANTIZATION_AUTO,
-                                  .keep = KITHI_KEEP_NONE };
+        struct kithi_opened o = {
+            .dim = DIM, .quantization = KITHI_QUANTIZATION_AUTO, .keep = KITHI_KEEP_NONE, .undecided = 1
+        };
         memcpy(o.uid, test_index_map(&p->index)->uid, sizeof o.uid);
         o.uid[0] ^= manner == MANNER_OTHER;
         reply(fd, f.tag, head, &o, sizeof o, 0);
@@ -279,6 +279,7 @@ static void writes_return_the_epoch(void **state)
     assert_int_equal(s.quantization_wanted, KITH_QUANTIZATION_AUTO);
     assert_int_equal(s.keep, KITH_KEEP_F32);
     assert_int_equal(s.keep_wanted, KITH_KEEP_NONE);
+    assert_int_equal(s.undecided, 1);
     end(&p, index);
 }
 

@@ -245,7 +245,7 @@ static void a_collection_is_opened_with_the_codes_that_were_asked_for(void **sta
         assert_int_equal(o.keep, KITHI_KEEP_F16);
         assert_int_equal(o.layout, chosen ? quantization : KITHI_QUANTIZATION_NONE);
         assert_int_equal(o.code_bits != 0, quantization == KITHI_QUANTIZATION_BITS);
-        assert_int_equal(o.reserved, 0);
+        assert_int_equal(o.undecided, !chosen);
         assert_int_equal(peer_drop(&good, "coded", NULL), 0);
     }
     memcpy(good.uid, uid, sizeof uid);
