@@ -40,7 +40,7 @@ static int init_worker(struct worker *w, const struct kithi_map *map)
     if (l->bits_width) {
         w->near_end = floats(l->bits_width);
         w->far_end = floats(l->bits_width);
-        w->edges = malloc(CHOSEN_AT_BASE((size_t)g->m) * sizeof *w->edges);
+        w->edges = malloc(2 * (size_t)g->m * sizeof *w->edges);
         if (!w->near_end || !w->far_end || !w->edges)
             return -ENOMEM;
     }

@@ -217,6 +217,9 @@ int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err);
  */
 uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, const struct candidate *c,
                       uint32_t n, uint32_t max, struct candidate *out);
+/* Add the nearest of the candidates that were not chosen until there are max; returns how many stand in chosen. */
+uint32_t kithi_select_more(const struct candidate *c, uint32_t n, struct candidate *chosen, uint32_t count,
+                           uint32_t max);
 void kithi_candidates_sort(struct candidate *c, uint32_t n);
 
 /* ---- row.c: the writer's half of rows ---- */

@@ -49,8 +49,9 @@ const char *kithi_keep_name(uint32_t keep)
 
 uint32_t kithi_geometry_code_bits(uint32_t dim)
 {
-    (void)dim;
-    return 1;
+    /* The error of an estimate falls with the square root of the bits: below this a second one an element pays
+     * (bench_core: sift-grocery, 128-d, 12 % more searches a second at recall 0.95; mlnotes, 384-d, 13 % fewer). */
+    return dim <= 256 ? 2 : 1;
 }
 
 void kithi_geometry_want(struct kithi_geometry *g, uint32_t quantization, uint32_t keep)
