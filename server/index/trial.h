@@ -17,8 +17,9 @@
 #define KITHI_TRIAL_SAMPLE                                                                                   \
     4096u /* vectors that a trial takes, if so many are there and they are not very long */
 /*
- * Neighbours that its searches ask for. Ten of a few thousand are found by walks that are hardly longer than their
- * descent; for these the walk has the length that it has for ten of a large collection.
+ * Neighbours that recall is counted over. Ten of a few thousand are found by walks that are hardly longer than
+ * their descent; for these a walk has the length that it has for ten of a large collection. Timed are searches for
+ * ten by walks of that length.
  */
 #define KITHI_TRIAL_K 32u
 

@@ -89,7 +89,7 @@ static int name_read(const char *path, const char *key, const char *text, const 
 static int codes_read(const char *path, const char *quantization, const char *keep, const char *layout,
                       int64_t code_bits, struct kithi_settings *s, struct kithi_errmsg *err)
 {
-    uint32_t chosen;
+    uint32_t chosen = KITHI_QUANTIZATION_NONE;
     int status = name_read(path, "quantization", quantization, kithi_quantization_name,
                            KITHI_QUANTIZATION_NONE, KITHI_QUANTIZATION_AUTO, &s->wanted, err);
     if (!status) {
