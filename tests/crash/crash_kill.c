@@ -18,11 +18,13 @@
 #include <unistd.h>
 
 #include "shm/layout/header.h"
+#include "tests/support/codes.h"
 #include "tests/support/daemon.h"
 #include "tests/support/rand.h"
 #include "tests/support/workload.h"
 
 #define KILLS_SHORT  20u
+#define KILLS_CODES  8u /* of the short form where collections have codes: it runs beside that without */
 #define KILLS_LONG   200u
 #define VECTORS      20001u
 #define DIM          128u
@@ -114,7 +116,9 @@ int main(int argc, char **argv)
                                              { "seed", required_argument, NULL, 's' },
                                              { "vectors", required_argument, NULL, 'v' },
                                              { NULL, 0, NULL, 0 } };
-    uint32_t kills = test_long() ? KILLS_LONG : KILLS_SHORT, vectors = VECTORS;
+    uint32_t vectors = VECTORS, kills = test_long()           ? KILLS_LONG
+                                        : test_quantization() ? KILLS_CODES
+                                                              : KILLS_SHORT;
     int c;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
