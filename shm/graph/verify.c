@@ -33,7 +33,6 @@
 #define WINDOW_TRIES     4u     /* a slot refilled so often under our eyes is left alone */
 #define SEEN_PROBE_MAX   1024u  /* only chosen ids make a longer run of hashes in a half empty set */
 #define UNIT_LENGTH_SLOP 1e-3   /* of a kept vector under cosine, its codec's own error apart */
-#define HEAD_SLOP        1e-4   /* of the square length in a code's head, relative */
 #define SIGNS_SLOP       0.04   /* of <signs, difference>, relative: 2 % of the signs, in the mean */
 #define FACTOR_SLOP      1e-2   /* of a neighbour code's factors, relative */
 #define FACTOR_ROUNDING  1e-5   /* and of the sums that they are the difference of */
@@ -64,7 +63,7 @@ struct desk {
     alignas(64) float centre[KITHI_BITS_WIDTH_MAX];
     alignas(64) float neighbour[KITHI_BITS_WIDTH_MAX];
     alignas(64) unsigned char code[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
-    unsigned char again[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
+    alignas(64) unsigned char again[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
     float vector[KITHI_DIM_MAX];
     uint64_t signs[KITHI_BITS_WIDTH_MAX / 64];
 };
@@ -368,25 +367,40 @@ static double unit_slop(enum kithi_codec codec, const unsigned char *code, uint3
     return UNIT_LENGTH_SLOP + step / 2 * sqrt(dim);
 }
 
-/* What distances take from a code's head instead of its elements; vector: these, decoded. */
-static bool check_head(struct run *run, uint32_t slot, enum kithi_codec codec, const float *vector)
+/* What distances take from a code's head instead of its elements. */
+static bool check_head(struct run *run, uint32_t slot, enum kithi_codec codec)
 {
     struct kithi_code_head head;
-    uint32_t dim = run->map->geometry.dim, sum = 0;
+    uint32_t dim = run->map->geometry.dim, sum = 0, squares = 0;
     const unsigned char *code = run->desk->code;
     if (codec == KITHI_CODEC_F32)
         return true;
     memcpy(&head, code, sizeof head);
-    double square = square_length(vector, dim);
-    if ((float)square != head.norm2 &&
-        !(fabs((double)head.norm2 - square) <= HEAD_SLOP * square + SQUARE_MIN))
-        return wrong(run, "code", "the code of slot %u has square length %g, its head says %g", slot, square,
-                     (double)head.norm2);
-    for (uint32_t i = 0; codec == KITHI_CODEC_SQ8 && i < dim; i++)
-        sum += code[sizeof head + i];
-    if (head.sum != sum)
-        return wrong(run, "code", "the bytes of the code of slot %u add up to %u, its head says %u", slot,
-                     sum, head.sum);
+    for (uint32_t i = 0; codec == KITHI_CODEC_SQ8 && i < dim; i++) {
+        uint32_t u = code[sizeof head + i];
+        sum += u;
+        squares += u * u;
+    }
+    if (head.sum != sum || head.squares != squares)
+        return wrong(
+            run, "code",
+            "the bytes of the code of slot %u add up to %u, their squares to %u; its head says %u and %u",
+            slot, sum, squares, head.sum, head.squares);
+    return true;
+}
+
+/* Both forms of one vector, a being rounded to halves and b to 255 steps between its least and largest element. */
+static bool check_forms(struct run *run, uint32_t slot, const float *a, const float *b)
+{
+    uint32_t dim = run->map->geometry.dim;
+    float least, largest;
+    kithi_floats_range(a, dim, &least, &largest);
+    double half_step = ((double)largest - (double)least) / 510;
+    double slop = half_step * 1.01 + fmax(fabs((double)least), fabs((double)largest)) * 0x1p-10 + 0x1p-126;
+    for (uint32_t i = 0; i < dim; i++)
+        if (!(fabs((double)a[i] - (double)b[i]) <= slop))
+            return wrong(run, "code", "element %u of the code of slot %u is %g, of its vector %g", i, slot,
+                         (double)b[i], (double)a[i]);
     return true;
 }
 
@@ -401,8 +415,9 @@ static bool check_code(struct run *run, const struct kithi_view *v, uint32_t slo
         return memcmp(d->code, d->again, size) == 0 ||
                wrong(run, "code", "the code of slot %u is not that of its vector", slot);
     }
-    kithi_code_decode(v->walked, d->code, dim, d->vector);
-    return check_head(run, slot, v->walked, d->vector);
+    float *decoded = (float *)(void *)d->again;
+    kithi_code_decode(v->walked, d->code, dim, decoded);
+    return check_forms(run, slot, d->vector, decoded) && check_head(run, slot, v->walked);
 }
 
 static bool check_vector_once(struct run *run, const struct kithi_view *v, uint32_t slot, bool *out_same)
@@ -430,7 +445,7 @@ static bool check_vector_once(struct run *run, const struct kithi_view *v, uint3
         else if (fabs(length - 1) > unit_slop(v->kept, d->code, dim))
             ok = wrong(run, "vector", "the vector of slot %u has length %.6f, not 1", slot, length);
     }
-    ok = ok && check_head(run, slot, v->kept, d->vector);
+    ok = ok && check_head(run, slot, v->kept);
     ok = ok && (v->kept == v->walked || check_code(run, v, slot));
     *out_same = kithi_birth_same(r, birth);
     return ok;

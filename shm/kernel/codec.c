@@ -1,18 +1,18 @@
 /*
  * codec.c - vectors into codes and back.
  *
- * Built without contraction of products and sums (shm/CMakeLists.txt) and summed in a fixed order: the same
- * vector gives the same bytes on every CPU, so that checkpoints and replays can be compared. Compilers turn the
- * fixed inner loops into vector code.
+ * Built without contraction of products and sums (shm/CMakeLists.txt): the same vector gives the same bytes on
+ * every CPU, so that checkpoints and replays can be compared. Compilers turn the inner loops into vector code.
  */
 #include "shm/kernel/codec.h"
 
 #include <float.h>
 #include <string.h>
 
+#include "shm/kernel/distance.h"
 #include "shm/kernel/half_priv.h"
 
-enum { LANES = 64, HEAD = sizeof(struct kithi_code_head) };
+enum { HEAD = sizeof(struct kithi_code_head) };
 
 /* 32752, the largest half below 2^15: what FLT_MAX becomes must not be rounded up to what no float holds. */
 enum { HALF_MAX = 0x77ff };
@@ -48,21 +48,6 @@ static void to_floats(const uint16_t *restrict halves, uint32_t n, float *restri
         out[i] = kithi_half_to_float(halves[i]);
 }
 
-/* In a fixed order, in lanes. */
-static double sum_of_squares(const uint16_t *halves, uint32_t dim)
-{
-    double sums[LANES] = { 0 }, sum = 0;
-    for (uint32_t i = 0; i < dim; i += LANES) {
-        float x[LANES] = { 0 };
-        to_floats(halves + i, dim - i < LANES ? dim - i : LANES, x);
-        for (uint32_t j = 0; j < LANES; j++)
-            sums[j] += (double)x[j] * (double)x[j];
-    }
-    for (uint32_t j = 0; j < LANES; j++)
-        sum += sums[j];
-    return sum;
-}
-
 static void encode_f16(const float *restrict v, uint32_t dim, unsigned char *restrict out)
 {
     float scale = half_scale(v, dim), inverse = 1.0f / scale; /* both powers of two: exact */
@@ -71,27 +56,8 @@ static void encode_f16(const float *restrict v, uint32_t dim, unsigned char *res
         uint16_t half = kithi_half_from_float(v[i] * inverse), magnitude = half & 0x7fff;
         halves[i] = (uint16_t)((half & 0x8000) | (magnitude < HALF_MAX ? magnitude : HALF_MAX));
     }
-    double norm2 = sum_of_squares(halves, dim) * (double)scale * (double)scale;
-    struct kithi_code_head head = { .scale = scale, .norm2 = (float)norm2 };
+    struct kithi_code_head head = { .scale = scale };
     memcpy(out, &head, sizeof head);
-}
-
-/* Floats as integers of the same order, and back: a compiler makes no vector code of least and largest floats. */
-static int32_t ordered(uint32_t bits)
-{
-    return (int32_t)(bits ^ (bits >> 31 ? 0x7fffffffu : 0));
-}
-
-static void extremes(const float *v, uint32_t dim, float *out_low, float *out_high)
-{
-    int32_t low = INT32_MAX, high = INT32_MIN;
-    for (uint32_t i = 0; i < dim; i++) {
-        int32_t x = ordered(kithi_float_bits(v[i]));
-        low = x < low ? x : low;
-        high = x > high ? x : high;
-    }
-    *out_low = kithi_bits_float((uint32_t)ordered((uint32_t)low));
-    *out_high = kithi_bits_float((uint32_t)ordered((uint32_t)high));
 }
 
 /* The nearest integer of a small x, by its low bits: a conversion would be undefined for what does not fit. */
@@ -107,7 +73,7 @@ static void encode_sq8(const float *restrict v, uint32_t dim, unsigned char *res
 {
     /* In double: the range of finite floats may be twice FLT_MAX, or a fraction of a denormal a step. */
     float low, high;
-    extremes(v, dim, &low, &high);
+    kithi_floats_range(v, dim, &low, &high);
     double range = (double)high - (double)low, base = (double)low;
     float scale = (float)(range / 255.0);
     if ((double)scale * 255.0 < range) /* rounded down: the next float, so that the largest gets 255 */
@@ -123,9 +89,7 @@ static void encode_sq8(const float *restrict v, uint32_t dim, unsigned char *res
         sum += u[i];
         squares += (uint32_t)u[i] * u[i];
     }
-    double s = (double)scale;
-    double norm2 = base * base * (double)dim + 2.0 * base * s * (double)sum + s * s * (double)squares;
-    struct kithi_code_head head = { scale, low, norm2 > 0 ? (float)norm2 : 0.0f, sum };
+    struct kithi_code_head head = { scale, low, squares, sum };
     memcpy(out, &head, sizeof head);
 }
 

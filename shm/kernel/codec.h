@@ -22,12 +22,13 @@ enum kithi_codec { /* the numbers are format */
                    KITHI_CODEC_COUNT = 3,
 };
 
-/* Before the elements of f16 and sq8. */
+/* Before the elements of f16 and sq8. The sums are exact, and of the bytes: a rounded square length would make
+ * the distances of vectors far from the origin useless. */
 struct kithi_code_head {
-    float scale;  /*  0..3  */
-    float offset; /*  4..7  0 for f16 */
-    float norm2;  /*  8..11 sum of squares of the decoded elements */
-    uint32_t sum; /* 12..15 sum of the bytes u[i]; 0 for f16 */
+    float scale;      /*  0..3  */
+    float offset;     /*  4..7  0 for f16 */
+    uint32_t squares; /*  8..11 sum of u[i]^2, at most 4096 * 255^2; 0 for f16 */
+    uint32_t sum;     /* 12..15 sum of u[i]; 0 for f16 */
 };
 _Static_assert(sizeof(struct kithi_code_head) == 16, "code head is format");
 

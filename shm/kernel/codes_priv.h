@@ -39,25 +39,99 @@ KITHI_KERNEL_INLINE const uint8_t *bytes_of(const unsigned char *code)
     return code + sizeof(struct kithi_code_head);
 }
 
-/* From the squared lengths of both sides and their product. A NaN stays one. */
-KITHI_KERNEL_INLINE float from_product(double norm2_a, double norm2_b, double product, bool dot)
+/*
+ * The ends of sq8 distances. The elements of a side are offset + scale * u[i]; of a query, base + step * words[i].
+ * Its moments are the sums of scale * u[i] and of its square. With d = the difference of the offsets,
+ *
+ *   l2      = sum (d + scale_a a[i] - scale_b b[i])^2
+ *           = moment2_a + moment2_b + d (dim d + 2 (moment1_a - moment1_b)) - 2 scale_a scale_b sum a[i] b[i]
+ *   product = dim offset_a offset_b + offset_a moment1_b + offset_b moment1_a + scale_a scale_b sum a[i] b[i]
+ *
+ * No term of l2 is larger than what the sides spread over or are apart: far from the origin it is as accurate as
+ * near it. Between equal codes the terms cancel exactly, and either side may be a or b.
+ */
+struct side {
+    double offset, scale, moment1, moment2;
+};
+
+/* Of four distances. Compilers do not find the vector code by themselves. */
+typedef double quad __attribute__((vector_size(32)));
+typedef float quad_float __attribute__((vector_size(16)));
+typedef int32_t quad_int __attribute__((vector_size(16)));
+
+struct sides {
+    quad offset, scale, moment1, moment2;
+};
+
+/* The formulas for a side and for sides: every distance is computed in the same order. */
+#define SQ8_L2(a, b, dim, both)                                                                              \
+    ((a).moment2 + (b).moment2 +                                                                             \
+     ((a).offset - (b).offset) * ((dim) * ((a).offset - (b).offset) + 2.0 * ((a).moment1 - (b).moment1)) -   \
+     2.0 * (a).scale * (b).scale * (both))
+#define SQ8_PRODUCT(a, b, dim, both)                                                                         \
+    ((dim) * ((a).offset * (b).offset) + ((a).offset * (b).moment1 + (b).offset * (a).moment1) +             \
+     (a).scale * (b).scale * (both))
+
+KITHI_KERNEL_INLINE struct side side_of_query(const struct kithi_query *q)
 {
-    if (dot)
-        return (float)(1.0 - product);
-    float square = (float)(norm2_a + norm2_b - 2.0 * product);
-    return square < 0.0f ? 0.0f : square;
+    return (struct side){ q->base, q->step, q->moment1, q->moment2 };
 }
 
-KITHI_KERNEL_INLINE float sq8_finish(const struct kithi_query *q, struct kithi_code_head head, int64_t sum,
-                                     bool dot)
+/* The sums as signed numbers, which CPUs convert faster: honest ones are below 2^31. */
+KITHI_KERNEL_INLINE struct side side_of(struct kithi_code_head head)
 {
-    double product = (double)head.offset * q->sum + (double)head.scale * (double)q->step * (double)sum;
-    return from_product(q->norm2, (double)head.norm2, product, dot);
+    double scale = (double)head.scale;
+    double sum = (double)(int32_t)head.sum, squares = (double)(int32_t)head.squares;
+    return (struct side){ (double)head.offset, scale, scale * sum, scale * scale * squares };
+}
+
+KITHI_KERNEL_INLINE quad_int head_words(const unsigned char *code)
+{
+    struct kithi_code_head head = head_of(code);
+    quad_int words;
+    memcpy(&words, &head, sizeof words);
+    return words;
+}
+
+/* Lane by lane, because gcc 12 converts floats at once only so; no function, because a quad has no ABI everywhere. */
+#define QUAD_OF(v) ((quad){ (double)(v)[0], (double)(v)[1], (double)(v)[2], (double)(v)[3] })
+
+/* The same of four codes; heads are four rows, and become four columns. */
+KITHI_KERNEL_INLINE void sides_of(const unsigned char *const codes[4], struct sides *out)
+{
+    quad_int a = head_words(codes[0]), b = head_words(codes[1]);
+    quad_int c = head_words(codes[2]), d = head_words(codes[3]);
+    quad_int floats_ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    quad_int floats_cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    quad_int sums_ab = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quad_int sums_cd = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    quad_float scales = (quad_float)__builtin_shufflevector(floats_ab, floats_cd, 0, 1, 4, 5);
+    quad_float offsets = (quad_float)__builtin_shufflevector(floats_ab, floats_cd, 2, 3, 6, 7);
+    quad squares = __builtin_convertvector(__builtin_shufflevector(sums_ab, sums_cd, 0, 1, 4, 5), quad);
+    quad sum = __builtin_convertvector(__builtin_shufflevector(sums_ab, sums_cd, 2, 3, 6, 7), quad);
+    out->offset = QUAD_OF(offsets);
+    out->scale = QUAD_OF(scales);
+    out->moment1 = out->scale * sum;
+    out->moment2 = out->scale * out->scale * squares;
+}
+
+/* A NaN stays one. */
+KITHI_KERNEL_INLINE float sq8_finish(double result, bool dot)
+{
+    float f = (float)result;
+    return !dot && f < 0.0f ? 0.0f : f;
+}
+
+/* both: sum a[i] b[i] */
+KITHI_KERNEL_INLINE float sq8_between(struct side a, struct side b, double dim, double both, bool dot)
+{
+    return sq8_finish(dot ? 1.0 - SQ8_PRODUCT(a, b, dim, both) : SQ8_L2(a, b, dim, both), dot);
 }
 
 KITHI_KERNEL_INLINE float sq8_one(const struct kithi_query *q, const unsigned char *code, bool dot)
 {
-    return sq8_finish(q, head_of(code), byte_one(q, bytes_of(code)), dot);
+    int64_t both = byte_one(q, bytes_of(code));
+    return sq8_between(side_of_query(q), side_of(head_of(code)), (double)q->dim, (double)both, dot);
 }
 
 KITHI_KERNEL_INLINE void sq8_four(const struct kithi_query *q, const unsigned char *const codes[4],
@@ -65,32 +139,23 @@ KITHI_KERNEL_INLINE void sq8_four(const struct kithi_query *q, const unsigned ch
 {
     const uint8_t *const u[4] = { bytes_of(codes[0]), bytes_of(codes[1]), bytes_of(codes[2]),
                                   bytes_of(codes[3]) };
+    struct side a = side_of_query(q);
+    struct sides b;
     int64_t sums[4];
-    double scale[4], offset[4], norm2[4], sum[4]; /* four of everything: for vector code */
-    double q_sum = q->sum, q_step = (double)q->step, q_norm2 = q->norm2;
     byte_four(q, u, sums);
-    for (int r = 0; r < 4; r++) {
-        struct kithi_code_head head = head_of(codes[r]);
-        scale[r] = (double)head.scale;
-        offset[r] = (double)head.offset;
-        norm2[r] = (double)head.norm2;
-        sum[r] = (double)sums[r];
-    }
-    for (int r = 0; r < 4; r++) {
-        double product = offset[r] * q_sum + scale[r] * q_step * sum[r];
-        out[r] = from_product(q_norm2, norm2[r], product, dot);
-    }
+    sides_of(codes, &b);
+    double dim = (double)q->dim;
+    quad both = QUAD_OF(sums);
+    quad result = dot ? 1.0 - SQ8_PRODUCT(a, b, dim, both) : SQ8_L2(a, b, dim, both);
+    for (int r = 0; r < 4; r++)
+        out[r] = sq8_finish(result[r], dot);
 }
 
 KITHI_KERNEL_INLINE float sq8_pair(const unsigned char *a, const unsigned char *b, uint32_t dim, bool dot)
 {
     struct kithi_code_head x = head_of(a), y = head_of(b);
-    double x_offset = (double)x.offset, x_scale = (double)x.scale, x_sum = (double)x.sum;
-    double y_offset = (double)y.offset, y_scale = (double)y.scale, y_sum = (double)y.sum;
-    double both = (double)byte_pair(bytes_of(a), bytes_of(b), dim, x.sum);
-    double product = (double)dim * (x_offset * y_offset) +
-                     (x_offset * (y_scale * y_sum) + y_offset * (x_scale * x_sum)) + x_scale * y_scale * both;
-    return from_product((double)x.norm2, (double)y.norm2, product, dot);
+    int64_t both = byte_pair(bytes_of(a), bytes_of(b), dim, x.sum);
+    return sq8_between(side_of(x), side_of(y), (double)dim, (double)both, dot);
 }
 
 KITHI_KERNEL_INLINE float f16_one(const struct kithi_query *q, const unsigned char *code, bool dot)

@@ -101,6 +101,9 @@ const struct kithi_kernel *kithi_kernel_named(const char *name);
 /* True when all of n floats are finite. */
 bool kithi_floats_finite(const float *v, size_t n);
 
+/* The least and the largest of n finite floats, n > 0. Others count by their bits: some floats come back. */
+void kithi_floats_range(const float *v, uint32_t n, float *out_low, float *out_high);
+
 /*
  * Scale src to unit length into dst (may alias) and return the old length, or 0 when src
  * has no direction: all zero, or so small or large that its length is 0 or infinite in

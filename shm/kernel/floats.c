@@ -1,5 +1,5 @@
 /*
- * floats.c - what is done once to a vector before it is compared: check it, scale it.
+ * floats.c - what is done once to a vector before it is compared: check it, measure it, scale it.
  *
  * Runs on every CPU. Compilers turn the fixed inner loops into vector code.
  */
@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "shm/kernel/distance.h"
+#include "shm/kernel/half_priv.h"
 
 /* Adding one to the exponent carries into the sign bit when the exponent is all ones, which
  * is what NaN and infinity have in common. Cheap in any vector instruction set. */
@@ -34,6 +35,24 @@ bool kithi_floats_finite(const float *v, size_t n)
     for (size_t j = 0; j < BLOCK; j++)
         all |= seen[j];
     return all >> 31 == 0;
+}
+
+/* Floats as integers of the same order, and back: a compiler makes no vector code of least and largest floats. */
+static int32_t ordered(uint32_t bits)
+{
+    return (int32_t)(bits ^ (bits >> 31 ? 0x7fffffffu : 0));
+}
+
+void kithi_floats_range(const float *v, uint32_t n, float *out_low, float *out_high)
+{
+    int32_t low = INT32_MAX, high = INT32_MIN;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t x = ordered(kithi_float_bits(v[i]));
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+    }
+    *out_low = kithi_bits_float((uint32_t)ordered((uint32_t)low));
+    *out_high = kithi_bits_float((uint32_t)ordered((uint32_t)high));
 }
 
 static double square(float x)

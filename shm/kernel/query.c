@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "shm/kernel/bits.h"
+#include "shm/kernel/distance.h"
 #include "shm/kernel/half_priv.h"
 
 enum { WORD_MAX = 16383 };
@@ -73,16 +74,6 @@ int kithi_query_reserve(struct kithi_query *q, uint32_t dim, uint32_t width)
     return 0;
 }
 
-static float largest_magnitude(const float *v, uint32_t dim)
-{
-    int32_t largest = 0; /* magnitudes compare like their bits */
-    for (uint32_t i = 0; i < dim; i++) {
-        int32_t bits = (int32_t)(kithi_float_bits(v[i]) & 0x7fffffffu);
-        largest = bits > largest ? bits : largest;
-    }
-    return kithi_bits_float((uint32_t)largest);
-}
-
 /* x rounded to the nearest integer, by its bits: a conversion would be undefined for what does not fit. */
 static int16_t nearest(float x)
 {
@@ -100,13 +91,18 @@ static void split(const int16_t *restrict words, uint32_t dim, int8_t *restrict 
 static void make_words(struct kithi_query *q, const struct arrays *a)
 {
     uint32_t dim = q->dim;
-    float step = largest_magnitude(a->values, dim) / (float)WORD_MAX;
-    /* A smaller step has no finite inverse. Elements below 2^-112 then lose bits, which no distance shows. */
+    float least, largest;
+    kithi_floats_range(a->values, dim, &least, &largest);
+    float base = (float)(((double)least + (double)largest) / 2);
+    /* Not half the range: the base is rounded, and may be next to either end. */
+    float below = base - least, above = largest - base;
+    float step = (below > above ? below : above) / (float)WORD_MAX;
+    /* A smaller step has no finite inverse. Elements within 2^-112 then lose bits, which no distance shows. */
     if (step > 0 && step < 0x1p-126f)
         step = 0x1p-126f;
     float inverse = step > 0 ? 1.0f / step : 0.0f;
     for (uint32_t i = 0; i < dim; i++)
-        a->words[i] = nearest(a->values[i] * inverse);
+        a->words[i] = nearest((a->values[i] - base) * inverse);
     split(a->words, dim, a->high, a->low);
 
     /* With w = 128 h + l, every sum of products of h and l fits into 32 bits: 4096 * 128^2. Unsigned, because
@@ -120,12 +116,13 @@ static void make_words(struct kithi_query *q, const struct arrays *a)
         hl += (uint32_t)(h * l);
         ll += (uint32_t)(l * l);
     }
-    q->step = step;
+    q->base = (double)base;
+    q->step = (double)step;
     q->high_sum = (int32_t)h_sum;
     double sum = 128.0 * (double)(int32_t)h_sum + (double)l_sum;
     double squares = 16384.0 * (double)hh + 256.0 * (double)(int32_t)hl + (double)ll;
-    q->sum = (double)step * sum;
-    q->norm2 = (double)step * (double)step * squares;
+    q->moment1 = (double)step * sum;
+    q->moment2 = (double)step * (double)step * squares;
 }
 
 void kithi_query_prepare(struct kithi_query *q, const float *v, enum kithi_codec codec, uint32_t width)

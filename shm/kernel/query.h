@@ -15,16 +15,16 @@ struct kithi_query {
     uint32_t dim;
     const float *values; /* dim floats, 64-byte aligned: a copy; normalised under cosine by the caller */
 
-    /* For sq8: values[i] ~ step * words[i], |words[i]| <= 16383 = 128 * high[i] + low[i], 0 <= low[i] < 128.
-     * Each array is padded with zeros to a multiple of 64 elements. The sums are those of step * words[i], not
-     * of values: a distance is then the one to a point very near to the query, and rounding of words does not
-     * make it negative. Double, because they nearly cancel when the query is near and far from the origin. */
+    /* For sq8: values[i] ~ base + step * words[i], words[i] = 128 * high[i] + low[i], |words[i]| <= 16383,
+     * 0 <= low[i] < 128. The base is the middle between the least and the largest value, so that words are fine
+     * however far from the origin the query is. Each array is padded with zeros to a multiple of 64 elements.
+     * The sums are those of the words, not of values: a distance is then the one to a point very near to the
+     * query, and rounding of words does not make it negative. */
     const int16_t *words;
     const int8_t *high, *low;
-    float step;
-    double norm2;     /* sum of squares */
-    double sum;       /* sum */
-    int32_t high_sum; /* of high: for kernels whose products take signed bytes on both sides */
+    double base, step;       /* floats */
+    double moment1, moment2; /* sums of step * words[i], and of its square */
+    int32_t high_sum;        /* of high: for kernels whose products take signed bytes on both sides */
 
     /* For bits (bits.h): width signs estimated from look-ups of four at a time. */
     uint32_t width;       /* 0: not prepared */

@@ -297,17 +297,19 @@ static void broken_codes_are_named(void **state)
     struct kithi_code_head *head = (void *)kithi_view_vector(&f.v, slot);
     assert_ptr_equal(head, kithi_view_code(&f.v, slot));
     BREAK(&f, "code", &head->sum, head->sum + 1);
-    BREAK(&f, "code", &head->norm2, 0.5f);
+    BREAK(&f, "code", &head->squares, head->squares + 1);
     BREAK(&f, "vector", &head->scale, 3.0f);
     BREAK(&f, "vector", &head->offset, NAN);
     tear_down(&f);
 
     set_up_coded(&f, KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16);
     head = (void *)kithi_view_vector(&f.v, slot);
-    BREAK(&f, "code", &head->norm2, 0.5f);
+    BREAK(&f, "code", &head->squares, head->squares + 1);
     BREAK(&f, "vector", (uint32_t *)(void *)(head + 1), nan_half);
     head = (void *)kithi_view_code(&f.v, slot);
     BREAK(&f, "code", &head->sum, head->sum + 1);
+    BREAK(&f, "code", &head->scale, head->scale * 1.5f);
+    BREAK(&f, "code", &head->offset, NAN);
     tear_down(&f);
 }
 

@@ -400,6 +400,30 @@ static void finite_means_neither_nan_nor_infinity_anywhere(void **state)
     }
 }
 
+static void range_is_from_the_least_to_the_largest_of_all(void **state)
+{
+    (void)state;
+    struct test_rand rand;
+    test_rand_init(&rand);
+    for (uint32_t n = 1; n <= EVERY_DIM_TO; n++) {
+        float *v = at_end(&query_room, n), low, high;
+        for (uint32_t at = 0; at < n; at++) {
+            test_rand_floats(&rand, v, n);
+            for (int sign = -1; sign <= 1; sign += 2) {
+                float place = (float)sign * 3.0f, least = INFINITY, largest = -INFINITY;
+                v[at] = (float)sign * (float)test_rand_below(&rand, 3);
+                for (uint32_t i = 0; i < n; i++) {
+                    v[i] += place;
+                    least = fminf(least, v[i]);
+                    largest = fmaxf(largest, v[i]);
+                }
+                kithi_floats_range(v, n, &low, &high);
+                assert_true(low == least && high == largest);
+            }
+        }
+    }
+}
+
 static void finite_agrees_with_isfinite_on_random_bits(void **state)
 {
     (void)state;
@@ -491,6 +515,7 @@ int main(void)
         cmocka_unit_test(any_bits_in_a_row_are_survived),
         cmocka_unit_test(denormals_have_small_distances),
         cmocka_unit_test(finite_means_neither_nan_nor_infinity_anywhere),
+        cmocka_unit_test(range_is_from_the_least_to_the_largest_of_all),
         cmocka_unit_test(finite_agrees_with_isfinite_on_random_bits),
         cmocka_unit_test(normalised_vectors_have_length_one_at_any_scale),
         cmocka_unit_test(the_largest_and_the_smallest_floats_have_a_direction),

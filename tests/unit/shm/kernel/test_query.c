@@ -2,7 +2,7 @@
  * test_query.c - queries, and the distances from a prepared query to codes, and between codes, in every kernel
  * set that this CPU can run.
  *
- * Sq8 is exact up to three roundings of floats: the lengths in the heads and the result. All sets give the same.
+ * Sq8 is exact up to the rounding of the result to a float, and some of doubles. All sets give the same.
  * Half floats are summed as floats in at least 4 lanes: (dim/4 + 16) units of 2^-24 of the magnitudes added.
  */
 #include "shm/kernel/query.h"
@@ -93,16 +93,18 @@ struct expected {
 static struct expected expect(const double *a, const double *b, uint32_t dim, enum kithi_codec codec)
 {
     struct expected e = { .ip = 1 };
-    double a2 = 0, b2 = 0, magnitude = 1;
+    double least = a[0], largest = a[0], blur = 0, magnitude = 1;
     for (uint32_t i = 0; i < dim; i++) {
         e.l2 += (a[i] - b[i]) * (a[i] - b[i]);
         e.ip -= a[i] * b[i];
-        a2 += a[i] * a[i];
-        b2 += b[i] * b[i];
+        least = fmin(least, fmin(a[i], b[i]));
+        largest = fmax(largest, fmax(a[i], b[i]));
+        blur += fabs(a[i] - b[i]) * (fabs(a[i]) + fabs(b[i])); /* a and b are rounded themselves */
         magnitude += fabs(a[i] * b[i]);
     }
     if (codec == KITHI_CODEC_SQ8) {
-        e.l2_bound = (a2 + b2) * 0x1.1p-24 + e.l2 * 0x1.1p-24 + 0x1p-148;
+        double spread = (largest - least) * (largest - least) * dim;
+        e.l2_bound = e.l2 * 0x1.1p-24 + spread * 0x1p-48 + blur * 0x1p-51 + 0x1p-148;
         e.ip_bound = fabs(e.ip) * 0x1.1p-24 + magnitude * 0x1p-40;
     } else {
         double units = (dim / 4.0 + 16.0) * 0x1p-24;
@@ -149,6 +151,17 @@ static struct said ask(const struct kithi_kernel *set, enum kithi_codec codec,
     return said;
 }
 
+/* As far there as back, and nowhere from itself. */
+static void check_equality(const struct kithi_kernel *set, const unsigned char *a, const unsigned char *b,
+                           uint32_t dim)
+{
+    for (uint32_t m = 0; m < 2; m++) {
+        kithi_pair_fn *pair = set->of[KITHI_CODEC_SQ8][m].pair;
+        assert_true(same(pair(a, b, dim), pair(b, a, dim)));
+    }
+    assert_true(set->of[KITHI_CODEC_SQ8][0].pair(a, a, dim) == 0.0f);
+}
+
 /* All sets on values and vectors. */
 static void check(enum kithi_codec codec, uint32_t dim)
 {
@@ -156,7 +169,8 @@ static void check(enum kithi_codec codec, uint32_t dim)
     kithi_query_prepare(&query, values, codec, 0);
     static double meant[KITHI_DIM_MAX]; /* what the query stands for */
     for (uint32_t i = 0; i < dim; i++) {
-        meant[i] = codec == KITHI_CODEC_SQ8 ? (double)query.step * (double)query.words[i] : (double)values[i];
+        meant[i] =
+            codec == KITHI_CODEC_SQ8 ? query.base + query.step * (double)query.words[i] : (double)values[i];
     }
     const unsigned char *codes[CODES];
     for (uint32_t r = 0; r < CODES; r++)
@@ -174,6 +188,8 @@ static void check(enum kithi_codec codec, uint32_t dim)
             e = expect(points[r], points[(r + 1) % CODES], dim, codec);
             assert_near(sets[s], "pair l2", codec, dim, said.pair[0][r], e.l2, e.l2_bound);
             assert_near(sets[s], "pair ip", codec, dim, said.pair[1][r], e.ip, e.ip_bound);
+            if (codec == KITHI_CODEC_SQ8)
+                check_equality(sets[s], codes[r], codes[(r + 1) % CODES], dim);
         }
         if (s == 0)
             first = said;
@@ -219,7 +235,8 @@ static void largest_sums_do_not_overflow(void **state)
     (void)state;
     for (uint32_t dim = KITHI_DIM_MAX - 65; dim <= KITHI_DIM_MAX; dim++) {
         for (uint32_t i = 0; i < dim; i++) {
-            values[i] = dim % 2 ? 16383.0f : -16383.0f;
+            /* all words as large as they get, of one sign but for one, by which there is a range */
+            values[i] = (dim % 2) == (i != 5) ? 16383.0f : -16383.0f;
             for (size_t r = 0; r < CODES; r++)
                 vectors[r][i] =
                     i == 0 && r % 2 ? 0.0f : 255.0f; /* bytes of 255, and none, by the one that is 0 */
@@ -284,12 +301,101 @@ static void vector_is_near_its_own_code(void **state)
         struct kithi_code_head head;
         const unsigned char *code = encode(KITHI_CODEC_SQ8, 0, dim);
         memcpy(&head, code, sizeof head);
-        double far = (double)dim * pow((double)(head.scale + query.step) / 2, 2); /* both are rounded */
-        far = far * 1.001 + (double)head.norm2 * 0x1p-23;
+        double far = (double)dim * pow(((double)head.scale + query.step) / 2, 2); /* both are rounded */
+        far *= 1.001;
         for (size_t s = 0; s < set_count; s++) {
             float got = sets[s]->of[KITHI_CODEC_SQ8][0].one(&query, code);
             assert_true(got >= 0.0f && (double)got <= far);
-            assert_true(sets[s]->of[KITHI_CODEC_SQ8][0].pair(code, code, dim) <= head.norm2 * 0x1p-23f);
+        }
+    }
+}
+
+/* From a to b, of floats. */
+static double double_distance(const float *a, const float *b, uint32_t dim)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < dim; i++)
+        sum += pow((double)a[i] - (double)b[i], 2);
+    return sum;
+}
+
+static float scale_of(const unsigned char *code)
+{
+    struct kithi_code_head head;
+    memcpy(&head, code, sizeof head);
+    return head.scale;
+}
+
+/* Only as much as elements are rounded is lost, wherever the vectors are. */
+static void distances_far_from_the_origin_are_accurate(void **state)
+{
+    (void)state;
+    static const float places[] = { 0, 1, -30, 1000, -4000, 1e6f, 3e7f };
+    enum { DIM = 784 };
+    struct test_rand rand;
+    test_rand_init(&rand);
+    assert_int_equal(kithi_query_reserve(&query, DIM, 0), 0);
+    for (uint32_t p = 0; p < sizeof places / sizeof places[0]; p++) {
+        test_rand_floats(&rand, values, DIM);
+        for (uint32_t i = 0; i < DIM; i++)
+            values[i] += places[p];
+        const unsigned char *codes[CODES];
+        for (uint32_t r = 0; r < CODES; r++) {
+            test_rand_floats(&rand, vectors[r], DIM);
+            for (uint32_t i = 0; i < DIM; i++)
+                vectors[r][i] += places[p];
+            codes[r] = encode(KITHI_CODEC_SQ8, r, DIM);
+        }
+        kithi_query_prepare(&query, values, KITHI_CODEC_SQ8, 0);
+        for (size_t s = 0; s < set_count; s++) {
+            struct said said = ask(sets[s], KITHI_CODEC_SQ8, codes, DIM);
+            for (uint32_t r = 0; r < CODES; r++) {
+                uint32_t next = (r + 1) % CODES;
+                double steps = (double)scale_of(codes[r]) + query.step, slop = 1.001 * sqrt(DIM) / 2;
+                double want = sqrt(double_distance(values, vectors[r], DIM));
+                assert_true(fabs(sqrt((double)said.four[0][r]) - want) <= slop * steps + want * 0x1p-23);
+                steps = (double)scale_of(codes[r]) + (double)scale_of(codes[next]);
+                want = sqrt(double_distance(vectors[r], vectors[next], DIM));
+                assert_true(fabs(sqrt((double)said.pair[0][r]) - want) <= slop * steps + want * 0x1p-23);
+            }
+        }
+    }
+}
+
+/* Moved together, and exactly, vectors keep their codes but for the offsets, and their distances to the bit. */
+static void l2_does_not_depend_on_where_the_origin_is(void **state)
+{
+    (void)state;
+    static const float places[] = { 0, 1024, -1000, 4096, -7000 };
+    struct test_rand rand;
+    test_rand_init(&rand);
+    for (uint32_t dim = 1; dim <= EVERY_DIM_TO; dim++) {
+        struct said first = { 0 };
+        float kept_values[EVERY_DIM_TO], kept[CODES][EVERY_DIM_TO];
+        for (uint32_t i = 0; i < dim; i++) {
+            kept_values[i] = (float)((int32_t)test_rand_below(&rand, 2048) - 1024) * 0x1p-10f;
+            for (uint32_t r = 0; r < CODES; r++)
+                kept[r][i] = (float)((int32_t)test_rand_below(&rand, 2048) - 1024) * 0x1p-10f;
+        }
+        for (uint32_t p = 0; p < sizeof places / sizeof places[0]; p++) {
+            const unsigned char *codes[CODES];
+            for (uint32_t r = 0; r < CODES; r++) {
+                for (uint32_t i = 0; i < dim; i++)
+                    vectors[r][i] = kept[r][i] + places[p];
+                codes[r] = encode(KITHI_CODEC_SQ8, r, dim);
+            }
+            for (uint32_t i = 0; i < dim; i++)
+                values[i] = kept_values[i] + places[p];
+            assert_int_equal(kithi_query_reserve(&query, dim, 0), 0);
+            kithi_query_prepare(&query, values, KITHI_CODEC_SQ8, 0);
+            for (size_t s = 0; s < set_count; s++) {
+                struct said said = ask(sets[s], KITHI_CODEC_SQ8, codes, dim);
+                if (p == 0 && s == 0)
+                    first = said;
+                assert_memory_equal(said.one[0], first.one[0], sizeof said.one[0]);
+                assert_memory_equal(said.four[0], first.four[0], sizeof said.four[0]);
+                assert_memory_equal(said.pair[0], first.pair[0], sizeof said.pair[0]);
+            }
         }
     }
 }
@@ -371,14 +477,14 @@ static void nan_in_a_head_is_seen(void **state)
 /* The forms of query.values for sq8. */
 static void check_words(uint32_t dim)
 {
-    double step = (double)query.step, sum = 0, squares = 0;
+    double step = query.step, sum = 0, squares = 0;
     int32_t high_sum = 0;
     for (uint32_t i = 0; i < dim; i++) {
         int32_t word = query.words[i], high = query.high[i], low = query.low[i];
         assert_in_range(word + 16383, 0, 2 * 16383);
         assert_true(low >= 0 && 128 * high + low == word);
-        double bound = step * 0.5 * (1 + 0x1p-8) + (step > 0x1p-126 ? 0 : 0x1p-127);
-        assert_true(fabs((double)query.values[i] - step * word) <= bound);
+        double bound = step * 0.5 * (1 + 0x1p-7) + (step > 0x1p-126 ? 0 : 0x1p-127);
+        assert_true(fabs((double)query.values[i] - query.base - step * word) <= bound);
         high_sum += high;
         sum += step * word;
         squares += step * word * step * word;
@@ -386,8 +492,8 @@ static void check_words(uint32_t dim)
     for (uint32_t i = dim; i < (dim + 63) / 64 * 64; i++)
         assert_true(query.words[i] == 0 && query.high[i] == 0 && query.low[i] == 0);
     assert_int_equal(query.high_sum, high_sum);
-    assert_true(fabs(query.sum - sum) <= 1e-12 * dim * 16383 * step);
-    assert_true(fabs(query.norm2 - squares) <= 1e-12 * squares);
+    assert_true(fabs(query.moment1 - sum) <= 1e-12 * dim * 16383 * step);
+    assert_true(fabs(query.moment2 - squares) <= 1e-12 * squares);
 }
 
 static void words_are_within_half_a_step_of_the_values(void **state)
@@ -401,8 +507,12 @@ static void words_are_within_half_a_step_of_the_values(void **state)
         for (int n = 0; n < 6; n++) {
             float scale = ldexpf(1.0f, n == 0 ? 0 : (int)test_rand_below(&rand, 276) - 149);
             test_rand_floats(&rand, values, dim);
-            for (uint32_t i = 0; i < dim; i++)
+            float place = n % 2 ? 0 : 1000 * scale * test_rand_float(&rand);
+            for (uint32_t i = 0; i < dim; i++) {
                 values[i] *= n == 5 ? 0 : scale;
+                if (isfinite(values[i] + place))
+                    values[i] += place;
+            }
             kithi_query_prepare(&query, values, KITHI_CODEC_SQ8, 0);
             assert_memory_equal(query.values, values, dim * sizeof *values);
             assert_int_equal(query.width, 0);
@@ -507,6 +617,8 @@ int main(void)
         cmocka_unit_test(extreme_values_keep_to_the_bounds),
         cmocka_unit_test(distances_too_large_for_a_float_are_infinite),
         cmocka_unit_test(vector_is_near_its_own_code),
+        cmocka_unit_test(distances_far_from_the_origin_are_accurate),
+        cmocka_unit_test(l2_does_not_depend_on_where_the_origin_is),
         cmocka_unit_test(every_element_of_a_code_counts_once),
         cmocka_unit_test(hostile_codes_give_some_distance),
         cmocka_unit_test(nan_in_a_head_is_seen),
