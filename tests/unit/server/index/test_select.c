@@ -95,11 +95,27 @@ static void everybody_left_out_is_nearer_to_somebody_kept_than_to_the_centre(voi
     test_solo_close(&solo);
 }
 
+static void rows_are_filled_with_the_nearest_that_were_left_out(void **state)
+{
+    (void)state;
+    static const struct candidate c[5] = { { 1, 10 }, { 2, 11 }, { 3, 12 }, { 4, 13 }, { 5, 14 } };
+    struct candidate chosen[5] = { { 1, 10 }, { 4, 13 } };
+    static const uint32_t order[5] = { 10, 13, 11, 12, 14 };
+    assert_int_equal(kithi_select_more(c, 5, chosen, 2, 1), 2); /* those of the heuristic stay */
+    assert_int_equal(kithi_select_more(c, 5, chosen, 2, 4), 4);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(chosen[i].slot, order[i]);
+    assert_int_equal(kithi_select_more(c, 5, chosen, 2, 99), 5);
+    assert_int_equal(chosen[4].slot, order[4]);
+    assert_int_equal(kithi_select_more(c, 0, chosen, 0, 99), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(candidates_are_sorted_by_distance_then_slot),
         cmocka_unit_test(of_two_in_one_direction_the_nearer_is_kept_and_another_direction_is_kept_too),
+        cmocka_unit_test(rows_are_filled_with_the_nearest_that_were_left_out),
         cmocka_unit_test(everybody_left_out_is_nearer_to_somebody_kept_than_to_the_centre),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
