@@ -66,7 +66,8 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
  * its query.
  */
 static int search_chunk(struct kith *index, struct kithi_call *c, const float *queries, uint32_t n,
-                        const struct kithi_search_params *params, kith_results *const *out, uint32_t *out_failed)
+                        const struct kithi_search_params *params, kith_results *const *out,
+                        uint32_t *out_failed)
 {
     struct kithi_results *found[CHUNK_MAX];
     int counts[CHUNK_MAX], rc = 0, bad = 0;
@@ -92,7 +93,8 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
     uint32_t i = 0;
     for (; i < good; i++) {
         rc = turns ? counts[i] : KITHI_E_MOVED;
-        if (rc == KITHI_E_MOVED || rc == KITHI_E_STALE) /* by itself, on the generation that is there by now */
+        if (rc == KITHI_E_MOVED ||
+            rc == KITHI_E_STALE) /* by itself, on the generation that is there by now */
             rc = search_in(index, c, queries + (size_t)i * dim, params, out[i]);
         out[i]->generation_changed = c->changed;
         if (rc < 0)

@@ -19,8 +19,8 @@
  * that will choose it. With m the recall at the smallest ef is 0.003 lower (bench_core), with 2m
  * insertion is slower and nothing is gained. */
 #define CHOSEN_AT_BASE(m) ((m) + (m) / 2)
-#define LOCK_COUNT 8192u /* row locks; slots share them by number */
-#define NO_SLOT    UINT32_MAX
+#define LOCK_COUNT        8192u /* row locks; slots share them by number */
+#define NO_SLOT           UINT32_MAX
 
 /* A growing array of numbers, used as a stack. */
 struct stack {
@@ -85,7 +85,7 @@ struct worker {
     struct kithi_scratch scratch;
     struct candidate *candidates; /* ef_construction + a row's worth */
     struct candidate *chosen;
-    float *vector; /* copy of the vector at hand, aligned */
+    float *vector;       /* copy of the vector at hand, aligned */
     unsigned char *code; /* a code of it */
     /* With neighbour codes: the rotated ends of a link, what was made of them, and the links of an insertion. */
     float *near_end, *far_end;
@@ -235,10 +235,11 @@ struct row {
 /* false when the slot has no row at level. */
 bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, struct row *out);
 /* Lead place to slot. edge: between the two, as seen from the other end if back; NULL: it is made here. */
-void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot, const struct kithi_bits_edge *edge,
-                   bool back);
+void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot,
+                   const struct kithi_bits_edge *edge, bool back);
 /* Add slot to a row that has a free place, or that names it already; false when the row is full. */
-bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge, bool back);
+bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge,
+                   bool back);
 /* The code of slot, decoded and rotated: bits_width floats, 64-byte aligned. */
 void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out);
 /* Distance between two slots by their codes; a NaN becomes the largest float. */

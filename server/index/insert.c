@@ -21,7 +21,7 @@
  * from 0.983 to 0.988 at the same cost).
  */
 #define FILLED_NEW(places)    ((places) / 2)
-#define FILLED_PRUNED(places) ((places) * 6 / 7)
+#define FILLED_PRUNED(places) ((places)*6 / 7)
 /* They also show a walk more of the surroundings for each expansion, so that a narrower one finds as good neighbours
  * (all sets: recall within 0.002 of the full breadth). */
 #define BREADTH_CODED(ef) ((ef) - (ef) / 5)
@@ -105,7 +105,8 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
  * link is absent for a moment. Dead ones are not chosen, or they would keep the living out; they stay
  * where nobody living needs the place, for searches at older epochs, until a sweep comes by.
  */
-static void row_prune(struct row *r, struct worker *w, const struct candidate *add, const struct kithi_bits_edge *edge)
+static void row_prune(struct row *r, struct worker *w, const struct candidate *add,
+                      const struct kithi_bits_edge *edge)
 {
     const struct kithi_view *v = r->view;
     const struct kithi_kernel *k = w->scratch.kernel;
@@ -156,12 +157,13 @@ static void row_prune(struct row *r, struct worker *w, const struct candidate *a
 /* What a slot is to be linked with at one level. */
 struct neighbours {
     struct candidate chosen[2 * KITHI_M_MAX];
-    uint32_t count; /* the slot's links, */
+    uint32_t count;  /* the slot's links, */
     uint32_t mutual; /* of which so many lead back */
 };
 
 /* What the codes of a slot's links are made of, once for both directions. */
-static void make_edges(const struct kithi_view *v, struct worker *w, uint32_t slot, const struct neighbours *n)
+static void make_edges(const struct kithi_view *v, struct worker *w, uint32_t slot,
+                       const struct neighbours *n)
 {
     if (!v->bits_width)
         return;
@@ -246,7 +248,8 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
         out[at].mutual = out[at].count =
             kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m), out[at].chosen);
         if (v->bits_width && at == 0)
-            out[0].count = kithi_select_more(w->candidates, found, out[0].chosen, out[0].count, FILLED_NEW(2 * m));
+            out[0].count =
+                kithi_select_more(w->candidates, found, out[0].chosen, out[0].count, FILLED_NEW(2 * m));
     }
     return found;
 }

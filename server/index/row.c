@@ -34,8 +34,8 @@ void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out)
     kithi_bits_rotate(out, v->bits_width);
 }
 
-void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot, const struct kithi_bits_edge *edge,
-                   bool back)
+void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot,
+                   const struct kithi_bits_edge *edge, bool back)
 {
     if (r->coded) {
         const struct kithi_view *v = r->view;
@@ -57,7 +57,8 @@ void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slo
     atomic_store_explicit(&r->links[place], slot + 1, memory_order_release);
 }
 
-bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge, bool back)
+bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge,
+                   bool back)
 {
     uint32_t empty = UINT32_MAX;
     for (uint32_t i = 0; i < r->count; i++) {

@@ -43,7 +43,8 @@ uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, 
     return kept;
 }
 
-uint32_t kithi_select_more(const struct candidate *c, uint32_t n, struct candidate *chosen, uint32_t count, uint32_t max)
+uint32_t kithi_select_more(const struct candidate *c, uint32_t n, struct candidate *chosen, uint32_t count,
+                           uint32_t max)
 {
     uint32_t next = 0, heuristic = count; /* the chosen are in the order of the candidates */
     for (uint32_t i = 0; i < n && count < max; i++) {

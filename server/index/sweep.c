@@ -168,8 +168,8 @@ static bool row_has(const struct row *r, uint32_t slot)
 }
 
 /* Is slot, at distance from the owner of a row, led to well enough by one of its links? */
-static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const struct row *r, uint32_t slot,
-                       float distance)
+static bool is_covered(const struct sweep *s, const struct kithi_kernel *k, const struct row *r,
+                       uint32_t slot, float distance)
 {
     for (uint32_t i = 0; i < r->count; i++) {
         uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
@@ -244,7 +244,8 @@ static void clear_rows(const struct sweep *s, uint32_t slot)
  * Hand the lost link in place on to its heirs: the first takes its place, the others take free ones. Returns the
  * first, or NO_SLOT.
  */
-static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, unsigned level, uint32_t place)
+static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, unsigned level,
+                        uint32_t place)
 {
     uint32_t lost = atomic_load_explicit(&r->links[place], memory_order_relaxed) - 1, free_count = 0, at = 0;
     uint32_t first = NO_SLOT, n = gather_heirs(s, w, r, lost, level);

@@ -43,7 +43,7 @@ struct kithi_scratch {
     uint32_t near_count, near_max, near_capacity;
 
     float estimates[32]; /* of found, from neighbour codes */
-    uint32_t *found; /* neighbours of the row at hand that were not visited before */
+    uint32_t *found;     /* neighbours of the row at hand that were not visited before */
     const struct kithi_kernel *kernel;
     uint64_t distance_count, estimate_count, expansion_count;
     bool stood_on_dead; /* the walk went through a slot that takes no place, or may not; reset by who cares */

@@ -34,7 +34,8 @@ static uint64_t now_ns(void)
  * Copy slot out when it is visible and of one piece: id, and the exact distance computed inside the
  * birth window. Returns 1, 0 when it does not count, or -ENOMEM.
  */
-static int take_hit(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot, struct kithi_results *out)
+static int take_hit(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot,
+                    struct kithi_results *out)
 {
     const struct kithi_record *r = kithi_view_record(v, slot);
     uint64_t birth;
@@ -56,8 +57,8 @@ static uint32_t score_count(const struct kithi_view *v, uint32_t k)
 }
 
 /* Take a snapshot and go down to level 0. */
-static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s, const float *query,
-                      const struct kithi_search_params *p)
+static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                      const float *query, const struct kithi_search_params *p)
 {
     kithi_view_begin(map, v);
     s->stood_on_dead = false;
@@ -116,8 +117,8 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
 }
 
 /* Every visible vector: the best k of a pass over the records. */
-static int search_exact(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s, const float *query,
-                        const struct kithi_search_params *p, struct kithi_results *out)
+static int search_exact(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                        const float *query, const struct kithi_search_params *p, struct kithi_results *out)
 {
     kithi_view_begin(map, v);
     s->stood_on_dead = false;
@@ -168,7 +169,8 @@ static int judge(const struct kithi_view *v, struct kithi_scratch *s, const stru
      * records needs no finder, so only refilled slots can have escaped it. */
     if (kithi_view_moved(v))
         return KITHI_E_MOVED;
-    bool again = rc == WALK_AGAIN || (rc == WALK_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit) ||
+    bool again = rc == WALK_AGAIN ||
+                 (rc == WALK_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit) ||
                  (s->stood_on_dead && attempt < EMPTIED_MAX && kithi_view_emptied(v));
     if (!again && !(p->exact ? kithi_view_reused(v) : kithi_view_unlinked(v))) {
         kithi_results_sort(out);
@@ -223,7 +225,8 @@ struct lane {
 /* Begin the lane's item, or begin it again. */
 static void lane_begin(const struct kithi_map *map, struct lane *l, const struct kithi_batch *b)
 {
-    l->rc = begin_walk(map, &l->view, l->scratch, b->queries + (size_t)l->item * map->geometry.dim, b->params);
+    l->rc =
+        begin_walk(map, &l->view, l->scratch, b->queries + (size_t)l->item * map->geometry.dim, b->params);
 }
 
 /* The walk of the lane's item has ended; false: it begins again. */

@@ -275,8 +275,8 @@ void kithi_near_insert(struct kithi_scratch *s, float d, uint32_t slot)
  * The neighbours in one block that are near enough and were not met before, into s->found and s->estimates. Returns
  * how many; the nearest of them in *out_best.
  */
-static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s, const kithi_link *links, uint32_t mask,
-                            const float *est, uint32_t *out_best)
+static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s, const kithi_link *links,
+                            uint32_t mask, const float *est, uint32_t *out_best)
 {
     uint32_t n = 0, best = 0;
     for (; mask; mask &= mask - 1) {
@@ -318,8 +318,8 @@ static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s,
     for (uint32_t first = 0; first < v->link_count0; first += KITHI_BITS_PLACES) {
         float limit = s->live_count >= s->ef ? s->beam[s->beam_count - 1].distance : INFINITY;
         uint32_t left = v->link_count0 - first;
-        uint32_t mask = s->kernel->estimate(&s->query, kithi_view_block(v, slot, first / KITHI_BITS_PLACES), own,
-                                            limit, ahead, est);
+        uint32_t mask = s->kernel->estimate(&s->query, kithi_view_block(v, slot, first / KITHI_BITS_PLACES),
+                                            own, limit, ahead, est);
         if (left < KITHI_BITS_PLACES)
             mask &= (1u << left) - 1;
         s->estimate_count += left < KITHI_BITS_PLACES ? left : KITHI_BITS_PLACES;
@@ -378,7 +378,8 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t deadline_ns, bool *out_deadline_hit)
+int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t deadline_ns,
+               bool *out_deadline_hit)
 {
     if (out_deadline_hit)
         *out_deadline_hit = false;

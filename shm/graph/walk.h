@@ -47,7 +47,8 @@ int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, uint32_
 int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s);
 
 /* Steps until the end, or until deadline_ns (CLOCK_MONOTONIC; 0: none): then *out_deadline_hit. 0 or as above. */
-int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t deadline_ns, bool *out_deadline_hit);
+int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t deadline_ns,
+               bool *out_deadline_hit);
 
 /*
  * What the walk has found, nearest first by the distances of codes: entries of the beam or, with

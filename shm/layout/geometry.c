@@ -88,8 +88,8 @@ static int check_codes(const struct kithi_geometry *g, struct kithi_errmsg *err)
                                "quantization %u is not in this version; use none, f16, sq8, bits or auto",
                                g->quantization);
     if (g->keep > KITHI_KEEP_NONE)
-        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "keep %u is not in this version; use f32, f16 or none",
-                               g->keep);
+        return kithi_error_set(err, KITHI_E_UNSUPPORTED,
+                               "keep %u is not in this version; use f32, f16 or none", g->keep);
     if (g->quantization == KITHI_QUANTIZATION_NONE && g->keep != KITHI_KEEP_F32)
         return kithi_error_set(err, KITHI_E_PARAMETER,
                                "without quantization vectors are kept as f32; for less memory use "
@@ -165,7 +165,8 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
         uint32_t blocks = (2u * g->m + KITHI_BITS_PLACES - 1) / KITHI_BITS_PLACES;
         l.bits_width = kithi_bits_width(g->dim, g->code_bits);
         l.row_code = l.row_stride;
-        l.row_blocks = l.row_code + (uint32_t)kithi_round_up(kithi_code_size(walked, g->dim), KITHI_CACHE_LINE);
+        l.row_blocks =
+            l.row_code + (uint32_t)kithi_round_up(kithi_code_size(walked, g->dim), KITHI_CACHE_LINE);
         l.row_stride = l.row_blocks + blocks * kithi_bits_block_size(l.bits_width);
         l.code_stride = l.row_stride;
     }

@@ -50,8 +50,10 @@ enum kithi_quantization { /* the numbers are format */
                           KITHI_QUANTIZATION_NONE = 0,
                           KITHI_QUANTIZATION_F16 = 1,
                           KITHI_QUANTIZATION_SQ8 = 2,
-                          KITHI_QUANTIZATION_BITS = 3, /* sq8, and one-bit codes of the neighbours in each row */
-                          KITHI_QUANTIZATION_AUTO = 4, /* of a collection, never of a segment: it chooses one above */
+                          KITHI_QUANTIZATION_BITS =
+                              3, /* sq8, and one-bit codes of the neighbours in each row */
+                          KITHI_QUANTIZATION_AUTO =
+                              4, /* of a collection, never of a segment: it chooses one above */
 };
 
 enum kithi_keep { /* the numbers are format: what answers are scored by and vectors are given back from */
