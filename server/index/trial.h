@@ -15,13 +15,8 @@
 #include "server/index/index.h"
 
 #define KITHI_TRIAL_SAMPLE                                                                                   \
-    4096u /* vectors that a trial takes, if so many are there and they are not very long */
-/*
- * Neighbours that recall is counted over. Ten of a few thousand are found by walks that are hardly longer than
- * their descent; for these a walk has the length that it has for ten of a large collection. Timed are searches for
- * ten by walks of that length.
- */
-#define KITHI_TRIAL_K 32u
+    4096u                 /* vectors that a trial takes, if so many are there and they are not very long */
+#define KITHI_TRIAL_K 10u /* neighbours that its searches ask for */
 
 struct kithi_trial;
 
@@ -31,7 +26,7 @@ struct kithi_trial_result { /* of one layout; times are CPU time */
     uint32_t ef;      /* that is enough for the target, or the largest tried */
     double recall;    /* at that ef */
     double insert_us; /* of one insertion */
-    double search_us; /* of one search at the target */
+    double search_us; /* of one search for the target */
     double cost_us;   /* what layouts are compared by: a search and a share of an insertion */
 };
 
@@ -53,7 +48,7 @@ void kithi_trial_cancel(struct kithi_trial *t);
 uint32_t kithi_trial_count(const struct kithi_trial *t);
 const struct kithi_trial_result *kithi_trial_result(const struct kithi_trial *t, uint32_t i);
 uint32_t kithi_trial_choice(const struct kithi_trial *t);
-/* recall@32 at which layouts are compared: 0.98, or a little below the best that any of them gets to. */
+/* recall@10 at which layouts are compared: 0.98, or a little below the best that any of them gets to. */
 double kithi_trial_target(const struct kithi_trial *t);
 
 /* Accepts NULL. No job may be running. */

@@ -90,7 +90,7 @@ static void check(const struct kithi_trial *t)
 {
     const struct kithi_trial_result *choice = chosen(t);
     assert_true(choice->reached && choice->cost_us > 0 && choice->search_us > 0);
-    assert_true(kithi_trial_target(t) > 0.5 && kithi_trial_target(t) <= 0.98);
+    assert_true(kithi_trial_target(t) > 0.5 && kithi_trial_target(t) <= 0.99);
     for (uint32_t i = 0; i < kithi_trial_count(t); i++) {
         const struct kithi_trial_result *l = kithi_trial_result(t, i);
         fprintf(stderr, "%s: recall %.3f at ef %u, search %.1f us, insertion %.1f us%s\n",
@@ -118,7 +118,7 @@ static void short_vectors_are_not_given_neighbour_codes(void **state)
     struct kithi_trial *trial = begin(&t, KITHI_KEEP_F32);
     run(trial);
     check(trial);
-    assert_int_equal(kithi_trial_count(trial), 3);
+    assert_int_equal(kithi_trial_count(trial), 2);
     assert_int_not_equal(kithi_trial_choice(trial), KITHI_QUANTIZATION_BITS);
     kithi_trial_free(trial);
     test_solo_close(&t);
@@ -132,6 +132,7 @@ static void long_vectors_get_what_was_measured_to_be_best(void **state)
     struct kithi_trial *trial = begin(&t, KITHI_KEEP_F32);
     run(trial);
     check(trial);
+    assert_int_equal(kithi_trial_count(trial), 3);
     kithi_trial_free(trial);
     test_solo_close(&t);
 }
