@@ -58,12 +58,22 @@ static void set_tally(_Atomic uint64_t *tally, uint64_t value)
         atomic_store_explicit(tally, value, memory_order_relaxed);
 }
 
+/* Kept vectors that the walk does not read are touched for hits only: they wait until nothing is inserted. */
+static bool can_wait(const struct kithi_index *ix, unsigned region)
+{
+    const struct kithi_geometry *g = &ix->map.geometry;
+    return region == KITHI_REGION_VECTORS && kithi_geometry_kept(g) != kithi_geometry_walked(g) &&
+           ix->group.insertion_count > 0;
+}
+
 /* The blocks of the next round. */
 static uint32_t collect(struct kithi_index *ix)
 {
     struct pages *p = &ix->pages;
     p->count = 0;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        if (can_wait(ix, r))
+            continue;
         uint64_t end = wanted_of(ix, r);
         while (p->asked[r] < end && p->count < PAGES_BATCH) {
             p->blocks[p->count++] = ix->map.layout.off[r] + p->asked[r];

@@ -11,6 +11,8 @@
 #include <float.h>
 #include <string.h>
 
+#include "shm/sync/slotbytes.h"
+
 float kithi_pair(const struct kithi_view *v, const struct kithi_kernel *k, uint32_t a, uint32_t b)
 {
     const struct kithi_geometry *g = &v->map->geometry;
@@ -28,8 +30,10 @@ bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, s
 
 void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out)
 {
+    alignas(64) unsigned char code[sizeof(struct kithi_code_head) + KITHI_DIM_MAX];
     uint32_t dim = v->map->geometry.dim;
-    kithi_view_decode_code(v, slot, out);
+    kithi_slot_load(code, kithi_view_code(v, slot), kithi_code_size(KITHI_CODEC_SQ8, dim));
+    kithi_kernel_pick()->decode(code, dim, out);
     memset(out + dim, 0, (v->bits_width - dim) * sizeof *out);
     kithi_bits_rotate(out, v->bits_width);
 }

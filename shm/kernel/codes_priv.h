@@ -158,6 +158,14 @@ KITHI_KERNEL_INLINE float sq8_pair(const unsigned char *a, const unsigned char *
     return sq8_between(side_of(x), side_of(y), (double)dim, (double)both, dot);
 }
 
+static void sq8_decode(const unsigned char *code, uint32_t dim, float *out)
+{
+    struct kithi_code_head h = head_of(code);
+    const unsigned char *bytes = bytes_of(code);
+    for (uint32_t i = 0; i < dim; i++)
+        out[i] = h.offset + h.scale * (float)bytes[i];
+}
+
 KITHI_KERNEL_INLINE float f16_one(const struct kithi_query *q, const unsigned char *code, bool dot)
 {
     return half_one(q->values, halves_of(code), head_of(code).scale, q->dim, dot);
@@ -256,6 +264,7 @@ KITHI_KERNEL_CODEC(sq8, ip, true)
                 [KITHI_CODEC_F16] = KITHI_KERNEL_OF(f16),                                                    \
                 [KITHI_CODEC_SQ8] = KITHI_KERNEL_OF(sq8) },                                                  \
         .estimate = kithi_bits_estimate_##bits,                                                              \
+        .decode = sq8_decode,                                                                                \
         .rotate = kithi_bits_rotate_##bits,                                                                  \
         .table = kithi_bits_table_##bits,                                                                    \
         .measure = kithi_bits_measure_##bits,                                                                \

@@ -60,6 +60,8 @@ struct kithi_distances {
 typedef uint32_t kithi_bits_estimate_fn(const struct kithi_query *q, const unsigned char *block,
                                         float distance, float limit, const unsigned char *ahead,
                                         float est[32]);
+/* The elements of an sq8 code in float arithmetic, where kithi_code_decode() takes doubles: for what is made of many. */
+typedef void kithi_decode_fn(const unsigned char *code, uint32_t dim, float *out);
 typedef void kithi_bits_rotate_fn(float *v, uint32_t width);
 typedef void kithi_bits_table_fn(const float *rotated, uint32_t width, uint8_t *table, float *out_scale,
                                  float *out_base);
@@ -80,6 +82,7 @@ struct kithi_kernel {
     kithi_dist4_fn *ip_4;
     struct kithi_distances of[3][2];  /* [enum kithi_codec][0: l2, 1: 1 - dot] */
     kithi_bits_estimate_fn *estimate; /* bits.h, and for it: */
+    kithi_decode_fn *decode;
     kithi_bits_rotate_fn *rotate;
     kithi_bits_table_fn *table;
     kithi_bits_measure_fn *measure;
