@@ -390,7 +390,10 @@ static void a_death_at_each_point_of_it_loses_nothing(void **state)
         for (uint64_t until = test_now_ms() + PATIENCE; test_daemon_alive(&m.d, &status); test_nap())
             if (test_now_ms() > until)
                 fail_msg("kithd never came to %s", points[i]);
-        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) {
+            test_daemon_show_log(&m.d);
+            fail_msg("kithd did not die at %s: status 0x%x", points[i], (unsigned)status);
+        }
         m.d.fault[0] = '\0';
         start(&m);
         assert_int_equal(write_up_to(&m, COUNT + BATCH), 0);
