@@ -142,7 +142,9 @@ static void the_last_write_of_an_id_in_a_group_wins(void **state)
     assert_true(get(&t, "a") == 3);
     assert_int_equal(kithi_index_live(t.ix), 1);
     assert_int_equal(test_solo_search(&t, one, 10, 10, false), 1);
-    assert_true(t.results.hits[0].distance == 4);
+    /* A code has its three to a rounding of the last bit. */
+    float slop = test_codes_kept() == KITHI_CODEC_F32 ? 0 : 1e-5f;
+    assert_true(fabsf(t.results.hits[0].distance - 4) <= slop);
     assert_int_equal(test_solo_search(&t, one, 10, 10, true), 1);
     end(&t);
 }
