@@ -286,8 +286,8 @@ static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s,
         if (link - 1u >= v->slot_limit || !kithi_visited_add(s, link - 1))
             continue;
         s->found[n] = link - 1;
-        s->estimates[n] = est[i];
-        best = est[i] < s->estimates[best] ? n : best;
+        s->estimates[n] = sane(est[i]);
+        best = s->estimates[n] < s->estimates[best] ? n : best;
         n++;
     }
     *out_best = best;
@@ -320,6 +320,8 @@ static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s,
         uint32_t left = v->link_count0 - first;
         uint32_t mask = s->kernel->estimate(&s->query, kithi_view_block(v, slot, first / KITHI_BITS_PLACES),
                                             own, limit, ahead, est);
+        if (s->live_count < s->ef)
+            mask = UINT32_MAX; /* an estimate beyond all floats keeps nobody out of a beam with room */
         if (left < KITHI_BITS_PLACES)
             mask &= (1u << left) - 1;
         s->estimate_count += left < KITHI_BITS_PLACES ? left : KITHI_BITS_PLACES;

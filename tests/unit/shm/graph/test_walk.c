@@ -193,6 +193,36 @@ static void a_batch_on_a_segment_that_has_moved_says_so_for_each(void **state)
     test_solo_close(&t);
 }
 
+/* Squares of finite floats need not be floats: all distances are infinite then, and all vectors are there still. */
+static void vectors_are_found_at_distances_that_no_float_holds(void **state)
+{
+    (void)state;
+    static const uint32_t metrics[] = { KITHI_METRIC_L2, KITHI_METRIC_IP };
+    for (unsigned kind = 0; kind < KIND_COUNT; kind++) {
+        for (unsigned i = 0; i < 2; i++) {
+            struct test_solo t;
+            struct test_rand r;
+            struct kithi_geometry g = test_geometry(DIM, metrics[i], 200);
+            float v[DIM];
+            char id[8];
+            g.quantization = kinds[kind].quantization;
+            g.keep = kinds[kind].keep;
+            g.code_bits = kinds[kind].code_bits;
+            test_rand_seed(&r, 9);
+            test_solo_open(&t, &g);
+            for (uint32_t n = 0; n < 100; n++) {
+                test_rand_floats(&r, v, DIM);
+                for (uint32_t j = 0; j < DIM; j++)
+                    v[j] *= 1e25f;
+                snprintf(id, sizeof id, "%u", n);
+                assert_int_equal(test_solo_put(&t, id, v), 0);
+            }
+            assert_int_equal(test_solo_search(&t, v, K, 30, false), K);
+            test_solo_close(&t);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +230,7 @@ int main(void)
         cmocka_unit_test(every_row_gives_estimates_of_its_neighbours),
         cmocka_unit_test(a_batch_in_turns_answers_as_searches_one_by_one),
         cmocka_unit_test(a_batch_on_a_segment_that_has_moved_says_so_for_each),
+        cmocka_unit_test(vectors_are_found_at_distances_that_no_float_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
