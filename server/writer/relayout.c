@@ -102,7 +102,7 @@ static void give_up(struct kithi_collection *c, int status)
 {
     struct kithi_relayout *r = &c->relayout;
     uint64_t live = kithi_index_live(c->index);
-    r->not_below = 2 * live;
+    r->not_below = live ? 2 * live : 1; /* an empty one, too, waits for something to change */
     kithi_log(KITHI_LOG_WARN, "relayout-failed",
               "name=%s status=%s live=%" PRIu64 " again_at=%" PRIu64 " msg=%s; the collection stays as it is",
               c->settings.name, kithi_error_name(status), live, r->not_below, r->err.text);
