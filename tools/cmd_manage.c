@@ -36,7 +36,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
     struct kith_error error = { 0 };
     struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
     if (!kithi_tool_quantization(quantization, &opts.quantization))
-        return kithi_tool_usage(t, "--quantization is auto, none, f16, sq8 or bits, not \"%s\"",
+        return kithi_tool_usage(t, "--quantization is none, f16, sq8, bits or auto, not \"%s\"",
                                 quantization);
     if (!kithi_tool_keep(keep, &opts.keep))
         return kithi_tool_usage(t, "--keep is f32, f16 or none, not \"%s\"", keep);
