@@ -4,7 +4,7 @@
  * Readers go on meanwhile, at the epoch that the header shows. Whatever the dead owner had begun
  * beyond that epoch is taken back: first id entries lead to the earlier version again, then
  * deaths beyond the epoch become 0 and births beyond it become 0. Each step is harmless to a
- * reader and leaves a segment that can be adopted again (R7). Slots that were linked but never
+ * reader and leaves a segment that can be adopted again. Slots that were linked but never
  * born become ABORTED and wait for a sweep like dead ones; dead and resting ones cannot be told
  * apart and all wait for a sweep. Free lists are what the records do not hold.
  */

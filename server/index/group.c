@@ -1,7 +1,7 @@
 /*
  * group.c - staging a group: every request is checked, provided for, and taken whole or not at all.
  *
- * After kithi_group_add() nothing of the group can fail (R8): slots, upper rows, blobs, id-table places
+ * After kithi_group_add() nothing of the group can fail: slots, upper rows, blobs, id-table places
  * and the private lists that will take them back have been reserved.
  */
 #include <errno.h>

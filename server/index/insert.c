@@ -96,7 +96,7 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     atomic_store_explicit(&r->upper, in->upper, memory_order_release);
 
     KITHI_FAULT_CRASH("crash-while-filling");
-    /* R7: before the first finder. Release: whoever finds the slot eligible sees it filled. */
+    /* Before the first finder. Release: whoever finds the slot eligible sees it filled. */
     atomic_store_explicit(&r->linked, 1, memory_order_release);
 }
 
@@ -378,7 +378,7 @@ void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
             link_slot(ix, v, w, in->slot, in->level, entry);
     }
     if (top) {
-        /* Release: the rows that the entry leads to are filled. Other half: search_graph(). */
+        /* Release: the rows that the entry leads to are filled. Other half: begin_walk(). */
         atomic_store_explicit(&ix->header->entry, kithi_entry_pack(in->slot, in->level),
                               memory_order_release);
         pthread_mutex_unlock(&ix->entry_lock);

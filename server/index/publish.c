@@ -1,7 +1,7 @@
 /*
  * publish.c - making a group visible: the only stores of publication words.
  *
- * The order is the contract (DESIGN R1, PROTOCOL.md [P1 commit]): births, id entries, deaths,
+ * The order is the contract (PROTOCOL.md, [P1 commit]): births, id entries, deaths,
  * then the epoch. A crash between any two of them leaves a segment that shows the old epoch
  * whole, and adoption takes the rest back.
  */

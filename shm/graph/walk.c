@@ -196,7 +196,7 @@ static inline uint32_t gather(const struct kithi_view *v, struct kithi_scratch *
     const size_t stride = v->code_stride;
     uint32_t met = s->visited_count, n = 0;
     for (uint32_t i = 0; i < count; i++) {
-        /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
+        /* Relaxed: a link is a hint, and what it leads to is checked by itself. */
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (link - 1u >= limit)
             continue; /* empty, or beyond what this view knows */
@@ -281,7 +281,7 @@ static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s,
     uint32_t n = 0, best = 0;
     for (; mask; mask &= mask - 1) {
         uint32_t i = (uint32_t)__builtin_ctz(mask);
-        /* Relaxed: a link is a hint, and what it leads to is checked by itself (R4). */
+        /* Relaxed: a link is a hint, and what it leads to is checked by itself. */
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (link - 1u >= v->slot_limit || !kithi_visited_add(s, link - 1))
             continue;

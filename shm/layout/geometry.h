@@ -1,7 +1,7 @@
 /*
  * geometry.h - where everything lies in a segment, computed and never read.
  *
- * A segment's layout is a function of five numbers. Both sides compute it from them, attach
+ * A segment's layout is a function of eight numbers. Both sides compute it from them, attach
  * compares the sum, and no offset that stands in shared memory is ever believed.
  */
 #ifndef KITHI_LAYOUT_GEOMETRY_H

@@ -48,7 +48,7 @@ static inline uint32_t kithi_meta_id_len(uint32_t meta)
     return meta & 0xffffu;
 }
 
-/* R3: a slot counts at epoch e when it was born by then and had not died by then. */
+/* [P1 commit] A slot counts at epoch e when it was born by then and had not died by then. */
 static inline bool kithi_visible_at(uint64_t birth, uint64_t death, uint64_t e)
 {
     return birth != 0 && birth <= e && (death == 0 || e < death);

@@ -326,7 +326,7 @@ static void use_up(const struct test_dir *dir, uint64_t keep)
     close(fd);
 }
 
-/* R8: once kithi_group_add() has said yes, nothing touches memory that was not taken. On a full tmpfs a
+/* Once kithi_group_add() has said yes, nothing touches memory that was not taken. On a full tmpfs a
  * store into a hole would be the end of this process. */
 static void what_was_staged_is_applied_on_a_full_file_system_and_no_more_is_staged(void **state)
 {
