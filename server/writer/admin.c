@@ -129,8 +129,8 @@ static void make_done(struct kithi_io_op *op, int status)
     } else {
         kithi_daemon_add(a->daemon, a->collection);
         kithi_log(KITHI_LOG_INFO, "collection-created",
-                  "name=%s dim=%u metric=%s m=%u ef_construction=%u quantization=%s keep=%s slot_max=%u", s->name,
-                  g->dim, kithi_metric_name(g->metric), g->m, g->ef_construction,
+                  "name=%s dim=%u metric=%s m=%u ef_construction=%u quantization=%s keep=%s slot_max=%u",
+                  s->name, g->dim, kithi_metric_name(g->metric), g->m, g->ef_construction,
                   kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), g->slot_max);
     }
     finish(a->daemon, status);
