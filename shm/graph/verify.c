@@ -36,7 +36,8 @@
 #define SIGNS_SLOP       0.04   /* of <signs, difference>, relative: 2 % of the signs, in the mean */
 #define FACTOR_SLOP      1e-2   /* of a neighbour code's factors, relative */
 #define FACTOR_ROUNDING  1e-5   /* and of the sums that they are the difference of */
-#define SQUARE_MIN       1e-30  /* squares beyond are not said well by floats; no factor is judged by them */
+#define ELEMENT_ROUNDING 4e-6  /* of elements decoded and rotated in another order, relative to all of them */
+#define SQUARE_MIN       1e-30 /* squares beyond are not said well by floats; no factor is judged by them */
 #define SQUARE_MAX       1e30
 
 enum check {
@@ -495,7 +496,9 @@ static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_
                wrong(run, "neighbour-code",
                      "slot %u, place %u leads to an equal vector with factors %g and %g", slot, place,
                      (double)f1, (double)f2);
-    if (!(length1 - along <= SIGNS_SLOP * length1))
+    /* Nearly equal vectors: what is left of their difference is rounding, in part. */
+    double dust = ELEMENT_ROUNDING * centre1 / length1, slop = FACTOR_SLOP + dust;
+    if (!(length1 - along <= (SIGNS_SLOP + dust) * length1))
         return wrong(run, "neighbour-code", "slot %u, place %u: the signs give %.3f of the difference, not 1",
                      slot, place, along / length1);
     if (length2 < SQUARE_MIN || length2 > SQUARE_MAX || centre1 > SQUARE_MAX)
@@ -503,8 +506,8 @@ static bool check_neighbour(struct run *run, const struct kithi_view *v, uint32_
     bool l2 = run->map->geometry.metric == KITHI_METRIC_L2;
     double slope = length2 / length1, want2 = l2 ? -2 * slope : -slope;
     double want1 = l2 ? length2 + 2 * slope * centre_signs : slope * centre_signs - centre_along;
-    double slop1 = FACTOR_SLOP * (length2 + fabs(want1)) + FACTOR_ROUNDING * slope * centre1;
-    if (!(fabs((double)f2 - want2) <= FACTOR_SLOP * slope) || !(fabs((double)f1 - want1) <= slop1))
+    double slop1 = FACTOR_SLOP * (length2 + fabs(want1)) + (FACTOR_ROUNDING + dust) * slope * centre1;
+    if (!(fabs((double)f2 - want2) <= slop * slope) || !(fabs((double)f1 - want1) <= slop1))
         return wrong(run, "neighbour-code", "slot %u, place %u has factors %g and %g, not %g and %g", slot,
                      place, (double)f1, (double)f2, want1, want2);
     return true;
