@@ -141,7 +141,7 @@ static void only_layouts_that_keep_what_is_wanted_are_compared(void **state)
 {
     (void)state;
     struct test_solo t;
-    fill(&t, 32, KITHI_METRIC_IP, 1000);
+    fill(&t, 64, KITHI_METRIC_IP, 1000);
     for (uint32_t keep = KITHI_KEEP_F16; keep <= KITHI_KEEP_NONE; keep++) {
         struct kithi_trial *trial = begin(&t, keep);
         run(trial);
