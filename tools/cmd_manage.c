@@ -207,7 +207,8 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
         return;
     }
     snprintf(text, sizeof text, "%s%s", name,
-             s->undecided                                       ? " (auto has still to choose)"
+             s->undecided == 1 ? " (auto has still to choose)"
+             : s->undecided    ? " (auto chose another; kithd's log says what, and what the copy waits for)"
              : s->quantization_wanted == KITH_QUANTIZATION_AUTO ? " (chosen by auto)"
                                                                 : "");
     kithi_object_text(o, "", "quantization", text);

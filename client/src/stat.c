@@ -53,7 +53,7 @@ static void ask_daemon(struct kith *index, struct kith_stats *s)
         s->daemon_alive = 1;
         s->quantization_wanted = opened.quantization;
         s->keep_wanted = opened.keep;
-        s->undecided = opened.undecided != 0;
+        s->undecided = opened.undecided ? 1 : opened.layout != s->quantization ? 2 : 0;
     }
     kithi_conn_close(&conn);
 }

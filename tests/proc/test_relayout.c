@@ -419,6 +419,7 @@ static void without_room_for_a_copy_the_collection_stays_as_it_is(void **state)
             fail_msg("the copy was never tried");
     assert_int_equal(write_up_to(&m, COUNT + 500), 0);
     assert_int_equal(stats_of(m.k).keep, KITH_KEEP_F32);
+    assert_int_equal(stats_of(m.k).undecided, 2);
     assert_int_equal(stats_of(m.k).live_count, COUNT + 500);
     assert_int_equal(write_up_to(&m, 2 * COUNT + BATCH), 0); /* with twice the vectors it is tried again */
     wait_for_layout(&m);

@@ -268,7 +268,8 @@ struct kith_stats {
     uint32_t quantization_wanted; /* what create asked for; without a daemon to ask, as quantization */
     uint32_t keep_wanted;         /* likewise; differs from keep while AUTO has not chosen */
     uint32_t code_bits;           /* bits an element of the codes beside links; 0: there are none */
-    uint32_t undecided;           /* 1: AUTO has still to choose; 0 without a daemon to ask */
+    uint32_t undecided;           /* 1: AUTO has still to choose; 2: it has, and the segment is still to be
+                                     copied, which kithd may lack memory for; 0 without a daemon to ask */
     uint64_t huge_bytes;          /* memory that kithd asked huge pages for, and got */
     uint64_t huge_wanted_bytes;   /* memory that they could back */
 };
