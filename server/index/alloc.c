@@ -114,9 +114,10 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         uint32_t waiting = ix->dead.count + ix->resting.count + ix->sweep.slots_doomed.count;
         return kithi_error_set(
             err, KITHI_E_FULL,
-            "the collection is full: all of its %u slots (--max-vectors) are in use, %u of them by "
-            "replaced or deleted vectors that will be free in a moment; create a larger collection",
-            ix->map.geometry.slot_max, waiting);
+            "the collection is full: of its %u slots (--max-vectors) %u are free and %u are needed; %u hold "
+            "replaced or deleted vectors and will be free in a moment; create a larger collection",
+            ix->map.geometry.slot_max, ix->map.geometry.slot_max - ix->slots_used + ix->slots_free.count,
+            d->slots, waiting);
     }
     int rc = 0;
     if (rc == 0)
