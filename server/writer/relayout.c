@@ -192,6 +192,7 @@ static void take_place(struct kithi_collection *c, uint64_t now_ms)
     struct kithi_geometry before = *present(c);
     kithi_copy_end(r->copy);
     r->copy = NULL;
+    kithi_index_mark_moved(c->index); /* where the switch could not: somebody has removed the file */
     kithi_index_close(c->index);
     c->index = r->next;
     r->next = NULL;
