@@ -126,16 +126,18 @@ static void log_trial(const struct kithi_collection *c)
                   l->ef, l->recall, l->search_us, l->insert_us, l->cost_us);
     }
     if (best == plain || !plain->reached) {
-        kithi_log(KITHI_LOG_INFO, "layout-chosen",
-                  "name=%s layout=%s msg=auto chose %s: about %.1f us a search at recall %.2f",
-                  c->settings.name, kithi_quantization_name(choice), kithi_quantization_name(choice),
-                  best->search_us, target);
+        kithi_log(
+            KITHI_LOG_INFO, "layout-chosen",
+            "name=%s layout=%s msg=auto chose %s: about %.1f us a search at recall %.2f of a large collection",
+            c->settings.name, kithi_quantization_name(choice), kithi_quantization_name(choice),
+            best->search_us, target);
     } else {
-        kithi_log(KITHI_LOG_INFO, "layout-chosen",
-                  "name=%s layout=%s msg=auto chose %s: about %.1f x %s at recall %.2f, insertions %.1f x",
-                  c->settings.name, kithi_quantization_name(choice), kithi_quantization_name(choice),
-                  plain->search_us / best->search_us, kithi_quantization_name(plain->quantization), target,
-                  plain->insert_us / best->insert_us);
+        kithi_log(
+            KITHI_LOG_INFO, "layout-chosen",
+            "name=%s layout=%s msg=auto chose %s: once it is large about %.1f x %s at recall %.2f, insertions %.1f x",
+            c->settings.name, kithi_quantization_name(choice), kithi_quantization_name(choice),
+            plain->search_us / best->search_us, kithi_quantization_name(plain->quantization), target,
+            plain->insert_us / best->insert_us);
     }
 }
 
