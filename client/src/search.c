@@ -60,6 +60,8 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
 
 /* Queries of a batch that are handed down at a time: their places lie on the stack. */
 #define CHUNK_MAX 64u
+/* Wider searches go one by one: each lane keeps the memory of its widest. */
+#define LANE_EF_MAX 4096u
 
 /*
  * Up to CHUNK_MAX searches, in turns where they may be. Returns 0 or the first error, *out_failed being the number of
@@ -80,7 +82,7 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
         found[good] = &out[good]->found;
     }
     /* Without lanes, or where a search looks at the clock, one after the other. */
-    bool turns = !params->exact && !params->deadline_ns && good > 1;
+    bool turns = !params->exact && !params->deadline_ns && good > 1 && params->ef <= LANE_EF_MAX;
     if (turns && !c->lanes)
         c->lanes = calloc(KITHI_LANES, sizeof *c->lanes);
     turns = turns && c->lanes;

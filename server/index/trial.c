@@ -44,9 +44,10 @@
 #define TARGET       0.98
 #define TARGET_SLACK 0.02 /* below the best recall of all, where that is lower */
 #define EF_TIMED     64u  /* walks as long as those of large collections */
-/* Shorter vectors lie in three cache lines at most: codes beside links save little reading there, and so few signs
- * tell little (bench_core, 10,925 x 25: half as many searches a second at recall 0.95 as plain vectors). */
-#define BITS_DIM_MIN 49u
+/* Shorter vectors lie in less than four cache lines: codes beside links save little reading there, take three times the
+ * memory, and so few signs tell little (bench_core: half as many searches a second at recall 0.95 as plain vectors for
+ * 25 dimensions, as many for 50). */
+#define BITS_DIM_MIN 64u
 #define EF_BUILD_MAX 100u /* more costs time and changes no order */
 /* A vector is read more often than it is written: what an insertion takes counts one part in so many. */
 #define INSERTION_SHARE 20.0
@@ -124,6 +125,8 @@ static int allocate(struct kithi_trial *t, uint32_t want)
     t->tallies = calloc(t->tally_count, sizeof *t->tallies);
     return t->vectors && t->queries && t->ids && t->ops && t->tallies ? 0 : -ENOMEM;
 }
+
+_Static_assert(KITHI_TRIAL_SAMPLE <= QUERY_MAX * QUERY_SHARE, "queries have room");
 
 /* want of all that is visible, evenly spread, every so manieth of them held out. */
 static void take_sample(struct kithi_trial *t, const struct kithi_index *ix, uint64_t want)

@@ -90,7 +90,8 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef)
     s->visited_count = 0;
     memset(s->visited, 0, (size_t)want * sizeof *s->visited);
     s->beam_count = s->live_count = s->ghost_count = 0;
-    s->near_count = s->at = 0;
+    s->near_count = s->at = s->steps = 0;
+    s->error2 = 0;
     s->near_max = ef;
     return 0;
 }

@@ -41,6 +41,8 @@ struct kithi_scratch {
     bool near_used;               /* expanded nodes are kept in near, and the beam is in order of estimates */
     struct kithi_beam_entry *near; /* sorted, nearest first */
     uint32_t near_count, near_max, near_capacity;
+    float error2; /* sum of squares of how far estimates were off, of steps expansions */
+    uint32_t steps;
 
     float estimates[32]; /* of found, from neighbour codes */
     uint32_t *found;     /* neighbours of the row at hand that were not visited before */
@@ -61,7 +63,7 @@ int kithi_scratch_grow_visited(struct kithi_scratch *s);
 
 static inline uint32_t kithi_visited_home(uint32_t link, uint32_t mask)
 {
-    return (link * 2654435769u) >> 7 & mask;
+    return (uint32_t)((uint64_t)(link * 2654435769u) * ((uint64_t)mask + 1) >> 32);
 }
 
 /* Half full: time to grow. */

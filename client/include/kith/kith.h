@@ -220,7 +220,7 @@ KITH_API int kith_search(kith *index, const float *query, size_t len, uint32_t k
                          const struct kith_search_opts *opts, kith_results *out);
 
 /*
- * n searches in one call: queries holds n rows of len floats, out holds n results. Each search
+ * n searches in one call: queries holds n rows of len floats, out holds n distinct results. Each search
  * takes its own snapshot. Returns 0, or the first error (out up to that query is filled, and
  * *out_failed, when not NULL, is its number).
  */

@@ -223,12 +223,54 @@ static void vectors_are_found_at_distances_that_no_float_holds(void **state)
     }
 }
 
+/* Look-ups are made of the query itself, so that far from the origin they tell nothing apart. */
+static void where_estimates_are_no_use_the_walk_goes_by_codes(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    static float v[N * DIM];
+    struct test_solo t;
+    struct test_rand r;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 2 * N);
+    g.quantization = KITHI_QUANTIZATION_BITS;
+    g.keep = KITHI_KEEP_F32;
+    g.code_bits = 1;
+    test_rand_seed(&r, 11);
+    test_rand_floats(&r, v, N * DIM);
+    for (uint32_t i = 0; i < N * DIM; i++)
+        v[i] += 1000;
+    test_solo_open(&t, &g);
+    for (uint32_t i = 0; i < N; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "%u", i);
+        assert_int_equal(test_solo_put(&t, id, v + (size_t)i * DIM), 0);
+    }
+    unsigned found = 0;
+    for (uint32_t q = 0; q < QUERIES; q++) {
+        char exact[K][8];
+        float query[DIM];
+        test_rand_floats(&r, query, DIM);
+        for (uint32_t i = 0; i < DIM; i++)
+            query[i] += 1000;
+        assert_int_equal(test_solo_search(&t, query, K, K, true), K);
+        for (uint32_t i = 0; i < K; i++)
+            snprintf(exact[i], sizeof exact[i], "%s", test_solo_hit(&t, i));
+        assert_int_equal(test_solo_search(&t, query, K, 100, false), K);
+        for (uint32_t i = 0; i < K; i++)
+            for (uint32_t j = 0; j < K; j++)
+                found += strcmp(exact[i], test_solo_hit(&t, j)) == 0;
+    }
+    assert_true(found > QUERIES * K * 9 / 10); /* by estimates alone it would be a third */
+    test_solo_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_walk_finds_nearest_first_by_the_distances_of_codes),
         cmocka_unit_test(every_row_gives_estimates_of_its_neighbours),
         cmocka_unit_test(a_batch_in_turns_answers_as_searches_one_by_one),
+        cmocka_unit_test(where_estimates_are_no_use_the_walk_goes_by_codes),
         cmocka_unit_test(a_batch_on_a_segment_that_has_moved_says_so_for_each),
         cmocka_unit_test(vectors_are_found_at_distances_that_no_float_holds),
     };
