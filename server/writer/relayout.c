@@ -199,7 +199,7 @@ static void take_place(struct kithi_collection *c, uint64_t now_ms)
     c->index = r->next;
     r->next = NULL;
     r->not_below = 0;
-    r->prefetch_known = false;
+    r->prefetch_due = 0;
     kithi_pipeline_anew(&c->pipeline);
     kithi_log(KITHI_LOG_INFO, "relayout",
               "name=%s from=%s to=%s keep=%s generation=%" PRIu64 " epoch=%" PRIu64 " live=%" PRIu64
@@ -244,6 +244,9 @@ static void copy_begin(struct kithi_collection *c, uint64_t now_ms)
 
 /* ---- prefetch distances ---- */
 
+/* What pays in caches is not what pays in memory: measured again when there are so many times the vectors. */
+#define PREFETCH_AGAIN 8u
+
 static void prefetch_end(struct kithi_collection *c)
 {
     struct kithi_relayout *r = &c->relayout;
@@ -275,8 +278,9 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
     struct kithi_relayout *r = &c->relayout;
     if (!is_due(c)) {
         kithi_pipeline_hold(&c->pipeline, false);
-        if (!r->prefetch_known && kithi_index_live(c->index) >= KITHI_RELAYOUT_MIN) {
-            r->prefetch_known = true;
+        uint64_t live = kithi_index_live(c->index);
+        if (live >= KITHI_RELAYOUT_MIN && live >= r->prefetch_due) {
+            r->prefetch_due = live * PREFETCH_AGAIN;
             submit(c, RELAYOUT_PREFETCH, 1);
         }
         return;

@@ -39,7 +39,7 @@ struct kithi_relayout {
     enum kithi_relayout_step step;
     bool busy;              /* the pool or the helper has it */
     _Atomic bool cancelled; /* whoever has it shall come to an end */
-    bool prefetch_known;    /* measured, or tried, for the segment at hand */
+    uint64_t prefetch_due;  /* vectors with which it is measured for the segment at hand */
     uint64_t not_below;     /* vectors: the last attempt failed with half of them */
     uint64_t began_ms;
     struct kithi_trial *trial;

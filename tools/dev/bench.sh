@@ -16,7 +16,7 @@
 #
 # A packed set (manifest.json) is unpacked once into $KITH_BENCH_CACHE, by default below the build
 # folder. KITH_BENCH_BUILD names a build folder to use instead of build/release. What is printed is kept in
-# $KITH_BENCH_OUT, by default bench-results below the build folder: TABLE-SET.md, and beside it the points
+# $KITH_BENCH_OUT, by default bench-results below the build folder: TABLE-SET.md (TABLE-SET-ood.md), and beside it the points
 # as .json and the curves as .svg, where the table has them and no option names another file.
 set -euo pipefail
 
@@ -66,19 +66,22 @@ prepare() {
 }
 
 run() { # TABLE SET [OPTION...]
-    local name=$1 set=$2 files=()
+    local name=$1 set=$2 files=() file=$out/$1-$2
     shift 2
+    case " $* " in
+    *" --queries ood "*) file=$file-ood ;;
+    esac
     prepare "$set"
     mkdir -p "$out"
     case $name in
-    search | core) files=(--json "$out/$name-$set.json" --svg "$out/$name-$set.svg") ;;
-    build | scaling | growth) files=(--json "$out/$name-$set.json") ;;
+    search | core) files=(--json "$file.json" --svg "$file.svg") ;;
+    build | scaling | growth) files=(--json "$file.json") ;;
     esac
     {
         echo
         echo "$ tools/dev/bench.sh $name $set${*:+ -- $*}"
         KITH_BENCH_DATA=$cache "$build/bin/bench_$name" "${files[@]}" "$@" "$set"
-    } | tee "$out/$name-$set.md"
+    } | tee "$file.md"
 }
 
 if [ ! -d "$build" ]; then
@@ -93,6 +96,8 @@ if [ "$table" = all ]; then
         for set in glove-twitter-25 mlnotes-bge-micro labse-572-languages fashion-mnist sift-grocery; do
             run search "$set" --quantization auto,none,f16,sq8,bits,sq8-none "${options[@]}"
         done
+        run search labse-572-languages --quantization auto,none --queries ood \
+            --ef 100,200,500,1000,2000,5000 "${options[@]}"
         for set in fashion-mnist sift-grocery; do
             run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
             run scaling "$set" "${options[@]}"
