@@ -20,7 +20,6 @@ struct kithi_hit {
 struct kithi_search_stats {
     uint64_t epoch;
     uint64_t distance_count;
-    uint64_t estimate_count; /* of neighbours, from the codes in rows */
     uint64_t expansion_count;
     uint32_t restart_count;
     bool deadline_hit;

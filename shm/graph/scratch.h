@@ -47,7 +47,7 @@ struct kithi_scratch {
     float estimates[32]; /* of found, from neighbour codes */
     uint32_t *found;     /* neighbours of the row at hand that were not visited before */
     const struct kithi_kernel *kernel;
-    uint64_t distance_count, estimate_count, expansion_count;
+    uint64_t distance_count, expansion_count;
     bool stood_on_dead; /* the walk went through a slot that takes no place, or may not; reset by who cares */
 };
 

@@ -162,7 +162,6 @@ static int judge(const struct kithi_view *v, struct kithi_scratch *s, const stru
 {
     out->stats.epoch = v->epoch;
     out->stats.distance_count = s->distance_count;
-    out->stats.estimate_count = s->estimate_count;
     out->stats.expansion_count = s->expansion_count;
     out->stats.restart_count = attempt;
     /* The marks come last: what they say covers everything that was read before. A scan of
@@ -187,7 +186,7 @@ static void forget(struct kithi_scratch *s, struct kithi_results *out)
 {
     memset(&out->stats, 0, sizeof out->stats);
     kithi_results_clear(out);
-    s->distance_count = s->estimate_count = s->expansion_count = 0;
+    s->distance_count = s->expansion_count = 0;
 }
 
 int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const float *query,

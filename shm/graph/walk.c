@@ -2,7 +2,7 @@
  * walk.c - the beam, and the expansions that fill it.
  *
  * Numbers from shared memory are compared with the view's limits here, before anything is dereferenced;
- * a walk expands each slot at most once, because the visited set is private.
+ * a walk expands each slot at most once, because the visited set is private, and begins anew at most once.
  */
 #include "shm/graph/walk.h"
 
@@ -334,7 +334,6 @@ static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s,
             mask = UINT32_MAX; /* an estimate beyond all floats keeps nobody out of a beam with room */
         if (left < KITHI_BITS_PLACES)
             mask &= (1u << left) - 1;
-        s->estimate_count += left < KITHI_BITS_PLACES ? left : KITHI_BITS_PLACES;
         uint32_t n = sift(v, s, links + first, mask, est, &best);
         if (n && s->estimates[best] < next_distance) { /* it is somebody else: ask at once */
             next_distance = s->estimates[best];

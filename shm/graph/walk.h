@@ -3,8 +3,9 @@
  *
  * What is compared depends on what rows hold. Plain rows: the codes of all neighbours that were not met
  * before, four at a time. Rows with neighbour codes (bits.h): the code of the node itself, and estimates of
- * all its neighbours from the row, so that an expansion reads two places and no others; the beam is then in
- * order of estimates, and `near` holds the nodes that were expanded, by the distances of their codes.
+ * all its neighbours from the row, so that an expansion reads one place and no others; the beam is then in
+ * order of estimates, and `near` holds the nodes that were expanded, by the distances of their codes. A walk whose
+ * estimates turn out to tell nothing apart begins anew, once, by the codes of neighbours.
  */
 #ifndef KITHI_GRAPH_WALK_H
 #define KITHI_GRAPH_WALK_H
@@ -42,7 +43,7 @@ int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, uint32_
 
 /*
  * Expand the nearest that was not, and ask for the memory of the next. Returns 1, 0 when the walk has
- * ended, KITHI_E_MOVED or -ENOMEM. A walk expands each slot at most once.
+ * ended, KITHI_E_MOVED or -ENOMEM. A walk expands each slot at most once, and once more after it has begun anew.
  */
 int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s);
 

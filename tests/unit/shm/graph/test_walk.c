@@ -77,7 +77,7 @@ static void the_walk_finds_nearest_first_by_the_distances_of_codes(void **state)
         assert_in_range(steps, 50, 500);
         const struct kithi_beam_entry *found = kithi_walk_found(s, &n);
         assert_int_equal(n, 50);
-        assert_int_equal(v.bits_width != 0, s->estimate_count > 0);
+        assert_int_equal(v.bits_width != 0, s->steps > 0);
         for (uint32_t i = 0; i < n; i++) {
             uint32_t slot = found[i].slot & KITHI_BEAM_SLOT;
             float walked = kithi_walk_distance(&v, s, slot); /* alone; the walk compares four at a time */
