@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "shm/kernel/distance_priv.h"
+#include "shm/kernel/once_priv.h"
 #include "shm/kernel/query.h"
 
 #if !KITHI_TSAN /* which has its own */
@@ -268,6 +269,9 @@ KITHI_KERNEL_CODEC(sq8, ip, true)
         .rotate = kithi_bits_rotate_##bits,                                                                  \
         .table = kithi_bits_table_##bits,                                                                    \
         .measure = kithi_bits_measure_##bits,                                                                \
+        .range = range_of,                                                                                   \
+        .normalise = normalise,                                                                              \
+        .words = make_words,                                                                                 \
     }
 
 #endif

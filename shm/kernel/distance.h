@@ -74,6 +74,23 @@ struct kithi_bits_sums {
 typedef void kithi_bits_measure_fn(const float *centre, const float *neighbour, uint32_t width,
                                    uint64_t *code, struct kithi_bits_sums *out);
 
+/* Once for each vector (once_priv.h): the least and the largest element, unit length, the words of a query (query.h). */
+typedef void kithi_range_fn(const float *v, uint32_t n, float *out_low, float *out_high);
+typedef float kithi_normalise_fn(float *dst, const float *src, uint32_t dim);
+
+/* Of the halves of words: w = 128 h + l. */
+struct kithi_word_sums {
+    int32_t h, hl;
+    uint32_t l, hh, ll;
+};
+struct kithi_words {
+    int16_t *words;
+    int8_t *high, *low;
+    struct kithi_word_sums *sums;
+};
+typedef void kithi_words_fn(const float *v, uint32_t dim, float base, float inverse,
+                            const struct kithi_words *out);
+
 struct kithi_kernel {
     const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot", "tsan" */
     kithi_dist_fn *l2;
@@ -86,6 +103,9 @@ struct kithi_kernel {
     kithi_bits_rotate_fn *rotate;
     kithi_bits_table_fn *table;
     kithi_bits_measure_fn *measure;
+    kithi_range_fn *range;
+    kithi_normalise_fn *normalise;
+    kithi_words_fn *words;
 };
 
 /* The distances of a codec under a metric. */

@@ -11,7 +11,6 @@
 
 #include "shm/kernel/bits.h"
 #include "shm/kernel/distance.h"
-#include "shm/kernel/half_priv.h"
 
 enum { WORD_MAX = 16383 };
 
@@ -74,20 +73,6 @@ int kithi_query_reserve(struct kithi_query *q, uint32_t dim, uint32_t width)
     return 0;
 }
 
-/* x rounded to the nearest integer, by its bits: a conversion would be undefined for what does not fit. */
-static int16_t nearest(float x)
-{
-    return (int16_t)(kithi_float_bits(x + 0x1.8p23f) - kithi_float_bits(0x1.8p23f));
-}
-
-static void split(const int16_t *restrict words, uint32_t dim, int8_t *restrict high, int8_t *restrict low)
-{
-    for (uint32_t i = 0; i < dim; i++) {
-        high[i] = (int8_t)(words[i] >> 7);
-        low[i] = (int8_t)(words[i] & 127);
-    }
-}
-
 static void make_words(struct kithi_query *q, const struct arrays *a)
 {
     uint32_t dim = q->dim;
@@ -101,26 +86,14 @@ static void make_words(struct kithi_query *q, const struct arrays *a)
     if (step > 0 && step < 0x1p-126f)
         step = 0x1p-126f;
     float inverse = step > 0 ? 1.0f / step : 0.0f;
-    for (uint32_t i = 0; i < dim; i++)
-        a->words[i] = nearest((a->values[i] - base) * inverse);
-    split(a->words, dim, a->high, a->low);
-
-    /* With w = 128 h + l, every sum of products of h and l fits into 32 bits: 4096 * 128^2. Unsigned, because
-     * words made of a NaN are larger. */
-    uint32_t h_sum = 0, l_sum = 0, hh = 0, hl = 0, ll = 0;
-    for (uint32_t i = 0; i < dim; i++) {
-        int16_t h = (int16_t)(a->words[i] >> 7), l = a->words[i] & 127;
-        h_sum += (uint32_t)h;
-        l_sum += (uint32_t)l;
-        hh += (uint32_t)(h * h);
-        hl += (uint32_t)(h * l);
-        ll += (uint32_t)(l * l);
-    }
+    struct kithi_word_sums sums;
+    kithi_kernel_pick()->words(a->values, dim, base, inverse,
+                               &(struct kithi_words){ a->words, a->high, a->low, &sums });
     q->base = (double)base;
     q->step = (double)step;
-    q->high_sum = (int32_t)h_sum;
-    double sum = 128.0 * (double)(int32_t)h_sum + (double)l_sum;
-    double squares = 16384.0 * (double)hh + 256.0 * (double)(int32_t)hl + (double)ll;
+    q->high_sum = sums.h;
+    double sum = 128.0 * (double)sums.h + (double)sums.l;
+    double squares = 16384.0 * (double)sums.hh + 256.0 * (double)sums.hl + (double)sums.ll;
     q->moment1 = (double)step * sum;
     q->moment2 = (double)step * (double)step * squares;
 }

@@ -501,6 +501,39 @@ static void vectors_without_direction_are_refused_and_nothing_is_written(void **
     }
 }
 
+/* Range, length and words of a query, to the bit: codes and sq8 distances do not depend on the CPU. */
+static void all_sets_prepare_vectors_alike(void **state)
+{
+    (void)state;
+    struct test_rand rand;
+    test_rand_init(&rand);
+    static int16_t words[2][KITHI_DIM_MAX];
+    static int8_t high[2][KITHI_DIM_MAX], low[2][KITHI_DIM_MAX];
+    static float unit[KITHI_DIM_MAX];
+    for (int n = 0; n < 500; n++) {
+        uint32_t dim = n < EVERY_DIM_TO ? (uint32_t)n + 1 : 1 + test_rand_below(&rand, KITHI_DIM_MAX);
+        float *v = at_end(&query_room, dim), *dst = at_end(&row_room[0], dim), least, largest, a, b;
+        test_rand_floats(&rand, v, dim);
+        v[test_rand_below(&rand, dim)] = 1.5f; /* never all zero */
+        float len = sets[0]->normalise(unit, v, dim);
+        sets[0]->range(v, dim, &least, &largest);
+        float base = (least + largest) / 2, inverse = 16383.0f / (largest - least + 1.0f);
+        struct kithi_word_sums sums, other;
+        sets[0]->words(v, dim, base, inverse, &(struct kithi_words){ words[0], high[0], low[0], &sums });
+        for (size_t s = 1; s < set_count; s++) {
+            assert_true(sets[s]->normalise(dst, v, dim) == len);
+            assert_memory_equal(dst, unit, dim * sizeof *dst);
+            sets[s]->range(v, dim, &a, &b);
+            assert_true(a == least && b == largest);
+            sets[s]->words(v, dim, base, inverse, &(struct kithi_words){ words[1], high[1], low[1], &other });
+            assert_memory_equal(words[1], words[0], dim * sizeof words[0][0]);
+            assert_memory_equal(high[1], high[0], dim);
+            assert_memory_equal(low[1], low[0], dim);
+            assert_memory_equal(&other, &sums, sizeof sums);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -516,6 +549,7 @@ int main(void)
         cmocka_unit_test(denormals_have_small_distances),
         cmocka_unit_test(finite_means_neither_nan_nor_infinity_anywhere),
         cmocka_unit_test(range_is_from_the_least_to_the_largest_of_all),
+        cmocka_unit_test(all_sets_prepare_vectors_alike),
         cmocka_unit_test(finite_agrees_with_isfinite_on_random_bits),
         cmocka_unit_test(normalised_vectors_have_length_one_at_any_scale),
         cmocka_unit_test(the_largest_and_the_smallest_floats_have_a_direction),
