@@ -276,6 +276,8 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
         uint64_t emptied = atomic_load_explicit(&ix->header->emptied, memory_order_acquire);
         uint32_t from = kithi_entry_link(entry) - 1;
         w->scratch.stood_on_dead = false;
+        if (kithi_walk_begin(v, &w->scratch, 1, level, KITHI_EYES_WRITER) < 0)
+            return false;
         kithi_walk_descend(v, &w->scratch, top, level, &from);
         found = find_neighbours(v, w, slot, first, from, linked);
         atomic_thread_fence(memory_order_acquire);

@@ -87,13 +87,18 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef)
     /* Only the part that this search starts with is used and cleared, so that one wide search does
      * not make the narrow ones after it pay. */
     s->visited_mask = want - 1;
-    s->visited_count = 0;
-    memset(s->visited, 0, (size_t)want * sizeof *s->visited);
+    kithi_visited_clear(s);
     s->beam_count = s->live_count = s->ghost_count = 0;
     s->near_count = s->at = s->steps = 0;
     s->error2 = 0;
     s->near_max = ef;
     return 0;
+}
+
+void kithi_visited_clear(struct kithi_scratch *s)
+{
+    s->visited_count = 0;
+    memset(s->visited, 0, ((size_t)s->visited_mask + 1) * sizeof *s->visited);
 }
 
 int kithi_scratch_grow_visited(struct kithi_scratch *s)

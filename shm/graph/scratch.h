@@ -61,6 +61,9 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef);
 /* Double the visited set; 0 or -ENOMEM. */
 int kithi_scratch_grow_visited(struct kithi_scratch *s);
 
+/* Empty the visited set. */
+void kithi_visited_clear(struct kithi_scratch *s);
+
 static inline uint32_t kithi_visited_home(uint32_t link, uint32_t mask)
 {
     return (uint32_t)((uint64_t)(link * 2654435769u) * ((uint64_t)mask + 1) >> 32);

@@ -110,6 +110,20 @@ static bool beam_thin(struct kithi_scratch *s, float d, bool ghost)
     return true;
 }
 
+/* Where an entry belongs among n sorted ones, which make room for it. */
+static inline uint32_t entry_place(struct kithi_beam_entry *b, uint32_t n, float d)
+{
+    /* Halving without branches: where the entry belongs is what no predictor knows. */
+    uint32_t lo = 0;
+    for (uint32_t len = n; len > 0;) {
+        uint32_t half = (len + 1) / 2;
+        lo = b[lo + half - 1].distance <= d ? lo + half : lo;
+        len -= half;
+    }
+    memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
+    return lo;
+}
+
 /*
  * Put an entry into the sorted beam. Returns the lowest place from which on the beam has changed, or
  * UINT32_MAX when it has not.
@@ -123,14 +137,7 @@ static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint3
     if (KITHI_UNLIKELY(thinned) && !beam_thin(s, d, ghost))
         return UINT32_MAX;
     uint32_t n = s->beam_count;
-    /* Halving without branches: where the entry belongs is what no predictor knows. */
-    uint32_t lo = 0;
-    for (uint32_t len = n; len > 0;) {
-        uint32_t half = (len + 1) / 2;
-        lo = b[lo + half - 1].distance <= d ? lo + half : lo;
-        len -= half;
-    }
-    memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
+    uint32_t lo = entry_place(b, n, d);
     b[lo] = (struct kithi_beam_entry){ .distance = d, .slot = slot | (ghost ? KITHI_BEAM_GHOST : 0) };
     n++;
     if (!ghost)
@@ -268,36 +275,44 @@ void kithi_near_insert(struct kithi_scratch *s, float d, uint32_t slot)
             return;
         n--;
     }
-    uint32_t lo = 0;
-    for (uint32_t len = n; len > 0;) {
-        uint32_t half = (len + 1) / 2;
-        lo = b[lo + half - 1].distance <= d ? lo + half : lo;
-        len -= half;
-    }
-    memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
+    uint32_t lo = entry_place(b, n, d);
     b[lo] = (struct kithi_beam_entry){ .distance = d, .slot = slot };
     s->near_count = n + 1;
 }
 
 /*
  * The neighbours in one block that are near enough and were not met before, into s->found and s->estimates. Returns
- * how many; the nearest of them in *out_best.
+ * how many; the nearest of them in *out_best. Fields are held in registers, as in gather().
  */
 static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s, const kithi_link *links,
                             uint32_t mask, const float *est, uint32_t *out_best)
 {
-    uint32_t n = 0, best = 0;
+    uint32_t *const set = s->visited, *const list = s->visited_list, *const found = s->found;
+    float *const estimates = s->estimates;
+    const uint32_t set_mask = s->visited_mask, limit = v->slot_limit;
+    uint32_t met = s->visited_count, n = 0, best = 0;
+    float least = INFINITY;
     for (; mask; mask &= mask - 1) {
         uint32_t i = (uint32_t)__builtin_ctz(mask);
         /* Relaxed: a link is a hint, and what it leads to is checked by itself. */
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-        if (link - 1u >= v->slot_limit || !kithi_visited_add(s, link - 1))
+        if (link - 1u >= limit)
             continue;
-        s->found[n] = link - 1;
-        s->estimates[n] = sane(est[i]);
-        best = s->estimates[n] < s->estimates[best] ? n : best;
+        uint32_t at = kithi_visited_home(link, set_mask);
+        while (set[at] && set[at] != link)
+            at = (at + 1) & set_mask;
+        if (set[at])
+            continue;
+        set[at] = link;
+        list[met++] = link;
+        float d = sane(est[i]);
+        found[n] = link - 1;
+        estimates[n] = d;
+        best = d < least ? n : best;
+        least = d < least ? d : least;
         n++;
     }
+    s->visited_count = met;
     *out_best = best;
     return n;
 }
@@ -364,8 +379,8 @@ static bool is_trusted(const struct kithi_scratch *s)
 static void begin_anew(const struct kithi_view *v, struct kithi_scratch *s)
 {
     s->near_used = false;
-    s->beam_count = s->live_count = s->visited_count = s->at = 0;
-    memset(s->visited, 0, ((size_t)s->visited_mask + 1) * sizeof *s->visited);
+    s->beam_count = s->live_count = s->at = 0;
+    kithi_visited_clear(s);
     for (uint32_t i = 0; i < s->near_count; i++) {
         kithi_visited_add(s, s->near[i].slot);
         beam_insert(s, s->ef, s->near[i].distance, s->near[i].slot,
@@ -437,25 +452,24 @@ const struct kithi_beam_entry *kithi_walk_found(const struct kithi_scratch *s, u
     return s->near_used ? s->near : s->beam;
 }
 
-/* One level of the descent: to the nearest of the links until none is nearer. */
+/*
+ * One level of the descent: to the nearest of the links until none is nearer. Whatever was met before, on this level
+ * or above, is no nearer than the nearest so far and is not looked at again.
+ */
 static void descend_level(const struct kithi_view *v, struct kithi_scratch *s, unsigned level, uint32_t *slot,
                           float *distance)
 {
     const struct kithi_distances *const d = walked(v, s);
     for (uint32_t steps = 0; steps < DESCENT_MAX; steps++) { /* each is strictly nearer */
-        uint32_t places, n = 0, best = *slot;
+        uint32_t places, best = *slot;
         s->stood_on_dead |= kithi_view_doubt(v, best);
         const kithi_link *links = kithi_view_links(v, best, level, &places);
         if (!links)
             return;
+        if (KITHI_UNLIKELY(kithi_visited_full(s)))
+            kithi_visited_clear(s); /* it only saves work */
+        uint32_t n = gather(v, s, links, places);
         s->expansion_count++;
-        for (uint32_t i = 0; i < places; i++) {
-            uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
-            if (link - 1u >= v->slot_limit)
-                continue;
-            s->found[n++] = link - 1;
-            KITHI_PREFETCH(kithi_view_code(v, link - 1));
-        }
         s->distance_count += n;
         for (uint32_t i = 0; i < n; i += 4) {
             /* The last group is filled up with its own last, so that four is always four. */
@@ -486,6 +500,8 @@ void kithi_walk_descend(const struct kithi_view *v, struct kithi_scratch *s, uns
         return;
     float distance = kithi_walk_distance(v, s, *slot);
     s->distance_count++;
+    kithi_visited_add(s, *slot);
     for (unsigned level = from; level > to; level--)
         descend_level(v, s, level, slot, &distance);
+    kithi_visited_clear(s);
 }

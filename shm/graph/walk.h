@@ -60,7 +60,10 @@ const struct kithi_beam_entry *kithi_walk_found(const struct kithi_scratch *s, u
 /* Keep slot among the near_max nearest in near. */
 void kithi_near_insert(struct kithi_scratch *s, float distance, uint32_t slot);
 
-/* Greedy descent from *slot at level from to level to + 1; *slot is replaced by the nearest found. */
+/*
+ * Greedy descent from *slot at level from to level to + 1; *slot is replaced by the nearest found. The scratch is
+ * begun (kithi_walk_begin()) and has met nobody, before and afterwards.
+ */
 void kithi_walk_descend(const struct kithi_view *v, struct kithi_scratch *s, unsigned from, unsigned to,
                         uint32_t *slot);
 
