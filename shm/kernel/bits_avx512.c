@@ -5,15 +5,7 @@
 
 #if defined(__x86_64__) && !KITHI_TSAN
 
-#define LANES 16
-#include "shm/kernel/bits_vec.h"
-
-#include <immintrin.h>
-
-static uint32_t negatives(vec v)
-{
-    return _mm512_movepi32_mask((__m512i)v);
-}
+#include "shm/kernel/bits_avx512_priv.h"
 
 KITHI_BITS_VEC_SET(avx512);
 
@@ -66,17 +58,7 @@ uint32_t kithi_bits_estimate_avx512(const struct kithi_query *q, const unsigned 
         sums[0] = _mm512_add_epi32(sums[0], widen(&low));
         sums[1] = _mm512_add_epi32(sums[1], widen(&high));
     }
-    __m512 scale = _mm512_set1_ps(q->table_scale), base = _mm512_set1_ps(q->table_base);
-    uint32_t below = 0;
-    for (int i = 0; i < 2; i++) {
-        __m512 product = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sums[i]), base);
-        __m512 f1 = _mm512_load_ps(block + KITHI_BITS_F1 + 64 * i);
-        __m512 f2 = _mm512_load_ps(block + KITHI_BITS_F2 + 64 * i);
-        __m512 e = _mm512_fmadd_ps(f2, product, _mm512_add_ps(_mm512_set1_ps(distance), f1));
-        _mm512_storeu_ps(est + 16 * i, e);
-        below |= (uint32_t)_mm512_cmp_ps_mask(e, _mm512_set1_ps(limit), _CMP_LT_OQ) << 16 * i;
-    }
-    return below;
+    return estimates_of(sums, q, block, distance, limit, est);
 }
 
 #endif
