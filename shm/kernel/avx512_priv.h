@@ -1,6 +1,6 @@
 /*
- * avx512_priv.h - floats and half floats, 16 a register (AVX-512 F, BW, DQ and VL): what the sets avx512 and
- * avx512vnni have in common.
+ * avx512_priv.h - floats and half floats, 16 a register (AVX-512 F, BW, DQ and VL): what the sets avx512,
+ * avx512vnni and avx512vbmi have in common.
  *
  * One row: four sums hide the latency of the additions; a step reads four cache lines.
  * Four rows: rows are read in turn, so that a row out of cache does not hold back the other three.

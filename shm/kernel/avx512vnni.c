@@ -1,5 +1,6 @@
 /*
- * avx512vnni.c - the set avx512 with products of bytes by VNNI: no byte is widened.
+ * avx512vnni.c - the set avx512 with products of bytes by VNNI: no byte is widened. The set avx512vbmi has the same
+ * distances, and estimates of its own (bits_avx512vbmi.c).
  *
  * The instruction multiplies unsigned bytes with signed ones. A word of the query is 128 * high + low, two
  * signed bytes; of two codes, the second has 128 taken away.
@@ -125,5 +126,6 @@ KITHI_KERNEL_INLINE int64_t byte_pair(const uint8_t *a, const uint8_t *b, uint32
 #include "shm/kernel/codes_priv.h"
 
 KITHI_KERNEL_SET(avx512vnni, avx512);
+KITHI_KERNEL_SET(avx512vbmi, avx512vbmi);
 
 #endif

@@ -30,6 +30,7 @@ KITHI_BITS_SET(scalar);
 #if defined(__x86_64__)
 KITHI_BITS_SET(avx2);
 KITHI_BITS_SET(avx512);
+KITHI_BITS_SET(avx512vbmi);
 #elif defined(__aarch64__)
 KITHI_BITS_SET(neon);
 #endif

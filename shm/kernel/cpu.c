@@ -43,6 +43,11 @@ static bool has_avx512vnni(void)
 {
     return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
+
+static bool has_avx512vbmi(void)
+{
+    return has_avx512vnni() && __builtin_cpu_supports("avx512vbmi");
+}
 #elif defined(__aarch64__) && !KITHI_TSAN
 static bool has_dotprod(void)
 {
@@ -59,6 +64,7 @@ static const struct {
     { &kithi_kernel_tsan, always },
 #else
 #if defined(__x86_64__)
+    { &kithi_kernel_avx512vbmi, has_avx512vbmi },
     { &kithi_kernel_avx512vnni, has_avx512vnni },
     { &kithi_kernel_avx512, has_avx512 },
     { &kithi_kernel_avx2, has_avx2 },

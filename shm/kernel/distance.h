@@ -9,6 +9,7 @@
  *   avx2         AVX2, FMA, F16C
  *   avx512       and AVX-512 F, BW, DQ, VL
  *   avx512vnni   and AVX-512 VNNI
+ *   avx512vbmi   and AVX-512 VBMI, for estimates (bits.h); else as avx512vnni
  *   neon         every aarch64 CPU
  *   neondot      and the dot product instructions
  *   tsan         builds for ThreadSanitizer have this one only: it loads codes by relaxed atomics
@@ -92,7 +93,7 @@ typedef void kithi_words_fn(const float *v, uint32_t dim, float base, float inve
                             const struct kithi_words *out);
 
 struct kithi_kernel {
-    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot", "tsan" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512vnni", "avx512vbmi", "neon", "neondot", "tsan" */
     kithi_dist_fn *l2;
     kithi_dist_fn *ip; /* 1 - dot */
     kithi_dist4_fn *l2_4;

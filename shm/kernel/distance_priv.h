@@ -1,8 +1,8 @@
 /*
  * distance_priv.h - the kernel sets that a build may contain, for the files of this folder.
  *
- * Every set is one object built with its own instruction flags (shm/CMakeLists.txt), so
- * nothing but cpu.c, which asks the CPU first, may call into it.
+ * Every set is built with its own instruction flags (shm/CMakeLists.txt), and may have functions of a set that
+ * asks the CPU for less. Nothing but cpu.c, which asks first, may call into one.
  */
 #ifndef KITHI_KERNEL_DISTANCE_PRIV_H
 #define KITHI_KERNEL_DISTANCE_PRIV_H
@@ -24,6 +24,7 @@ extern const struct kithi_kernel kithi_kernel_scalar;
 extern const struct kithi_kernel kithi_kernel_avx2;
 extern const struct kithi_kernel kithi_kernel_avx512;
 extern const struct kithi_kernel kithi_kernel_avx512vnni;
+extern const struct kithi_kernel kithi_kernel_avx512vbmi;
 #elif defined(__aarch64__)
 extern const struct kithi_kernel kithi_kernel_neon;
 extern const struct kithi_kernel kithi_kernel_neondot;

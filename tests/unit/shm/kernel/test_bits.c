@@ -20,7 +20,7 @@
 
 #include "tests/support/rand.h"
 
-enum { SET_MAX = 7, PLACES = KITHI_BITS_PLACES, WIDTH_MAX = KITHI_BITS_WIDTH_MAX };
+enum { SET_MAX = 8, PLACES = KITHI_BITS_PLACES, WIDTH_MAX = KITHI_BITS_WIDTH_MAX };
 
 static const struct kithi_kernel *sets[SET_MAX];
 static size_t set_count;
@@ -66,8 +66,8 @@ static unsigned char *block(uint32_t width)
 static int set_up(void **state)
 {
     (void)state;
-    static const char *const names[SET_MAX] = { "scalar", "avx2",    "avx512", "avx512vnni",
-                                                "neon",   "neondot", "tsan" };
+    static const char *const names[SET_MAX] = { "scalar",     "avx2", "avx512",  "avx512vnni",
+                                                "avx512vbmi", "neon", "neondot", "tsan" };
     fprintf(stderr, "sets:");
     for (size_t i = 0; i < SET_MAX; i++) {
         const struct kithi_kernel *set = kithi_kernel_named(names[i]);

@@ -25,7 +25,7 @@
 
 #include "tests/support/rand.h"
 
-enum { SET_MAX = 7, ROWS = 4, EVERY_DIM_TO = 130 };
+enum { SET_MAX = 8, ROWS = 4, EVERY_DIM_TO = 130 };
 
 static const struct kithi_kernel *sets[SET_MAX];
 static size_t set_count;
@@ -64,8 +64,8 @@ static float *at_start(const struct fenced *f)
 static int set_up(void **state)
 {
     (void)state;
-    static const char *const names[SET_MAX] = { "scalar",     "avx2", "avx512", /* worst first */
-                                                "avx512vnni", "neon", "neondot", "tsan" };
+    static const char *const names[SET_MAX] = { "scalar",     "avx2",       "avx512", /* worst first */
+                                                "avx512vnni", "avx512vbmi", "neon",   "neondot", "tsan" };
     fprintf(stderr, "sets:");
     for (size_t i = 0; i < SET_MAX; i++) {
         const struct kithi_kernel *set = kithi_kernel_named(names[i]);

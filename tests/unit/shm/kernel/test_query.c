@@ -23,7 +23,7 @@
 #include "shm/kernel/half_priv.h"
 #include "tests/support/rand.h"
 
-enum { SET_MAX = 7, CODES = 4, EVERY_DIM_TO = 130, HEAD = sizeof(struct kithi_code_head) };
+enum { SET_MAX = 8, CODES = 4, EVERY_DIM_TO = 130, HEAD = sizeof(struct kithi_code_head) };
 
 static const struct kithi_kernel *sets[SET_MAX]; /* the first one is the reference for the others */
 static size_t set_count;
@@ -36,8 +36,8 @@ static size_t room;
 static int set_up(void **state)
 {
     (void)state;
-    static const char *const names[SET_MAX] = { "scalar", "avx2",    "avx512", "avx512vnni",
-                                                "neon",   "neondot", "tsan" };
+    static const char *const names[SET_MAX] = { "scalar",     "avx2", "avx512",  "avx512vnni",
+                                                "avx512vbmi", "neon", "neondot", "tsan" };
     for (size_t i = 0; i < SET_MAX; i++) {
         if (kithi_kernel_named(names[i]))
             sets[set_count++] = kithi_kernel_named(names[i]);
