@@ -32,6 +32,9 @@ void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out)
 {
     alignas(64) unsigned char code[sizeof(struct kithi_code_head) + KITHI_DIM_MAX];
     uint32_t dim = v->map->geometry.dim;
+    /* [P10 place] acquire fence: slot was found by relaxed loads of links, and another worker may just have filled it. What
+     * is made of its code stays in rows, so the filling comes first. Other half: kithi_row_put(). */
+    atomic_thread_fence(memory_order_acquire);
     kithi_slot_load(code, kithi_view_code(v, slot), kithi_code_size(KITHI_CODEC_SQ8, dim));
     kithi_kernel_pick()->decode(code, dim, out);
     memset(out + dim, 0, (v->bits_width - dim) * sizeof *out);
@@ -50,14 +53,15 @@ void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slo
             edge = &w->edge;
             back = false;
         }
-        if (atomic_load_explicit(&r->links[place], memory_order_relaxed)) {
+        if (atomic_load_explicit(&r->links[place], memory_order_relaxed))
             atomic_store_explicit(&r->links[place], 0, memory_order_relaxed);
-            atomic_thread_fence(memory_order_release);
-        }
+        /* [P10 place] release fence: the code is plain bytes, which nothing else would keep behind the emptying, be it
+         * the store above or that of a sweep. A crash between them would leave a link with another's code. */
+        atomic_thread_fence(memory_order_release);
         kithi_bits_put(kithi_view_block(v, r->slot, place / KITHI_BITS_PLACES), v->bits_width,
                        place % KITHI_BITS_PLACES, edge, back);
     }
-    /* Release: a reader that follows the link meets a filled slot. */
+    /* [P10 place] release: the slot is filled, and its code is here, before the link. Other half: kithi_rotated(). */
     atomic_store_explicit(&r->links[place], slot + 1, memory_order_release);
 }
 
