@@ -40,6 +40,9 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
                                 quantization);
     if (!kithi_tool_keep(keep, &opts.keep))
         return kithi_tool_usage(t, "--keep is f32, f16 or none, not \"%s\"", keep);
+    if (opts.quantization == KITH_QUANTIZATION_NONE && opts.keep != KITH_KEEP_F32)
+        return kithi_tool_usage(
+            t, "--keep %s needs codes: use --quantization f16, sq8, bits or auto, or --keep f32", keep);
     opts.dim = dim;
     opts.metric = kithi_tool_metric(metric);
     opts.m = m;

@@ -490,16 +490,23 @@ static void every_quantization_with_everything_kept(void **state)
     drop("codes");
 }
 
-static void codes_that_do_not_go_together_are_refused(void **state)
+/* By the command itself, which asks no daemon. */
+static void codes_that_do_not_go_together_are_bad_usage(void **state)
 {
     (void)state;
     static const char *const KEEP[] = { "f16", "none" };
     for (size_t i = 0; i < 2; i++) {
-        char text[64];
-        snprintf(text, sizeof text, "use quantization f16, sq8 or bits with keep %s", KEEP[i]);
+        char text[100];
+        struct result r;
+        snprintf(text, sizeof text,
+                 "--keep %s needs codes: use --quantization f16, sq8, bits or auto, or --keep f32", KEEP[i]);
         expect_fail(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--quantization", "none",
                          "--keep", KEEP[i]),
-                    1, text);
+                    2, text);
+        run_argv(&r, (const char *[]){ getenv("KITH_TEST_KITH"), "--run", test_path(&files, "no-such-run"),
+                                       "create", "codes", "--dim", "2", "--metric", "l2", "--keep", KEEP[i],
+                                       "--quantization=none", NULL });
+        expect_fail(r, 2, text);
         /* auto will choose one that goes with it. */
         expect(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--keep", KEEP[i]), 0, NULL, "");
         snprintf(text, sizeof text, "\"keep\":\"f32\",\"keep_wanted\":\"%s\"", KEEP[i]);
@@ -507,6 +514,17 @@ static void codes_that_do_not_go_together_are_refused(void **state)
         expect_says(KITH("stats", "codes"), "auto has still to choose", "until auto has chosen", NULL);
         drop("codes");
     }
+    expect_ok(KITH("list"), "no collections\n");
+
+    /* Names that are none. */
+    static const char *const WRONG[] = { "F16", "f32", "sq", "bits2" };
+    for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++)
+        expect_fail(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--quantization", WRONG[i]), 2,
+                    "--quantization is none, f16, sq8, bits or auto");
+    static const char *const UNKEPT[] = { "sq8", "auto", "F32", "bits" };
+    for (size_t i = 0; i < sizeof UNKEPT / sizeof *UNKEPT; i++)
+        expect_fail(KITH("create", "codes", "--dim", "2", "--metric", "l2", "--keep", UNKEPT[i]), 2,
+                    "--keep is f32, f16 or none");
 }
 
 static void a_wrong_line_is_named_and_all_before_it_is_kept(void **state)
@@ -941,7 +959,7 @@ int main(void)
         cmocka_unit_test(every_format_loads_the_same_vectors),
         cmocka_unit_test(what_is_exported_loads_again),
         cmocka_unit_test(every_quantization_with_everything_kept),
-        cmocka_unit_test(codes_that_do_not_go_together_are_refused),
+        cmocka_unit_test(codes_that_do_not_go_together_are_bad_usage),
         cmocka_unit_test(a_wrong_line_is_named_and_all_before_it_is_kept),
         cmocka_unit_test(wrong_vector_files_are_refused),
         cmocka_unit_test(a_full_collection_says_so_and_keeps_what_was_acknowledged),
