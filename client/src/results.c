@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "client/src/opts_priv.h"
@@ -57,6 +58,7 @@ int kith_results_info(const kith_results *r, struct kith_search_info *out)
         .restart_count = s->restart_count,
         .deadline_hit = s->deadline_hit,
         .generation_changed = r->generation_changed,
+        .estimate_count = s->estimate_count,
     };
-    return kithi_opts_out(out, &info, sizeof info, sizeof info);
+    return kithi_opts_out(out, &info, sizeof info, offsetof(struct kith_search_info, estimate_count));
 }

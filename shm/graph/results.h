@@ -21,6 +21,7 @@ struct kithi_search_stats {
     uint64_t epoch;
     uint64_t distance_count;
     uint64_t expansion_count;
+    uint64_t estimate_count; /* places of rows, empty ones included, that were estimated by neighbour codes */
     uint32_t restart_count;
     bool deadline_hit;
 };

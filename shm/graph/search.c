@@ -163,6 +163,8 @@ static int judge(const struct kithi_view *v, struct kithi_scratch *s, const stru
     out->stats.epoch = v->epoch;
     out->stats.distance_count = s->distance_count;
     out->stats.expansion_count = s->expansion_count;
+    /* Each expansion by neighbour codes estimates a whole row. The next attempt begins its steps at 0. */
+    out->stats.estimate_count += (uint64_t)s->steps * v->link_count0;
     out->stats.restart_count = attempt;
     /* The marks come last: what they say covers everything that was read before. A scan of
      * records needs no finder, so only refilled slots can have escaped it. */

@@ -186,9 +186,12 @@ struct kith_search_info {
     uint32_t deadline_hit;       /* 1: the deadline cut the walk; hits are the best so far */
     uint32_t generation_changed; /* 1: this call re-attached to a newer generation */
     uint32_t reserved;
+    /* With BITS: neighbours estimated by the codes beside links. All places of a row that is read so count, empty ones
+     * included; distance_count has none of them. */
+    uint64_t estimate_count;
 };
 /* clang-format off */
-#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *out);
 

@@ -58,11 +58,13 @@ static void put(struct test_index *t, int number, float x)
         test_die("%s", err.text);
 }
 
-static struct test_index *make_segment(const char *path, uint32_t dim, uint32_t metric, int count, float step)
+static struct test_index *make_coded(const char *path, uint32_t dim, uint32_t metric, uint32_t quantization,
+                                     int count, float step)
 {
     struct kithi_geometry g = {
         .dim = dim, .metric = metric, .m = 8, .ef_construction = 50, .slot_max = 4096
     };
+    kithi_geometry_want(&g, quantization, KITHI_KEEP_F32);
     struct test_index *t = malloc(sizeof *t); /* stays where it is: its workers know its address */
     if (!t)
         test_die("out of memory");
@@ -70,6 +72,11 @@ static struct test_index *make_segment(const char *path, uint32_t dim, uint32_t 
     for (int i = 0; i < count; i++)
         put(t, i, step * (float)(i + 1));
     return t;
+}
+
+static struct test_index *make_segment(const char *path, uint32_t dim, uint32_t metric, int count, float step)
+{
+    return make_coded(path, dim, metric, KITHI_QUANTIZATION_NONE, count, step);
 }
 
 static void segment_close(struct test_index *t)
@@ -252,6 +259,68 @@ static void hits_come_nearest_first_with_their_distances(void **state)
     kith_results_free(NULL);
     kith_close(index);
     world_remove(&w);
+}
+
+/* The work of a search, as its results tell it. */
+static struct kith_search_info info_of(const kith_results *r)
+{
+    struct kith_search_info info = KITH_SEARCH_INFO_INIT;
+    assert_int_equal(kith_results_info(r, &info), 0);
+    return info;
+}
+
+/* m is 8, so that a row has 16 places at level 0; the graph is walked down to it without estimates. */
+static void estimates_are_counted_where_rows_hold_codes(void **state)
+{
+    (void)state;
+    enum { PLACES = 16, EF = 40, QUERIES = 20 };
+    static float q[QUERIES][DIM];
+    struct world w;
+    kith *index;
+    kith_results *r = kith_results_new(), *turns[QUERIES];
+    struct kith_search_opts o = KITH_SEARCH_OPTS_INIT, exact = KITH_SEARCH_OPTS_INIT;
+    o.ef = EF;
+    exact.exact = 1;
+    for (int i = 0; i < QUERIES; i++) {
+        fill(q[i], 10.3f * (float)(i + 1));
+        turns[i] = kith_results_new();
+    }
+    for (uint32_t z = KITHI_QUANTIZATION_NONE; z <= KITHI_QUANTIZATION_BITS; z++) {
+        world_make(&w, KITH_METRIC_L2);
+        segment_close(w.index);
+        assert_int_equal(unlink(w.segment), 0);
+        w.index = make_coded(w.segment, DIM, KITHI_METRIC_L2, z, COUNT, 1.0f);
+        assert_int_equal(open_in(&w, &index), 0);
+        assert_int_equal(kith_search_batch(index, q[0], DIM, QUERIES, 5, &o, turns, NULL), 0);
+        for (int i = 0; i < QUERIES; i++) {
+            assert_int_equal(kith_search(index, q[i], DIM, 5, &o, r), 5);
+            struct kith_search_info one = info_of(r), turn = info_of(turns[i]);
+            assert_int_equal(one.estimate_count, turn.estimate_count);
+            assert_int_equal(one.distance_count, turn.distance_count);
+            if (z == KITHI_QUANTIZATION_BITS) {
+                assert_int_equal(one.estimate_count % PLACES, 0);
+                assert_true(one.estimate_count / PLACES > 0);
+                assert_true(one.estimate_count / PLACES <= one.expansion_count);
+            } else {
+                assert_int_equal(one.estimate_count, 0);
+            }
+        }
+        assert_int_equal(kith_search(index, q[0], DIM, 5, &exact, r), 5);
+        assert_int_equal(info_of(r).estimate_count, 0);
+
+        /* A program from before the count. */
+        struct kith_search_info old = KITH_SEARCH_INFO_INIT;
+        old.struct_size = offsetof(struct kith_search_info, estimate_count);
+        old.estimate_count = 77;
+        assert_int_equal(kith_results_info(turns[0], &old), 0);
+        assert_int_equal(old.distance_count, info_of(turns[0]).distance_count);
+        assert_int_equal(old.estimate_count, 77);
+        kith_close(index);
+        world_remove(&w);
+    }
+    for (int i = 0; i < QUERIES; i++)
+        kith_results_free(turns[i]);
+    kith_results_free(r);
 }
 
 static void bad_queries_are_refused_before_they_search(void **state)
@@ -823,6 +892,7 @@ int main(void)
         cmocka_unit_test(a_collection_opens_by_name_and_by_path),
         cmocka_unit_test(opening_says_what_is_wrong_and_where),
         cmocka_unit_test(hits_come_nearest_first_with_their_distances),
+        cmocka_unit_test(estimates_are_counted_where_rows_hold_codes),
         cmocka_unit_test(bad_queries_are_refused_before_they_search),
         cmocka_unit_test(option_structs_of_other_releases_are_understood),
         cmocka_unit_test(vectors_come_back_as_they_were_given),
