@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,7 +17,15 @@
 #include "tests/support/rand.h"
 #include "tests/support/solo.h"
 
-enum { N = 500, M = 16, RECORD = 64, UPPER = 8 + 4 * M, ENTRY = 8 };
+enum { N = 500, M = 16, RECORD = 64, UPPER = 8 + 4 * M, PLACE = 8 };
+
+/*
+ * Places of the id table for each vector: it doubles when 3/5 are filled, and the area of the one before, half as large,
+ * stays for the next. So there are 3/2 times 5/3 to 10/3 of them.
+ */
+static const double PLACES_LEAST = 2.5, PLACES_MOST = 5;
+static const uint32_t dims[] = { 128, 384, 768, 784 };
+enum { DIMS = sizeof dims / sizeof *dims };
 
 /* A vector's bytes in each region. */
 struct cost {
@@ -53,10 +62,23 @@ static struct cost cost_of(const struct kithi_geometry *g)
     return c;
 }
 
-/* All but the id table, of which a vector has 2 to 4 entries; upper rows are as many as were drawn. */
+/* All but the id table; upper rows are as many as are drawn on average. */
 static double sum(const struct cost *c)
 {
     return c->row + c->vector + c->code + RECORD + 1.0 / 8 + (double)UPPER / (M - 1);
+}
+
+/* The format itself has the sizes that the text says. */
+static void assert_layout(const struct kithi_geometry *g, const struct cost *c)
+{
+    struct kithi_layout l;
+    kithi_geometry_layout(g, &l);
+    assert_int_equal(l.unit[KITHI_REGION_RECORDS], RECORD);
+    assert_int_equal(l.unit[KITHI_REGION_ROWS], c->row);
+    assert_int_equal(l.unit[KITHI_REGION_UPPER], UPPER);
+    assert_int_equal(l.unit[KITHI_REGION_IDS0], PLACE);
+    assert_int_equal(l.size[KITHI_REGION_VECTORS] ? l.unit[KITHI_REGION_VECTORS] : 0, c->vector);
+    assert_int_equal(l.size[KITHI_REGION_CODES] ? l.unit[KITHI_REGION_CODES] : 0, c->code);
 }
 
 /* What is taken is what the vectors need, and at most an eighth and a few pages ahead of it. */
@@ -89,6 +111,7 @@ static void check(uint32_t dim, uint32_t quantization, uint32_t keep)
         assert_int_equal(test_solo_put(&t, id, v), 0);
     }
     struct cost c = cost_of(&g);
+    assert_layout(&g, &c);
     assert_taken(&t, KITHI_REGION_RECORDS, RECORD);
     assert_taken(&t, KITHI_REGION_ROWS, c.row);
     assert_taken(&t, KITHI_REGION_VECTORS, c.vector);
@@ -104,8 +127,7 @@ static void check(uint32_t dim, uint32_t quantization, uint32_t keep)
 static void a_segment_takes_what_the_format_says(void **state)
 {
     (void)state;
-    static const uint32_t dims[] = { 128, 784 };
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < DIMS; i++) {
         check(dims[i], KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
         for (uint32_t q = KITHI_QUANTIZATION_F16; q <= KITHI_QUANTIZATION_BITS; q++)
             for (uint32_t keep = KITHI_KEEP_F32; keep <= KITHI_KEEP_NONE; keep++)
@@ -113,24 +135,59 @@ static void a_segment_takes_what_the_format_says(void **state)
     }
 }
 
+static void the_id_table_takes_what_is_said(void **state)
+{
+    (void)state;
+    enum { FROM = 4096, TO = 20000 };
+    struct test_solo t;
+    struct test_rand r;
+    const struct kithi_geometry g = {
+        .dim = 2, .metric = KITHI_METRIC_L2, .m = 2, .ef_construction = 1, .slot_max = 2 * TO
+    };
+    double least = INFINITY, most = 0;
+    test_rand_seed(&r, 1);
+    test_solo_open(&t, &g);
+    for (unsigned n = 1; n <= TO; n++) {
+        char id[16];
+        float v[2];
+        snprintf(id, sizeof id, "%08u", n);
+        test_rand_floats(&r, v, 2);
+        assert_int_equal(test_solo_put(&t, id, v), 0);
+        if (n < FROM) /* the first steps in which memory is taken are larger than the table */
+            continue;
+        const struct kithi_header *h = test_solo_header(&t);
+        double places =
+            (double)(atomic_load(&h->taken[KITHI_REGION_IDS0]) + atomic_load(&h->taken[KITHI_REGION_IDS1])) /
+            (PLACE * (double)n);
+        least = fmin(least, places);
+        most = fmax(most, places);
+    }
+    print_message("%.2f to %.2f places a vector\n", least, most);
+    assert_true(least >= PLACES_LEAST && most <= PLACES_MOST);
+    test_solo_close(&t);
+}
+
 /*
- * Bytes that are kept alone cost what they are, their links and their id: a record that says whose they are and
- * since when, and the id's entries in the table. What is beyond that is padding to cache lines.
+ * Bytes that are kept alone cost at most 1.2 times what they are, their links and their id. Code: a byte an element,
+ * without its head of 16. Links: 2m of four bytes, and upper rows. Id: the record, which says whose the vector is and since
+ * when, and the places in the id table. The rest is the head and padding to cache lines.
  */
 static void bytes_alone_cost_little_more_than_code_links_and_id(void **state)
 {
     (void)state;
-    static const uint32_t dims[] = { 128, 384, 768, 784 };
-    for (unsigned i = 0; i < sizeof dims / sizeof *dims; i++)
-        for (uint32_t entries = 2; entries <= 4; entries += 2) {
-            struct kithi_geometry g = { .dim = dims[i], .m = M };
+    for (unsigned i = 0; i < DIMS; i++)
+        for (unsigned full = 0; full < 2; full++) {
+            struct kithi_geometry g = {
+                .dim = dims[i], .metric = KITHI_METRIC_L2, .m = M, .ef_construction = 8, .slot_max = 100000
+            };
             kithi_geometry_want(&g, KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE);
             struct cost c = cost_of(&g);
-            double id = RECORD + entries * ENTRY, links = 2 * M * 4 + (double)UPPER / (M - 1);
-            double all = sum(&c) + entries * ENTRY, least = dims[i] + links + id;
-            print_message(
-                "%u dimensions, %u entries: %.0f bytes, %.2f of %u (code) + %.0f (links) + %.0f (id)\n",
-                dims[i], entries, all, all / least, dims[i], links, id);
+            assert_layout(&g, &c);
+            double places = PLACE * (full ? PLACES_LEAST : PLACES_MOST);
+            double id = RECORD + places, links = 2 * M * 4 + (double)UPPER / (M - 1);
+            double all = sum(&c) + places, least = dims[i] + links + id;
+            print_message("%u dimensions: %.0f bytes, %.3f of %u (code) + %.0f (links) + %.0f (id)\n",
+                          dims[i], all, all / least, dims[i], links, id);
             assert_true(all <= 1.2 * least);
         }
 }
@@ -139,6 +196,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_segment_takes_what_the_format_says),
+        cmocka_unit_test(the_id_table_takes_what_is_said),
         cmocka_unit_test(bytes_alone_cost_little_more_than_code_links_and_id),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
