@@ -7,6 +7,7 @@
 #include "shm/graph/search.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -22,6 +23,8 @@ enum { WALK_ENDED = 0, WALK_ON = 1, WALK_AGAIN = 2, WALK_SHORT = 3 };
 /* Records and vectors asked for ahead of the one that is scored. */
 #define SCORE_AHEAD 8u
 #define SCORE_LINES 4u
+/* How much more than so far the order of codes may be off. */
+#define SCORE_SLACK 1.5f
 
 static uint64_t now_ns(void)
 {
@@ -50,7 +53,7 @@ static int take_hit(const struct kithi_view *v, struct kithi_scratch *s, uint32_
     return rc < 0 ? rc : 1;
 }
 
-/* Codes rank nearly right: how many of the first found are scored for k hits. */
+/* Codes rank nearly right: how many of the first found are scored for k hits at most. */
 static uint32_t score_count(const struct kithi_view *v, uint32_t k)
 {
     return v->kept == v->walked ? k : k + k / 4 + 2;
@@ -92,7 +95,18 @@ static void prefetch_score(const struct kithi_view *v, uint32_t slot)
         KITHI_PREFETCH(vector + (size_t)i * KITHI_CACHE_LINE);
 }
 
-/* Score what the walk has found and copy the best out. */
+static float farthest(const struct kithi_results *r)
+{
+    float d = r->hits[0].distance;
+    for (uint32_t i = 1; i < r->count; i++)
+        d = r->hits[i].distance > d ? r->hits[i].distance : d;
+    return d;
+}
+
+/*
+ * Score what the walk has found and copy the best out. After the first k only those are scored that may still be among
+ * the k nearest: their codes are hardly farther than the k-th, by what codes were off for the first k.
+ */
 static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const struct kithi_search_params *p,
                     struct kithi_results *out)
 {
@@ -101,7 +115,8 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
     for (uint32_t i = 0; i < SCORE_AHEAD && i < n; i++)
         prefetch_score(v, found[i].slot & KITHI_BEAM_SLOT);
     bool newborn = false;
-    for (uint32_t i = 0; i < n && out->count < want; i++) {
+    float off = 0, limit = INFINITY;
+    for (uint32_t i = 0; i < n && out->count < want && found[i].distance <= limit; i++) {
         if (i + SCORE_AHEAD < n)
             prefetch_score(v, found[i + SCORE_AHEAD].slot & KITHI_BEAM_SLOT);
         if (found[i].slot & KITHI_BEAM_GHOST)
@@ -110,6 +125,10 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
         int rc = take_hit(v, s, slot, out);
         if (rc < 0)
             return rc;
+        if (rc == 1)
+            off = fmaxf(off, fabsf(out->hits[out->count - 1].distance - found[i].distance));
+        if (rc == 1 && out->count == p->k)
+            limit = farthest(out) + SCORE_SLACK * off;
         newborn |= rc == 0 && kithi_birth_begin(kithi_view_record(v, slot)) > v->epoch;
     }
     /* A group that was published meanwhile takes places in ef from those that this snapshot sees. */
