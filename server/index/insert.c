@@ -22,11 +22,6 @@
  */
 #define FILLED_NEW(places)    ((places) / 2)
 #define FILLED_PRUNED(places) ((places)*6 / 7)
-/* They also show a walk more of the surroundings for each expansion, so that a narrower one finds as good neighbours
- * (bench_core, ef 12 to 100: recall within 0.003
- * of the full breadth for fashion-mnist and mlnotes, within 0.006 for labse). */
-#define BREADTH_CODED(ef) ((ef) - (ef) / 5)
-
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot)
 {
     return &ix->locks[slot % LOCK_COUNT];
@@ -224,14 +219,13 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
                                 uint32_t from, struct neighbours *out)
 {
     struct kithi_scratch *s = &w->scratch;
-    const uint32_t full = v->map->geometry.ef_construction, m = v->map->geometry.m;
+    const uint32_t ef = v->map->geometry.ef_construction, m = v->map->geometry.m;
     uint32_t seeds[KITHI_M_MAX], seed_count = 1, found = 0;
     seeds[0] = from;
     for (unsigned at = first + 1; at-- > 0;) {
         out[at].count = out[at].mutual = 0;
         /* Memory was set aside at start and grows only with visited nodes; without it the slot gets
          * the neighbours found so far. */
-        uint32_t ef = v->bits_width && at == 0 ? BREADTH_CODED(full) : full;
         if (kithi_walk_begin(v, s, ef, at, KITHI_EYES_WRITER) < 0)
             continue;
         for (uint32_t i = 0; i < seed_count; i++)

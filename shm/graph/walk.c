@@ -30,6 +30,15 @@
  */
 #define TRUST_AFTER 8u
 #define TRUST_SHARE 0.5f
+/*
+ * A walk by estimates has arrived when so many expansions in a row have led nobody into the nearer half of the beam.
+ * Who then waits is compared by its own code, which is a fifth of what its row takes, and is not expanded. A
+ * reader's recall at the same ef sinks by up to 0.003 and its rate rises by up to a quarter (bench_core: at equal recall
+ * 12 % for mlnotes, 3 % for labse). Insertions, which choose from all that they have found, are content with less: the recall of
+ * searches sinks by up to 0.004 (labse), and building takes a tenth less time.
+ */
+#define PATIENCE_READER(ef) ((ef) / 4 + 1)
+#define PATIENCE_WRITER(ef) ((ef) / 8 + 1)
 
 static float sane(float d)
 {
@@ -167,6 +176,7 @@ int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32
     s->level = level;
     s->eyes = eyes;
     s->near_used = v->bits_width && level == 0;
+    s->patience = eyes == KITHI_EYES_READER ? PATIENCE_READER(ef) : PATIENCE_WRITER(ef);
     return 0;
 }
 
@@ -298,19 +308,21 @@ static inline uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s,
         uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
         if (link - 1u >= limit)
             continue;
-        uint32_t at = kithi_visited_home(link, set_mask);
-        while (set[at] && set[at] != link)
+        /* Whether it was met is what no predictor knows: it takes no branch. */
+        uint32_t at = kithi_visited_home(link, set_mask), held;
+        while (KITHI_UNLIKELY((held = set[at]) != 0 && held != link))
             at = (at + 1) & set_mask;
-        if (set[at])
-            continue;
+        bool fresh = held == 0;
         set[at] = link;
-        list[met++] = link;
+        list[met] = link;
+        met += fresh;
         float d = sane(est[i]);
         found[n] = link - 1;
         estimates[n] = d;
-        best = d < least ? n : best;
-        least = d < least ? d : least;
-        n++;
+        bool nearer = fresh & (d < least);
+        best = nearer ? n : best;
+        least = nearer ? d : least;
+        n += fresh;
     }
     s->visited_count = met;
     *out_best = best;
@@ -388,6 +400,41 @@ static void begin_anew(const struct kithi_view *v, struct kithi_scratch *s)
     }
 }
 
+/* Count the calm expansions after one that has changed the beam from lowest on. Ghosts make no half of a beam. */
+static void note_calm(struct kithi_scratch *s, uint32_t lowest)
+{
+    bool calm = s->live_count >= s->ef && s->beam_count == s->live_count && lowest >= s->ef / 2;
+    s->calm_count = calm ? s->calm_count + 1 : 0;
+}
+
+/* Compare by codes, all at once, what was not expanded. The walk has ended. */
+static void judge_rest(const struct kithi_view *v, struct kithi_scratch *s)
+{
+    const struct kithi_distances *const d = walked(v, s);
+    struct kithi_beam_entry *const b = s->beam;
+    uint32_t n = 0;
+    for (uint32_t i = s->at; i < s->beam_count; i++) {
+        if (b[i].slot & (KITHI_BEAM_EXPANDED | KITHI_BEAM_GHOST))
+            continue;
+        const unsigned char *code = kithi_view_code(v, b[i].slot);
+        KITHI_PREFETCH(code);
+        prefetch_rest(code, v->prefetch_code);
+        b[n++] = b[i];
+    }
+    for (uint32_t i = 0; i < n; i += 4) {
+        /* The last group is filled up with its own last, so that four is always four. */
+        const unsigned char *codes[4];
+        float four[4];
+        for (uint32_t j = 0; j < 4; j++)
+            codes[j] = kithi_view_code(v, b[i + j < n ? i + j : n - 1].slot);
+        d->four(&s->query, codes, four);
+        for (uint32_t j = 0; j < 4 && i + j < n; j++)
+            kithi_near_insert(s, sane(four[j]), b[i + j].slot);
+    }
+    s->distance_count += n;
+    s->beam_count = s->live_count = s->at = 0;
+}
+
 int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
 {
     if (KITHI_UNLIKELY(s->near_used && !is_trusted(s)))
@@ -397,6 +444,10 @@ int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
         at++;
     if (at >= s->beam_count)
         return 0;
+    if (KITHI_UNLIKELY(s->near_used && s->calm_count >= s->patience)) {
+        judge_rest(v, s);
+        return 0;
+    }
     if (KITHI_UNLIKELY(kithi_view_moved(v)))
         return KITHI_E_MOVED;
     if (KITHI_UNLIKELY(kithi_visited_full(s)) && kithi_scratch_grow_visited(s) < 0)
@@ -414,6 +465,7 @@ int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
         next++;
     uint32_t lowest =
         s->near_used ? expand_bits(v, s, slot, estimate, ghost, next) : expand_codes(v, s, slot);
+    note_calm(s, lowest);
     s->at = lowest <= at ? lowest : at + 1;
     for (at = s->at; at < s->beam_count && (s->beam[at].slot & KITHI_BEAM_EXPANDED);)
         at++;
