@@ -41,8 +41,8 @@ struct kithi_scratch {
     bool near_used;               /* expanded nodes are kept in near, and the beam is in order of estimates */
     struct kithi_beam_entry *near; /* sorted, nearest first */
     uint32_t near_count, near_max, near_capacity;
-    float error2;   /* sum of squares of how far estimates were off, of steps expansions */
-    uint32_t steps; /* expansions by neighbour codes */
+    float error2;                  /* sum of squares of how far estimates were off, of steps expansions */
+    uint32_t steps;                /* expansions by neighbour codes */
     uint32_t calm_count, patience; /* expansions in a row that led nobody near, and how many are enough */
 
     float estimates[32]; /* of found, from neighbour codes */
