@@ -25,7 +25,7 @@
 #include "server/writer/settings.h"
 
 /* Vectors that have to be there before anything is measured: fewer are searched quickly in any layout. */
-#define KITHI_RELAYOUT_MIN 4096u
+#define KITHI_RELAYOUT_MIN 1024u
 
 enum kithi_relayout_step {
     RELAYOUT_REST,
