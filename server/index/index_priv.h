@@ -110,6 +110,11 @@ struct pages {
     uint32_t count;                     /* blocks of the round under way, ... */
     uint64_t blocks[PAGES_BATCH];       /* ... their offsets */
     _Atomic uint32_t granted, refused;  /* and what became of them */
+    uint64_t ahead
+        [KITHI_REGION_COUNT]; /* bytes of each region up to which blocks were filled ahead of use, or tried */
+    uint32_t ahead_count;
+    uint64_t ahead_blocks[PAGES_BATCH];
+    _Atomic bool ahead_refused; /* until the next pass */
     _Atomic uint32_t refused_in_a_row;
     _Atomic int refusal; /* -errno of the last one */
     bool incomplete;     /* some block of this pass was refused: there will be another pass, ... */
@@ -152,6 +157,10 @@ struct kithi_index {
 
 /* Take memory until region holds count items. 0 or KITHI_E_NO_SPACE. */
 int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err);
+/* Bytes that a region takes at once when it has so many. */
+uint64_t kithi_space_step(uint64_t taken);
+/* Whether the file system has room for many steps of every region. */
+bool kithi_space_is_plenty(const struct kithi_index *ix);
 /* Whether the cgroup's limit leaves room for so many bytes. */
 bool kithi_space_in_limit(uint64_t bytes);
 

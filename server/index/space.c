@@ -16,6 +16,7 @@
 
 #define STEP_MIN (16u << 10)
 #define STEP_MAX (16u << 20)
+#define PLENTY   4u
 /* Left free for others, and for readers: even a read of a hole takes a page. */
 #define RESERVE_MIN (64u << 10)
 #define RESERVE_MAX (16u << 20)
@@ -67,6 +68,19 @@ bool kithi_space_in_limit(uint64_t bytes)
     return bytes <= max && now <= max - bytes;
 }
 
+uint64_t kithi_space_step(uint64_t taken)
+{
+    uint64_t step = taken / 8;
+    return step < STEP_MIN ? STEP_MIN : step > STEP_MAX ? STEP_MAX : step;
+}
+
+bool kithi_space_is_plenty(const struct kithi_index *ix)
+{
+    struct statvfs fs;
+    return fstatvfs(ix->fd, &fs) == 0 &&
+           (uint64_t)fs.f_bavail * fs.f_frsize >= (uint64_t)STEP_MAX * KITHI_REGION_COUNT * PLENTY;
+}
+
 static int allocate(int fd, uint64_t off, uint64_t len)
 {
     int rc;
@@ -87,11 +101,7 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
                                kithi_region_name(region),
                                (unsigned long long)(l->size[region] / l->unit[region]));
 
-    uint64_t step = taken / 8;
-    if (step < STEP_MIN)
-        step = STEP_MIN;
-    if (step > STEP_MAX)
-        step = STEP_MAX;
+    uint64_t step = kithi_space_step(taken);
     uint64_t want = kithi_round_up(need > taken + step ? need : taken + step, 4096);
     uint64_t ceiling = kithi_round_up(l->size[region], 4096);
     if (want > ceiling)
