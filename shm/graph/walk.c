@@ -22,6 +22,9 @@
 /* Ghosts that a walk keeps expanding although the beam is full of them: a crowd of dead versions at one
  * spot is crossed, some milliseconds long; a region of deleted vectors as large as the collection is not. */
 #define CROWD_MAX 16384u
+/* Entries that are counted rather than halved: four comparisons at once take as long as one whose address hangs on the
+ * one before. */
+#define COUNTED_MAX 24u
 /*
  * Estimates are of no use when they are off by as much as the beam is wide: to a query that is far from everything,
  * all neighbours are about equally near. After so many expansions an error (root mean square) of more than this share
@@ -121,18 +124,31 @@ static bool beam_thin(struct kithi_scratch *s, float d, bool ghost)
     return true;
 }
 
+typedef float four_floats __attribute__((vector_size(16)));
+typedef int32_t four_ints __attribute__((vector_size(16)));
+
 /* Where an entry belongs among n sorted ones, which make room for it. */
 static inline uint32_t entry_place(struct kithi_beam_entry *b, uint32_t n, float d)
 {
-    /* Halving without branches: where the entry belongs is what no predictor knows. */
-    uint32_t lo = 0;
-    for (uint32_t len = n; len > 0;) {
+    /* Halving without branches, as where the entry belongs is what no predictor knows; then counting. */
+    uint32_t lo = 0, len = n;
+    while (len > COUNTED_MAX) {
         uint32_t half = (len + 1) / 2;
         lo = b[lo + half - 1].distance <= d ? lo + half : lo;
         len -= half;
     }
-    memmove(b + lo + 1, b + lo, (n - lo) * sizeof *b);
-    return lo;
+    four_ints count = { 0 };
+    const four_floats all = { d, d, d, d };
+    const struct kithi_beam_entry *p = b + lo;
+    for (; len >= 4; len -= 4, p += 4) {
+        four_floats next = { p[0].distance, p[1].distance, p[2].distance, p[3].distance };
+        count += next <= all; /* -1 where it is */
+    }
+    uint32_t at = lo - (uint32_t)(count[0] + count[1] + count[2] + count[3]);
+    for (; len > 0; len--, p++)
+        at += p->distance <= d;
+    memmove(b + at + 1, b + at, (n - at) * sizeof *b);
+    return at;
 }
 
 /*
