@@ -28,7 +28,9 @@
 #define NAME     "moving"
 #define DIM      32u
 #define BATCH    250u
-#define COUNT    5000u /* more than the daemon waits for */
+#define FEW      750u  /* less than the daemon waits for; */
+#define ENOUGH   1500u /* more, and less than twice as many; */
+#define COUNT    5000u /* many more */
 #define K        10u
 #define PATIENCE 120000u
 
@@ -254,7 +256,7 @@ static void readers_and_writers_notice_nothing_but_the_speed(void **state)
     kith *waiting = NULL;
     begin(&m);
     start_readers(&m, readers, 2);
-    assert_int_equal(write_up_to(&m, 2000), 0);
+    assert_int_equal(write_up_to(&m, FEW), 0);
     assert_int_equal(attach(m.s->run, &waiting), 0); /* it will wait for an epoch of the next generation */
     struct kith_stats before = stats_of(m.k);
     assert_int_equal(before.quantization, KITH_QUANTIZATION_NONE);
@@ -311,7 +313,7 @@ static void a_start_from_the_log_alone_chooses_what_was_not_chosen(void **state)
     (void)state;
     struct moving m;
     begin(&m);
-    assert_int_equal(write_up_to(&m, 4000), 0);
+    assert_int_equal(write_up_to(&m, FEW), 0);
     test_daemon_kill(&m.d);
     assert_int_equal(unlink(test_daemon_segment(&m.d, NAME)), 0);
     start(&m);
@@ -412,16 +414,16 @@ static void without_room_for_a_copy_the_collection_stays_as_it_is(void **state)
     test_daemon_kill(&m.d);
     snprintf(m.d.fault, sizeof m.d.fault, "copy-no-space");
     start(&m);
-    assert_int_equal(write_up_to(&m, COUNT), 0);
+    assert_int_equal(write_up_to(&m, ENOUGH), 0);
     for (uint64_t until = test_now_ms() + PATIENCE; !test_daemon_logged(&m.d, "event=relayout-failed");
          test_nap())
         if (test_now_ms() > until)
             fail_msg("the copy was never tried");
-    assert_int_equal(write_up_to(&m, COUNT + 500), 0);
+    assert_int_equal(write_up_to(&m, ENOUGH + 500), 0);
     assert_int_equal(stats_of(m.k).keep, KITH_KEEP_F32);
     assert_int_equal(stats_of(m.k).undecided, 2);
-    assert_int_equal(stats_of(m.k).live_count, COUNT + 500);
-    assert_int_equal(write_up_to(&m, 2 * COUNT + BATCH), 0); /* with twice the vectors it is tried again */
+    assert_int_equal(stats_of(m.k).live_count, ENOUGH + 500);
+    assert_int_equal(write_up_to(&m, 2 * ENOUGH + BATCH), 0); /* with twice the vectors it is tried again */
     wait_for_layout(&m);
     assert_all_there(&m);
     end(&m);
