@@ -22,6 +22,7 @@
  */
 #define FILLED_NEW(places)    ((places) / 2)
 #define FILLED_PRUNED(places) ((places)*6 / 7)
+
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot)
 {
     return &ix->locks[slot % LOCK_COUNT];

@@ -23,8 +23,9 @@ enum { WALK_ENDED = 0, WALK_ON = 1, WALK_AGAIN = 2, WALK_SHORT = 3 };
 /* Records and vectors asked for ahead of the one that is scored. */
 #define SCORE_AHEAD 8u
 #define SCORE_LINES 4u
-/* How much more than so far the order of codes may be off. */
+/* How much more than so far the order of codes may be off, and how many tell how far that is. */
 #define SCORE_SLACK 1.5f
+#define SCORE_MIN   4u
 
 static uint64_t now_ns(void)
 {
@@ -72,6 +73,8 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
         return rc;
     if (s->near_max > score_count(v, p->k))
         s->near_max = score_count(v, p->k);
+    if (s->far_from < p->k)
+        s->far_from = p->k < p->ef ? p->k : p->ef; /* all that are asked for are near */
     /* Acquire: the entry point's rows were filled before the word was stored. */
     uint64_t entry = atomic_load_explicit(&v->header->entry, memory_order_acquire);
     uint32_t link = kithi_entry_link(entry), level = kithi_entry_level(entry);
@@ -116,6 +119,7 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
         prefetch_score(v, found[i].slot & KITHI_BEAM_SLOT);
     bool newborn = false;
     float off = 0, limit = INFINITY;
+    uint32_t enough = p->k > SCORE_MIN ? p->k : SCORE_MIN;
     for (uint32_t i = 0; i < n && out->count < want && found[i].distance <= limit; i++) {
         if (i + SCORE_AHEAD < n)
             prefetch_score(v, found[i + SCORE_AHEAD].slot & KITHI_BEAM_SLOT);
@@ -125,10 +129,12 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
         int rc = take_hit(v, s, slot, out);
         if (rc < 0)
             return rc;
-        if (rc == 1)
-            off = fmaxf(off, fabsf(out->hits[out->count - 1].distance - found[i].distance));
-        if (rc == 1 && out->count == p->k)
-            limit = farthest(out) + SCORE_SLACK * off;
+        if (rc == 1) {
+            float is_off = fabsf(out->hits[out->count - 1].distance - found[i].distance);
+            off = is_off > off ? is_off : off;
+            if (out->count == enough)
+                limit = farthest(out) + SCORE_SLACK * off;
+        }
         newborn |= rc == 0 && kithi_birth_begin(kithi_view_record(v, slot)) > v->epoch;
     }
     /* A group that was published meanwhile takes places in ef from those that this snapshot sees. */

@@ -5,7 +5,8 @@
  * before, four at a time. Rows with neighbour codes (bits.h): the code of the node itself, and estimates of
  * all its neighbours from the row, so that an expansion reads one place and no others; the beam is then in
  * order of estimates, and `near` holds the nodes that were expanded, by the distances of their codes. It ends when
- * expansions lead nowhere nearer any more; who is still in the beam then joins near by its code. A walk whose
+ * expansions lead nowhere nearer any more; who is still in the beam, or the nearer part of them for a writer, then joins near by
+ * its code, and the beam is left empty. A walk whose
  * estimates turn out to tell nothing apart begins anew, once, by the codes of neighbours.
  */
 #ifndef KITHI_GRAPH_WALK_H

@@ -225,7 +225,7 @@ static void upper_levels_exist_and_the_descent_uses_them(void **state)
 
     struct kithi_view view;
     kithi_view_begin(test_solo_map(&t), &view);
-    assert_int_equal(kithi_scratch_prepare(&t.scratch, 1), 0);
+    assert_int_equal(kithi_walk_begin(&view, &t.scratch, 1, level, KITHI_EYES_READER), 0);
     unsigned nearer = 0;
     for (unsigned i = 0; i < 20; i++) {
         test_rand_floats(&r, q, 8);

@@ -264,6 +264,74 @@ static void where_estimates_are_no_use_the_walk_goes_by_codes(void **state)
     test_solo_close(&t);
 }
 
+/* All that are asked for are near, not only the nearer half of the beam; and a beam of one is all near. */
+static void all_that_are_asked_for_are_near(void **state)
+{
+    (void)state;
+    static const uint32_t cases[][3] = { { 10, 100, 50 }, { 100, 100, 100 }, { 60, 100, 60 }, { 1, 1, 1 } };
+    for (unsigned kind = 0; kind < KIND_COUNT; kind++) {
+        struct test_solo t;
+        open_kind(&t, kind, KITHI_METRIC_L2, 16);
+        for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+            assert_int_equal(test_solo_search(&t, queries, cases[i][0], cases[i][1], false), cases[i][0]);
+            assert_int_equal(t.scratch.far_from, cases[i][2]);
+        }
+        test_solo_close(&t);
+    }
+}
+
+/* Some walks do, among vectors that lie in all directions; without an early end each expands its whole beam. */
+static void a_walk_by_estimates_may_end_before_its_beam_is_expanded(void **state)
+{
+    (void)state;
+    enum { EF = 50 };
+    unsigned early = 0;
+    for (unsigned kind = 0; kind < KIND_COUNT; kind++) {
+        struct test_solo t;
+        open_kind(&t, kind, KITHI_METRIC_L2, 16);
+        for (uint32_t q = 0; q < QUERIES; q++) {
+            assert_int_equal(test_solo_search(&t, queries + q * DIM, K, EF, false), K);
+            early += t.scratch.near_used && t.scratch.steps < EF;
+            assert_true(t.scratch.steps == 0 || t.scratch.steps >= 8);
+        }
+        test_solo_close(&t);
+    }
+    assert_true(early > 0);
+}
+
+/* As narrow as insertions can be, among dead ones that nobody has swept: who comes is linked, and found. */
+static void an_insertion_of_breadth_one_is_linked(void **state)
+{
+    (void)state;
+    for (uint32_t seed = 1; seed <= 50; seed++) {
+        struct test_solo t;
+        struct test_rand r;
+        struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 100);
+        float v[2][DIM];
+        g.m = 4;
+        g.ef_construction = 1;
+        g.quantization = KITHI_QUANTIZATION_BITS;
+        g.keep = KITHI_KEEP_F32;
+        g.code_bits = 1;
+        test_rand_seed(&r, seed);
+        test_solo_open(&t, &g);
+        for (uint32_t i = 0; i < 2; i++) {
+            test_rand_floats(&r, v[i], DIM);
+            assert_int_equal(test_solo_put(&t, i ? "dies" : "stays", v[i]), 0);
+        }
+        assert_int_equal(test_solo_delete(&t, "dies"), 0);
+        for (uint32_t i = 0; i < 2; i++) { /* next to each of them */
+            for (uint32_t j = 0; j < DIM; j++)
+                v[i][j] += 0.01f * test_rand_float(&r);
+            assert_int_equal(test_solo_put(&t, i ? "b" : "a", v[i]), 0);
+            assert_int_equal(test_solo_search(&t, v[i], 1, 10, false), 1);
+            assert_string_equal(test_solo_hit(&t, 0), i ? "b" : "a");
+        }
+        assert_true(test_solo_clean(&t));
+        test_solo_close(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +340,9 @@ int main(void)
         cmocka_unit_test(a_batch_in_turns_answers_as_searches_one_by_one),
         cmocka_unit_test(where_estimates_are_no_use_the_walk_goes_by_codes),
         cmocka_unit_test(a_batch_on_a_segment_that_has_moved_says_so_for_each),
+        cmocka_unit_test(all_that_are_asked_for_are_near),
+        cmocka_unit_test(a_walk_by_estimates_may_end_before_its_beam_is_expanded),
+        cmocka_unit_test(an_insertion_of_breadth_one_is_linked),
         cmocka_unit_test(vectors_are_found_at_distances_that_no_float_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
