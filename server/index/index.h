@@ -122,7 +122,7 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);
  * was added). Call with no round of these jobs running; commits and sweeps need not wait for them.
  */
 uint32_t kithi_pages_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms);
-/* Ask for block i; takes about a millisecond. Jobs may run beside everything, each other included. */
+/* Ask for block i, or fill one ahead of its use; takes about a millisecond. Jobs may run beside everything, each other included. */
 void kithi_pages_job(struct kithi_index *ix, uint32_t i);
 /* All jobs have ended. */
 void kithi_pages_end(struct kithi_index *ix, uint64_t now_ms);

@@ -110,11 +110,13 @@ struct pages {
     uint32_t count;                     /* blocks of the round under way, ... */
     uint64_t blocks[PAGES_BATCH];       /* ... their offsets */
     _Atomic uint32_t granted, refused;  /* and what became of them */
-    uint64_t ahead
-        [KITHI_REGION_COUNT]; /* bytes of each region up to which blocks were filled ahead of use, or tried */
-    uint32_t ahead_count;
+    /* Of each region: bytes up to which blocks were asked to be filled ahead of use, bytes up to which they were, and what
+     * was taken at first sight: who has not grown since is not about to. */
+    uint64_t ahead[KITHI_REGION_COUNT], filled[KITHI_REGION_COUNT], taken_first[KITHI_REGION_COUNT];
+    uint32_t ahead_count; /* blocks of the round under way */
     uint64_t ahead_blocks[PAGES_BATCH];
-    _Atomic bool ahead_refused; /* until the next pass */
+    _Atomic bool ahead_refused;
+    uint64_t ahead_again_ms; /* not before then */
     _Atomic uint32_t refused_in_a_row;
     _Atomic int refusal; /* -errno of the last one */
     bool incomplete;     /* some block of this pass was refused: there will be another pass, ... */
@@ -159,10 +161,15 @@ struct kithi_index {
 int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err);
 /* Bytes that a region takes at once when it has so many. */
 uint64_t kithi_space_step(uint64_t taken);
-/* Whether the file system has room for many steps of every region. */
+/* Whether the file system and the cgroup have room for many steps of every region. */
 bool kithi_space_is_plenty(const struct kithi_index *ix);
 /* Whether the cgroup's limit leaves room for so many bytes. */
 bool kithi_space_in_limit(uint64_t bytes);
+
+/* ---- pages.c ---- */
+
+/* How many of a region's bytes from taken on, up to an end, have memory already because they were filled ahead. */
+uint64_t kithi_pages_filled(const struct kithi_index *ix, unsigned region, uint64_t taken, uint64_t end);
 
 /* ---- alloc.c: slots, upper rows, blobs ---- */
 

@@ -31,8 +31,9 @@
 /* After so many refusals without a success between them the rest of a pass is not tried. */
 #define REFUSALS_MAX 3u
 /* The next pass is then due after a delay that doubles until a pass is complete. */
-#define DELAY_MS_MIN 1000u
-#define DELAY_MS_MAX 600000u
+#define DELAY_MS_MIN   1000u
+#define DELAY_MS_MAX   600000u
+#define AHEAD_AGAIN_MS 10000u
 
 /* What searches read. Long ids are left out: one is read for a hit, not for a neighbour. */
 static bool is_searched(unsigned region)
@@ -71,24 +72,47 @@ static bool can_wait(const struct kithi_index *ix, unsigned region)
            ix->group.insertion_count > 0;
 }
 
+/* Nothing is filled ahead for a while; what was not filled is asked for once it is taken. */
+static void ahead_refuse(struct kithi_index *ix, uint64_t now_ms)
+{
+    struct pages *p = &ix->pages;
+    p->ahead_count = 0;
+    p->ahead_again_ms = now_ms + AHEAD_AGAIN_MS;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        p->ahead[r] = p->filled[r];
+}
+
+uint64_t kithi_pages_filled(const struct kithi_index *ix, unsigned region, uint64_t from, uint64_t to)
+{
+    uint64_t begin = kithi_round_up(from, BLOCK), end = ix->pages.filled[region];
+    end = end < to ? end : to;
+    return end > begin ? end - begin : 0;
+}
+
 /* Where the whole blocks of a region's next step end: regions that grow by less than a block have none. */
 static uint64_t step_end(const struct kithi_index *ix, unsigned region)
 {
     uint64_t taken = ix->taken[region], end = taken + kithi_space_step(taken);
-    if (!is_searched(region) || kithi_space_step(taken) < BLOCK)
+    bool by_steps = is_searched(region) && region != KITHI_REGION_IDS0 && region != KITHI_REGION_IDS1;
+    if (!by_steps || kithi_space_step(taken) < BLOCK)
         return 0;
     return (end < ix->map.layout.size[region] ? end : ix->map.layout.size[region]) / BLOCK * BLOCK;
 }
 
-/* The blocks of the next steps that are not filled, while there are insertions and room for many more. */
-static void collect_ahead(struct kithi_index *ix)
+/* The blocks of the next steps that are not filled, of regions that have grown, while there are insertions and room for
+ * many more. */
+static void collect_ahead(struct kithi_index *ix, uint64_t now_ms)
 {
     struct pages *p = &ix->pages;
     p->ahead_count = 0;
-    if (ix->group.insertion_count == 0 || atomic_load_explicit(&p->ahead_refused, memory_order_relaxed))
+    if (ix->group.insertion_count == 0 || now_ms < p->ahead_again_ms)
         return;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t begin = kithi_round_up(ix->taken[r], BLOCK), end = step_end(ix, r);
+        if (p->taken_first[r] == 0)
+            p->taken_first[r] = ix->taken[r];
+        if (ix->taken[r] == p->taken_first[r])
+            continue;
         if (p->ahead[r] < begin)
             p->ahead[r] = begin;
         while (p->ahead[r] < end && p->ahead_count < PAGES_BATCH) {
@@ -96,10 +120,8 @@ static void collect_ahead(struct kithi_index *ix)
             p->ahead[r] += BLOCK;
         }
     }
-    if (p->ahead_count && !kithi_space_is_plenty(ix)) {
-        p->ahead_count = 0;
-        atomic_store_explicit(&p->ahead_refused, true, memory_order_relaxed);
-    }
+    if (p->ahead_count && !kithi_space_is_plenty(ix))
+        ahead_refuse(ix, now_ms);
 }
 
 /* The blocks of the next round. */
@@ -135,7 +157,6 @@ static void refuse(struct pages *p, int refusal, uint64_t now_ms)
 static void start_over(struct pages *p)
 {
     p->incomplete = false;
-    atomic_store_explicit(&p->ahead_refused, false, memory_order_relaxed);
     p->got = 0;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
         p->asked[r] = 0;
@@ -157,12 +178,12 @@ uint32_t kithi_pages_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     bool tired = atomic_load_explicit(&p->refused_in_a_row, memory_order_relaxed) >= REFUSALS_MAX;
     p->count = p->ahead_count = 0;
     if (!tired) {
-        collect_ahead(ix);
+        collect_ahead(ix, now_ms);
         collect(ix);
     }
     if (p->count + p->ahead_count > 0) {
         /* A block is copied: for a moment it takes its memory twice. */
-        if (kithi_space_in_limit((uint64_t)(p->count + p->ahead_count) * BLOCK))
+        if (p->count == 0 || kithi_space_in_limit((uint64_t)p->count * BLOCK))
             return p->count + p->ahead_count;
         atomic_store_explicit(&p->refused_in_a_row, REFUSALS_MAX, memory_order_relaxed);
         refuse(p, -ENOMEM, now_ms);
@@ -187,9 +208,12 @@ static void fill_ahead(struct kithi_index *ix, uint64_t off)
     struct pages *p = &ix->pages;
     if (atomic_load_explicit(&p->ahead_refused, memory_order_relaxed))
         return;
-    if (fallocate(ix->fd, 0, (off_t)off, 4096) < 0 || collapse(ix, off) < 0)
-        atomic_store_explicit(&p->ahead_refused, true,
-                              memory_order_relaxed); /* told when the block's turn comes */
+    int rc;
+    do {
+        rc = fallocate(ix->fd, 0, (off_t)off, 4096);
+    } while (rc < 0 && errno == EINTR);
+    if (rc < 0 || collapse(ix, off) < 0) /* told when the block's turn comes */
+        atomic_store_explicit(&p->ahead_refused, true, memory_order_relaxed);
 }
 
 void kithi_pages_job(struct kithi_index *ix, uint32_t i)
@@ -218,6 +242,12 @@ void kithi_pages_end(struct kithi_index *ix, uint64_t now_ms)
 {
     struct pages *p = &ix->pages;
     p->got += (uint64_t)BLOCK * atomic_exchange_explicit(&p->granted, 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&p->ahead_refused, false, memory_order_relaxed)) {
+        ahead_refuse(ix, now_ms);
+    } else if (p->ahead_count) {
+        for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+            p->filled[r] = p->ahead[r];
+    }
     if (atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed))
         refuse(p, atomic_load_explicit(&p->refusal, memory_order_relaxed), now_ms);
 

@@ -16,7 +16,7 @@
 
 #define STEP_MIN (16u << 10)
 #define STEP_MAX (16u << 20)
-#define PLENTY   4u
+#define PLENTY   4u /* steps of every region, without which nothing is filled ahead */
 /* Left free for others, and for readers: even a read of a hole takes a page. */
 #define RESERVE_MIN (64u << 10)
 #define RESERVE_MAX (16u << 20)
@@ -77,8 +77,10 @@ uint64_t kithi_space_step(uint64_t taken)
 bool kithi_space_is_plenty(const struct kithi_index *ix)
 {
     struct statvfs fs;
+    const uint64_t plenty = (uint64_t)STEP_MAX * KITHI_REGION_COUNT * PLENTY;
     return fstatvfs(ix->fd, &fs) == 0 &&
-           (uint64_t)fs.f_bavail * fs.f_frsize >= (uint64_t)STEP_MAX * KITHI_REGION_COUNT * PLENTY;
+           (fs.f_blocks == 0 || (uint64_t)fs.f_bavail * fs.f_frsize >= plenty) &&
+           kithi_space_in_limit(plenty);
 }
 
 static int allocate(int fd, uint64_t off, uint64_t len)
@@ -88,6 +90,13 @@ static int allocate(int fd, uint64_t off, uint64_t len)
         rc = fallocate(fd, 0, (off_t)off, (off_t)len);
     } while (rc < 0 && errno == EINTR); /* it undoes itself when interrupted */
     return rc < 0 ? -errno : 0;
+}
+
+/* Bytes that have no memory yet, if a region took so many. */
+static uint64_t fresh(const struct kithi_index *ix, unsigned region, uint64_t want)
+{
+    uint64_t taken = ix->taken[region];
+    return want - taken - kithi_pages_filled(ix, region, taken, want);
 }
 
 int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err)
@@ -119,9 +128,9 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
             reserve = RESERVE_MIN;
         if (reserve > RESERVE_MAX)
             reserve = RESERVE_MAX;
-        if (free_bytes < want - taken + reserve)
+        if (free_bytes < fresh(ix, region, want) + reserve)
             want = kithi_round_up(need, 4096);
-        if (free_bytes < want - taken + reserve)
+        if (free_bytes < fresh(ix, region, want) + reserve)
             return kithi_error_set(
                 err, KITHI_E_NO_SPACE,
                 "the run directory's file system has %llu KiB free and %llu KiB are needed for %s "
@@ -129,9 +138,9 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
                 (unsigned long long)free_bytes >> 10, (unsigned long long)(want - taken) >> 10,
                 kithi_region_name(region), (unsigned long long)reserve >> 10);
     }
-    if (!kithi_space_in_limit(want - taken))
+    if (!kithi_space_in_limit(fresh(ix, region, want)))
         want = kithi_round_up(need, 4096);
-    if (!kithi_space_in_limit(want - taken))
+    if (!kithi_space_in_limit(fresh(ix, region, want)))
         return kithi_error_set(
             err, KITHI_E_NO_SPACE,
             "the cgroup's memory limit leaves no room for %llu KiB of %s; raise it or delete vectors",

@@ -34,7 +34,6 @@
 #include "shm/graph/search.h"
 
 #define LAYOUT_MAX   4u
-#define SAMPLE_BYTES (16u << 20) /* the owner copies it in some milliseconds */
 #define SAMPLE_MIN   64u
 #define QUERY_SHARE  16u /* one in so many is held out and searched for */
 #define QUERY_MAX    256u
@@ -55,7 +54,7 @@
 #define MARGIN 0.95
 
 /*
- * Tried for recall. Not below twice KITHI_TRIAL_K: of a few thousand vectors ten are found by walks that are hardly
+ * Tried for recall. Not below twice KITHI_TRIAL_K: of a thousand vectors ten are found by walks that are hardly
  * longer than their descent, and there codes need a larger ef than they do in large collections.
  */
 static const uint32_t efs[] = { 20, 30, 45, 68, 100, 150, 225 };
@@ -189,9 +188,8 @@ int kithi_trial_new(const struct kithi_index *ix, uint32_t keep, unsigned worker
         return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     t->dim = ix->map.geometry.dim;
     t->worker_count = worker_count;
-    uint64_t want = SAMPLE_BYTES / (t->dim * sizeof(float));
-    want = want < KITHI_TRIAL_SAMPLE ? want : KITHI_TRIAL_SAMPLE;
-    want = want < ix->live ? want : ix->live;
+    uint64_t want =
+        KITHI_TRIAL_SAMPLE < ix->live ? KITHI_TRIAL_SAMPLE : ix->live; /* copied in some milliseconds */
     int rc = 0;
     if (want >= SAMPLE_MIN && allocate(t, (uint32_t)want) < 0)
         rc = kithi_error_set(err, -ENOMEM, "the daemon is out of memory");

@@ -14,9 +14,8 @@
 
 #include "server/index/index.h"
 
-#define KITHI_TRIAL_SAMPLE                                                                                   \
-    1024u                 /* vectors that a trial takes, if so many are there and they are not very long */
-#define KITHI_TRIAL_K 10u /* neighbours that its searches ask for */
+#define KITHI_TRIAL_SAMPLE 1024u /* vectors that a trial takes, if so many are there */
+#define KITHI_TRIAL_K      10u   /* neighbours that its searches ask for */
 
 struct kithi_trial;
 

@@ -246,9 +246,9 @@ static void copy_begin(struct kithi_collection *c, uint64_t now_ms)
 
 /* What pays in caches is not what pays in memory: measured again when there are so many times the vectors. */
 #define PREFETCH_AGAIN 8u
-/* And not before there are so many, nor while they are being loaded, unless that goes on until there are so many times more. */
-#define PREFETCH_MIN  4096u
-#define PREFETCH_WAIT 64u
+/* And not before there are so many; in a moment without writes, or when none has come for so long. */
+#define PREFETCH_MIN     4096u
+#define PREFETCH_WAIT_MS 60000u
 
 static void prefetch_end(struct kithi_collection *c)
 {
@@ -283,7 +283,9 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
         kithi_pipeline_hold(&c->pipeline, false);
         uint64_t live = kithi_index_live(c->index);
         uint64_t due = r->prefetch_due > PREFETCH_MIN ? r->prefetch_due : PREFETCH_MIN;
-        if (live >= due * (kithi_pipeline_idle(&c->pipeline) ? 1 : PREFETCH_WAIT)) {
+        if (live < due) {
+            r->prefetch_by_ms = now_ms + PREFETCH_WAIT_MS;
+        } else if (kithi_pipeline_idle(&c->pipeline) || now_ms >= r->prefetch_by_ms) {
             r->prefetch_due = live * PREFETCH_AGAIN;
             submit(c, RELAYOUT_PREFETCH, 1);
         }

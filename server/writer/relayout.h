@@ -5,7 +5,7 @@
  *   REST --enough vectors, and no choice yet--> MEASURE --choice--> BEGIN --> COPY --> switch --> REST
  *     |                                                               ^
  *     +--------the choice was made, the segment is not of it----------+
- *     +--------enough vectors, and not yet in this life--> PREFETCH --> REST
+ *     +--------enough vectors, not yet in this life, and a pause--> PREFETCH --> REST
  *
  * From MEASURE to the switch no group and no sweep begins; writes wait in their line, readers notice nothing.
  * What measures and copies runs on the pool, what syncs on a helper thread. The choice is in collection.conf
@@ -37,10 +37,11 @@ enum kithi_relayout_step {
 
 struct kithi_relayout {
     enum kithi_relayout_step step;
-    bool busy;              /* the pool or the helper has it */
-    _Atomic bool cancelled; /* whoever has it shall come to an end */
-    uint64_t prefetch_due;  /* vectors with which it is measured for the segment at hand */
-    uint64_t not_below;     /* vectors: the last attempt failed with half of them */
+    bool busy;               /* the pool or the helper has it */
+    _Atomic bool cancelled;  /* whoever has it shall come to an end */
+    uint64_t prefetch_due;   /* vectors with which it is measured for the segment at hand, */
+    uint64_t prefetch_by_ms; /* and when at the latest, if so many are there */
+    uint64_t not_below;      /* vectors: the last attempt failed with half of them */
     uint64_t began_ms;
     struct kithi_trial *trial;
     struct kithi_index *next;

@@ -330,6 +330,95 @@ static void retiring_a_segment_gives_huge_pages_back(void **state)
     assert_int_equal(test_file_blocks(solo.path), KITHI_HEADER_SIZE);
 }
 
+/* Ask while one more vector is staged, as the daemon does. */
+static uint32_t ask_while_inserting(uint32_t i)
+{
+    static float v[DIM];
+    char id[16];
+    struct kithi_group_result result;
+    struct kithi_errmsg err;
+    uint32_t wait_ms, rounds = 0;
+    snprintf(id, sizeof id, "%u", i);
+    vector_of(i, v);
+    struct kithi_op op = test_upsert(id, v, DIM);
+    assert_int_equal(kithi_group_add(solo.ix, &op, 1, &result, &err), 0);
+    while (ask(&wait_ms))
+        rounds++;
+    test_solo_jobs(&solo);
+    test_solo_publish(&solo);
+    return rounds;
+}
+
+static uint64_t taken_vectors(void)
+{
+    return atomic_load(&test_solo_header(&solo)->taken[KITHI_REGION_VECTORS]);
+}
+
+static void the_next_step_of_a_region_that_grows_is_filled_before_it_is_taken(void **state)
+{
+    (void)state;
+    enum { LARGE = 8 * PER_BLOCK + 40 }; /* grows by a block at once, and has room for a while */
+    uint32_t next = LARGE;
+    fill(VECTORS, LARGE);
+    ask_for_all();
+    /* Large, but nothing says that it grows. */
+    uint64_t before = test_file_blocks(solo.path), taken = taken_vectors();
+    ask_while_inserting(next++);
+    assert_int_equal(test_file_blocks(solo.path), before);
+
+    while (taken_vectors() == taken)
+        fill(next, next + 1), next++;
+    ask_for_all();
+    before = test_file_blocks(solo.path), taken = taken_vectors();
+    uint32_t wait_ms;
+    assert_int_equal(ask(&wait_ms), 0); /* nor without insertions */
+    assert_int_equal(test_file_blocks(solo.path), before);
+    ask_while_inserting(next++);
+    uint64_t filled = test_file_blocks(solo.path);
+    assert_int_equal(filled, before + taken / 8 / BLOCK * BLOCK);
+    assert_int_equal(taken_vectors(), taken); /* it is nobody's yet */
+    ask_while_inserting(next++);
+    assert_int_equal(test_file_blocks(solo.path), filled); /* one step */
+
+    /* It is taken without another page for the vectors, and counts as huge then. */
+    while (taken_vectors() == taken)
+        fill(next, next + 1), next++;
+    assert_true(test_file_blocks(solo.path) < filled + BLOCK);
+    ask_for_all();
+    assert_int_equal(now().huge_bytes, now().wanted_bytes);
+    for (uint32_t i = 0; i < next; i += 97)
+        assert_true(finds(test_solo_map(&solo), &solo.scratch, &solo.results, i));
+    assert_true(test_solo_clean(&solo));
+}
+
+#ifdef KITH_FAULT_POINTS
+static void what_cannot_be_filled_ahead_is_taken_as_ever(void **state)
+{
+    (void)state;
+    uint32_t next = VECTORS;
+    fill(next, 8 * PER_BLOCK + 40);
+    ask_for_all();
+    ask_while_inserting(next = 8 * PER_BLOCK + 40);
+    uint64_t taken = taken_vectors();
+    for (next++; taken_vectors() == taken; next++)
+        fill(next, next + 1);
+    setenv("KITH_FAULT", "collapse-refused", 1);
+    taken = taken_vectors();
+    ask_while_inserting(next++);
+    for (; taken_vectors() == taken; next++)
+        fill(next, next + 1);
+    unsetenv("KITH_FAULT");
+    ask_while_inserting(next++); /* not again at once */
+    solo.now_ms += 10000;
+    uint64_t before = test_file_blocks(solo.path);
+    ask_while_inserting(next++);
+    assert_true(test_file_blocks(solo.path) >= before + BLOCK);
+    for (uint32_t i = 0; i < next; i += 97)
+        assert_true(finds(test_solo_map(&solo), &solo.scratch, &solo.results, i));
+    assert_true(test_solo_clean(&solo));
+}
+#endif
+
 #define PAGES_TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -342,6 +431,10 @@ int main(void)
         PAGES_TEST(a_refusal_is_followed_by_rarer_and_rarer_passes),
         PAGES_TEST(an_adopted_segment_is_asked_for_from_its_begin),
         PAGES_TEST(small_pages_can_be_asked_for),
+        PAGES_TEST(the_next_step_of_a_region_that_grows_is_filled_before_it_is_taken),
+#ifdef KITH_FAULT_POINTS
+        PAGES_TEST(what_cannot_be_filled_ahead_is_taken_as_ever),
+#endif
         PAGES_TEST(retiring_a_segment_gives_huge_pages_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
