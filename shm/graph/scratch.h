@@ -43,7 +43,7 @@ struct kithi_scratch {
     uint32_t near_count, near_max, near_capacity;
     float error2;                  /* sum of squares of how far estimates were off, of steps expansions */
     uint32_t steps;                /* expansions by neighbour codes */
-    uint32_t far_from;             /* living entries before a place of the beam that make it far */
+    uint32_t far_from;             /* places of the beam from here on are not near */
     uint32_t calm_count, patience; /* expansions in a row that led nobody near, and how many are enough */
 
     float estimates[32]; /* of found, from neighbour codes */

@@ -429,11 +429,14 @@ static void begin_anew(const struct kithi_view *v, struct kithi_scratch *s)
     }
 }
 
-/* Count the calm expansions after one that has changed the beam from lowest on. Ghosts in it take no place. */
+/*
+ * Count the calm expansions after one that has changed the beam from lowest on. Not while there are ghosts in it: the
+ * living lie behind them, and they are expanded to the last.
+ */
 static void note_calm(struct kithi_scratch *s, uint32_t lowest)
 {
-    uint64_t far_from = (uint64_t)s->far_from + (s->beam_count - s->live_count);
-    s->calm_count = s->live_count >= s->ef && lowest >= far_from ? s->calm_count + 1 : 0;
+    bool calm = s->live_count >= s->ef && s->beam_count == s->live_count && lowest >= s->far_from;
+    s->calm_count = calm ? s->calm_count + 1 : 0;
 }
 
 /* Compare by codes, all at once, what was not expanded. The walk has ended. */
