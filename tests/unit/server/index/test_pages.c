@@ -330,6 +330,23 @@ static void retiring_a_segment_gives_huge_pages_back(void **state)
     assert_int_equal(test_file_blocks(solo.path), KITHI_HEADER_SIZE);
 }
 
+/* Ask for everything, or leave the test where nothing comes of it: an emulator may say yes to anything. */
+static void ask_for_all_in_earnest(void)
+{
+    struct kithi_map map;
+    struct kithi_errmsg err;
+    ask_for_all();
+    size_t at = test_solo_map(&solo)->layout.off[KITHI_REGION_VECTORS];
+    assert_int_equal(kithi_map_attach_path(solo.path, false, &map, &err), 0);
+    kithi_map_prefault(&map);
+    long writer = huge_mapped(test_solo_map(&solo)->base + at), reader = huge_mapped(map.base + at);
+    kithi_map_detach(&map);
+    if (writer <= 0 && reader <= 0) {
+        print_message("skipped: an emulator grants huge pages, or hides them in /proc/self/smaps\n");
+        skip();
+    }
+}
+
 /* Ask while one more vector is staged, as the daemon does. */
 static uint32_t ask_while_inserting(uint32_t i)
 {
@@ -360,7 +377,7 @@ static void the_next_step_of_a_region_that_grows_is_filled_before_it_is_taken(vo
     enum { LARGE = 8 * PER_BLOCK + 40 }; /* grows by a block at once, and has room for a while */
     uint32_t next = LARGE;
     fill(VECTORS, LARGE);
-    ask_for_all();
+    ask_for_all_in_earnest();
     /* Large, but nothing says that it grows. */
     uint64_t before = test_file_blocks(solo.path), taken = taken_vectors();
     ask_while_inserting(next++);
@@ -397,7 +414,7 @@ static void what_cannot_be_filled_ahead_is_taken_as_ever(void **state)
     (void)state;
     uint32_t next = VECTORS;
     fill(next, 8 * PER_BLOCK + 40);
-    ask_for_all();
+    ask_for_all_in_earnest();
     ask_while_inserting(next = 8 * PER_BLOCK + 40);
     uint64_t taken = taken_vectors();
     for (next++; taken_vectors() == taken; next++)
