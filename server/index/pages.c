@@ -187,6 +187,7 @@ uint32_t kithi_pages_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
             return p->count + p->ahead_count;
         atomic_store_explicit(&p->refused_in_a_row, REFUSALS_MAX, memory_order_relaxed);
         refuse(p, -ENOMEM, now_ms);
+        ahead_refuse(ix, now_ms); /* its blocks are not filled either, and do not count as if they were */
     }
     if (p->incomplete)
         *out_wait_ms = (uint32_t)(p->again_ms - now_ms);

@@ -114,6 +114,25 @@ static long huge_mapped(const void *at)
     return found;
 }
 
+/* Ask for everything, or leave the test where nothing comes of it: an emulator may say yes to anything. What writer and
+ * reader then map of the vectors by huge pages. */
+static void ask_for_all_in_earnest(long *out_writer, long *out_reader)
+{
+    struct kithi_map map;
+    struct kithi_errmsg err;
+    ask_for_all();
+    size_t at = test_solo_map(&solo)->layout.off[KITHI_REGION_VECTORS];
+    assert_int_equal(kithi_map_attach_path(solo.path, false, &map, &err), 0);
+    kithi_map_prefault(&map);
+    *out_writer = huge_mapped(test_solo_map(&solo)->base + at);
+    *out_reader = huge_mapped(map.base + at);
+    kithi_map_detach(&map);
+    if (*out_writer <= 0 && *out_reader <= 0) {
+        print_message("skipped: an emulator grants huge pages, or hides them in /proc/self/smaps\n");
+        skip();
+    }
+}
+
 static void a_block_is_asked_for_once_it_is_taken_whole(void **state)
 {
     (void)state;
@@ -150,18 +169,8 @@ static void asking_takes_no_memory(void **state)
 static void writer_and_reader_map_what_was_granted_by_huge_pages(void **state)
 {
     (void)state;
-    struct kithi_map map;
-    struct kithi_errmsg err;
-    ask_for_all();
-    size_t at = test_solo_map(&solo)->layout.off[KITHI_REGION_VECTORS];
-    assert_int_equal(kithi_map_attach_path(solo.path, false, &map, &err), 0);
-    kithi_map_prefault(&map);
-    long writer = huge_mapped(test_solo_map(&solo)->base + at), reader = huge_mapped(map.base + at);
-    kithi_map_detach(&map);
-    if (writer <= 0 && reader <= 0) {
-        print_message("skipped: an emulator grants huge pages, or hides them in /proc/self/smaps\n");
-        skip();
-    }
+    long writer, reader;
+    ask_for_all_in_earnest(&writer, &reader);
     assert_int_equal(writer, 4 * BLOCK);
     assert_int_equal(reader, 4 * BLOCK);
 }
@@ -330,40 +339,22 @@ static void retiring_a_segment_gives_huge_pages_back(void **state)
     assert_int_equal(test_file_blocks(solo.path), KITHI_HEADER_SIZE);
 }
 
-/* Ask for everything, or leave the test where nothing comes of it: an emulator may say yes to anything. */
-static void ask_for_all_in_earnest(void)
-{
-    struct kithi_map map;
-    struct kithi_errmsg err;
-    ask_for_all();
-    size_t at = test_solo_map(&solo)->layout.off[KITHI_REGION_VECTORS];
-    assert_int_equal(kithi_map_attach_path(solo.path, false, &map, &err), 0);
-    kithi_map_prefault(&map);
-    long writer = huge_mapped(test_solo_map(&solo)->base + at), reader = huge_mapped(map.base + at);
-    kithi_map_detach(&map);
-    if (writer <= 0 && reader <= 0) {
-        print_message("skipped: an emulator grants huge pages, or hides them in /proc/self/smaps\n");
-        skip();
-    }
-}
-
 /* Ask while one more vector is staged, as the daemon does. */
-static uint32_t ask_while_inserting(uint32_t i)
+static void ask_while_inserting(uint32_t i)
 {
     static float v[DIM];
     char id[16];
     struct kithi_group_result result;
     struct kithi_errmsg err;
-    uint32_t wait_ms, rounds = 0;
+    uint32_t wait_ms;
     snprintf(id, sizeof id, "%u", i);
     vector_of(i, v);
     struct kithi_op op = test_upsert(id, v, DIM);
     assert_int_equal(kithi_group_add(solo.ix, &op, 1, &result, &err), 0);
-    while (ask(&wait_ms))
-        rounds++;
+    while (ask(&wait_ms)) {
+    }
     test_solo_jobs(&solo);
     test_solo_publish(&solo);
-    return rounds;
 }
 
 static uint64_t taken_vectors(void)
@@ -376,8 +367,9 @@ static void the_next_step_of_a_region_that_grows_is_filled_before_it_is_taken(vo
     (void)state;
     enum { LARGE = 8 * PER_BLOCK + 40 }; /* grows by a block at once, and has room for a while */
     uint32_t next = LARGE;
+    long writer, reader;
     fill(VECTORS, LARGE);
-    ask_for_all_in_earnest();
+    ask_for_all_in_earnest(&writer, &reader);
     /* Large, but nothing says that it grows. */
     uint64_t before = test_file_blocks(solo.path), taken = taken_vectors();
     ask_while_inserting(next++);
@@ -413,8 +405,9 @@ static void what_cannot_be_filled_ahead_is_taken_as_ever(void **state)
 {
     (void)state;
     uint32_t next = VECTORS;
+    long writer, reader;
     fill(next, 8 * PER_BLOCK + 40);
-    ask_for_all_in_earnest();
+    ask_for_all_in_earnest(&writer, &reader);
     ask_while_inserting(next = 8 * PER_BLOCK + 40);
     uint64_t taken = taken_vectors();
     for (next++; taken_vectors() == taken; next++)
