@@ -45,6 +45,8 @@ struct kithi_scratch {
     uint32_t steps;                /* expansions by neighbour codes */
     uint32_t far_from;             /* places of the beam from here on are not near */
     uint32_t calm_count, patience; /* expansions in a row that led nobody near, and how many are enough */
+    uint32_t judge_at,
+        judge_count; /* the beam's first judge_count wait to be compared by codes, before the end */
 
     float estimates[32]; /* of found, from neighbour codes */
     uint32_t *found;     /* neighbours of the row at hand that were not visited before */

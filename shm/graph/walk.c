@@ -24,6 +24,8 @@
 #define CROWD_MAX 16384u
 /* Codes asked for ahead of the one that is compared. */
 #define JUDGE_AHEAD 8u
+/* Codes compared in one step; a multiple of 4. */
+#define JUDGE_STRIDE 64u
 /* Entries that are counted rather than halved: four comparisons at once take as long as one whose address hangs on the
  * one before. */
 #define COUNTED_MAX 24u
@@ -197,6 +199,7 @@ int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32
     s->level = level;
     s->eyes = eyes;
     s->near_used = v->bits_width && level == 0;
+    s->judge_count = 0;
     s->far_from = (ef + 1) / 2;
     s->patience = eyes == KITHI_EYES_READER ? PATIENCE_READER(ef) : PATIENCE_WRITER(ef);
     return 0;
@@ -439,10 +442,9 @@ static void note_calm(struct kithi_scratch *s, uint32_t lowest)
     s->calm_count = calm ? s->calm_count + 1 : 0;
 }
 
-/* Compare by codes, all at once, what was not expanded. The walk has ended. */
-static void judge_rest(const struct kithi_view *v, struct kithi_scratch *s)
+/* The walk has arrived: what was not expanded is compared by codes. */
+static void begin_judging(struct kithi_scratch *s)
 {
-    const struct kithi_distances *const d = walked(v, s);
     struct kithi_beam_entry *const b = s->beam;
     uint32_t n = 0, end = s->eyes == KITHI_EYES_READER ? s->beam_count : JUDGED_WRITER(s->beam_count);
     for (uint32_t i = s->at; i < end; i++) {
@@ -450,9 +452,21 @@ static void judge_rest(const struct kithi_view *v, struct kithi_scratch *s)
             continue;
         b[n++] = b[i];
     }
-    for (uint32_t i = 0; i < n && i < JUDGE_AHEAD; i++)
+    s->judge_at = 0;
+    s->judge_count = n;
+    s->beam_count = s->live_count = s->at = 0;
+}
+
+/* Compare some of them. Returns 1 while there are more. */
+static int judge_some(const struct kithi_view *v, struct kithi_scratch *s)
+{
+    const struct kithi_distances *const d = walked(v, s);
+    const struct kithi_beam_entry *const b = s->beam;
+    const uint32_t first = s->judge_at, n = s->judge_count;
+    const uint32_t end = n - first < JUDGE_STRIDE ? n : first + JUDGE_STRIDE;
+    for (uint32_t i = first; i < n && i < first + JUDGE_AHEAD; i++)
         prefetch_code(v, b[i].slot);
-    for (uint32_t i = 0; i < n; i += 4) {
+    for (uint32_t i = first; i < end; i += 4) {
         for (uint32_t j = i + JUDGE_AHEAD; j < i + JUDGE_AHEAD + 4 && j < n; j++)
             prefetch_code(v, b[j].slot);
         /* The last group is filled up with its own last, so that four is always four. */
@@ -464,12 +478,18 @@ static void judge_rest(const struct kithi_view *v, struct kithi_scratch *s)
         for (uint32_t j = 0; j < 4 && i + j < n; j++)
             kithi_near_insert(s, sane(four[j]), b[i + j].slot);
     }
-    s->distance_count += n;
-    s->beam_count = s->live_count = s->at = 0;
+    s->distance_count += end - first;
+    s->judge_at = end;
+    if (end < n)
+        return 1;
+    s->judge_count = 0;
+    return 0;
 }
 
 int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
 {
+    if (KITHI_UNLIKELY(s->judge_count))
+        return judge_some(v, s);
     if (KITHI_UNLIKELY(s->near_used && !is_trusted(s)))
         begin_anew(v, s);
     uint32_t at = s->at;
@@ -479,8 +499,8 @@ int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
         return 0;
     /* Not before it was asked whether estimates are of use. */
     if (KITHI_UNLIKELY(s->near_used && s->calm_count >= s->patience && s->steps >= TRUST_AFTER)) {
-        judge_rest(v, s);
-        return 0;
+        begin_judging(s);
+        return judge_some(v, s);
     }
     if (KITHI_UNLIKELY(kithi_view_moved(v)))
         return KITHI_E_MOVED;

@@ -44,7 +44,8 @@ int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32
 int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot);
 
 /*
- * Expand the nearest that was not, and ask for the memory of the next. Returns 1, 0 when the walk has
+ * Expand the nearest that was not, and ask for the memory of the next; or compare the next few of those that wait for
+ * it at the end. Returns 1, 0 when the walk has
  * ended, KITHI_E_MOVED or -ENOMEM. A walk expands each slot at most once, and once more after it has begun anew.
  */
 int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s);

@@ -300,6 +300,39 @@ static void a_walk_by_estimates_may_end_before_its_beam_is_expanded(void **state
 }
 
 /* As narrow as insertions can be, among dead ones that nobody has swept: who comes is linked, and found. */
+/* So that a deadline is looked at meanwhile, and other lanes of a batch get their turns. */
+static void what_a_wide_beam_leaves_is_compared_in_portions(void **state)
+{
+    (void)state;
+    enum { EF = 1200 };
+    struct test_solo t;
+    struct kithi_view v;
+    struct kithi_scratch *s = &t.scratch;
+    open_kind(&t, 5, KITHI_METRIC_L2, 16);
+    kithi_view_begin(test_solo_map(&t), &v);
+    assert_int_equal(kithi_walk_query(&v, s, queries), 0);
+    assert_int_equal(kithi_walk_begin(&v, s, EF, 0, KITHI_EYES_READER), 0);
+    assert_int_equal(kithi_walk_seed(&v, s, kithi_entry_link(atomic_load(&v.header->entry)) - 1), 0);
+    unsigned portions = 0;
+    uint64_t most = 0;
+    for (int rc = 1; rc == 1;) {
+        uint64_t before = s->distance_count;
+        rc = kithi_walk_step(&v, s);
+        uint64_t compared = s->distance_count - before;
+        portions += compared > 1; /* an expansion by neighbour codes compares with its own node only */
+        most = compared > most ? compared : most;
+    }
+    assert_in_range(portions, 3, EF);
+    assert_in_range(most, 2, 64);
+    uint32_t n;
+    const struct kithi_beam_entry *found = kithi_walk_found(s, &n);
+    assert_int_equal(n, EF);
+    for (uint32_t i = 1; i < n; i++)
+        assert_true(found[i - 1].distance <= found[i].distance);
+    assert_int_equal(kithi_walk_step(&v, s), 0);
+    test_solo_close(&t);
+}
+
 static void an_insertion_of_breadth_one_is_linked(void **state)
 {
     (void)state;
@@ -342,6 +375,7 @@ int main(void)
         cmocka_unit_test(a_batch_on_a_segment_that_has_moved_says_so_for_each),
         cmocka_unit_test(all_that_are_asked_for_are_near),
         cmocka_unit_test(a_walk_by_estimates_may_end_before_its_beam_is_expanded),
+        cmocka_unit_test(what_a_wide_beam_leaves_is_compared_in_portions),
         cmocka_unit_test(an_insertion_of_breadth_one_is_linked),
         cmocka_unit_test(vectors_are_found_at_distances_that_no_float_holds),
     };
