@@ -140,6 +140,15 @@ void kithi_io_write_durable(struct kithi_io *io, struct kithi_io_op *op, int fd,
                             uint64_t off)
 {
     op->u.out = buf;
+    op->durable = true;
+    submit(io, op, KITHI_IO_WRITE, fd, len, off);
+}
+
+void kithi_io_write(struct kithi_io *io, struct kithi_io_op *op, int fd, const void *buf, size_t len,
+                    uint64_t off)
+{
+    op->u.out = buf;
+    op->durable = false;
     submit(io, op, KITHI_IO_WRITE, fd, len, off);
 }
 
@@ -291,15 +300,15 @@ int kithi_io_real_allocate(struct kithi_io *io, int fd, uint64_t len)
     return r != 0 ? -errno : 0;
 }
 
-int kithi_io_real_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off)
+/* All of it; with durable, on stable storage, too. */
+static int write_whole(int fd, const void *buf, size_t len, uint64_t off, bool durable)
 {
-    (void)io;
     bool separate = false; /* no RWF_DSYNC here: sync afterwards */
     uint64_t pos = 0;
     while (pos < len) {
         struct iovec v = { .iov_base = (char *)(uintptr_t)buf + pos, .iov_len = len - pos };
-        ssize_t n = pwritev2(fd, &v, 1, (off_t)(off + pos), separate ? 0 : RWF_DSYNC);
-        if (n < 0 && errno == EOPNOTSUPP && !separate) {
+        ssize_t n = pwritev2(fd, &v, 1, (off_t)(off + pos), durable && !separate ? RWF_DSYNC : 0);
+        if (n < 0 && errno == EOPNOTSUPP && durable && !separate) {
             separate = true;
             continue;
         }
@@ -315,6 +324,12 @@ int kithi_io_real_write(struct kithi_io *io, int fd, const void *buf, size_t len
     if (separate && fdatasync(fd) != 0)
         return -errno;
     return (int)len;
+}
+
+int kithi_io_real_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off)
+{
+    (void)io;
+    return write_whole(fd, buf, len, off, true);
 }
 
 int kithi_io_real_sync(struct kithi_io *io, int fd)
@@ -364,7 +379,7 @@ static void *worker_main(void *arg)
         pthread_mutex_unlock(&w->lock);
         op->result = op->type == KITHI_IO_CALL
                          ? op->u.call(op->arg)
-                         : kithi_io_real_write(w->io, op->fd, op->u.out, op->len, op->off);
+                         : write_whole(op->fd, op->u.out, op->len, op->off, op->durable);
         pthread_mutex_lock(&w->lock);
         w->running = NULL;
         kithi_io_list_push(&w->finished, op);

@@ -43,6 +43,7 @@ struct kithi_io_op {
     uint8_t phase;
     bool busy; /* submitted and not yet completed */
     bool cancelled;
+    bool durable; /* of a write */
     int fd;
     int result;
     uint64_t len; /* bytes to move in all */
@@ -120,11 +121,16 @@ void kithi_io_timer(struct kithi_io *io, struct kithi_io_op *op, uint64_t ms);
 void kithi_io_write_durable(struct kithi_io *io, struct kithi_io_op *op, int fd, const void *buf, size_t len,
                             uint64_t off);
 
+/* Write len bytes at off, however many short writes that takes. Result: len, or -errno. They are durable after
+ * kithi_io_file_sync(). With O_DIRECT as above; several writes on a descriptor may be in flight. */
+void kithi_io_write(struct kithi_io *io, struct kithi_io_op *op, int fd, const void *buf, size_t len,
+                    uint64_t off);
+
 /* Run fn(op->arg) on a helper thread. Result: what fn returned. For what blocks and has no op of its own. */
 void kithi_io_call(struct kithi_io *io, struct kithi_io_op *op, kithi_io_call_fn *fn);
 
 /* Ask an op to end early: it completes with -ECANCELED, or with its result when that came first. An op that
- * is not in flight is left alone. Durable writes and calls are not cancelled: they end by themselves. */
+ * is not in flight is left alone. Writes and calls are not cancelled: they end by themselves. */
 void kithi_io_cancel(struct kithi_io *io, struct kithi_io_op *op);
 
 /* Close fd. Ops in flight on it complete with -ECANCELED, an error, or their result. -1 is fine. The only

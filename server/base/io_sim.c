@@ -222,9 +222,8 @@ static int sim_allocate(struct kithi_io *io, int fd, uint64_t len)
     return 0;
 }
 
-static int sim_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off)
+static int write_to(struct sim *s, int fd, const void *buf, size_t len, uint64_t off, bool durable)
 {
-    struct sim *s = (struct sim *)io;
     struct sim_file *file = file_of(s, fd);
     int r = fault(s);
     if (!file)
@@ -236,9 +235,18 @@ static int sim_write(struct kithi_io *io, int fd, const void *buf, size_t len, u
         return r;
     }
     image_put(&file->seen, buf, len, off);
+    if (!durable) {
+        dirty_add(file, buf, len, off, false);
+        return (int)len;
+    }
     image_put(&file->disk, buf, len, off);
     dirty_overlay(file, buf, len, off);
     return (int)len;
+}
+
+static int sim_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off)
+{
+    return write_to((struct sim *)io, fd, buf, len, off, true);
 }
 
 static int sim_sync(struct kithi_io *io, int fd)
@@ -302,7 +310,7 @@ static void sim_submit(struct kithi_io *io, struct kithi_io_op *op)
 static int perform(struct sim *s, struct kithi_io_op *op)
 {
     switch (op->type) {
-    case KITHI_IO_WRITE: return sim_write(&s->base, op->fd, op->u.out, op->len, op->off);
+    case KITHI_IO_WRITE: return write_to(s, op->fd, op->u.out, op->len, op->off, op->durable);
     case KITHI_IO_CALL: return op->u.call(op->arg);
     default: return op->cancelled ? -ECANCELED : -ENOSYS;
     }

@@ -90,7 +90,7 @@ static void issue(struct uring *u, struct kithi_io_op *op)
             } else {
                 io_uring_prep_write(sqe, op->fd, (const char *)op->u.out + op->pos,
                                     (unsigned)(op->len - op->pos), op->off + op->pos);
-                sqe->rw_flags = op->phase == PHASE_UNSYNCED ? 0 : RWF_DSYNC;
+                sqe->rw_flags = op->phase == PHASE_UNSYNCED || !op->durable ? 0 : RWF_DSYNC;
             }
             break;
         default: KITHI_ASSERT(op->type < KITHI_IO_CALL);
@@ -159,7 +159,7 @@ static bool advance(struct kithi_io_op *op, int *result)
         }
         if (r == -EAGAIN)
             return false;
-        if (r == -EOPNOTSUPP && op->phase == PHASE_PLAIN) {
+        if (r == -EOPNOTSUPP && op->phase == PHASE_PLAIN && op->durable) {
             op->phase = PHASE_UNSYNCED;
             return false;
         }

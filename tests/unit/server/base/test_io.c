@@ -427,6 +427,49 @@ static void freeing_the_loop_ends_calls_and_drops_the_rest(void **state)
 
 /* ---- files ---- */
 
+/* Several at once, which a sync makes last. */
+static void writes_in_flight_together_are_all_there(void **state)
+{
+    struct kithi_io *io = loop(state);
+    if (!io)
+        skip();
+    enum { WRITES = 6 };
+    struct test_dir dir;
+    struct seen w[WRITES];
+    bool direct;
+    void *buf;
+    const size_t len = 256u << 10;
+    test_dir_make(&dir);
+    assert_int_equal(posix_memalign(&buf, 4096, WRITES * len), 0);
+    for (size_t i = 0; i < WRITES * len; i++)
+        ((char *)buf)[i] = (char)(i * 31 + i / len);
+    int fd = kithi_io_file_create(io, test_path(&dir, "image"), true, &direct);
+    assert_true(fd >= 0);
+    for (unsigned i = 0; i < WRITES; i++) {
+        prepare(&w[i]);
+        kithi_io_write(io, &w[i].op, fd, (char *)buf + i * len, len, (WRITES - 1 - i) * len);
+    }
+    for (unsigned i = 0; i < WRITES; i++)
+        assert_int_equal(await(io, &w[i]), len);
+    assert_int_equal(kithi_io_file_sync(io, fd), 0);
+    int in = open(test_path(&dir, "image"), O_RDONLY);
+    char *have = malloc(len);
+    assert_non_null(have);
+    for (unsigned i = 0; i < WRITES; i++) {
+        assert_int_equal(pread(in, have, len, (off_t)((WRITES - 1 - i) * len)), len);
+        assert_memory_equal(have, (char *)buf + i * len, len);
+    }
+    /* A descriptor that nothing can be written to says so. */
+    prepare(&w[0]);
+    kithi_io_write(io, &w[0].op, in, buf, len, 0);
+    assert_int_equal(await(io, &w[0]), -EBADF);
+    kithi_io_close(io, in);
+    kithi_io_close(io, fd);
+    free(have);
+    free(buf);
+    test_dir_remove(&dir);
+}
+
 static void write_durable_puts_all_bytes_where_they_belong(void **state)
 {
     struct kithi_io *io = loop(state);
@@ -556,6 +599,7 @@ int main(void)
         ON_BOTH(a_call_runs_and_returns_its_value),
         ON_BOTH(freeing_the_loop_ends_calls_and_drops_the_rest),
         ON_BOTH(write_durable_puts_all_bytes_where_they_belong),
+        ON_BOTH(writes_in_flight_together_are_all_there),
         ON_BOTH(a_failing_write_says_why),
         ON_BOTH(a_created_file_is_locked_until_it_is_closed),
         cmocka_unit_test(the_environment_chooses_the_kind),
