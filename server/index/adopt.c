@@ -192,7 +192,7 @@ static int check_header(struct kithi_index *ix, struct kithi_errmsg *err)
     return kithi_ids_adopt(ix, err);
 }
 
-static int rebuild_private(struct kithi_index *ix, struct kithi_errmsg *err)
+int kithi_private_rebuild(struct kithi_index *ix, struct kithi_errmsg *err)
 {
     uint8_t *uppers = calloc((size_t)ix->view.upper_limit + 1, 1), *blobs[KITHI_BLOB_CLASS_COUNT] = { 0 };
     int rc = uppers ? 0 : -ENOMEM;
@@ -243,7 +243,7 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     if (rc < 0)
         goto fail;
     undo_open_group(ix);
-    rc = rebuild_private(ix, err);
+    rc = kithi_private_rebuild(ix, err);
     if (rc < 0)
         goto fail;
     atomic_store_explicit(&ix->header->live, ix->live, memory_order_relaxed);

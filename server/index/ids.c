@@ -290,6 +290,28 @@ void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)
     }
 }
 
+int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err)
+{
+    char id[KITHI_ID_MAX];
+    int rc = kithi_ids_reserve(ix, (uint32_t)ix->live, err);
+    if (rc < 0)
+        return rc;
+    struct table t = table_now(ix);
+    for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
+        if (!atomic_load_explicit(&kithi_view_record(&ix->view, slot)->birth, memory_order_relaxed))
+            continue;
+        bool found;
+        size_t len = kithi_view_id(&ix->view, slot, id);
+        uint64_t hash = kithi_ids_hash(ix, id, len), at = probe(ix, &t, hash, id, len, &found);
+        if (len == 0 || found || at == UINT64_MAX)
+            return kithi_error_set(err, KITHI_E_CORRUPT, "the id of slot %u %s", slot,
+                                   found ? "is that of another slot, too" : "cannot be");
+        atomic_store_explicit(&t.places[at], kithi_ids_entry(hash, slot + 1), memory_order_relaxed);
+        ix->ids_filled++;
+    }
+    return 0;
+}
+
 int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err)
 {
     uint64_t word = atomic_load_explicit(&ix->header->id_table, memory_order_relaxed);

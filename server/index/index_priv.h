@@ -143,6 +143,8 @@ struct kithi_index {
 
     uint64_t epoch, live, random;
     struct queue dead, resting;
+    bool imaged; /* an image is being taken: what died after image_epoch is not freed */
+    uint64_t image_epoch;
     struct group group;
     struct sweep sweep;
     struct pages pages;
@@ -159,6 +161,10 @@ struct kithi_index {
 
 /* Take memory until region holds count items. 0 or KITHI_E_NO_SPACE. */
 int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err);
+/* Whether there is room for so many bytes at once; KITHI_E_NO_SPACE says what lacks. */
+int kithi_space_ask(const struct kithi_index *ix, uint64_t bytes, struct kithi_errmsg *err);
+/* Memory for len bytes of the segment at off, which nobody accounts for yet. 0 or -errno. Any thread. */
+int kithi_space_fill(const struct kithi_index *ix, uint64_t off, uint64_t len);
 /* Bytes that a region takes at once when it has so many. */
 uint64_t kithi_space_step(uint64_t taken);
 /* Whether the file system and the cgroup have room for many steps of every region. */
@@ -170,6 +176,9 @@ bool kithi_space_in_limit(uint64_t bytes);
 
 /* How many of a region's bytes from taken on, up to an end, have memory already because they were filled ahead. */
 uint64_t kithi_pages_filled(const struct kithi_index *ix, unsigned region, uint64_t taken, uint64_t end);
+
+/* Memory for a whole block of the segment, by a huge page where the kernel gives one. 0 or -errno. Any thread. */
+int kithi_pages_fill(const struct kithi_index *ix, uint64_t off);
 
 /* ---- alloc.c: slots, upper rows, blobs ---- */
 
@@ -222,6 +231,8 @@ void kithi_ids_claims_bury(struct kithi_index *ix);
 void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32_t slot);
 /* If the entry of slot's id leads to slot: lead it to link (slot + 1) or, with 0, bury it. */
 void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link);
+/* Lead the id of each living slot to it, in a table that is empty. KITHI_E_CORRUPT when two have the same id, or what reserving says. */
+int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err);
 /* Count the places in use; KITHI_E_CORRUPT when the header word makes no sense. */
 int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err);
 
@@ -277,6 +288,14 @@ uint64_t kithi_entry_replace(struct kithi_index *ix);
 
 /* Forget everything, as when the segment is closed. */
 void kithi_sweep_fini(struct kithi_index *ix);
+
+/* ---- adopt.c ---- */
+
+/*
+ * Free lists, dead queue and count of the living, from the records of slots_used slots, which have one of the states of
+ * record.h; their doubt bits follow. 0, KITHI_E_CORRUPT or -ENOMEM.
+ */
+int kithi_private_rebuild(struct kithi_index *ix, struct kithi_errmsg *err);
 
 /* ---- index.c ---- */
 

@@ -203,17 +203,26 @@ static int collapse(const struct kithi_index *ix, uint64_t off)
     return madvise(ix->map.base + off, BLOCK, MADV_COLLAPSE) < 0 ? -errno : 0;
 }
 
-/* The kernel collapses what has a page, and fills the holes around it. */
+/* The kernel collapses what has a page, and fills the holes around it: cleared once, in one go. */
+static int fill_huge(const struct kithi_index *ix, uint64_t off)
+{
+    int rc = kithi_space_fill(ix, off, 4096);
+    return rc < 0 ? rc : collapse(ix, off);
+}
+
+int kithi_pages_fill(const struct kithi_index *ix, uint64_t off)
+{
+    if (!ix->tuning.small_pages && fill_huge(ix, off) == 0)
+        return 0;
+    return kithi_space_fill(ix, off, BLOCK);
+}
+
 static void fill_ahead(struct kithi_index *ix, uint64_t off)
 {
     struct pages *p = &ix->pages;
     if (atomic_load_explicit(&p->ahead_refused, memory_order_relaxed))
         return;
-    int rc;
-    do {
-        rc = fallocate(ix->fd, 0, (off_t)off, 4096);
-    } while (rc < 0 && errno == EINTR);
-    if (rc < 0 || collapse(ix, off) < 0) /* told when the block's turn comes */
+    if (fill_huge(ix, off) < 0) /* told when the block's turn comes */
         atomic_store_explicit(&p->ahead_refused, true, memory_order_relaxed);
 }
 

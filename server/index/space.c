@@ -99,6 +99,41 @@ static uint64_t fresh(const struct kithi_index *ix, unsigned region, uint64_t wa
     return want - taken - kithi_pages_filled(ix, region, taken, want);
 }
 
+/* Bytes of the file system that are left for others. */
+static uint64_t reserve_of(const struct statvfs *fs)
+{
+    uint64_t reserve = (uint64_t)fs->f_blocks * fs->f_frsize / 64;
+    if (reserve < RESERVE_MIN)
+        return RESERVE_MIN;
+    return reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
+}
+
+int kithi_space_ask(const struct kithi_index *ix, uint64_t bytes, struct kithi_errmsg *err)
+{
+    struct statvfs fs;
+    if (fstatvfs(ix->fd, &fs) == 0 && fs.f_blocks > 0) {
+        uint64_t reserve = reserve_of(&fs), free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (free_bytes < bytes + reserve)
+            return kithi_error_set(
+                err, KITHI_E_NO_SPACE,
+                "the run directory's file system has %llu KiB free and %llu KiB are needed for the collection "
+                "(%llu KiB are kept in reserve); enlarge the tmpfs",
+                (unsigned long long)free_bytes >> 10, (unsigned long long)bytes >> 10,
+                (unsigned long long)reserve >> 10);
+    }
+    if (!kithi_space_in_limit(bytes))
+        return kithi_error_set(
+            err, KITHI_E_NO_SPACE,
+            "the cgroup's memory limit leaves no room for %llu KiB of the collection; raise it",
+            (unsigned long long)bytes >> 10);
+    return 0;
+}
+
+int kithi_space_fill(const struct kithi_index *ix, uint64_t off, uint64_t len)
+{
+    return allocate(ix->fd, off, len);
+}
+
 int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count, struct kithi_errmsg *err)
 {
     const struct kithi_layout *l = &ix->map.layout;
@@ -122,12 +157,7 @@ int kithi_space_reserve(struct kithi_index *ix, unsigned region, uint64_t count,
 
     struct statvfs fs;
     if (fstatvfs(ix->fd, &fs) == 0 && fs.f_blocks > 0) {
-        uint64_t size = (uint64_t)fs.f_blocks * fs.f_frsize, free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-        uint64_t reserve = size / 64;
-        if (reserve < RESERVE_MIN)
-            reserve = RESERVE_MIN;
-        if (reserve > RESERVE_MAX)
-            reserve = RESERVE_MAX;
+        uint64_t reserve = reserve_of(&fs), free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
         if (free_bytes < fresh(ix, region, want) + reserve)
             want = kithi_round_up(need, 4096);
         if (free_bytes < fresh(ix, region, want) + reserve)

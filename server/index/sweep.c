@@ -56,6 +56,10 @@ static void free_rested(struct kithi_index *ix, uint64_t now_ms)
         const struct waiting *w = &ix->resting.items[ix->resting.head];
         if (now_ms - w->since_ms < ix->tuning.rest_ms)
             break;
+        /* [P11 image] Whoever died after the epoch of an image is part of it. */
+        const struct kithi_record *r = kithi_view_record(&ix->view, w->slot);
+        if (ix->imaged && atomic_load_explicit(&r->death, memory_order_relaxed) > ix->image_epoch)
+            break;
         kithi_alloc_free(ix, kithi_queue_pop(&ix->resting).slot);
     }
 }
