@@ -26,6 +26,7 @@ enum { WALK_ENDED = 0, WALK_ON = 1, WALK_AGAIN = 2, WALK_SHORT = 3 };
 /* How much more than so far the order of codes may be off, and how many tell how far that is. */
 #define SCORE_SLACK 1.5f
 #define SCORE_MIN   4u
+#define SCORE_SHARE 8u /* of ef */
 
 static uint64_t now_ns(void)
 {
@@ -54,10 +55,13 @@ static int take_hit(const struct kithi_view *v, struct kithi_scratch *s, uint32_
     return rc < 0 ? rc : 1;
 }
 
-/* Codes rank nearly right: how many of the first found are scored for k hits at most. */
-static uint32_t score_count(const struct kithi_view *v, uint32_t k)
+/*
+ * Codes rank nearly right: how many of the first found are scored for k hits at most. More with a wider beam, for
+ * vectors that codes tell badly apart: where they tell them well, scoring ends before (end_walk()).
+ */
+static uint32_t score_count(const struct kithi_view *v, const struct kithi_search_params *p)
 {
-    return v->kept == v->walked ? k : k + k / 4 + 2;
+    return v->kept == v->walked ? p->k : p->k + p->k / 4 + p->ef / SCORE_SHARE + 2;
 }
 
 /* Take a snapshot and go down to level 0. */
@@ -71,10 +75,10 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
         rc = kithi_walk_begin(v, s, p->ef, 0, KITHI_EYES_READER);
     if (rc < 0)
         return rc;
-    if (s->near_max > score_count(v, p->k))
-        s->near_max = score_count(v, p->k);
+    if (s->near_max > score_count(v, p))
+        s->near_max = score_count(v, p);
     if (s->far_from < p->k)
-        s->far_from = p->k < p->ef ? p->k : p->ef; /* all that are asked for are near */
+        s->far_from = p->k < s->ef ? p->k : s->ef; /* all that are asked for are near */
     /* Acquire: the entry point's rows were filled before the word was stored. */
     uint64_t entry = atomic_load_explicit(&v->header->entry, memory_order_acquire);
     uint32_t link = kithi_entry_link(entry), level = kithi_entry_level(entry);
@@ -113,7 +117,7 @@ static float farthest(const struct kithi_results *r)
 static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const struct kithi_search_params *p,
                     struct kithi_results *out)
 {
-    uint32_t n, want = score_count(v, p->k);
+    uint32_t n, want = score_count(v, p);
     const struct kithi_beam_entry *found = kithi_walk_found(s, &n);
     for (uint32_t i = 0; i < SCORE_AHEAD && i < n; i++)
         prefetch_score(v, found[i].slot & KITHI_BEAM_SLOT);

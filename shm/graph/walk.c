@@ -192,6 +192,9 @@ static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint3
 int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32_t ef, unsigned level,
                      enum kithi_eyes eyes)
 {
+    /* No beam holds more than there are, and what a wide one takes is cleared for each walk. */
+    if (ef > v->slot_limit)
+        ef = v->slot_limit ? v->slot_limit : 1;
     int rc = kithi_scratch_prepare(s, ef);
     if (rc < 0)
         return rc;
@@ -529,6 +532,20 @@ int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
     return 1;
 }
 
+/* The walk is cut: of those that wait, the nearest by estimates are compared, as many as are asked for. */
+static void judge_front(const struct kithi_view *v, struct kithi_scratch *s)
+{
+    if (!s->near_used)
+        return;
+    if (s->judge_count == 0)
+        begin_judging(s);
+    uint32_t left = s->judge_count - s->judge_at;
+    if (left > s->near_max)
+        s->judge_count = s->judge_at + s->near_max;
+    while (judge_some(v, s) == 1)
+        continue;
+}
+
 static uint64_t now_ns(void)
 {
     struct timespec t;
@@ -544,6 +561,7 @@ int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t dea
     for (uint32_t steps = 1;; steps++) {
         if (deadline_ns && steps % DEADLINE_STRIDE == 0 && now_ns() >= deadline_ns) {
             *out_deadline_hit = true;
+            judge_front(v, s);
             return 0;
         }
         int rc = kithi_walk_step(v, s);
