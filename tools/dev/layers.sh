@@ -20,8 +20,9 @@ client/examples/ <kith/kith.h>
 client/          client/ shm/ <kith/kith.h>
 server/base/     server/base/ shm/base/ <liburing.h>
 server/wal/      server/wal/ server/base/ shm/
+server/checkpoint/ server/checkpoint/ server/base/ shm/
 server/index/    server/index/ server/base/ shm/
-server/writer/   server/writer/ server/index/ server/wal/ server/base/ shm/ <jemalloc/
+server/writer/   server/writer/ server/index/ server/wal/ server/checkpoint/ server/base/ shm/ <jemalloc/
 server/gateway/  server/gateway/ server/base/ <kith/kith.h>
 tools/           tools/ shm/ client/src/json.h server/wal/scan.h <kith/kith.h>
 '
