@@ -538,6 +538,18 @@ out:
     return r;
 }
 
+void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch)
+{
+    struct kithi_wal_file *files = NULL;
+    char path[KITHI_WAL_PATH_SIZE];
+    int64_t n = kithi_wal_files_list(dir, &files, NULL);
+    /* The oldest first; in whatever order they are gone after a crash, a scan passes over those that are left. */
+    for (int64_t i = 0; i + 2 < n && files[i + 1].first_epoch <= epoch + 1; i++)
+        if (kithi_wal_path(path, dir, files[i].name) == 0)
+            (void)kithi_io_file_unlink(io, path);
+    free(files);
+}
+
 int kithi_wal_moved(struct kithi_wal *wal, const char *dir)
 {
     KITHI_ASSERT(wal->count == 0 && !wal->spare);

@@ -87,6 +87,12 @@ struct kithi_wal_stats {
 
 void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_stats);
 
+/*
+ * Remove the files of the log in dir that hold nothing after epoch: a checkpoint of it is durable. The last two stay, as
+ * they hold the tail. Blocks; any thread, also while the log is written to. Files that cannot be removed stay.
+ */
+void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch);
+
 /* Its directory was renamed to dir; nothing was appended yet. 0 or -ENAMETOOLONG. */
 int kithi_wal_moved(struct kithi_wal *wal, const char *dir);
 

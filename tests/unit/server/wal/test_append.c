@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "server/base/io_sim.h"
+#include "server/wal/files.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
 #include "tests/unit/server/wal/history.h"
@@ -95,6 +96,52 @@ static void groups_are_read_as_written_over_files_and_starts_threads(void **stat
 {
     (void)state;
     round_trip(KITHI_IO_THREADS);
+}
+
+/* What a checkpoint makes needless goes, and a scan from there on finds the rest whole. */
+static void a_trimmed_log_is_whole_from_its_checkpoint_on(void **state)
+{
+    (void)state;
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_wal_file *files = NULL;
+    struct kithi_errmsg err;
+    struct history h = { 0 };
+    test_dir_make(&dir);
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
+    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+    write_groups(io, wal, 1, 200, 5);
+    int64_t before = kithi_wal_files_list(dir.path, &files, &err);
+    assert_true(before > 5);
+    uint64_t first = files[2].first_epoch; /* a file that begins right after the checkpoint */
+    free(files);
+    kithi_wal_trim(io, dir.path, 0);
+    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before);
+    free(files);
+    kithi_wal_trim(io, dir.path, first - 2); /* its group after is the last one of the file before */
+    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before - 1);
+    free(files);
+    kithi_wal_trim(io, dir.path, first - 1);
+    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before - 2);
+    assert_int_equal(files[0].first_epoch, first);
+    free(files);
+    write_groups(io, wal, 201, 210, 5); /* the log goes on */
+    kithi_wal_close(wal);
+    assert_int_equal(history_scan(dir.path, 5, first - 1, 210, &h, &report, &err), 0);
+    assert_false(h.wrong);
+    assert_int_equal(h.first, first);
+    assert_int_equal(report.last_epoch, 210);
+    assert_int_equal(history_scan(dir.path, 5, first - 2, 0, &h, &report, &err), KITHI_E_LOG_DAMAGED);
+    /* However far the checkpoint has got, the last two files stay: they hold the tail. */
+    kithi_wal_trim(io, dir.path, 1000000);
+    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), 2);
+    free(files);
+    assert_int_equal(history_scan(dir.path, 5, 210, 210, &h, &report, &err), 0);
+    assert_int_equal(report.last_epoch, 210);
+    kithi_io_free(io);
+    test_dir_remove(&dir);
 }
 
 static void a_group_larger_than_a_file_gets_one_of_its_size(void **state)
@@ -377,6 +424,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_uring),
         cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_threads),
+        cmocka_unit_test(a_trimmed_log_is_whole_from_its_checkpoint_on),
         cmocka_unit_test(a_group_larger_than_a_file_gets_one_of_its_size),
         cmocka_unit_test(a_start_waits_for_the_lock_of_its_predecessor),
         cmocka_unit_test(a_directory_that_is_missing_is_an_error_that_names_it),
