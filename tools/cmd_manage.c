@@ -1,5 +1,5 @@
 /*
- * cmd_manage.c - create, drop, list, stats, count: collections as a whole.
+ * cmd_manage.c - create, drop, list, stats, count, checkpoint: collections as a whole.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -299,4 +299,34 @@ int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
         printf("%llu\n", (unsigned long long)n);
     kith_close(index);
     return status;
+}
+
+int kithi_cmd_checkpoint(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+    kith *index = NULL;
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    struct kith_error error = { 0 };
+    uint64_t epoch = 0;
+    int rc = kith_checkpoint(index, &epoch, &error);
+    kith_close(index);
+    if (rc != 0)
+        return kithi_tool_fail_with(t, argv[1], rc, error.text);
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, argv[1]);
+        kithi_object_count(&o, "epoch", NULL, epoch);
+        kithi_object_end(&o);
+    } else {
+        printf("checkpoint of %s: epoch %llu is durable\n", argv[1], (unsigned long long)epoch);
+    }
+    return KITHI_TOOL_OK;
 }

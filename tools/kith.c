@@ -46,7 +46,7 @@ static const struct command COMMANDS[] = {
       "recall, searches a second and latency" },
     { "inspect", kithi_cmd_inspect, "NAME", "header, regions, memory and shape of the graph" },
     { "verify", kithi_cmd_verify, "NAME", "check every structural rule of the segment" },
-    { "checkpoint", NULL, "NAME", NULL },
+    { "checkpoint", kithi_cmd_checkpoint, "NAME", "write a checkpoint, which a cold start begins with" },
     { "wal", NULL, "NAME", NULL },
     { "top", NULL, "", NULL },
     { "doctor", NULL, "", NULL },

@@ -177,19 +177,32 @@ int kith_batch_commit(kith_batch *b, struct kith_commit *out)
     return rc;
 }
 
-int kith_flush(kith *index, uint64_t *out_epoch)
+/* A request that is answered with an epoch once something has come true. */
+static int wait_for(kith *index, uint16_t type, uint64_t *out_epoch, struct kith_error *error)
 {
     struct kithi_answer answer;
+    struct kith_commit c = KITH_COMMIT_INIT;
     if (!index)
         return -EINVAL;
     kithi_lock(&index->write_lock);
-    int rc = request(index, KITHI_FRAME_FLUSH, 0, NULL, 0, &answer);
-    if (rc == 0)
-        rc = status_of(&answer);
-    if (rc == 0 && out_epoch)
-        *out_epoch = answer.head.epoch;
+    int rc = request(index, type, 0, NULL, 0, &answer);
+    rc = kithi_commit_fill(&c, rc, &answer);
     kithi_unlock(&index->write_lock);
+    if (rc == 0 && out_epoch)
+        *out_epoch = c.epoch;
     if (rc == 0)
-        kithi_handle_expect(index, answer.head.epoch);
+        kithi_handle_expect(index, c.epoch);
+    else if (error)
+        *error = c.error;
     return rc;
+}
+
+int kith_flush(kith *index, uint64_t *out_epoch)
+{
+    return wait_for(index, KITHI_FRAME_FLUSH, out_epoch, NULL);
+}
+
+int kith_checkpoint(kith *index, uint64_t *out_epoch, struct kith_error *error)
+{
+    return wait_for(index, KITHI_FRAME_CHECKPOINT, out_epoch, error);
 }

@@ -26,6 +26,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     c->old_until_ms = KITHI_NEVER;
     kithi_pipeline_init(&c->pipeline, c);
     kithi_relayout_init(&c->relayout, c);
+    kithi_checkpointer_init(&c->checkpointer, c);
     int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, s->name);
     if (!status) {
         status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
@@ -53,9 +54,10 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 void kithi_collection_free(struct kithi_collection *c)
 {
     /* A helper that is still at it means that the loop has failed: the process ends. */
-    if (!c || c->relayout.op.busy) {
+    if (!c || c->relayout.op.busy || c->checkpointer.op.busy) {
         return;
     }
+    kithi_checkpointer_fini(&c->checkpointer);
     kithi_relayout_fini(&c->relayout);
     kithi_wal_close(c->wal);
     kithi_index_close(c->index);
@@ -65,7 +67,8 @@ void kithi_collection_free(struct kithi_collection *c)
 
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
-    return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout);
+    return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout) &&
+           kithi_checkpointer_idle(c);
 }
 
 bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
@@ -138,14 +141,10 @@ int kithi_collection_share(const struct kithi_collection *c, const char *path, s
     return 0;
 }
 
-int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
-                           struct kithi_index **out, struct kithi_errmsg *err)
+int kithi_collection_next(const struct kithi_collection *c, struct kithi_settings *s,
+                          struct kithi_errmsg *err)
 {
     struct kithi_segment_peek old;
-    struct kithi_index *ix = NULL;
-    struct kithi_index_identity id = { .geometry = s->geometry };
-    memcpy(id.uid, s->uid, sizeof id.uid);
-    memcpy(id.hash_key, s->hash_key, sizeof id.hash_key);
     if (kithi_segment_peek(c->segment, &old) && old.generation > s->generation &&
         old.generation < INT64_MAX) {
         s->generation = old.generation;
@@ -156,6 +155,17 @@ int kithi_collection_build(const struct kithi_collection *c, struct kithi_settin
     if (!status && unlink(c->segment_next) && errno != ENOENT) {
         status = kithi_error_set(err, -errno, "cannot remove %s: %s", c->segment_next, strerror(errno));
     }
+    return status;
+}
+
+int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
+                           struct kithi_index **out, struct kithi_errmsg *err)
+{
+    struct kithi_index *ix = NULL;
+    struct kithi_index_identity id = { .geometry = s->geometry };
+    memcpy(id.uid, s->uid, sizeof id.uid);
+    memcpy(id.hash_key, s->hash_key, sizeof id.hash_key);
+    int status = kithi_collection_next(c, s, err);
     if (!status) {
         status = kithi_index_create(c->segment_next, &id, s->generation, &c->daemon->tuning, &ix, err);
     }

@@ -14,6 +14,7 @@
 
 #include "server/index/index.h"
 #include "server/wal/append.h"
+#include "server/writer/checkpointer.h"
 #include "server/writer/daemon.h"
 #include "server/writer/pipeline.h"
 #include "server/writer/relayout.h"
@@ -35,6 +36,7 @@ struct kithi_collection {
     struct kithi_wal *wal;
     struct kithi_pipeline pipeline;
     struct kithi_relayout relayout;
+    struct kithi_checkpointer checkpointer;
     uint64_t old_until_ms; /* remove segment.old then; KITHI_NEVER: there is none */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];
@@ -61,6 +63,13 @@ int kithi_collection_share(const struct kithi_collection *c, const char *path, s
 
 /* Nothing is under way and nothing waits. */
 bool kithi_collection_idle(const struct kithi_collection *c);
+
+/*
+ * Room for a segment of the next generation: s, with that generation, is in collection.conf on return, and no
+ * segment.next is there. s is the collection's settings or a changed copy of them. May run on a helper thread.
+ */
+int kithi_collection_next(const struct kithi_collection *c, struct kithi_settings *s,
+                          struct kithi_errmsg *err);
 
 /*
  * Begin a segment of the next generation as segment.next, after s, with that generation, was written to

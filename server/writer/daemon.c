@@ -124,6 +124,10 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
                                              .grace_ms = (uint32_t)o->grace_ms,
                                              .rest_ms = (uint32_t)o->rest_ms,
                                              .small_pages = o->small_pages };
+    d->checkpoint_log_bytes =
+        o->checkpoint_wal_mib ? (uint64_t)o->checkpoint_wal_mib << 20 : KITHI_CHECKPOINT_WAL_DEFAULT;
+    d->checkpoint_age_ms =
+        1000 * (o->checkpoint_age_s ? (uint64_t)o->checkpoint_age_s : KITHI_CHECKPOINT_AGE_S_DEFAULT);
     int status = groups_find(d, o, err);
     if (!status) {
         status = kithi_dir_find_run(o->run[0] ? o->run : NULL, run, err);
@@ -273,7 +277,8 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
         kithi_collection_end_old(c);
     }
     kithi_relayout_turn(c, now_ms);
-    uint64_t again_ms = kithi_pipeline_turn(c, now_ms);
+    uint64_t again_ms = kithi_pipeline_turn(c, now_ms), checkpoint_ms = kithi_checkpointer_turn(c, now_ms);
+    again_ms = checkpoint_ms < again_ms ? checkpoint_ms : again_ms;
     return c->old_until_ms < again_ms ? c->old_until_ms : again_ms;
 }
 

@@ -27,11 +27,13 @@ struct kithi_options {
     char run[KITHI_PATH_MAX]; /* "": choose */
     char read_group[64];      /* "": none */
     char write_group[64];
-    int64_t threads;  /* 0: the CPUs this process may use */
-    int64_t clients;  /* 0: KITHI_CLIENTS_DEFAULT, and no more than descriptors allow */
-    int64_t grace_ms; /* 0: the index's default */
-    int64_t rest_ms;  /* 0: the index's default */
-    bool small_pages; /* do not ask for huge ones */
+    int64_t threads;            /* 0: the CPUs this process may use */
+    int64_t clients;            /* 0: KITHI_CLIENTS_DEFAULT, and no more than descriptors allow */
+    int64_t grace_ms;           /* 0: the index's default */
+    int64_t rest_ms;            /* 0: the index's default */
+    bool small_pages;           /* do not ask for huge ones */
+    int64_t checkpoint_wal_mib; /* 0: KITHI_CHECKPOINT_WAL_DEFAULT */
+    int64_t checkpoint_age_s;   /* 0: KITHI_CHECKPOINT_AGE_S_DEFAULT */
 };
 
 #define KITHI_CLIENTS_DEFAULT 1024
@@ -41,6 +43,7 @@ struct kithi_daemon {
     struct kithi_dir run, data;
     struct kithi_rights_policy policy;
     struct kithi_index_tuning tuning;
+    uint64_t checkpoint_log_bytes, checkpoint_age_ms; /* checkpointer.h */
     struct kithi_io *io;
     struct kithi_pool *pool;
     struct kithi_collection *collections; /* sorted by name */

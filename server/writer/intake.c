@@ -306,6 +306,8 @@ static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
         kithi_request_refuse(r, item, &err);
     } else if (r->frame.type == KITHI_FRAME_FLUSH) {
         kithi_pipeline_flush(c, r);
+    } else if (r->frame.type == KITHI_FRAME_CHECKPOINT) {
+        kithi_checkpointer_request(c, r);
     } else if (decode_ops(r, &item, &err)) {
         kithi_request_refuse(r, item, &err);
     } else {
@@ -361,6 +363,7 @@ static const char *type_text(uint16_t type)
     case KITHI_FRAME_WRITE: return "write";
     case KITHI_FRAME_FLUSH: return "flush";
     case KITHI_FRAME_STATS: return "stats";
+    case KITHI_FRAME_CHECKPOINT: return "checkpoint";
     default: return NULL;
     }
 }
@@ -372,6 +375,7 @@ static bool length_fits(const struct kithi_frame *f)
     case KITHI_FRAME_HELLO: return f->len == 8;
     case KITHI_FRAME_LIST: return f->len == 0;
     case KITHI_FRAME_FLUSH:
+    case KITHI_FRAME_CHECKPOINT:
     case KITHI_FRAME_STATS: return f->len == 16;
     case KITHI_FRAME_WRITE: return f->len >= 16;
     case KITHI_FRAME_CREATE: return f->len >= sizeof(struct kithi_create) && f->len <= SMALL_BODY_MAX;
@@ -416,7 +420,7 @@ static int frame_check(const struct kithi_session *s, const struct kithi_frame *
 static bool needs_write(uint16_t type)
 {
     return type == KITHI_FRAME_WRITE || type == KITHI_FRAME_FLUSH || type == KITHI_FRAME_CREATE ||
-           type == KITHI_FRAME_DROP;
+           type == KITHI_FRAME_DROP || type == KITHI_FRAME_CHECKPOINT;
 }
 
 /* A frame's header has come: make room for its body, or refuse. Returns false when the session is over. */

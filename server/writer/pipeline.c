@@ -252,8 +252,9 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
             return false; /* publish these first, then look again */
         }
         bool hope = room_may_come(c, r);
-        if (!r->refuse_ms && hope) {
-            r->refuse_ms = now_ms + ROOM_WAIT_MS;
+        if (hope && (!r->refuse_ms || kithi_image_held(c->index))) {
+            r->refuse_ms =
+                now_ms + ROOM_WAIT_MS; /* from the end of an image on: until then nothing becomes free */
             p->sweep_at_ms = 0;
         }
         if (hope && now_ms < r->refuse_ms) {
@@ -501,7 +502,8 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
         group_log(c);
     }
     /* A group that only refused or changed nothing leaves room for the next at once. */
-    while (!p->busy && !p->stalled && !p->held && p->line) {
+    bool slowed = !leaving && kithi_checkpointer_is_full(c); /* until its end, which brings the next turn */
+    while (!p->busy && !p->stalled && !p->held && !slowed && p->line) {
         group_begin(c, now_ms);
     }
     if (p->stalled) {
@@ -541,6 +543,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
 {
     const struct kithi_pipeline *p = &c->pipeline;
     const struct kithi_daemon *d = c->daemon;
+    const struct kithi_checkpointer *k = &c->checkpointer;
     struct kithi_wal_stats wal;
     kithi_wal_stats(c->wal, &wal);
     char histogram[KITHI_SYNC_BUCKETS * 22 + 1];
@@ -556,11 +559,16 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
         ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64 ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64
         ",\"sync_us_max\":%" PRIu64 ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64
         ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
-        ",\"wal_file_off\":%" PRIu64 ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u}",
+        ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
+        ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
+        ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
+        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
         p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
         wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
-        kithi_io_name(d->io), kithi_pool_threads(d->pool), d->session_count);
+        k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures,
+        k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
+        kithi_pool_threads(d->pool), d->session_count);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

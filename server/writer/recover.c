@@ -26,6 +26,7 @@
 
 #include "server/base/log.h"
 #include "server/writer/collection.h"
+#include "server/writer/load.h"
 
 #define CHUNK_OPS   8192u
 #define CHUNK_BYTES (8u << 20)
@@ -394,6 +395,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
         return status;
     }
     clear_switch(c);
+    kithi_load_look(c);
     int adopted = adopt(c, err);
     if (adopted < 0) {
         return adopted;
@@ -401,9 +403,15 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (!adopted && c->old_until_ms != KITHI_NEVER) {
         kithi_collection_end_old(c); /* early: there is no memory for three */
     }
-    /* The group may be another one than the last daemon's. */
-    status = adopted ? kithi_collection_share(c, c->segment, err)
-                     : kithi_collection_build(c, &c->settings, &c->index, err);
+    int loaded = adopted ? 0 : kithi_load_checkpoint(c, err);
+    if (loaded < 0) {
+        return loaded;
+    }
+    if (adopted) { /* the group may be another one than the last daemon's */
+        status = kithi_collection_share(c, c->segment, err);
+    } else if (!loaded) {
+        status = kithi_collection_build(c, &c->settings, &c->index, err);
+    }
     if (!status && !adopted) {
         kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
     }

@@ -294,6 +294,9 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
     if (c->old_until_ms != KITHI_NEVER) {
         return; /* one old segment at a time; its end brings the next turn */
     }
+    if (c->checkpointer.step != CHECKPOINTER_REST) {
+        return; /* an image is taken of this segment; its end brings the next turn */
+    }
     if (!kithi_pipeline_hold(&c->pipeline, true)) {
         return; /* what is under way ends first */
     }

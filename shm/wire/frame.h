@@ -20,6 +20,7 @@
  *   WRITE   16 bytes uid, then `count` ops (op.h): applied whole or not at all
  *   FLUSH   16 bytes uid: answered when all that was accepted before is durable and visible
  *   STATS   16 bytes uid             -> JSON text of the daemon's own view
+ *   CHECKPOINT  16 bytes uid: answered when a checkpoint of what is visible now is durable; epoch is its epoch
  *
  * Reply: type REPLY, count = number of items (LIST), body:
  *    0 | i32 status (0, KITH_E_*, -errno) | u32 item: index of the op that failed, or UINT32_MAX
@@ -50,6 +51,7 @@ enum kithi_frame_type {
     KITHI_FRAME_WRITE = 6,
     KITHI_FRAME_FLUSH = 7,
     KITHI_FRAME_STATS = 8,
+    KITHI_FRAME_CHECKPOINT = 9,
     KITHI_FRAME_REPLY = 128,
 };
 

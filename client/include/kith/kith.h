@@ -333,6 +333,15 @@ KITH_API int kith_batch_commit(kith_batch *b, struct kith_commit *out);
 KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
 
 /*
+ * Have the daemon write a checkpoint that holds all that is visible now, and wait until it is durable: a start after a
+ * reboot then begins with it and replays what was written afterwards only. *out_epoch (may be NULL) is the epoch that it
+ * holds. Where nothing has changed since the last one, that is the answer. Waits as long as the disk takes, and other
+ * writes of this handle wait with it. error (may be NULL) is filled on failure. 0, -ENOSPC (the collection goes on
+ * without), KITH_E_NO_DAEMON, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_SHUTDOWN, -errno.
+ */
+KITH_API int kith_checkpoint(kith *index, uint64_t *out_epoch, struct kith_error *error);
+
+/*
  * Wait until epoch is visible, at most timeout_ms (-1: for ever). 0, KITH_E_TIMEOUT or KITH_E_REPLACED.
  * Sleeps on a futex of the read-only mapping: no daemon is asked, none is needed.
  */

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "server/base/log.h"
+#include "server/checkpoint/read.h"
 #include "server/writer/collection.h"
 #include "shm/layout/header.h"
 #include "tests/unit/server/writer/peer.h"
@@ -42,6 +43,21 @@ static void end(void)
 {
     peer_close(&peer);
     assert_int_equal(served_stop(&served), 0);
+}
+
+/* Remove the checkpoints of docs; returns how many there were. */
+static unsigned lose_checkpoints(void)
+{
+    uint64_t *epochs = NULL;
+    char name[KITHI_CHECKPOINT_NAME_SIZE], path[KITHI_PATH_MAX];
+    int64_t n = kithi_checkpoint_list(test_path(&served.data, "docs"), &epochs, NULL);
+    for (int64_t i = 0; i < n; i++) {
+        kithi_checkpoint_name(name, epochs[i]);
+        snprintf(path, sizeof path, "%s/docs/%s", served.data.path, name);
+        assert_int_equal(unlink(path), 0);
+    }
+    free(epochs);
+    return n > 0 ? (unsigned)n : 0;
 }
 
 /* A collection "docs" of 300 vectors, its epoch in *out_epoch; the daemon has left. */
@@ -298,6 +314,7 @@ static void without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed(void **st
     size_t n;
     (void)state;
     assert_int_equal(kithi_tree_remove(test_path(&served.run, "docs"), NULL), 0);
+    assert_int_equal(lose_checkpoints(), 1); /* the daemon left one */
     assert_int_equal(kithi_dir_list(test_path(&served.data, "docs/wal"), &names, &n, NULL), 0);
     assert_int_equal(n, 1);
     snprintf(path, sizeof path, "%s/docs/wal/%s", served.data.path, names[0]);

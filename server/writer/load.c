@@ -1,0 +1,212 @@
+/*
+ * load.c - see load.h.
+ *
+ * Workers take memory for the segment and read chunks into it, which the disk then fills by itself; a chunk is compared with its checksum
+ * while it is in their caches.
+ */
+#include "server/writer/load.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+#include "server/checkpoint/read.h"
+#include "server/index/restore.h"
+
+#define PROGRESS_MS 1000u
+
+struct load {
+    struct kithi_collection *c;
+    struct kithi_checkpoint checkpoint;
+    struct kithi_restore *restore;
+    _Atomic uint64_t bytes; /* read so far */
+    _Atomic int status;     /* of the first chunk that could not be had; its words are in err */
+    struct kithi_errmsg err;
+    uint64_t began_ms;
+    _Atomic uint64_t told_ms;
+};
+
+static void tell_progress(struct load *l, uint64_t bytes)
+{
+    uint64_t now_ms = kithi_now_ms(), told_ms = atomic_load(&l->told_ms);
+    if (now_ms - told_ms < PROGRESS_MS || !atomic_compare_exchange_strong(&l->told_ms, &told_ms, now_ms))
+        return;
+    kithi_log(KITHI_LOG_INFO, "load", "name=%s bytes=%" PRIu64 " of=%" PRIu64 " mib_per_second=%" PRIu64,
+              l->c->settings.name, bytes, l->checkpoint.plan.table_off,
+              (bytes >> 20) * 1000 / (now_ms - l->began_ms + 1));
+}
+
+static void memory_job(void *arg, unsigned worker, uint32_t i)
+{
+    (void)worker;
+    kithi_restore_job(arg, i);
+}
+
+static void read_job(void *arg, unsigned worker, uint32_t i)
+{
+    struct load *l = arg;
+    struct kithi_errmsg err;
+    int none = 0;
+    (void)worker;
+    if (atomic_load(&l->status))
+        return;
+    struct kithi_checkpoint_chunk chunk =
+        kithi_checkpoint_chunk_at(&l->checkpoint.header, &l->checkpoint.plan, i);
+    int status = kithi_checkpoint_read(&l->checkpoint, i,
+                                       kithi_restore_place(l->restore, chunk.region, chunk.off), &err);
+    if (status && atomic_compare_exchange_strong(&l->status, &none, status))
+        l->err = err; /* the first one only: read once all jobs have ended */
+    tell_progress(l, atomic_fetch_add(&l->bytes, chunk.size) + chunk.size);
+}
+
+static void shape_of(const struct kithi_checkpoint_header *h, struct kithi_image_shape *out)
+{
+    *out = (struct kithi_image_shape){
+        .epoch = h->epoch, .timeline = h->timeline, .live = h->live, .slots = h->slots, .uppers = h->uppers
+    };
+    memcpy(out->blobs, h->blobs, sizeof out->blobs);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        out->regions[r].bytes = h->regions[r].bytes;
+        out->regions[r].chunk = h->regions[r].chunk;
+    }
+}
+
+/* It is of this collection, and of a layout that it may have: AUTO may have chosen since. */
+static int check_geometry(const struct load *l, struct kithi_errmsg *err)
+{
+    const struct kithi_geometry *have = &l->checkpoint.header.geometry, *want = &l->c->settings.geometry;
+    bool same = have->dim == want->dim && have->metric == want->metric && have->m == want->m &&
+                have->ef_construction == want->ef_construction && have->slot_max == want->slot_max;
+    return same && kithi_geometry_check(have, NULL) == 0
+               ? 0
+               : kithi_error_set(err, KITHI_E_CORRUPT, "%s does not fit its collection's configuration",
+                                 l->checkpoint.path);
+}
+
+static int fill(struct load *l, struct kithi_errmsg *err)
+{
+    struct kithi_collection *c = l->c;
+    struct kithi_daemon *d = c->daemon;
+    struct kithi_settings settings = c->settings;
+    struct kithi_image_shape shape;
+    struct kithi_index_identity id = { .geometry = l->checkpoint.header.geometry };
+    memcpy(id.uid, settings.uid, sizeof id.uid);
+    memcpy(id.hash_key, settings.hash_key, sizeof id.hash_key);
+    shape_of(&l->checkpoint.header, &shape);
+    int status = kithi_collection_next(c, &settings, err);
+    if (status)
+        return status;
+    c->settings.generation = settings.generation;
+    status =
+        kithi_restore_begin(c->segment_next, &id, settings.generation, &d->tuning, &shape, &l->restore, err);
+    if (status)
+        return status;
+    kithi_daemon_work(d, memory_job, l->restore, kithi_restore_job_count(l->restore));
+    status = kithi_restore_ready(l->restore, err);
+    if (!status) {
+        kithi_daemon_work(d, read_job, l, l->checkpoint.plan.chunk_count);
+        status = atomic_load(&l->status);
+        if (status)
+            *err = l->err;
+    }
+    if (!status && d->stopping)
+        status = kithi_error_set(err, -ECANCELED, "told to stop");
+    if (status) {
+        kithi_restore_abort(l->restore);
+        return status;
+    }
+    status = kithi_restore_end(l->restore, &c->index, err);
+    return status ? status : kithi_collection_share(c, c->segment_next, err);
+}
+
+static int load_one(struct kithi_collection *c, uint64_t epoch, struct kithi_errmsg *err)
+{
+    struct load l = { .c = c, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
+    char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
+    kithi_checkpoint_name(name, epoch);
+    int status = kithi_path(path, err, "%s/%s", c->data_dir, name);
+    if (!status)
+        status = kithi_checkpoint_open(path, c->settings.uid, &l.checkpoint, err);
+    if (status)
+        return status;
+    if (l.checkpoint.header.epoch != epoch)
+        status = kithi_error_set(err, KITHI_E_CORRUPT, "%s is of epoch %" PRIu64 ": it was renamed", path,
+                                 l.checkpoint.header.epoch);
+    if (!status)
+        status = check_geometry(&l, err);
+    if (!status)
+        status = fill(&l, err);
+    uint64_t bytes = l.checkpoint.plan.file_size;
+    kithi_checkpoint_close(&l.checkpoint);
+    if (status) {
+        kithi_index_close(c->index);
+        c->index = NULL;
+        unlink(c->segment_next);
+        return status;
+    }
+    kithi_log(KITHI_LOG_INFO, "loaded",
+              "name=%s epoch=%" PRIu64 " live=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64, c->settings.name,
+              epoch, kithi_index_live(c->index), bytes, kithi_now_ms() - l.began_ms);
+    return 0;
+}
+
+/* Damage, or somebody else's: an older one may do. Lack of room or memory would be the same with every one. */
+static bool may_older_do(int status)
+{
+    return status == KITHI_E_CORRUPT || status == KITHI_E_VERSION || status == KITHI_E_REPLACED ||
+           status == -EIO || status == -ENOENT || status == -EACCES || status == -EINVAL || status == -ELOOP;
+}
+
+int kithi_load_checkpoint(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    uint64_t *epochs = NULL;
+    int64_t n = kithi_checkpoint_list(c->data_dir, &epochs, err);
+    int result = n < 0 ? (int)n : 0;
+    for (int64_t i = 0; i < n && result == 0; i++) {
+        int status = load_one(c, epochs[i], err);
+        if (status == 0) {
+            result = 1;
+            kithi_checkpointer_found(c, epochs[i], i + 1 < n ? epochs[i + 1] : 0);
+        } else if (may_older_do(status)) {
+            kithi_log(KITHI_LOG_WARN, "checkpoint-refused", "name=%s status=%s msg=%s; %s", c->settings.name,
+                      kithi_error_name(status), err->text,
+                      i + 1 < n ? "the one before it is taken" : "only the log is left");
+            kithi_checkpointer_found(c, 0, 0);
+        } else {
+            result = status;
+        }
+    }
+    free(epochs);
+    return result;
+}
+
+void kithi_load_look(struct kithi_collection *c)
+{
+    uint64_t *epochs = NULL, good[2] = { 0, 0 };
+    unsigned good_count = 0;
+    struct kithi_errmsg err;
+    struct kithi_checkpoint checkpoint;
+    char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
+    if (!kithi_path(path, NULL, "%s/%s", c->data_dir, KITHI_CHECKPOINT_NEW))
+        unlink(path);
+    int64_t n = kithi_checkpoint_list(c->data_dir, &epochs, NULL);
+    for (int64_t i = 0; i < n && good_count < 2; i++) {
+        kithi_checkpoint_name(name, epochs[i]);
+        int status = kithi_path(path, &err, "%s/%s", c->data_dir, name);
+        if (!status)
+            status = kithi_checkpoint_open(path, c->settings.uid, &checkpoint, &err);
+        if (status) {
+            kithi_log(KITHI_LOG_WARN, "checkpoint-refused", "name=%s status=%s msg=%s", c->settings.name,
+                      kithi_error_name(status), err.text);
+            continue;
+        }
+        kithi_checkpoint_close(&checkpoint);
+        good[good_count++] = epochs[i];
+    }
+    free(epochs);
+    kithi_checkpointer_found(c, good[0], good[1]);
+}

@@ -1,0 +1,22 @@
+/*
+ * load.h - the newest good checkpoint of a collection into a segment: the first half of a cold start.
+ */
+#ifndef KITHI_WRITER_LOAD_H
+#define KITHI_WRITER_LOAD_H
+
+#include "server/writer/collection.h"
+
+/*
+ * Remove what an earlier run left unfinished, and note which checkpoints are there and begin well, for what is written
+ * later (kithi_checkpointer_found()). Their content is read when it is needed.
+ */
+void kithi_load_look(struct kithi_collection *c);
+
+/*
+ * Build segment.next from the newest checkpoint that is whole, damaged ones being told of and passed over. 1: c->index is that
+ * segment, at the checkpoint's epoch, for the log after it to be replayed on; 0: there is none; KITHI_E_NO_SPACE,
+ * -ENOMEM, -ECANCELED when told to stop, -errno. Only before the daemon serves.
+ */
+int kithi_load_checkpoint(struct kithi_collection *c, struct kithi_errmsg *err);
+
+#endif
