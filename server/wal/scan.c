@@ -18,7 +18,8 @@
 
 #define WINDOW_BYTES (1u << 20)
 
-#define REMEDY "restore the data directory from a back-up, or move this collection's directory away"
+#define REMEDY                                                                                               \
+    "kith wal --salvage shows and keeps what is readable, a back-up of the data directory brings back the rest"
 
 struct scan {
     const struct kithi_wal_scan_opts *opts;
@@ -43,6 +44,18 @@ struct scan {
     char last_place[KITHI_WAL_NAME_SIZE + 32]; /* where the next group was expected */
 };
 
+/* The same for the caller's program. */
+static void note_damage(struct scan *s, const char *name, uint64_t off, const char *what)
+{
+    struct kithi_wal_damage *d = s->opts->damage;
+    if (!d)
+        return;
+    snprintf(d->file, sizeof d->file, "%s", name);
+    snprintf(d->what, sizeof d->what, "%s", what);
+    d->off = off;
+    d->expected = s->last_epoch ? s->last_epoch + 1 : s->n > 0 ? s->files[0].first_epoch : 0;
+}
+
 static int damaged(struct scan *s, const char *name, uint64_t off, const char *fmt, ...) KITHI_PRINTF(4, 5);
 
 static int damaged(struct scan *s, const char *name, uint64_t off, const char *fmt, ...)
@@ -52,6 +65,7 @@ static int damaged(struct scan *s, const char *name, uint64_t off, const char *f
     va_start(ap, fmt);
     vsnprintf(what, sizeof what, fmt, ap);
     va_end(ap);
+    note_damage(s, name, off, what);
     return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED, "%s/%s at byte %" PRIu64 ": %s; " REMEDY,
                            s->opts->dir, name, off, what);
 }
@@ -252,6 +266,7 @@ static int deliver(struct scan *s, const struct kithi_wal_group_header *h, const
         .n_ops = h->n_ops,
         .timeline = h->timeline,
         .durable_epoch = h->durable_epoch,
+        .crc = h->crc,
         .file = s->name,
         .off = off,
         .size = kithi_wal_group_size(h->len),
@@ -389,16 +404,24 @@ static int judge_whole(struct scan *s)
 {
     const struct kithi_wal_scan_opts *o = s->opts;
     uint64_t proven = s->proven_epoch > o->known_durable_epoch ? s->proven_epoch : o->known_durable_epoch;
-    if (s->report->files == 0 && (proven > 0 || o->after_epoch > 0))
-        return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED,
-                               "%s: no log file is there, but epoch %" PRIu64 " was durable; " REMEDY, o->dir,
-                               proven > o->after_epoch ? proven : o->after_epoch);
-    if (proven > s->last_epoch)
-        return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED,
-                               "%s: the log ends with epoch %" PRIu64 " (%s), but epoch %" PRIu64
-                               " was durable; " REMEDY,
-                               o->dir, s->last_epoch, s->last_place, proven);
-    return 0;
+    char what[200];
+    if (s->report->files == 0 && (proven > 0 || o->after_epoch > 0)) {
+        snprintf(what, sizeof what, "no log file is there, but epoch %" PRIu64 " was durable",
+                 proven > o->after_epoch ? proven : o->after_epoch);
+    } else if (proven > s->last_epoch) {
+        snprintf(what, sizeof what,
+                 "the log ends with epoch %" PRIu64 " (%s), but epoch %" PRIu64 " was durable", s->last_epoch,
+                 s->last_place, proven);
+    } else {
+        return 0;
+    }
+    note_damage(s, "", 0, what);
+    /* Only the segment knows of more: nothing in the log is to be mended. */
+    bool ahead = proven > s->proven_epoch && proven > s->last_epoch;
+    return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED, "%s: %s%s", o->dir, what,
+                           ahead ? ", as the segment says; put the log back that belongs to it, or move the "
+                                   "segment away to fall back to the log"
+                                 : "; " REMEDY);
 }
 
 int kithi_wal_scan(const struct kithi_wal_scan_opts *opts, struct kithi_wal_report *out_report,

@@ -24,6 +24,7 @@ struct kithi_wal_group {
     uint32_t n_ops;
     uint64_t timeline;
     uint64_t durable_epoch; /* highest epoch known durable when the group was written */
+    uint32_t crc;           /* of ops and padding; it was found right */
     const char *file;       /* name inside the directory */
     uint64_t off;           /* of the group header in the file */
     uint64_t size;          /* bytes in the file, header and padding included */
@@ -32,6 +33,14 @@ struct kithi_wal_group {
 /* Return 0 to go on; anything else ends the scan, which returns it. */
 typedef int kithi_wal_group_fn(void *arg, const struct kithi_wal_group *group);
 
+/* Why a log is refused with KITHI_E_LOG_DAMAGED, for programs; the message says the same to people. */
+struct kithi_wal_damage {
+    char file[KITHI_WAL_NAME_SIZE]; /* "": it is not in a file, but a file or the end is missing */
+    uint64_t off;
+    uint64_t expected; /* the epoch that was to come next; 0: unknown */
+    char what[200];
+};
+
 struct kithi_wal_scan_opts {
     const char *dir;
     uint8_t uid[16];
@@ -39,6 +48,7 @@ struct kithi_wal_scan_opts {
     uint64_t known_durable_epoch; /* of an adopted segment; a log that ends below it is damaged. 0: unknown */
     kithi_wal_group_fn *fn;       /* may be NULL */
     void *arg;
+    struct kithi_wal_damage *damage; /* filled when KITHI_E_LOG_DAMAGED is returned; may be NULL */
 };
 
 /* What was found. Zeroed means an empty log: what a new collection passes to kithi_wal_open(). */
