@@ -1,6 +1,6 @@
 /*
  * fuzz_wal.c - hostile bytes as a log file: the group decoder alone, then a whole scan, then
- * the ops of what was delivered. Nothing may be read beyond the input.
+ * the ops of what was delivered; then what a salvage would keep. Nothing may be read beyond the input.
  *
  * Random bytes hardly ever have a right checksum, so the first byte of the input chooses
  * whether headers and groups are sealed before they are read.
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "server/wal/format.h"
+#include "server/wal/salvage.h"
 #include "server/wal/scan.h"
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
@@ -103,6 +104,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int r = kithi_wal_scan(&o, &report, &err);
     if (r > 0 || (r < 0 && err.code != r))
         abort();
+    /* A salvage keeps no more groups than a scan would read, and no more bytes than there are. */
+    struct kithi_wal_plan plan;
+    int p = kithi_wal_plan(dir, uid, NULL, NULL, &plan, &err);
+    if (p > 0 || (p < 0 && err.code != p) || (r == 0 && plan.groups > report.groups) ||
+        plan.bytes > size + 2 * KITHI_WAL_BLOCK)
+        abort();
+    kithi_wal_plan_fini(&plan);
     unlink(path);
     free(copy);
     return 0;
