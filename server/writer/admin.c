@@ -356,7 +356,7 @@ void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r)
 void kithi_admin_stats(struct kithi_daemon *d, struct kithi_request *r)
 {
     struct kithi_errmsg err;
-    char text[4096];
+    char text[6144]; /* a path in it may take 3 KiB */
     const struct kithi_collection *c = kithi_daemon_find_uid(d, r->body);
     int len = c ? kithi_pipeline_stats(c, text, sizeof text) : KITHI_E_NO_COLLECTION;
     if (len < 0) {

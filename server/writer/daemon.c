@@ -135,6 +135,9 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
     if (!status) {
         status = kithi_dir_claim(&d->data, "data", o->data, 0700, KITHI_NO_GROUP, err);
     }
+    if (!status && !realpath(d->data.path, d->data_real)) {
+        d->data_real[0] = 0; /* kith wal has to be told, then */
+    }
     if (!status) {
         status = one_directory(d->data.path, run, err);
     }

@@ -41,6 +41,8 @@ struct kithi_options {
 
 struct kithi_daemon {
     struct kithi_dir run, data;
+    char data_real
+        [KITHI_PATH_MAX]; /* the data directory for other processes: absolute, without links; "" unknown */
     struct kithi_rights_policy policy;
     struct kithi_index_tuning tuning;
     uint64_t checkpoint_log_bytes, checkpoint_age_ms; /* checkpointer.h */

@@ -13,6 +13,7 @@
 #include "server/base/log.h"
 #include "server/writer/collection.h"
 #include "shm/base/assert.h"
+#include "shm/base/id.h"
 
 /* A group stops growing at these; a single request may be larger. Large enough that a sync is shared by
  * many, small enough that nobody waits long behind somebody else's bulk load: what the workers are expected to
@@ -25,6 +26,8 @@
 #define ROOM_WAIT_MS 5000u /* how long a write waits for dead slots to become free */
 
 #define WRITE_PREFIX 16u /* bytes of uid before the ops */
+
+#define PATH_JSON_SIZE (6u * KITHI_ID_MAX + 3u)
 
 static void line_push(struct kithi_collection *c, struct kithi_backlog *b)
 {
@@ -539,6 +542,29 @@ bool kithi_pipeline_idle(const struct kithi_pipeline *p)
     return !p->busy && !p->sweeping && !p->paging && !p->outstanding && !p->flushes;
 }
 
+/* A path as a JSON value; null when it is no text, or longer than anybody's is. */
+static void path_json(char out[PATH_JSON_SIZE], const char *path)
+{
+    size_t len = strlen(path), at = 0;
+    if (!kithi_id_valid(path, len)) { /* UTF-8 of up to 511 bytes */
+        snprintf(out, PATH_JSON_SIZE, "null");
+        return;
+    }
+    out[at++] = '"';
+    for (size_t i = 0; i < len; i++) {
+        if (path[i] == '"' || path[i] == '\\') {
+            out[at++] = '\\';
+        }
+        if ((unsigned char)path[i] < 0x20) {
+            at += (size_t)snprintf(out + at, 7, "\\u%04x", (unsigned)path[i]);
+        } else {
+            out[at++] = path[i];
+        }
+    }
+    out[at++] = '"';
+    out[at] = 0;
+}
+
 int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t size)
 {
     const struct kithi_pipeline *p = &c->pipeline;
@@ -546,8 +572,9 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
     const struct kithi_checkpointer *k = &c->checkpointer;
     struct kithi_wal_stats wal;
     kithi_wal_stats(c->wal, &wal);
-    char histogram[KITHI_SYNC_BUCKETS * 22 + 1];
+    char histogram[KITHI_SYNC_BUCKETS * 22 + 1], data_dir[PATH_JSON_SIZE];
     size_t at = 0;
+    path_json(data_dir, d->data_real);
     for (unsigned i = 0; i < KITHI_SYNC_BUCKETS; i++) {
         at += (size_t)snprintf(histogram + at, sizeof histogram - at, "%s%" PRIu64, i ? "," : "",
                                p->sync_us[i]);
@@ -562,13 +589,13 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
         ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
-        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u}",
+        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"data_dir\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
         p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
         wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
         k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures,
         k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count);
+        kithi_pool_threads(d->pool), d->session_count, data_dir);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

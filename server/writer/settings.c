@@ -21,6 +21,25 @@ static void lay_out(struct kithi_settings *s)
     kithi_geometry_want(&s->geometry, s->wanted, s->keep);
 }
 
+static int random_bytes(void *out, size_t len, struct kithi_errmsg *err)
+{
+    if (getrandom(out, len, 0) == (ssize_t)len) {
+        return 0;
+    }
+    int status = errno ? -errno : -EIO;
+    return kithi_error_set(err, status, "the system gives no random numbers: %s", strerror(-status));
+}
+
+int kithi_settings_fork(struct kithi_settings *s, struct kithi_errmsg *err)
+{
+    uint64_t timeline;
+    int status = random_bytes(&timeline, sizeof timeline, err);
+    if (!status) {
+        s->timeline = timeline >> 1; /* the configuration's integers are signed */
+    }
+    return status;
+}
+
 int kithi_settings_new(struct kithi_settings *out, const char *name, const struct kithi_geometry *asked,
                        struct kithi_errmsg *err)
 {
@@ -30,13 +49,16 @@ int kithi_settings_new(struct kithi_settings *out, const char *name, const struc
     if (status) {
         return status;
     }
-    if (getrandom(s.uid, sizeof s.uid, 0) != (ssize_t)sizeof s.uid ||
-        getrandom(s.hash_key, sizeof s.hash_key, 0) != (ssize_t)sizeof s.hash_key ||
-        getrandom(&s.timeline, sizeof s.timeline, 0) != (ssize_t)sizeof s.timeline) {
-        status = errno ? -errno : -EIO;
-        return kithi_error_set(err, status, "the system gives no random numbers: %s", strerror(-status));
+    status = random_bytes(s.uid, sizeof s.uid, err);
+    if (!status) {
+        status = random_bytes(s.hash_key, sizeof s.hash_key, err);
     }
-    s.timeline >>= 1; /* the configuration's integers are signed */
+    if (!status) {
+        status = kithi_settings_fork(&s, err);
+    }
+    if (status) {
+        return status;
+    }
     snprintf(s.name, sizeof s.name, "%s", name);
     *out = s;
     return 0;

@@ -35,6 +35,9 @@ struct kithi_settings {
 int kithi_settings_new(struct kithi_settings *out, const char *name, const struct kithi_geometry *asked,
                        struct kithi_errmsg *err);
 
+/* Another timeline, because visible epochs were lost: their numbers come again with other content. 0 or -errno. */
+int kithi_settings_fork(struct kithi_settings *s, struct kithi_errmsg *err);
+
 /*
  * AUTO has chosen quantization (which goes with keep): the geometry follows. Lasts once it is written; a start
  * that still finds a segment of the geometry before takes that over, and lays it out anew.
