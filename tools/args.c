@@ -34,11 +34,24 @@ static int set_real(const struct kithi_tool *t, const struct kithi_arg *arg, con
     return KITHI_TOOL_OK;
 }
 
+static int set_epoch(const struct kithi_tool *t, const struct kithi_arg *arg, const char *value)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end != '\0' || errno != 0 || v == 0)
+        return kithi_tool_usage(t, "%s takes the number of an epoch, 1 or more, not \"%s\"", arg->name,
+                                value);
+    *(uint64_t *)arg->out = v;
+    return KITHI_TOOL_OK;
+}
+
 static int set_value(const struct kithi_tool *t, const struct kithi_arg *arg, const char *value)
 {
     switch (arg->kind) {
     case KITHI_ARG_NUMBER: return set_number(t, arg, value);
     case KITHI_ARG_REAL: return set_real(t, arg, value);
+    case KITHI_ARG_EPOCH: return set_epoch(t, arg, value);
     default: break;
     }
     if (*value == '\0')

@@ -16,6 +16,7 @@ enum kithi_arg_kind {
     KITHI_ARG_STRING, /* out: const char *; not empty */
     KITHI_ARG_NUMBER, /* out: uint32_t, min..max */
     KITHI_ARG_REAL,   /* out: double, min..max */
+    KITHI_ARG_EPOCH,  /* out: uint64_t, 1 and up */
     KITHI_ARG_LATER,  /* known to the contract, not in this version */
 };
 

@@ -47,7 +47,10 @@ static const struct command COMMANDS[] = {
     { "inspect", kithi_cmd_inspect, "NAME", "header, regions, memory and shape of the graph" },
     { "verify", kithi_cmd_verify, "NAME", "check every structural rule of the segment" },
     { "checkpoint", kithi_cmd_checkpoint, "NAME", "write a checkpoint, which a cold start begins with" },
-    { "wal", NULL, "NAME", NULL },
+    { "wal", kithi_cmd_wal,
+      "NAME [--data DIR] [--groups] [--records] [--from EPOCH] [--to EPOCH]\n"
+      "           NAME [--data DIR] --salvage [--yes]",
+      "files, groups, records and checksums of the log; what is readable of a damaged one" },
     { "top", NULL, "", NULL },
     { "doctor", NULL, "", NULL },
 };
@@ -177,8 +180,7 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
     return KITHI_TOOL_OK;
 }
 
-/* The same choice as kith_open() makes. */
-static const char *run_dir(const struct kithi_tool *t)
+const char *kithi_tool_run_dir(const struct kithi_tool *t)
 {
     if (t->run_dir != NULL)
         return t->run_dir;
@@ -200,7 +202,7 @@ int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi
     kith_close(index);
     if (strchr(name, '/') != NULL) {
         rc = kithi_map_attach_path(name, false, out, &err);
-    } else if (asprintf(&path, "%s/%s/segment", run_dir(t), name) < 0) {
+    } else if (asprintf(&path, "%s/%s/segment", kithi_tool_run_dir(t), name) < 0) {
         path = NULL;
         rc = -ENOMEM;
     } else {

@@ -30,7 +30,7 @@ kithi_command_fn kithi_cmd_create, kithi_cmd_drop, kithi_cmd_list, kithi_cmd_sta
 kithi_command_fn kithi_cmd_load, kithi_cmd_export;
 kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete;
 kithi_command_fn kithi_cmd_search, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
-kithi_command_fn kithi_cmd_checkpoint;
+kithi_command_fn kithi_cmd_checkpoint, kithi_cmd_wal;
 
 /* "kith load: ..." on stderr; returns KITHI_TOOL_FAILED. */
 int kithi_tool_fail(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
@@ -58,6 +58,9 @@ bool kithi_tool_keep(const char *name, uint32_t *out);
 const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);
 /* Say so on stderr; with --json, where a key says it, and for NULL nothing. */
 void kithi_tool_tell_decoded(const struct kithi_tool *t, const char *codec);
+
+/* The run directory: the same choice as kith_open() makes. */
+const char *kithi_tool_run_dir(const struct kithi_tool *t);
 
 /* Open a collection by name or path; prints what went wrong. Returns an exit status. */
 int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out);

@@ -6,7 +6,8 @@
 # The table below is the whole rule. A line of it is: folder, then the prefixes that its sources may
 # include ("x.h" from the root, or <x.h> for headers of outside packages). System headers are free.
 # Tests and benchmarks may include anything. A *_priv.h is for siblings in its own folder. The one
-# strict JSON reader lives in the library, which needs it, and serves the tools, too.
+# strict JSON reader lives in the library, which needs it, and serves the tools, too. kith wal reads the data
+# directory: the log by its own reader, the collection's configuration, and the name of the lock.
 # Prints path:line for every breach and exits 1.
 set -euo pipefail
 
@@ -24,7 +25,7 @@ server/checkpoint/ server/checkpoint/ server/base/ shm/
 server/index/    server/index/ server/base/ shm/
 server/writer/   server/writer/ server/index/ server/wal/ server/checkpoint/ server/base/ shm/ <jemalloc/
 server/gateway/  server/gateway/ server/base/ <kith/kith.h>
-tools/           tools/ shm/ client/src/json.h server/wal/scan.h <kith/kith.h>
+tools/           tools/ shm/ client/src/json.h server/wal/scan.h server/wal/files.h server/wal/salvage.h server/writer/settings.h server/writer/dirs.h <kith/kith.h>
 '
 
 # Headers in <> that belong to the project or to an outside package; all others are the system's.

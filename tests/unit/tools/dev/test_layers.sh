@@ -43,6 +43,8 @@ allows server/base/io_uring.c '<liburing.h>'
 allows server/wal/scan.c '"server/base/io.h"'
 allows server/writer/kithd.c '"server/index/insert.h"'
 allows tools/cmd_wal.c '"server/wal/scan.h"'
+allows tools/cmd_wal.c '"server/wal/salvage.h"'
+allows tools/cmd_wal.c '"server/writer/settings.h"'
 allows tools/input.c '"client/src/json.h"'
 allows tests/unit/test_x.c '"server/writer/pipeline_priv.h"'
 
@@ -63,6 +65,8 @@ forbids server/writer/kithd.c '<kith/kith.h>'
 forbids server/gateway/http.c '"shm/base/error.h"'
 forbids server/other/file.c '"shm/base/error.h"'
 forbids tools/kith.c '"server/wal/append.h"'
+forbids tools/kith.c '"server/base/conf.h"'
+forbids tools/kith.c '"server/writer/collection.h"'
 forbids tools/kith.c '"client/src/handle.h"'
 
 exit $failed
