@@ -18,11 +18,10 @@
 #include <unistd.h>
 
 #include "server/base/io_priv.h"
+#include "server/base/needs.h"
 #include "shm/base/assert.h"
 
-#define RING_ENTRIES    256u
-#define RING_CQ_ENTRIES 4096u /* more completions than this in flight are kept by the kernel (NODROP) */
-#define DISPATCH_MAX    256u
+#define DISPATCH_MAX 256u
 
 /* user_data of what is not an op. */
 #define TAG_IGNORE 0u
@@ -390,8 +389,9 @@ static int ring_init(struct io_uring *ring)
     };
     int r = -EINVAL;
     for (size_t i = 0; i < sizeof flags / sizeof flags[0] && r == -EINVAL; i++) {
-        struct io_uring_params p = { .flags = flags[i] | IORING_SETUP_CQSIZE, .cq_entries = RING_CQ_ENTRIES };
-        r = io_uring_queue_init_params(RING_ENTRIES, ring, &p);
+        struct io_uring_params p = { .flags = flags[i] | IORING_SETUP_CQSIZE,
+                                     .cq_entries = KITHI_NEED_RING_COMPLETIONS };
+        r = io_uring_queue_init_params(KITHI_NEED_RING_ENTRIES, ring, &p);
     }
     return r;
 }

@@ -11,15 +11,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "server/base/needs.h"
 #include "server/index/index_priv.h"
 #include "shm/base/bytes.h"
 
 #define STEP_MIN (16u << 10)
-#define STEP_MAX (16u << 20)
+#define STEP_MAX KITHI_NEED_STEP
 #define PLENTY   4u /* steps of every region, without which nothing is filled ahead */
-/* Left free for others, and for readers: even a read of a hole takes a page. */
-#define RESERVE_MIN (64u << 10)
-#define RESERVE_MAX (16u << 20)
 
 /* One number from a cgroup file, or UINT64_MAX ("max", or no such file). */
 static uint64_t cgroup_number(const char *path)
@@ -102,10 +100,7 @@ static uint64_t fresh(const struct kithi_index *ix, unsigned region, uint64_t wa
 /* Bytes of the file system that are left for others. */
 static uint64_t reserve_of(const struct statvfs *fs)
 {
-    uint64_t reserve = (uint64_t)fs->f_blocks * fs->f_frsize / 64;
-    if (reserve < RESERVE_MIN)
-        return RESERVE_MIN;
-    return reserve > RESERVE_MAX ? RESERVE_MAX : reserve;
+    return kithi_need_reserve((uint64_t)fs->f_blocks * fs->f_frsize);
 }
 
 int kithi_space_ask(const struct kithi_index *ix, uint64_t bytes, struct kithi_errmsg *err)

@@ -20,11 +20,12 @@
 #include <sys/uio.h>
 
 #include "server/base/io.h"
+#include "server/base/needs.h"
 #include "server/wal/scan.h"
 #include "shm/base/error.h"
 
 #define KITHI_WAL_GROUP_MAX         (64u << 20) /* bytes of ops in a group */
-#define KITHI_WAL_FILE_SIZE_DEFAULT (64u << 20) /* bytes preallocated for a file */
+#define KITHI_WAL_FILE_SIZE_DEFAULT KITHI_NEED_LOG_FILE
 #define KITHI_WAL_SETTLE_MS         10000u
 
 struct kithi_wal;

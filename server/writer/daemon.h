@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "server/base/io.h"
+#include "server/base/needs.h"
 #include "server/base/pool.h"
 #include "server/index/index.h"
 #include "server/writer/dirs.h"
@@ -36,7 +37,7 @@ struct kithi_options {
     int64_t checkpoint_age_s;   /* 0: KITHI_CHECKPOINT_AGE_S_DEFAULT */
 };
 
-#define KITHI_CLIENTS_DEFAULT 1024
+#define KITHI_CLIENTS_DEFAULT KITHI_NEED_CLIENTS
 #define KITHI_THREADS_MAX     256
 
 struct kithi_daemon {

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/base/needs.h"
 #include "server/writer/admin.h"
 #include "server/writer/collection.h"
 #include "shm/base/assert.h"
@@ -42,10 +43,7 @@
 #define DRAIN_BYTES       (64u << 20)
 #define LOOK_MS           1000u /* how often deadlines of sessions are looked at */
 #define ACCEPT_RETRY_MS   200u
-#define DESCRIPTOR_SLACK                                                                                     \
-    64u                     /* descriptors that are not clients: directories, the loop, collections to come */
-#define DESCRIPTORS_EACH 8u /* of a collection: segment, log, the next file of the log */
-#define LISTEN_BACKLOG   256
+#define LISTEN_BACKLOG    256
 
 enum session_state {
     SESSION_OPEN,
@@ -780,9 +778,9 @@ static void accept_next(struct kithi_daemon *d)
 
 static unsigned client_limit(const struct kithi_daemon *d, unsigned wanted)
 {
-    rlim_t slack = DESCRIPTOR_SLACK;
+    rlim_t slack = KITHI_NEED_DESCRIPTORS;
     for (const struct kithi_collection *c = d->collections; c; c = c->next) {
-        slack += DESCRIPTORS_EACH;
+        slack += KITHI_NEED_DESCRIPTORS_EACH;
     }
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit)) {
