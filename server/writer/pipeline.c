@@ -589,13 +589,14 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
         ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
-        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"data_dir\":%s}",
+        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
         p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
         wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
         k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures,
         k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count, data_dir);
+        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION,
+        data_dir);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }
