@@ -180,15 +180,23 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
     return KITHI_TOOL_OK;
 }
 
-const char *kithi_tool_run_dir(const struct kithi_tool *t)
+const char *kithi_tool_run_dir(const struct kithi_tool *t, const char **out_rule)
 {
+    const char *unasked;
+    out_rule = out_rule ? out_rule : &unasked;
+    *out_rule = "from --run";
     if (t->run_dir != NULL)
         return t->run_dir;
     const char *env = secure_getenv("KITH_RUN");
+    *out_rule = "from KITH_RUN";
     if (env != NULL && *env != '\0')
         return env;
     struct stat st;
-    return lstat("/dev/shm/kith", &st) < 0 && lstat("/run/kith", &st) == 0 ? "/run/kith" : "/dev/shm/kith";
+    *out_rule = "the default";
+    if (lstat("/dev/shm/kith", &st) == 0 || lstat("/run/kith", &st) < 0)
+        return "/dev/shm/kith";
+    *out_rule = "the default where there is no /dev/shm/kith";
+    return "/run/kith";
 }
 
 int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi_map *out)
@@ -202,7 +210,7 @@ int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi
     kith_close(index);
     if (strchr(name, '/') != NULL) {
         rc = kithi_map_attach_path(name, false, out, &err);
-    } else if (asprintf(&path, "%s/%s/segment", kithi_tool_run_dir(t), name) < 0) {
+    } else if (asprintf(&path, "%s/%s/segment", kithi_tool_run_dir(t, NULL), name) < 0) {
         path = NULL;
         rc = -ENOMEM;
     } else {

@@ -95,7 +95,7 @@ static void look_at_segment(struct salvage *s)
 {
     struct kithi_map map = { 0 };
     char *path = NULL;
-    if (asprintf(&path, "%s/%s/segment", kithi_tool_run_dir(s->t), s->place->name) < 0)
+    if (asprintf(&path, "%s/%s/segment", kithi_tool_run_dir(s->t, NULL), s->place->name) < 0)
         return;
     if (kithi_map_attach_path(path, false, &map, NULL) == 0) {
         /* Relaxed: no slot is looked at, and no kithd is there to store another. */
@@ -176,7 +176,7 @@ static void print_next(const struct salvage *s)
     printf("Start kithd: it goes on after epoch %" PRIu64
            ". A segment that is ahead of that makes it refuse;\n"
            "move %s/%s/segment away then, and it is built from the log.\n",
-           s->plan.last_epoch, kithi_tool_run_dir(s->t), s->place->name);
+           s->plan.last_epoch, kithi_tool_run_dir(s->t, NULL), s->place->name);
 }
 
 /* ---- doing it ---------------------------------------------------------------------------- */

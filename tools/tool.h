@@ -59,11 +59,11 @@ const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);
 /* Say so on stderr; with --json, where a key says it, and for NULL nothing. */
 void kithi_tool_tell_decoded(const struct kithi_tool *t, const char *codec);
 
-/* The run directory: the same choice as kith_open() makes. */
-const char *kithi_tool_run_dir(const struct kithi_tool *t);
-
 /* Open a collection by name or path; prints what went wrong. Returns an exit status. */
 int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out);
+
+/* The run directory, by the choice that kith_open() makes, and a phrase that says how it came about (out_rule may be NULL). */
+const char *kithi_tool_run_dir(const struct kithi_tool *t, const char **out_rule);
 
 /* Map the segment of a collection, for views that look at the bytes. Returns an exit status. */
 int kithi_tool_attach(const struct kithi_tool *t, const char *name, struct kithi_map *out);
