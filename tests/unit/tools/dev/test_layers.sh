@@ -46,6 +46,8 @@ allows tools/cmd_wal.c '"server/wal/scan.h"'
 allows tools/cmd_wal.c '"server/wal/salvage.h"'
 allows tools/cmd_wal.c '"server/writer/settings.h"'
 allows tools/input.c '"client/src/json.h"'
+allows tools/doctor/limits.c '"server/base/needs.h"'
+allows tools/doctor/pages.c '"tools/doctor/mount_priv.h"'
 allows tests/unit/test_x.c '"server/writer/pipeline_priv.h"'
 
 forbids shm/graph/search.c '"client/src/open.h"'
