@@ -52,7 +52,7 @@ static const struct command COMMANDS[] = {
       "           NAME [--data DIR] --salvage [--yes]",
       "files, groups, records and checksums of the log; what is readable of a damaged one" },
     { "top", NULL, "", NULL },
-    { "doctor", NULL, "", NULL },
+    { "doctor", kithi_cmd_doctor, "[--data DIR] [--quiet]", "check what kithd needs of this machine" },
 };
 
 static void print_prefix(const struct kithi_tool *t)
