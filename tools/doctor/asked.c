@@ -173,7 +173,8 @@ void kithi_asked_take(struct kithi_asked *a, const char *json, size_t len)
     if (kithi_json_finish(&j) == 0) {
         memcpy(a->version, said.version, sizeof a->version);
         memcpy(a->io, said.io, sizeof a->io);
-        memcpy(a->data, said.data, sizeof a->data);
+        if (said.data[0] == '/') /* another one begins where kithd was started */
+            memcpy(a->data, said.data, sizeof a->data);
         a->direct = said.direct;
     }
     kithi_json_fini(&j);

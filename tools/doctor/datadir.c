@@ -25,7 +25,7 @@ static void not_known(const struct kithi_doctor *d, struct kithi_finding *f)
                           : "kithd does not tell an absolute path of its data directory; name it by --data");
 }
 
-/* What kithd told may be a path that it alone can see. */
+/* What kithd told may be a path that it alone can see, and any may be shut to this user. */
 static bool is_visible(const struct kithi_doctor *d, struct kithi_finding *f)
 {
     struct stat st;
@@ -33,10 +33,10 @@ static bool is_visible(const struct kithi_doctor *d, struct kithi_finding *f)
         kithi_finding_set(f, KITHI_DOCTOR_UNKNOWN, "the data directory is not known");
         return false;
     }
-    if (!d->data_asked || stat(d->data, &st) == 0)
+    if (stat(d->data, &st) == 0 || (!d->data_asked && errno != EACCES))
         return true;
-    kithi_finding_set(f, KITHI_DOCTOR_UNKNOWN, "kithd's data directory %s cannot be seen from here: %s",
-                      d->data, strerror(errno));
+    kithi_finding_set(f, KITHI_DOCTOR_UNKNOWN, "the data directory %s cannot be seen from here: %s", d->data,
+                      strerror(errno));
     return false;
 }
 

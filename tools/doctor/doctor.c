@@ -167,7 +167,7 @@ void kithi_doctor_run(const struct kithi_doctor_opts *opts, kithi_doctor_sink *s
     struct kithi_doctor d = { .opts = *opts, .root = root ? root : "", .data = opts->data_dir };
     kithi_asked_ask(&d.asked, opts->run_dir, &d.collections);
     d.look_status = kithi_seen_look(&d.collections, opts->run_dir);
-    if (d.data == NULL && d.asked.data[0] == '/') {
+    if (d.data == NULL && d.asked.data[0] != '\0') {
         d.data = d.asked.data;
         d.data_asked = true;
     }

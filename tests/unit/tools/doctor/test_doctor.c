@@ -82,6 +82,8 @@ static void statistics_tell_what_they_know(void **state)
     take(&a, "{\"wal_direct\":null,\"data_dir\":null,\"io\":7,\"version\":[]}");
     assert_int_equal(a.direct, KITHI_YES_UNKNOWN);
     assert_string_equal(a.data, "");
+    take(&a, "{\"data\":\"data/of/kithd\"}");
+    assert_string_equal(a.data, "");
     static const char *const WRONG[] = { "",
                                          "{",
                                          "null",
@@ -286,6 +288,9 @@ static void whether_a_disk_takes_direct_writes_is_tried_on_what_is_there(void **
     kithi_check_data_direct(&d, &f);
     assert_true(f.state == KITHI_DOCTOR_OK || f.state == KITHI_DOCTOR_WARN); /* as the disk of this test is */
     kithi_finding_free(&f);
+    d.data = "/proc/sys/vm"; /* whose files take none */
+    assert_check(kithi_check_data_direct, &d, KITHI_DOCTOR_WARN, "takes no O_DIRECT",
+                 "findmnt -t ext4,xfs,btrfs -o TARGET,AVAIL");
     d.asked.direct = KITHI_YES_NO;
     assert_check(kithi_check_data_direct, &d, KITHI_DOCTOR_WARN, "kithd does without O_DIRECT",
                  "findmnt -t ext4,xfs,btrfs -o TARGET,AVAIL");

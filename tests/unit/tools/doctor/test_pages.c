@@ -81,9 +81,10 @@ static void a_kithd_that_was_told_to_do_without_is_found(void **state)
 {
     (void)state;
     char fix[2 * TEST_PATH_SIZE];
-    struct kithi_doctor d = make_doctor(&tree, run.path);
-    d.asked = (struct kithi_asked){ .connected = true, .pid = 17 };
     test_tree_write(&tree, "/proc/self/status", "THP_enabled:\t0\n"); /* not kithd's */
+    struct kithi_doctor d = make_doctor(&tree, run.path);
+    assert_check(kithi_check_huge_pages, &d, KITHI_DOCTOR_OK, "gives huge pages", NULL);
+    d.asked = (struct kithi_asked){ .connected = true, .pid = 17 };
     test_tree_write(&tree, "/proc/17/comm", "kithd\n");
     test_tree_write(&tree, "/proc/17/status", "THP_enabled:\t1\n");
     kithi_doctor_look(&d);
