@@ -9,7 +9,7 @@
 struct kithi_logind {
     bool running;
     bool remove_ipc;      /* RemoveIPC of its configuration; yes where that says nothing */
-    char where[512];      /* the file that says so; "": none does */
+    char where[4096];     /* the file that says so; "": none does */
     uint64_t sys_uid_max; /* users up to this one are the system's, whose files stay */
 };
 
