@@ -596,7 +596,6 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
         wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
         k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures,
         k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION,
-        data_dir);
+        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }
