@@ -138,6 +138,10 @@ static double distance(const struct test_model *m, const float *a, uint32_t id, 
         bb += (double)given[i] * (double)given[i];
     }
     *out_size = m->cosine ? 1 : aa + bb;
+    if (m->ip) {
+        *out_size += 1;
+        return 1 - dot;
+    }
     return m->cosine ? 1 - dot / sqrt(aa * bb) : sum;
 }
 

@@ -37,6 +37,7 @@ struct test_model {
     uint32_t dim;
     uint32_t id_count;
     uint32_t cosine;
+    uint32_t ip;   /* set by the test when distances are inner products; neither of them: l2 */
     uint32_t kept; /* enum kithi_codec in which the collection keeps vectors (codes.h) */
     _Atomic uint64_t complete;
     _Atomic uint64_t next_version;
