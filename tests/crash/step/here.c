@@ -1,0 +1,85 @@
+/*
+ * here.c - io.h without a thread and without a ring: what is submitted is done by the next kithi_io_run(), by the
+ * thread that calls it. So whoever steps through that thread steps through the log's writes, too.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "server/base/io_priv.h"
+#include "tests/crash/step/step.h"
+
+struct here {
+    struct kithi_io io; /* first */
+    struct kithi_io_list queue;
+};
+
+static int here_run(struct kithi_io *io, int timeout_ms)
+{
+    struct here *h = (struct here *)io;
+    int n = 0;
+    (void)timeout_ms; /* nothing that is submitted here waits for anybody */
+    for (struct kithi_io_op *op; (op = kithi_io_list_pop(&h->queue)); n++) {
+        int r = -EOPNOTSUPP;
+        if (op->type == KITHI_IO_WRITE)
+            r = kithi_io_real_write(io, op->fd, op->u.out, op->len, op->off);
+        else if (op->type == KITHI_IO_CALL)
+            r = op->u.call(op->arg);
+        kithi_io_complete(op, r);
+    }
+    return n;
+}
+
+static void here_wake(struct kithi_io *io)
+{
+    (void)io;
+}
+
+static void here_submit(struct kithi_io *io, struct kithi_io_op *op)
+{
+    kithi_io_list_push(&((struct here *)io)->queue, op);
+}
+
+static void here_cancel(struct kithi_io *io, struct kithi_io_op *op)
+{
+    (void)io;
+    (void)op; /* durable writes and calls are not cancelled */
+}
+
+static void here_close(struct kithi_io *io, int fd)
+{
+    (void)io;
+    if (fd >= 0)
+        close(fd);
+}
+
+static void here_free(struct kithi_io *io)
+{
+    free(io);
+}
+
+static const struct kithi_io_vtable here_vtable = {
+    .name = "here",
+    .run = here_run,
+    .wake = here_wake,
+    .submit = here_submit,
+    .cancel = here_cancel,
+    .close = here_close,
+    .free = here_free,
+    .file_create = kithi_io_real_create,
+    .file_allocate = kithi_io_real_allocate,
+    .file_write = kithi_io_real_write,
+    .file_sync = kithi_io_real_sync,
+    .file_rename = kithi_io_real_rename,
+    .file_unlink = kithi_io_real_unlink,
+    .dir_sync = kithi_io_real_dir_sync,
+};
+
+struct kithi_io *step_io_here(void)
+{
+    struct here *h = calloc(1, sizeof *h);
+    if (!h)
+        test_die("out of memory");
+    h->io.vt = &here_vtable;
+    return &h->io;
+}
