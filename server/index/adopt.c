@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/base/fault.h"
 #include "server/index/index_priv.h"
 
 static uint64_t birth_of(const struct kithi_record *r)
@@ -48,10 +49,19 @@ static uint32_t earlier_version(const struct kithi_index *ix, uint32_t slot)
 
 static void undo_open_group(struct kithi_index *ix)
 {
-    for (uint32_t slot = 0; slot < ix->slots_used; slot++)
-        if (birth_of(kithi_view_record(&ix->view, slot)) > ix->epoch)
+    uint64_t live = 0;
+    for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
+        const struct kithi_record *r = kithi_view_record(&ix->view, slot);
+        if (birth_of(r) > ix->epoch)
             kithi_ids_redirect(ix, slot, earlier_version(ix, slot));
-    /* Release: no entry leads to an unborn slot once its birth is gone. */
+        live +=
+            is_linked(r) &&
+            kithi_visible_at(birth_of(r), atomic_load_explicit(&r->death, memory_order_relaxed), ix->epoch);
+    }
+    /* The dead owner may have counted its group already. That is put right while the group can still be seen to be half
+     * there: afterwards nothing would say that the count is not that of the epoch. */
+    atomic_store_explicit(&ix->header->live, live, memory_order_relaxed);
+    /* Release: no entry leads to an unborn slot once its birth is gone, and no count includes it. */
     atomic_thread_fence(memory_order_release);
     for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
         struct kithi_record *r = kithi_view_record(&ix->view, slot);
@@ -243,6 +253,7 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     if (rc < 0)
         goto fail;
     undo_open_group(ix);
+    KITHI_FAULT_CRASH("crash-after-undoing");
     rc = kithi_private_rebuild(ix, err);
     if (rc < 0)
         goto fail;

@@ -62,6 +62,7 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
     /* Relaxed: ordered by the release below, and each stands for itself. */
     atomic_store_explicit(&h->live, ix->live, memory_order_relaxed);
     atomic_store_explicit(&h->durable_epoch, epoch, memory_order_relaxed);
+    KITHI_FAULT_CRASH("crash-before-epoch");
     /* [P1 commit] release: births, id entries and deaths of the group are stored before the epoch
      * that shows them. Other half: kithi_view_begin(). */
     atomic_store_explicit(&h->epoch, epoch, memory_order_release);

@@ -24,6 +24,7 @@
 #include "server/index/index_priv.h"
 #include "shm/base/id.h"
 #include "shm/graph/search.h"
+#include "shm/graph/verify.h"
 #include "tests/support/codes.h"
 #include "tests/support/rand.h"
 #include "tests/support/solo.h"
@@ -161,6 +162,24 @@ static bool run_until_death(struct test_solo *t, uint64_t seed, const char *faul
     return true;
 }
 
+static void print_violation(void *arg, const char *rule, const char *text)
+{
+    (void)arg;
+    fprintf(stderr, "verify: %s: %s\n", rule, text);
+}
+
+/* As readers see it while nobody owns it. */
+static void assert_clean_without_owner(const struct test_solo *t)
+{
+    struct kithi_map map;
+    struct kithi_errmsg err;
+    struct kithi_verify_report report;
+    assert_int_equal(kithi_map_attach_path(t->path, false, &map, &err), 0);
+    assert_int_equal(kithi_verify_within(&map, 0, print_violation, NULL, &report), 0);
+    assert_int_equal(report.violation_count, 0);
+    kithi_map_detach(&map);
+}
+
 static void adopt(struct test_solo *t)
 {
     struct kithi_errmsg err = { 0 };
@@ -252,6 +271,25 @@ static void a_group_whose_epoch_was_stored_stays(void **state)
 {
     (void)state;
     check_point("crash-after-epoch", 5);
+}
+
+/* The last store before the epoch is the count of vectors; a death in adoption comes on top of it. */
+static void the_count_is_right_while_a_group_that_was_counted_is_taken_back(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_geometry g = geometry();
+    uint64_t seed = test_seed();
+    test_solo_open(&t, &g);
+    test_solo_leave(&t);
+    for (unsigned n = 0; n < 12; n++) {
+        assert_true(run_until_death(&t, seed, "crash-before-epoch:3", GROUPS));
+        assert_true(run_until_death(&t, seed, "crash-after-undoing", 0));
+        assert_clean_without_owner(&t);
+    }
+    adopt(&t);
+    assert_true(holds(&t, seed) && test_solo_clean(&t));
+    test_solo_close(&t);
 }
 
 static void a_sweep_that_was_cut_short_is_done_again(void **state)
@@ -517,6 +555,7 @@ int main(void)
         cmocka_unit_test(id_entries_beyond_the_epoch_are_taken_back),
         cmocka_unit_test(deaths_beyond_the_epoch_are_taken_back),
         cmocka_unit_test(a_group_whose_epoch_was_stored_stays),
+        cmocka_unit_test(the_count_is_right_while_a_group_that_was_counted_is_taken_back),
         cmocka_unit_test(a_sweep_that_was_cut_short_is_done_again),
         cmocka_unit_test(a_batch_that_was_partly_buried_is_swept_again),
         cmocka_unit_test(death_while_freeing_leaves_a_slot_to_sweep),
