@@ -221,7 +221,7 @@ void step_frozen_save(const struct step_frozen *f, unsigned number, struct step_
     close(fd);
 }
 
-uint64_t step_untaken_bytes(const struct step_frozen *f, const char *segment)
+int64_t step_untaken_bytes(const struct step_frozen *f, const char *segment)
 {
     struct kithi_header h;
     struct stat st;
@@ -233,6 +233,5 @@ uint64_t step_untaken_bytes(const struct step_frozen *f, const char *segment)
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
         if (f->layout.size[r])
             taken += pages(atomic_load_explicit(&h.taken[r], memory_order_relaxed));
-    uint64_t have = (uint64_t)st.st_blocks * 512;
-    return have > taken ? have - taken : 0;
+    return (int64_t)st.st_blocks * 512 - (int64_t)taken;
 }

@@ -50,7 +50,10 @@ void step_frozen_thaw(struct step_frozen *f);
 /* Write the image into new files: a segment and a log directory named after number. */
 void step_frozen_save(const struct step_frozen *f, unsigned number, struct step_place *out);
 
-/* Bytes that the file has memory for beyond what it says is taken: somebody touched a hole. */
-uint64_t step_untaken_bytes(const struct step_frozen *f, const char *segment);
+/*
+ * Bytes of memory that a segment's file has beyond what it says is taken: somebody touched a hole. Negative: it says that
+ * more is taken than is there.
+ */
+int64_t step_untaken_bytes(const struct step_frozen *f, const char *segment);
 
 #endif

@@ -29,7 +29,7 @@ struct step_judge {
     unsigned told;         /* messages so far */
     uint64_t searches;     /* of readers, in frozen states */
     uint64_t found, least; /* hits of walks, and how many there were to be found */
-    uint64_t untaken;      /* bytes of this kind that a segment has from the beginning */
+    int64_t untaken;       /* step_untaken_bytes() of a segment from the beginning */
 };
 
 void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m,

@@ -103,9 +103,16 @@ static void wait_for_reader(struct step_tracer *t, uint32_t want)
     }
 }
 
+/* Every state may be saved, with the same chance; of a commit those that leave most to undo. */
 static void save_crash(struct step_tracer *t, const struct step_promise *p)
 {
-    struct step_crash *c = &t->crashes[t->shared->operation];
+    const struct kithi_header *h = (const struct kithi_header *)(const void *)t->frozen.segment.image;
+    enum step_operation operation = t->shared->operation;
+    bool half = atomic_load_explicit(&h->epoch, memory_order_relaxed) < p->epoch_after;
+    if (operation == STEP_ADOPT || (operation == STEP_COMMIT && !half) ||
+        test_rand_below(&t->r, ++t->candidates[operation]) != 0)
+        return;
+    struct step_crash *c = &t->crashes[operation];
     step_frozen_save(&t->frozen, t->crash_count++, &c->place);
     c->epoch_before = p->epoch_before;
     c->epoch_after = p->epoch_after;
@@ -133,8 +140,7 @@ static void state(struct step_tracer *t, struct step_figures *f, struct pace *pa
     step_position = t->judge.where;
     alarm(STUCK_S);
     f->bad += !step_judge(&t->judge, &p);
-    if (s->operation != STEP_ADOPT && test_rand_below(&t->r, (uint32_t)f->judged) == 0)
-        save_crash(t, &p);
+    save_crash(t, &p);
     pace->judged_ns += test_now_ns() - began;
 }
 
@@ -172,10 +178,10 @@ static bool phase(struct step_tracer *t, pid_t pid, struct pace *pace, int *stat
     }
     atomic_store(&s->watching, 0);
     wait_for_reader(t, 0);
-    uint64_t untaken = step_untaken_bytes(&t->frozen, s->place.segment);
+    int64_t untaken = step_untaken_bytes(&t->frozen, s->place.segment);
     if (alive && untaken > t->judge.untaken) {
         fprintf(stderr,
-                "BAD seed %" PRIu64 ", phase %u: the writer has touched %" PRIu64 " bytes not taken\n",
+                "BAD seed %" PRIu64 ", phase %u: the writer has touched %" PRId64 " bytes not taken\n",
                 t->world->seed, t->phase, untaken);
         f->bad++;
     }

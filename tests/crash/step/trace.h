@@ -29,7 +29,8 @@ struct step_tracer {
 
     /* A state of each operation, chosen evenly among those that were judged, for STEP_ADOPT. */
     struct step_crash crashes[STEP_OPERATION_COUNT];
-    unsigned crash_count; /* ever saved */
+    uint32_t candidates[STEP_OPERATION_COUNT]; /* for that, so far */
+    unsigned crash_count;                      /* ever saved */
 
     uint32_t phase;
     uint64_t step; /* in the phase */
