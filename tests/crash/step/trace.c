@@ -17,8 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PACE_STEPS 16384u
-#define PACE_NS    40000u /* a step that takes longer on average means that the processor is not ours */
+#define PACE_STEPS 1024u
+#define PACE_NS    60000u /* a step that takes longer on average means that the processor is not ours */
 #define WATCH_MS   20000u
 #define STUCK_S    300u
 

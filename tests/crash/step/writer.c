@@ -14,12 +14,14 @@
 #include "server/base/io.h"
 #include "server/index/index_priv.h"
 #include "server/wal/append.h"
+#include "shm/base/id.h"
 #include "tests/crash/step/step.h"
 #include "tests/support/child.h"
 #include "tests/support/rand.h"
 
 #define GROUP_MAX    12u
-#define LIVE         14u                  /* vectors that stand there as the middle of the script begins */
+#define LIVE         14u /* vectors that stand there as the middle of the script begins */
+#define TOP_LEVEL    6u
 #define BRIM_SLOTS   130u                 /* a region that is full by then is made to grow */
 #define OPERATION_NO STEP_OPERATION_COUNT /* not stepped through */
 
@@ -265,6 +267,32 @@ static void pick_some(struct writer *w, bool there, struct change *out, uint32_t
     }
 }
 
+/* The next vector that is staged gets a level above all others, and becomes the entry point: group.c draws levels so. */
+static void let_next_be_top(struct writer *w)
+{
+    const uint64_t high = UINT64_MAX >> (2 * TOP_LEVEL); /* m is 4: two bits a level */
+    for (uint64_t state = w->args->world->seed << 20 | 1;; state++) {
+        uint64_t x = state;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        if (x * UINT64_C(0x2545f4914f6cdd1d) < high) {
+            w->ix->random = state;
+            return;
+        }
+    }
+}
+
+/* The id that the entry point has. */
+static uint32_t entry_id(const struct writer *w)
+{
+    struct kithi_view v;
+    char id[KITHI_ID_MAX + 1] = "";
+    kithi_view_begin(kithi_index_map(w->ix), &v);
+    kithi_view_id(&v, kithi_entry_link(atomic_load(&v.header->entry)) - 1, id);
+    return test_model_id(w->args->model, id);
+}
+
 /* The first vectors of a collection, and the last. */
 static void from_empty_to_empty(struct writer *w)
 {
@@ -311,6 +339,7 @@ static void live_through_groups(struct writer *w)
     commit(w, c, 3, STEP_GROWTH, STEP_INSERT, STEP_COMMIT);
 
     pick_some(w, false, c, 2);
+    let_next_be_top(w);
     commit(w, c, 2, STEP_INSERT, STEP_INSERT, STEP_COMMIT);
 
     pick_some(w, true, c, 3);
@@ -318,7 +347,13 @@ static void live_through_groups(struct writer *w)
     c[4] = (struct change){ .id = c[2].id, .gone = true };
     commit(w, c, 5, STEP_UPSERT, STEP_UPSERT, STEP_COMMIT);
 
-    pick_some(w, true, c, 3);
+    /* The entry point goes, too, if it is one of the living. */
+    uint32_t top = entry_id(w);
+    do
+        pick_some(w, true, c, 3);
+    while (c[1].id == top || c[2].id == top);
+    if (top < STEP_ID_WAVES && test_model_now(w->args->model, top))
+        c[0].id = top;
     for (uint32_t i = 0; i < 3; i++)
         c[i].gone = true;
     c[3] = (struct change){ .id = pick(w, false), .gone = true };
