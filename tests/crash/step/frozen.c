@@ -154,8 +154,13 @@ void step_frozen_follow(struct step_frozen *f, const struct step_place *live)
 
 bool step_frozen_look(struct step_frozen *f)
 {
-    bool changed = renew(f->segment.image, f->segment.live, KITHI_HEADER_SIZE);
+    bool changed = renew(f->segment.image, f->segment.live, KITHI_HEADER_SIZE), grown = false;
     const struct kithi_header *h = header_of(f->segment.image);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        grown |= f->taken[r] != atomic_load_explicit(&h->taken[r], memory_order_relaxed);
+    /* Before anything is read: on tmpfs that gives memory to what has none. */
+    if (grown)
+        f->untaken = step_untaken_bytes(f, f->live.segment);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t taken = atomic_load_explicit(&h->taken[r], memory_order_relaxed);
         if (taken > f->layout.size[r])

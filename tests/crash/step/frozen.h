@@ -23,6 +23,7 @@ struct step_frozen {
     struct kithi_layout layout;
     struct step_bytes segment, log;
     uint64_t taken[KITHI_REGION_COUNT]; /* of the image */
+    int64_t untaken; /* step_untaken_bytes() of the running writer's segment when `taken` changed last */
     struct step_place live, copy;
     const struct test_dir *dir;
 };

@@ -331,9 +331,8 @@ static bool judge_mapped(struct trial *t, const struct kithi_map *map, const str
                      p->epoch_after);
     if (epoch < p->acked)
         return wrong(t, "epoch %" PRIu64 " was acked, %" PRIu64 " shows", p->acked, epoch);
-    int64_t untaken = step_untaken_bytes(t->j->frozen, t->j->frozen->live.segment);
-    if (untaken < 0)
-        return wrong(t, "%" PRId64 " bytes are taken that have no memory", -untaken);
+    if (t->j->frozen->untaken < 0)
+        return wrong(t, "%" PRId64 " bytes are taken that have no memory", -t->j->frozen->untaken);
     if (!expect_epoch(t, epoch) || !check_all(t, map, "as it was left") || !check_search(t, map, false) ||
         !check_search(t, map, true))
         return false;
@@ -355,7 +354,7 @@ static bool judge_mapped(struct trial *t, const struct kithi_map *map, const str
     t->stage = "adopted once more";
     if (!adopt(t) || !check_all(t, map, "adopted once more") || !settle(t) || !check_all(t, map, "swept"))
         return false;
-    untaken = step_untaken_bytes(t->j->frozen, t->j->frozen->copy.segment);
+    int64_t untaken = step_untaken_bytes(t->j->frozen, t->j->frozen->copy.segment);
     if (untaken > t->j->untaken)
         return wrong(t, "%" PRId64 " bytes have memory that was not taken", untaken);
     return check_leaks(t, map);
