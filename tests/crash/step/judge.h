@@ -44,6 +44,7 @@ void step_judge_fini(struct step_judge *j);
  *   3  recovered: the log is replayed; all that was promised is there, and the group is there whole or not at all
  *   4  it goes on: writes and deletes are possible
  *   5  adopted once more, as if that had died at its end; swept, until nothing is left to sweep and nothing has leaked
+ *   6  2, 4 and 5 from the beginning, without the log
  */
 bool step_judge(struct step_judge *j, const struct step_promise *p);
 
