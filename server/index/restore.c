@@ -7,6 +7,8 @@
 #include "server/index/restore.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,13 +18,13 @@
 
 #define BLOCK KITHI_REGION_ALIGN
 
+enum block { BLOCK_NONE, BLOCK_TAKING, BLOCK_TAKEN };
+
 struct kithi_restore {
     struct kithi_index *ix;
     struct kithi_image_shape shape;
-    uint64_t want[KITHI_REGION_COUNT]; /* bytes that a region is to have memory for */
-    uint64_t *blocks;                  /* offsets in the segment of the blocks to fill, one a job */
-    uint32_t block_count;
-    _Atomic int status; /* of the first job that failed */
+    uint64_t want[KITHI_REGION_COUNT];           /* bytes that a region is to have memory for */
+    _Atomic uint8_t *blocks[KITHI_REGION_COUNT]; /* enum block, of each region's blocks */
 };
 
 void kithi_restore_abort(struct kithi_restore *r)
@@ -30,36 +32,25 @@ void kithi_restore_abort(struct kithi_restore *r)
     if (!r)
         return;
     kithi_index_close(r->ix);
-    free(r->blocks);
+    for (unsigned region = 0; region < KITHI_REGION_COUNT; region++)
+        free((void *)(uintptr_t)r->blocks[region]);
     free(r);
 }
 
-/* Blocks that have no memory yet; what a new segment has taken of one is taken again, which changes nothing. */
+/* What a new segment has taken of a block is taken again, which changes nothing. */
 static int list_blocks(struct kithi_restore *r, struct kithi_errmsg *err)
 {
     const struct kithi_index *ix = r->ix;
-    uint64_t bytes = 0, count = 0;
+    uint64_t bytes = 0;
     for (unsigned region = 0; region < KITHI_REGION_COUNT; region++) {
-        uint64_t want = kithi_round_up(r->shape.regions[region].bytes, 4096);
-        r->want[region] = want;
-        if (want <= ix->taken[region])
-            continue;
-        bytes += want - ix->taken[region];
-        count += (want + BLOCK - 1) / BLOCK;
+        r->want[region] = kithi_round_up(r->shape.regions[region].bytes, 4096);
+        if (r->want[region] > ix->taken[region])
+            bytes += r->want[region] - ix->taken[region];
+        r->blocks[region] = calloc(r->want[region] / BLOCK + 1, sizeof *r->blocks[region]);
+        if (!r->blocks[region])
+            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     }
-    int rc = kithi_space_ask(ix, bytes, err);
-    if (rc < 0)
-        return rc;
-    r->blocks = calloc(count + 1, sizeof *r->blocks);
-    if (!r->blocks)
-        return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
-    for (unsigned region = 0; region < KITHI_REGION_COUNT; region++) {
-        if (r->want[region] <= ix->taken[region])
-            continue;
-        for (uint64_t off = 0; off < r->want[region]; off += BLOCK)
-            r->blocks[r->block_count++] = ix->map.layout.off[region] + off;
-    }
-    return 0;
+    return kithi_space_ask(ix, bytes, err);
 }
 
 int kithi_restore_begin(const char *path, const struct kithi_index_identity *id, uint64_t generation,
@@ -93,37 +84,32 @@ int kithi_restore_begin(const char *path, const struct kithi_index_identity *id,
     return 0;
 }
 
-uint32_t kithi_restore_job_count(const struct kithi_restore *r)
+static int take_block(const struct kithi_restore *r, unsigned region, uint64_t block)
 {
-    return r->block_count;
+    uint64_t off = r->ix->map.layout.off[region] + block * BLOCK, left = r->want[region] - block * BLOCK;
+    return left >= BLOCK ? kithi_pages_fill(r->ix, off) : kithi_space_fill(r->ix, off, left);
 }
 
-static void fail(struct kithi_restore *r, int status)
+int kithi_restore_need(struct kithi_restore *r, unsigned region, uint64_t off, uint64_t len,
+                       struct kithi_errmsg *err)
 {
-    int none = 0;
-    atomic_compare_exchange_strong(&r->status, &none, status);
-}
-
-void kithi_restore_job(struct kithi_restore *r, uint32_t i)
-{
-    const struct kithi_layout *l = &r->ix->map.layout;
-    uint64_t off = r->blocks[i];
-    unsigned region = 0;
-    while (region + 1 < KITHI_REGION_COUNT &&
-           (off < l->off[region] || off >= l->off[region] + r->want[region]))
-        region++;
-    uint64_t left = r->want[region] - (off - l->off[region]);
-    int rc = left >= BLOCK ? kithi_pages_fill(r->ix, off) : kithi_space_fill(r->ix, off, left);
-    if (rc < 0)
-        fail(r, rc);
-}
-
-int kithi_restore_ready(const struct kithi_restore *r, struct kithi_errmsg *err)
-{
-    int rc = atomic_load(&r->status);
-    return rc == 0 ? 0
-                   : kithi_error_set(err, rc == -ENOSPC || rc == -ENOMEM ? KITHI_E_NO_SPACE : rc,
-                                     "cannot take the memory of the collection: %s", kithi_error_text(rc));
+    for (uint64_t block = off / BLOCK; block * BLOCK < off + len; block++) {
+        _Atomic uint8_t *state = &r->blocks[region][block];
+        uint8_t none = BLOCK_NONE;
+        if (atomic_compare_exchange_strong(state, &none, BLOCK_TAKING)) {
+            int rc = take_block(r, region, block);
+            /* Given back when it failed, or whoever waits would wait for ever: it fails for him as well. */
+            atomic_store(state, rc == 0 ? BLOCK_TAKEN : BLOCK_NONE);
+            if (rc < 0)
+                return kithi_error_set(err, rc == -ENOSPC || rc == -ENOMEM ? KITHI_E_NO_SPACE : rc,
+                                       "cannot take memory for %s: %s", kithi_region_name(region),
+                                       kithi_error_text(rc));
+        } else if (none != BLOCK_TAKEN) {
+            sched_yield();
+            block--; /* look again */
+        }
+    }
+    return 0;
 }
 
 void *kithi_restore_place(const struct kithi_restore *r, unsigned region, uint64_t off)

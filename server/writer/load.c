@@ -17,7 +17,8 @@
 #include "server/checkpoint/read.h"
 #include "server/index/restore.h"
 
-#define PROGRESS_MS 1000u
+#define PROGRESS_MS    1000u
+#define CHUNKS_PER_JOB 8u
 
 struct load {
     struct kithi_collection *c;
@@ -40,27 +41,31 @@ static void tell_progress(struct load *l, uint64_t bytes)
               (bytes >> 20) * 1000 / (now_ms - l->began_ms + 1));
 }
 
-static void memory_job(void *arg, unsigned worker, uint32_t i)
+static int read_chunk(struct load *l, uint32_t i, struct kithi_errmsg *err)
 {
-    (void)worker;
-    kithi_restore_job(arg, i);
+    struct kithi_checkpoint_chunk chunk =
+        kithi_checkpoint_chunk_at(&l->checkpoint.header, &l->checkpoint.plan, i);
+    int status = kithi_restore_need(l->restore, chunk.region, chunk.off, chunk.size, err);
+    if (!status)
+        status = kithi_checkpoint_read(&l->checkpoint, i,
+                                       kithi_restore_place(l->restore, chunk.region, chunk.off), err);
+    if (!status)
+        tell_progress(l, atomic_fetch_add(&l->bytes, chunk.size) + chunk.size);
+    return status;
 }
 
+/* Some chunks in a row: workers then seldom need the same block, and one takes memory while another waits for the disk. */
 static void read_job(void *arg, unsigned worker, uint32_t i)
 {
     struct load *l = arg;
     struct kithi_errmsg err;
-    int none = 0;
     (void)worker;
-    if (atomic_load(&l->status))
-        return;
-    struct kithi_checkpoint_chunk chunk =
-        kithi_checkpoint_chunk_at(&l->checkpoint.header, &l->checkpoint.plan, i);
-    int status = kithi_checkpoint_read(&l->checkpoint, i,
-                                       kithi_restore_place(l->restore, chunk.region, chunk.off), &err);
-    if (status && atomic_compare_exchange_strong(&l->status, &none, status))
-        l->err = err; /* the first one only: read once all jobs have ended */
-    tell_progress(l, atomic_fetch_add(&l->bytes, chunk.size) + chunk.size);
+    for (uint32_t at = i * CHUNKS_PER_JOB;
+         at < (i + 1) * CHUNKS_PER_JOB && at < l->checkpoint.plan.chunk_count; at++) {
+        int none = 0, status = atomic_load(&l->status) ? 0 : read_chunk(l, at, &err);
+        if (status && atomic_compare_exchange_strong(&l->status, &none, status))
+            l->err = err; /* the first one only: read once all jobs have ended */
+    }
 }
 
 static void shape_of(const struct kithi_checkpoint_header *h, struct kithi_image_shape *out)
@@ -105,14 +110,10 @@ static int fill(struct load *l, struct kithi_errmsg *err)
         kithi_restore_begin(c->segment_next, &id, settings.generation, &d->tuning, &shape, &l->restore, err);
     if (status)
         return status;
-    kithi_daemon_work(d, memory_job, l->restore, kithi_restore_job_count(l->restore));
-    status = kithi_restore_ready(l->restore, err);
-    if (!status) {
-        kithi_daemon_work(d, read_job, l, l->checkpoint.plan.chunk_count);
-        status = atomic_load(&l->status);
-        if (status)
-            *err = l->err;
-    }
+    kithi_daemon_work(d, read_job, l, (l->checkpoint.plan.chunk_count + CHUNKS_PER_JOB - 1) / CHUNKS_PER_JOB);
+    status = atomic_load(&l->status);
+    if (status)
+        *err = l->err;
     if (!status && d->stopping)
         status = kithi_error_set(err, -ECANCELED, "told to stop");
     if (status) {
