@@ -27,6 +27,8 @@
 #define START_WAIT_MS  10000
 #define SETTLE_STEP_MS 200
 #define SETTLE_STEPS   150
+#define KEEPER_END     'e'
+#define KEEPER_START   's'
 #define IDLE_SHARE     0.02 /* of a CPU: the daemon's own clock ticks */
 /* As `kith load` does it. */
 #define LOAD_DEPTH 8u
@@ -79,22 +81,42 @@ static _Noreturn void run_daemon(const struct bench_daemon *d, unsigned threads)
     _exit(127);
 }
 
-/* Waits for the benchmark's end (leash) or the daemon's, then leaves nothing behind. */
-static _Noreturn void keep(const struct bench_daemon *d, int leash, unsigned threads)
+static pid_t spawn(const struct bench_daemon *d, unsigned threads)
 {
-    setsid(); /* Ctrl-C is for the benchmark; the keeper notices its end */
     pid_t pid = fork();
     if (pid == 0)
         run_daemon(d, threads);
-    (void)!write(leash, &pid, sizeof(pid));
-    struct pollfd p = { .fd = leash, .events = POLLIN };
-    while (poll(&p, 1, -1) < 0 && errno == EINTR) {
-    }
-    /* A clean stop writes checkpoints, which nobody will read: it is not part of what is measured. */
+    return pid;
+}
+
+/* A clean stop writes checkpoints, which nobody will read: it is not part of what is measured. */
+static void end(pid_t pid)
+{
     if (pid > 0) {
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
     }
+}
+
+/*
+ * Until the benchmark ends (leash), ends kithd and starts it again as it is told; then leaves nothing behind. Answers with
+ * the process's number, 0 for none.
+ */
+static _Noreturn void keep(const struct bench_daemon *d, int leash, unsigned threads)
+{
+    setsid(); /* Ctrl-C is for the benchmark; the keeper notices its end */
+    pid_t pid = spawn(d, threads);
+    char command = 0;
+    do {
+        if (command == KEEPER_END) {
+            end(pid);
+            pid = 0;
+        } else if (command == KEEPER_START) {
+            pid = spawn(d, threads);
+        }
+        (void)!write(leash, &pid, sizeof(pid));
+    } while (read(leash, &command, 1) == 1);
+    end(pid);
     remove_tree(d->run_dir);
     remove_tree(d->data_dir);
     _exit(0);
@@ -110,6 +132,35 @@ static void show_log(const struct bench_daemon *d)
         fputs(line, stderr);
     if (f)
         fclose(f);
+}
+
+static void hear(struct bench_daemon *d)
+{
+    if (read(d->leash, &d->pid, sizeof(d->pid)) != sizeof(d->pid) || d->pid < 0)
+        bench_die("kithd cannot be started");
+}
+
+static void tell(struct bench_daemon *d, char command)
+{
+    if (write(d->leash, &command, 1) != 1)
+        bench_die("the keeper of kithd has ended");
+    hear(d);
+}
+
+static bool answers_within(const struct bench_daemon *d, unsigned wait_ms)
+{
+    struct kith_error error = { 0 };
+    char socket[300];
+    snprintf(socket, sizeof(socket), "%s/kithd.sock", d->run_dir);
+    for (unsigned waited = 0; waited < wait_ms; waited += 20) {
+        char *names = NULL;
+        int rc = access(socket, F_OK) == 0 ? kith_list(d->run_dir, &names, &error) : KITH_E_NO_DAEMON;
+        free(names);
+        if (rc >= 0)
+            return true;
+        poll(NULL, 0, 20);
+    }
+    return false;
 }
 
 void bench_daemon_start(struct bench_daemon *d, unsigned threads)
@@ -138,22 +189,21 @@ void bench_daemon_start(struct bench_daemon *d, unsigned threads)
     d->leash = leash[1];
     if (d->keeper < 0)
         bench_die("fork: %s", strerror(errno));
-    if (read(d->leash, &d->pid, sizeof(d->pid)) != sizeof(d->pid) || d->pid < 0)
-        bench_die("kithd cannot be started");
-
-    struct kith_error error = { 0 };
-    for (unsigned waited = 0; waited < START_WAIT_MS; waited += 20) {
-        char *names = NULL;
-        char socket[300];
-        snprintf(socket, sizeof(socket), "%s/kithd.sock", d->run_dir);
-        int rc = access(socket, F_OK) == 0 ? kith_list(d->run_dir, &names, &error) : KITH_E_NO_DAEMON;
-        free(names);
-        if (rc >= 0)
-            return;
-        poll(NULL, 0, 20);
+    hear(d);
+    if (!answers_within(d, START_WAIT_MS)) {
+        show_log(d);
+        bench_die("kithd does not answer in %s", d->run_dir);
     }
-    show_log(d);
-    bench_die("kithd does not answer in %s", d->run_dir);
+}
+
+void bench_daemon_kill(struct bench_daemon *d)
+{
+    tell(d, KEEPER_END);
+}
+
+void bench_daemon_again(struct bench_daemon *d)
+{
+    tell(d, KEEPER_START);
 }
 
 void bench_daemon_stop(struct bench_daemon *d)

@@ -25,6 +25,10 @@ struct bench_daemon {
 void bench_daemon_start(struct bench_daemon *d, unsigned threads);
 void bench_daemon_stop(struct bench_daemon *d);
 
+/* kill -9, and wait until it is gone; start it again, without waiting for an answer. */
+void bench_daemon_kill(struct bench_daemon *d);
+void bench_daemon_again(struct bench_daemon *d);
+
 /* Keep all threads of kithd on one CPU from now on. */
 void bench_daemon_pin(const struct bench_daemon *d, int cpu);
 /* Wait until it has nothing to do, half a minute at most. */

@@ -9,6 +9,7 @@
 #           mixed    reader processes beside a writer at full speed
 #           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
+#           restart  checkpoints, cold and warm starts
 #           growth   rate, memory and building from 10,000 to 1,000,000 vectors
 #           all      the tables of bench/README.md
 #   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
@@ -75,7 +76,7 @@ run() { # TABLE SET [OPTION...]
     mkdir -p "$out"
     case $name in
     search | core) files=(--json "$file.json" --svg "$file.svg") ;;
-    build | scaling | growth) files=(--json "$file.json") ;;
+    build | scaling | growth | restart) files=(--json "$file.json") ;;
     esac
     {
         echo
@@ -102,17 +103,17 @@ if [ "$table" = all ]; then
             run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
             run scaling "$set" "${options[@]}"
         done
-        for name in mixed attach growth; do
+        for name in mixed attach growth restart; do
             run "$name" sift-grocery "${options[@]}"
         done
     else
-        for name in search build mixed scaling attach growth; do
+        for name in search build mixed scaling attach growth restart; do
             run "$name" generated "${options[@]}"
         done
     fi
     exit 0
 fi
-case $table in search | core | build | mixed | scaling | attach | growth) ;; *) usage 2 ;; esac
+case $table in search | core | build | mixed | scaling | attach | growth | restart) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
