@@ -6,11 +6,11 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "server/base/cgroup.h"
 #include "server/base/needs.h"
 #include "server/index/index_priv.h"
 #include "shm/base/bytes.h"
@@ -19,51 +19,10 @@
 #define STEP_MAX KITHI_NEED_STEP
 #define PLENTY   4u /* steps of every region, without which nothing is filled ahead */
 
-/* One number from a cgroup file, or UINT64_MAX ("max", or no such file). */
-static uint64_t cgroup_number(const char *path)
-{
-    FILE *f = fopen(path, "re");
-    unsigned long long v = UINT64_MAX;
-    if (!f)
-        return UINT64_MAX;
-    if (fscanf(f, "%llu", &v) != 1)
-        v = UINT64_MAX;
-    fclose(f);
-    return v;
-}
-
-/* The value of key in a cgroup's memory.stat, or 0. */
-static uint64_t cgroup_stat(const char *path, const char *key)
-{
-    FILE *f = fopen(path, "re");
-    char line[256], name[64];
-    unsigned long long v, found = 0;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "%63s %llu", name, &v) == 2 && strcmp(name, key) == 0)
-            found = v;
-    if (f)
-        fclose(f);
-    return found;
-}
-
-/* Over a cgroup's limit fallocate does not fail, it ends in an OOM kill: so look before. Inside a
- * container the files stand at the root of the mounted hierarchy. File pages that nobody used lately
- * count as used, but give way. */
+/* Over a cgroup's limit fallocate does not fail, it ends in an OOM kill: so look before. */
 bool kithi_space_in_limit(uint64_t bytes)
 {
-    uint64_t max = cgroup_number("/sys/fs/cgroup/memory.max"), now, idle;
-    if (max != UINT64_MAX) {
-        now = cgroup_number("/sys/fs/cgroup/memory.current");
-        idle = cgroup_stat("/sys/fs/cgroup/memory.stat", "inactive_file");
-    } else {
-        max = cgroup_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
-        now = cgroup_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
-        idle = cgroup_stat("/sys/fs/cgroup/memory/memory.stat", "total_inactive_file");
-    }
-    if (max == UINT64_MAX || now == UINT64_MAX)
-        return true;
-    now -= idle < now ? idle : now;
-    return bytes <= max && now <= max - bytes;
+    return bytes <= kithi_cgroup_left("");
 }
 
 uint64_t kithi_space_step(uint64_t taken)

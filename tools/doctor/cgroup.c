@@ -6,8 +6,7 @@
  * the root, and what is missing is passed over.
  *
  * Pages of a tmpfs count for the group whose process touched them first. Over the limit fallocate does not fail, it ends in
- * an OOM kill. kithd therefore looks before it takes memory, but at the root of the hierarchy only
- * (kithi_space_in_limit() of server/index/space.c).
+ * an OOM kill. kithd therefore looks before it takes memory, at the same limits (server/base/cgroup.c).
  */
 #include "tools/doctor/cgroup_priv.h"
 
@@ -17,7 +16,6 @@
 #include <string.h>
 
 #include "server/base/needs.h"
-#include "tools/doctor/space_priv.h"
 #include "tools/doctor/sysfile_priv.h"
 #include "tools/out.h"
 
@@ -65,7 +63,7 @@ uint64_t kithi_cgroup_room(const struct kithi_cgroup *c)
 static void look_at(const struct kithi_doctor *d, const struct hierarchy *h, const char *dir,
                     struct kithi_cgroup *out)
 {
-    struct kithi_cgroup c = { .limited = true, .version = h->version, .seen = strcmp(dir, h->base) == 0 };
+    struct kithi_cgroup c = { .limited = true, .version = h->version };
     char path[DIR_SIZE + 64], *stat;
     if (number_of(d, dir, h->max, &c.max) != 0 || c.max >= NO_LIMIT ||
         number_of(d, dir, h->used, &c.used) != 0)
@@ -144,20 +142,6 @@ int kithi_cgroup_find(const struct kithi_doctor *d, struct kithi_cgroup *out)
     return rc;
 }
 
-/* A limit that kithd does not see is harmless if the tmpfs is full before. */
-static void judge_unseen(const struct kithi_doctor *d, const struct kithi_cgroup *c, struct kithi_finding *f)
-{
-    struct kithi_space s;
-    uint64_t room = kithi_cgroup_room(c);
-    if (kithi_space_of(d->opts.run_dir, &s) != 0 || !s.tmpfs || (s.size > 0 && s.left <= room / 4 * 3))
-        return;
-    f->state = KITHI_DOCTOR_WARN;
-    kithi_finding_add(
-        f, "; kithd looks for a limit at the root of the hierarchy alone, does not see this one, and would "
-           "be killed at it: let the tmpfs be full before");
-    kithi_space_fix_tmpfs(d, &s, (s.size > s.left ? s.size - s.left : 0) + room / 4 * 3, f);
-}
-
 static void fix_limit(const struct kithi_doctor *d, const struct kithi_cgroup *c, struct kithi_finding *f)
 {
     unsigned long long mib = (c->max * 2 + MIB - 1) / MIB;
@@ -212,7 +196,5 @@ void kithi_check_cgroup(const struct kithi_doctor *d, struct kithi_finding *f)
         f->state = KITHI_DOCTOR_WARN;
         kithi_finding_add(f, ", less than a tenth of it");
         fix_limit(d, &c, f);
-    } else if (!c.seen) {
-        judge_unseen(d, &c, f);
     }
 }

@@ -10,7 +10,6 @@ struct kithi_cgroup {
     bool limited; /* what follows is set */
     unsigned version;
     char dir[4096];                  /* of the group whose limit comes first */
-    bool seen;                       /* kithd looks at this limit, before it takes memory */
     uint64_t max, used, idle, shmem; /* bytes; idle: file pages that give way, part of used */
 };
 
