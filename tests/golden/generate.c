@@ -5,6 +5,8 @@
  * To be run once for each directory that test_golden.c lists, and never again: the point of the files is that they
  * are old.
  */
+#include <errno.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <kith/kith.h>
 #include <stdio.h>
@@ -71,6 +73,20 @@ static uint32_t number(const char *name, const char *(*name_of)(uint32_t), uint3
     test_die("what is %s?", name);
 }
 
+/* The checkpoint that kithd left as it stopped. */
+static int pack_checkpoint(const struct test_daemon *d, const char *to)
+{
+    char pattern[2 * TEST_PATH_SIZE], packed[1024];
+    glob_t found;
+    snprintf(pattern, sizeof pattern, "%s/data/%s/checkpoint-*", d->data.path, SAMPLE_NAME);
+    snprintf(packed, sizeof packed, "%s/checkpoint.pack", to);
+    if (glob(pattern, 0, NULL, &found) != 0)
+        return -ENOENT;
+    int rc = found.gl_pathc == 1 ? test_pack(found.gl_pathv[0], packed) : -EEXIST;
+    globfree(&found);
+    return rc;
+}
+
 int main(int argc, char **argv)
 {
     struct test_daemon d;
@@ -96,6 +112,8 @@ int main(int argc, char **argv)
     snprintf(packed, sizeof packed, "%s/wal.pack", argv[1]);
     if (rc == 0)
         rc = test_pack(wal, packed);
+    if (rc == 0)
+        rc = pack_checkpoint(&d, argv[1]);
     snprintf(command, sizeof command, "cp '%s/data/%s/collection.conf' '%s/'", d.data.path, SAMPLE_NAME,
              argv[1]);
     if (rc == 0 && system(command) != 0)

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/checkpoint/format.h"
 #include "shm/layout/header.h"
 #include "tests/golden/pack.h"
 #include "tests/golden/sample.h"
@@ -29,13 +30,21 @@ struct golden {
     uint32_t format; /* of the segment */
     const char *codes, *keep;
     float value_slop, distance_slop; /* of what comes back, for what is kept */
+    uint32_t checkpoint;             /* format of the checkpoint; 0: there is none */
 };
 
 static const struct golden goldens[] = {
-    { "v1", 1, "none", "f32", 1e-4f, 1e-5f },       { "v2/none", 2, "none", "f32", 1e-4f, 1e-5f },
-    { "v2/f16", 2, "f16", "none", 0.01f, 1e-3f },   { "v2/sq8", 2, "sq8", "f32", 1e-4f, 1e-5f },
-    { "v2/bits", 2, "bits", "none", 0.06f, 1e-2f },
+    { "v1", 1, "none", "f32", 1e-4f, 1e-5f, 0 },
+    { "v2/none", 2, "none", "f32", 1e-4f, 1e-5f, 0 },
+    { "v2/f16", 2, "f16", "none", 0.01f, 1e-3f, 0 },
+    { "v2/sq8", 2, "sq8", "f32", 1e-4f, 1e-5f, 0 },
+    { "v2/bits", 2, "bits", "none", 0.06f, 1e-2f, 0 },
+    { "v2-checkpoint-v1/none", 2, "none", "f32", 1e-4f, 1e-5f, 1 },
+    { "v2-checkpoint-v1/bits", 2, "bits", "none", 0.06f, 1e-2f, 1 },
 };
+
+/* What a start finds. */
+enum found { LOG, SEGMENT, CHECKPOINT };
 
 #define GOLDENS (sizeof goldens / sizeof goldens[0])
 
@@ -127,9 +136,10 @@ static void old_segments_are_searched_without_a_daemon(void **state)
     }
 }
 
-/* A daemon over an old data directory, with the old segment or without. */
-static void serve(const struct golden *g, bool with_segment)
+/* A daemon over an old data directory, with the log alone, or with the old segment or checkpoint, too. */
+static void serve(const struct golden *g, enum found found)
 {
+    const bool with_segment = found == SEGMENT;
     struct test_daemon d;
     char data[TEST_PATH_SIZE + 16], run[TEST_PATH_SIZE + 16], path[2 * TEST_PATH_SIZE];
     test_daemon_init(&d);
@@ -142,6 +152,10 @@ static void serve(const struct golden *g, bool with_segment)
     unpack(g->dir, "wal.pack", path);
     snprintf(path, sizeof path, "%s/collection.conf", data);
     copy(g->dir, "collection.conf", path);
+    if (found == CHECKPOINT) {
+        snprintf(path, sizeof path, "%s/checkpoint-%020u", data, SAMPLE_EPOCH);
+        unpack(g->dir, "checkpoint.pack", path);
+    }
     int reader = -1;
     struct stat before, after;
     if (with_segment) {
@@ -165,6 +179,12 @@ static void serve(const struct golden *g, bool with_segment)
         assert_int_equal(h.version, g->format);
         assert_int_equal(atomic_load(&h.moved), 1);
     }
+    /* One that is not read any more is told of, and the log is replayed. */
+    if (found == CHECKPOINT)
+        assert_true(test_daemon_logged(&d, g->checkpoint == KITHI_CHECKPOINT_VERSION &&
+                                                   g->format == KITHI_FORMAT_VERSION
+                                               ? "event=loaded"
+                                               : "event=checkpoint-refused"));
     check_contents(g, SAMPLE_NAME, run);
     assert_true(test_verify_path(test_daemon_segment(&d, SAMPLE_NAME)));
     assert_int_equal(test_daemon_stop(&d), 0);
@@ -177,14 +197,22 @@ static void old_segments_are_adopted_or_replaced(void **state)
 {
     (void)state;
     for (size_t i = 0; i < GOLDENS; i++)
-        serve(&goldens[i], true);
+        serve(&goldens[i], SEGMENT);
 }
 
 static void old_logs_are_replayed(void **state)
 {
     (void)state;
     for (size_t i = 0; i < GOLDENS; i++)
-        serve(&goldens[i], false);
+        serve(&goldens[i], LOG);
+}
+
+static void old_checkpoints_are_loaded_or_passed_over(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < GOLDENS; i++)
+        if (goldens[i].checkpoint)
+            serve(&goldens[i], CHECKPOINT);
 }
 
 int main(void)
@@ -193,6 +221,7 @@ int main(void)
         cmocka_unit_test(old_segments_are_searched_without_a_daemon),
         cmocka_unit_test(old_segments_are_adopted_or_replaced),
         cmocka_unit_test(old_logs_are_replayed),
+        cmocka_unit_test(old_checkpoints_are_loaded_or_passed_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
