@@ -278,8 +278,12 @@ static void a_checkpoint_that_fails_says_why_and_the_collection_goes_on(void **s
         assert_int_equal(test_daemon_start(&kithd), 0);
         workload_go(&work);
         pause_ms(50);
+        /* Where nothing was written yet, the last one is the answer. */
         unsigned before = checkpoints(names);
-        assert_int_equal(checkpoint(&error), codes[i]);
+        int rc;
+        while ((rc = checkpoint(&error)) == 0 && checkpoints(names) == before)
+            test_nap();
+        assert_int_equal(rc, codes[i]);
         assert_true(error.text[0] != '\0');
         assert_int_equal(checkpoints(names), before); /* nothing is left behind */
         assert_int_equal(checkpoint(&error), 0);
