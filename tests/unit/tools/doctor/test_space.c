@@ -92,14 +92,14 @@ static void a_log_needs_room_on_a_disk(void **state)
     assert_found(&f, KITHI_DOCTOR_OK, "(/) has 50.0 GiB of 100.0 GiB free", NULL);
     s.left = GIB - 1;
     kithi_space_judge_data(&d, &s, &f);
-    assert_found(&f, KITHI_DOCTOR_WARN, "nearly full", "du -sm /var/lib/kith/*/wal | sort -n");
+    assert_found(&f, KITHI_DOCTOR_WARN, "nearly full", "du -sm /var/lib/kith/* | sort -n");
     s.left = 64 * MIB - 1;
     kithi_space_judge_data(&d, &s, &f);
-    assert_found(&f, KITHI_DOCTOR_BAD, "is full", "du -sm /var/lib/kith/*/wal | sort -n");
+    assert_found(&f, KITHI_DOCTOR_BAD, "is full", "du -sm /var/lib/kith/* | sort -n");
     s.left = 50 * GIB;
     s.inodes = 10;
     kithi_space_judge_data(&d, &s, &f);
-    assert_found(&f, KITHI_DOCTOR_BAD, "0 inodes free", "du -sm /var/lib/kith/*/wal | sort -n");
+    assert_found(&f, KITHI_DOCTOR_BAD, "0 inodes free", "du -sm /var/lib/kith/* | sort -n");
     s.tmpfs = true;
     kithi_space_judge_data(&d, &s, &f);
     assert_found(&f, KITHI_DOCTOR_WARN, "outlives a reboot", "kithd --data /var/lib/kith");
