@@ -169,7 +169,8 @@ void kithi_space_judge_data(const struct kithi_doctor *d, const struct kithi_spa
         kithi_finding_set(f, KITHI_DOCTOR_OK, "the disk of the data directory (%s) has %s of %s free",
                           s->point, left, size);
     }
-    if (f->state != KITHI_DOCTOR_OK && f->fix == NULL) /* which collection takes it, with its log and checkpoints */
+    if (f->state != KITHI_DOCTOR_OK &&
+        f->fix == NULL) /* which collection takes it, with its log and checkpoints */
         kithi_finding_fix(f, "du -sm %s/* | sort -n", data);
     free(data);
 }
