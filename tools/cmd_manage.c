@@ -223,17 +223,20 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
     kithi_object_text(o, "", "kept vectors", text);
 }
 
-int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
+/* A command line that is one name and nothing else: open that collection. Returns an exit status. */
+static int open_only(struct kithi_tool *t, int argc, char **argv, kith **out)
 {
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
     if (status != KITHI_TOOL_OK)
         return status;
-    if (count != 1)
-        return kithi_tool_usage(t, "give one name");
+    return count == 1 ? kithi_tool_open(t, argv[1], out) : kithi_tool_usage(t, "give one name");
+}
 
+int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
+{
     kith *index = NULL;
-    status = kithi_tool_open(t, argv[1], &index);
+    int status = open_only(t, argc, argv, &index);
     if (status != KITHI_TOOL_OK)
         return status;
     struct kith_stats s = KITH_STATS_INIT;
@@ -278,15 +281,8 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
 
 int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
 {
-    int count = 0;
-    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
-    if (status != KITHI_TOOL_OK)
-        return status;
-    if (count != 1)
-        return kithi_tool_usage(t, "give one name");
-
     kith *index = NULL;
-    status = kithi_tool_open(t, argv[1], &index);
+    int status = open_only(t, argc, argv, &index);
     if (status != KITHI_TOOL_OK)
         return status;
     uint64_t n = 0;
@@ -303,14 +299,8 @@ int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
 
 int kithi_cmd_checkpoint(struct kithi_tool *t, int argc, char **argv)
 {
-    int count = 0;
-    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
-    if (status != KITHI_TOOL_OK)
-        return status;
-    if (count != 1)
-        return kithi_tool_usage(t, "give one name");
     kith *index = NULL;
-    status = kithi_tool_open(t, argv[1], &index);
+    int status = open_only(t, argc, argv, &index);
     if (status != KITHI_TOOL_OK)
         return status;
     struct kith_error error = { 0 };

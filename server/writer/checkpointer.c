@@ -246,7 +246,6 @@ static void finish_done(struct kithi_io_op *op, int status)
 {
     struct kithi_collection *c = op->arg;
     struct kithi_checkpointer *k = &c->checkpointer;
-    k->busy = false;
     if (status && !k->status) {
         give_up(k, status, "completing");
     }
@@ -261,7 +260,6 @@ static void finish(struct kithi_collection *c)
     k->image = NULL;
     k->slowing = false;
     k->step = CHECKPOINTER_FINISH;
-    k->busy = true;
     k->op.done = finish_done;
     kithi_io_call(c->daemon->io, &k->op, finish_call);
     c->daemon->again = true;
@@ -300,7 +298,6 @@ static void create_done(struct kithi_io_op *op, int status)
 {
     struct kithi_collection *c = op->arg;
     struct kithi_checkpointer *k = &c->checkpointer;
-    k->busy = false;
     if (status) {
         give_up(k, status, "creating");
     }
@@ -370,7 +367,6 @@ static void begin(struct kithi_collection *c, uint64_t now_ms)
     kithi_log(KITHI_LOG_DEBUG, "checkpoint-begins", "name=%s epoch=%" PRIu64 " bytes=%" PRIu64,
               c->settings.name, k->header.epoch, k->plan.file_size);
     k->step = CHECKPOINTER_CREATE;
-    k->busy = true;
     k->op.done = create_done;
     kithi_io_call(c->daemon->io, &k->op, create_call);
 }

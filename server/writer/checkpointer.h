@@ -57,7 +57,6 @@ struct kithi_checkpoint_buffer {
 
 struct kithi_checkpointer {
     enum kithi_checkpointer_step step;
-    bool busy; /* the helper has it */
 
     /* The one being written. */
     struct kithi_image *image; /* NULL once all of it is copied */
