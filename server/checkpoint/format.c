@@ -13,6 +13,7 @@
 #define REGIONS_OFF 192u
 #define TABLE_HEAD  64u
 #define TABLE_CRC   32u
+#define TABLE_END   40u
 
 void kithi_checkpoint_header_encode(void *out, const struct kithi_checkpoint_header *h)
 {
@@ -127,7 +128,8 @@ struct kithi_checkpoint_chunk kithi_checkpoint_chunk_at(const struct kithi_check
 }
 
 void kithi_checkpoint_table_encode(void *out, const struct kithi_checkpoint_header *h,
-                                   const struct kithi_checkpoint_plan *plan, const uint32_t *sums)
+                                   const struct kithi_checkpoint_plan *plan, const uint32_t *sums,
+                                   uint64_t end_epoch)
 {
     uint8_t *p = out;
     memset(p, 0, plan->table_size);
@@ -135,12 +137,14 @@ void kithi_checkpoint_table_encode(void *out, const struct kithi_checkpoint_head
     kithi_put32(p + 4, plan->chunk_count);
     memcpy(p + 8, h->uid, 16);
     kithi_put64(p + 24, h->epoch);
+    kithi_put64(p + TABLE_END, end_epoch);
     memcpy(p + TABLE_HEAD, sums, plan->chunk_count * sizeof *sums);
     kithi_put32(p + TABLE_CRC, kithi_crc32c(0, p, plan->table_size));
 }
 
 bool kithi_checkpoint_table_decode(void *buf, const struct kithi_checkpoint_header *h,
-                                   const struct kithi_checkpoint_plan *plan, const uint32_t **out_sums)
+                                   const struct kithi_checkpoint_plan *plan, const uint32_t **out_sums,
+                                   uint64_t *out_end_epoch)
 {
     uint8_t *p = buf;
     uint32_t crc = kithi_get32(p + TABLE_CRC);
@@ -150,6 +154,7 @@ bool kithi_checkpoint_table_decode(void *buf, const struct kithi_checkpoint_head
     kithi_put32(p + TABLE_CRC, 0);
     bool good = kithi_crc32c(0, p, plan->table_size) == crc;
     kithi_put32(p + TABLE_CRC, crc);
+    *out_end_epoch = kithi_get64(p + TABLE_END);
     *out_sums = (const uint32_t *)(const void *)(p + TABLE_HEAD);
     return good;
 }

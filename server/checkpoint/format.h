@@ -101,14 +101,18 @@ struct kithi_checkpoint_chunk kithi_checkpoint_chunk_at(const struct kithi_check
  *    0..3    magic                      8..23   uid of the collection
  *    4..7    number of checksums       24..31   epoch of the image
  *   32..35   crc32c of the whole table, padding included, with zeros here
- *   36..63   zero
+ *   36..39   zero
+ *   40..47   last epoch that was visible when the copy ended: the log reaches it, or has lost what was durable
+ *   48..63   zero
  *   64..     checksums, zeros up to a multiple of 4096
  */
 void kithi_checkpoint_table_encode(void *out, const struct kithi_checkpoint_header *h,
-                                   const struct kithi_checkpoint_plan *plan, const uint32_t *sums);
+                                   const struct kithi_checkpoint_plan *plan, const uint32_t *sums,
+                                   uint64_t end_epoch);
 
 /* plan->table_size bytes; false: they are not this header's table. The checksums are then at *out_sums, in buf. */
 bool kithi_checkpoint_table_decode(void *buf, const struct kithi_checkpoint_header *h,
-                                   const struct kithi_checkpoint_plan *plan, const uint32_t **out_sums);
+                                   const struct kithi_checkpoint_plan *plan, const uint32_t **out_sums,
+                                   uint64_t *out_end_epoch);
 
 #endif

@@ -151,7 +151,7 @@ int kithi_checkpoint_open(const char *path, const uint8_t uid[16], struct kithi_
         if (rc < 0)
             kithi_error_set(err, rc, "%s cannot be read: %s", path, kithi_error_text(rc));
     }
-    if (rc == 0 && !kithi_checkpoint_table_decode(c->table, &c->header, &c->plan, &c->sums))
+    if (rc == 0 && !kithi_checkpoint_table_decode(c->table, &c->header, &c->plan, &c->sums, &c->end_epoch))
         rc = kithi_error_set(err, KITHI_E_CORRUPT, "%s is damaged: its table of checksums is not good", path);
     if (rc < 0)
         kithi_checkpoint_close(c);

@@ -23,6 +23,7 @@ struct kithi_checkpoint {
     struct kithi_checkpoint_header header;
     struct kithi_checkpoint_plan plan;
     const uint32_t *sums;
+    uint64_t end_epoch; /* visible, and so durable, when the copy ended */
     int fd;
     void *table;
     char path[4096];

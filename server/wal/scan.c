@@ -416,12 +416,13 @@ static int judge_whole(struct scan *s)
         return 0;
     }
     note_damage(s, "", 0, what);
-    /* Only the segment knows of more: nothing in the log is to be mended. */
+    /* Only the segment or the checkpoint knows of more: nothing in the log is to be mended. */
     bool ahead = proven > s->proven_epoch && proven > s->last_epoch;
-    return kithi_error_set(s->err, KITHI_E_LOG_DAMAGED, "%s: %s%s", o->dir, what,
-                           ahead ? ", as the segment says; put the log back that belongs to it, or move the "
-                                   "segment away to fall back to the log"
-                                 : "; " REMEDY);
+    return kithi_error_set(
+        s->err, KITHI_E_LOG_DAMAGED, "%s: %s%s", o->dir, what,
+        ahead ? ", as the segment or the newest checkpoint says; put the log back that "
+                "belongs to it, or move the segment away, or else the checkpoint, to fall back to the log"
+              : "; " REMEDY);
 }
 
 int kithi_wal_scan(const struct kithi_wal_scan_opts *opts, struct kithi_wal_report *out_report,

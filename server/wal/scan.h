@@ -44,9 +44,10 @@ struct kithi_wal_damage {
 struct kithi_wal_scan_opts {
     const char *dir;
     uint8_t uid[16];
-    uint64_t after_epoch;         /* deliver groups above it; files that end before it are not read through */
-    uint64_t known_durable_epoch; /* of an adopted segment; a log that ends below it is damaged. 0: unknown */
-    kithi_wal_group_fn *fn;       /* may be NULL */
+    uint64_t after_epoch; /* deliver groups above it; files that end before it are not read through */
+    uint64_t
+        known_durable_epoch; /* of a segment or checkpoint; a log that ends below it is damaged. 0: unknown */
+    kithi_wal_group_fn *fn;  /* may be NULL */
     void *arg;
     struct kithi_wal_damage *damage; /* filled when KITHI_E_LOG_DAMAGED is returned; may be NULL */
 };

@@ -156,7 +156,7 @@ static int complete(struct kithi_collection *c)
         r = -posix_memalign(&table, KITHI_CHECKPOINT_BLOCK, k->plan.table_size);
     }
     if (r == 0) {
-        kithi_checkpoint_table_encode(table, &k->header, &k->plan, k->sums);
+        kithi_checkpoint_table_encode(table, &k->header, &k->plan, k->sums, k->end_epoch);
         r = kithi_io_file_write(io, k->fd, table, k->plan.table_size, k->plan.table_off);
     }
     free(table);
@@ -258,6 +258,7 @@ static void finish(struct kithi_collection *c)
     /* All of it is copied: slots may be reused, while the disk is at it. */
     kithi_image_end(k->image);
     k->image = NULL;
+    k->end_epoch = kithi_index_epoch(c->index);
     k->slowing = false;
     k->step = CHECKPOINTER_FINISH;
     k->op.done = finish_done;

@@ -63,6 +63,7 @@ struct kithi_checkpointer {
     struct kithi_checkpoint_header header;
     struct kithi_checkpoint_plan plan;
     uint32_t *sums;
+    uint64_t end_epoch; /* visible when all was copied */
     struct kithi_checkpoint_buffer buffers[KITHI_CHECKPOINT_BUFFERS];
     uint32_t next;         /* chunks below are handed out */
     uint32_t records_left; /* chunks of records that are not copied */

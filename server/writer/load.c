@@ -124,7 +124,8 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     return status ? status : kithi_collection_share(c, c->segment_next, err);
 }
 
-static int load_one(struct kithi_collection *c, uint64_t epoch, struct kithi_errmsg *err)
+static int load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch,
+                    struct kithi_errmsg *err)
 {
     struct load l = { .c = c, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
     char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
@@ -142,6 +143,7 @@ static int load_one(struct kithi_collection *c, uint64_t epoch, struct kithi_err
     if (!status)
         status = fill(&l, err);
     uint64_t bytes = l.checkpoint.plan.file_size;
+    *out_end_epoch = l.checkpoint.end_epoch;
     kithi_checkpoint_close(&l.checkpoint);
     if (status) {
         kithi_index_close(c->index);
@@ -162,13 +164,13 @@ static bool may_older_do(int status)
            status == -EIO || status == -ENOENT || status == -EACCES || status == -EINVAL || status == -ELOOP;
 }
 
-int kithi_load_checkpoint(struct kithi_collection *c, struct kithi_errmsg *err)
+int kithi_load_checkpoint(struct kithi_collection *c, uint64_t *out_end_epoch, struct kithi_errmsg *err)
 {
     uint64_t *epochs = NULL;
     int64_t n = kithi_checkpoint_list(c->data_dir, &epochs, err);
     int result = n < 0 ? (int)n : 0;
     for (int64_t i = 0; i < n && result == 0; i++) {
-        int status = load_one(c, epochs[i], err);
+        int status = load_one(c, epochs[i], out_end_epoch, err);
         if (status == 0) {
             result = 1;
             kithi_checkpointer_found(c, epochs[i], i + 1 < n ? epochs[i + 1] : 0);

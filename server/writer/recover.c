@@ -234,8 +234,8 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
     return 0;
 }
 
-/* Replay the log after the index's epoch, and open it for writing. */
-static int replay_log(struct kithi_collection *c, struct kithi_errmsg *err)
+/* Replay the log after the index's epoch, to end_epoch at least, and open it for writing. */
+static int replay_log(struct kithi_collection *c, uint64_t end_epoch, struct kithi_errmsg *err)
 {
     struct kithi_wal_report report = { 0 };
     struct replay r = { .c = c, .err = err, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
@@ -246,6 +246,9 @@ static int replay_log(struct kithi_collection *c, struct kithi_errmsg *err)
                                         .fn = take_group,
                                         .arg = &r };
     memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+    if (opts.known_durable_epoch < end_epoch) {
+        opts.known_durable_epoch = end_epoch;
+    }
     int status = kithi_wal_scan(&opts, &report, err);
     if (!status) {
         status = apply_chunk(&r);
@@ -403,7 +406,8 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (!adopted && c->old_until_ms != KITHI_NEVER) {
         kithi_collection_end_old(c); /* early: there is no memory for three */
     }
-    int loaded = adopted ? 0 : kithi_load_checkpoint(c, err);
+    uint64_t end_epoch = 0;
+    int loaded = adopted ? 0 : kithi_load_checkpoint(c, &end_epoch, err);
     if (loaded < 0) {
         return loaded;
     }
@@ -416,7 +420,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
         kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
     }
     if (!status) {
-        status = replay_log(c, err);
+        status = replay_log(c, loaded ? end_epoch : 0, err);
     }
     if (!adopted) {
         if (!status) {

@@ -61,7 +61,7 @@ static void make(void)
             file[c.file_off + j] = (unsigned char)test_rand_u64(&r);
         sums[i] = kithi_crc32c(0, file + c.file_off, c.size);
     }
-    kithi_checkpoint_table_encode(file + plan.table_off, &header, &plan, sums);
+    kithi_checkpoint_table_encode(file + plan.table_off, &header, &plan, sums, 815);
 }
 
 static const char *put(const void *bytes, size_t len)
@@ -103,6 +103,7 @@ static void what_was_written_is_read(void **state)
     assert_int_equal(read_all(path, NULL, &err), 0);
     assert_int_equal(kithi_checkpoint_open(path, header.uid, &c, &err), 0);
     assert_memory_equal(&c.header, &header, sizeof header);
+    assert_int_equal(c.end_epoch, 815);
     kithi_checkpoint_close(&c);
 }
 

@@ -330,6 +330,33 @@ static void without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed(void **st
     assert_non_null(strstr(err.text, "/docs/wal is missing"));
 }
 
+/* The copy of a checkpoint went on until a later epoch: the log must reach that one. */
+static void a_log_that_ends_before_the_copy_of_a_checkpoint_did_is_noticed(void **state)
+{
+    struct kithi_errmsg err;
+    struct kithi_checkpoint c;
+    uint64_t *epochs = NULL;
+    char name[KITHI_CHECKPOINT_NAME_SIZE], path[KITHI_PATH_MAX];
+    (void)state;
+    assert_int_equal(kithi_tree_remove(test_path(&served.run, "docs"), NULL), 0);
+    assert_int_equal(kithi_checkpoint_list(test_path(&served.data, "docs"), &epochs, NULL), 1);
+    kithi_checkpoint_name(name, epochs[0]);
+    free(epochs);
+    snprintf(path, sizeof path, "%s/docs/%s", served.data.path, name);
+    assert_int_equal(kithi_checkpoint_open(path, NULL, &c, &err), 0);
+    assert_int_equal(c.end_epoch, c.header.epoch); /* nobody wrote meanwhile */
+    unsigned char *table = malloc(c.plan.table_size);
+    assert_non_null(table);
+    kithi_checkpoint_table_encode(table, &c.header, &c.plan, c.sums, c.header.epoch + 1);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, table, c.plan.table_size, (off_t)c.plan.table_off), c.plan.table_size);
+    close(fd);
+    free(table);
+    kithi_checkpoint_close(&c);
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+    assert_non_null(strstr(err.text, "the newest checkpoint says"));
+}
+
 static void what_is_in_the_way_is_named_with_a_way_out(void **state)
 {
     struct kithi_errmsg err;
@@ -418,6 +445,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_log_is_refused_and_left_as_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_log_that_is_gone_is_not_taken_for_an_empty_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_log_that_ends_before_the_copy_of_a_checkpoint_did_is_noticed,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_is_in_the_way_is_named_with_a_way_out, set_up, tear_down),
