@@ -366,7 +366,7 @@ static void print_text(const struct view *v)
     if (v->in_use)
         kithi_object_text(&o, "", "in use",
                           v->moving || r->torn_file[0] != '\0'
-                              ? "kithd is writing: the last group is on its way and not shown"
+                              ? "kithd is writing: the last groups are on their way and not shown"
                               : "kithd holds it open for writing");
     if (!v->damaged && r->ignored_file[0] != '\0') {
         snprintf(text, sizeof text, "%s was being made when kithd ended (%s); the next start removes it",

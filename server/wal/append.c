@@ -1,9 +1,9 @@
 /*
  * append.c - writes groups, begins files, and fails for good.
  *
- * Owns the order of writes that WAL.md's reading rules rely on: a group is written when the
- * one before it is durable; a file gets its name when its header is durable, and its first
- * group when the name is. Nothing here decides what a group holds.
+ * Owns the order of writes that WAL.md's reading rules rely on: one write at a time, with the groups that
+ * gathered while the one before it was on its way; a file gets its name when its header is durable, and its
+ * first group when the name is. Nothing here decides what a group holds.
  */
 #include "server/wal/append.h"
 
@@ -24,7 +24,7 @@
 #include "shm/wire/op.h"
 
 #define BUFFER_MIN  (256u << 10)
-#define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its group is durable */
+#define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its groups are durable */
 #define FILE_LEAST  (1u << 20) /* a start on a disk that is nearly full makes do with this */
 
 /* A file that has no name yet. */
@@ -46,14 +46,22 @@ struct spare {
     char path[KITHI_WAL_PATH_SIZE];
 };
 
+/* A group that was taken. */
 struct group {
-    uint8_t *bytes; /* aligned to KITHI_WAL_BLOCK; header, ops, padding */
-    size_t room;    /* bytes allocated */
-    size_t size;    /* bytes to write */
+    size_t off; /* of its header in the batch */
     struct kithi_wal_group_header header;
-    bool rotate; /* begins a file */
     kithi_wal_done *done;
     void *arg;
+};
+
+/* Groups that go to the disk by one write. */
+struct batch {
+    uint8_t *bytes; /* aligned to KITHI_WAL_BLOCK; each group its header, ops, padding */
+    size_t room;    /* bytes allocated */
+    size_t size;    /* bytes to write */
+    struct group *groups;
+    unsigned count, group_room;
+    bool rotate; /* begins a file */
 };
 
 struct kithi_wal {
@@ -72,13 +80,17 @@ struct kithi_wal {
     uint64_t end;  /* bytes preallocated */
     uint64_t used; /* off, counting the groups that wait */
 
-    struct group groups[2]; /* groups[first] is being written, the other may wait */
-    unsigned first, count;
+    struct batch batches[2];
+    unsigned first;       /* batches[first] is being written, in the other one groups gather */
+    struct group *ended;  /* room for the groups whose done is being called; swapped with a batch's */
+    unsigned ended_room;  /* groups that fit there */
+    unsigned ending;      /* of them, those that were not called yet */
     uint64_t taken_epoch; /* of the last group taken */
 
     struct kithi_io_op write_op;
     struct kithi_io_op rotate_op;
-    struct fresh next; /* taken from the spare; becomes the file */
+    struct fresh next;   /* taken from the spare; becomes the file */
+    uint64_t next_epoch; /* its first */
     struct kithi_errmsg rotate_err;
     struct spare *spare;
     bool spare_refused; /* making one ahead failed: the next one is made when it is needed */
@@ -235,23 +247,63 @@ static int spare_ensure(struct kithi_wal *wal, uint64_t size)
     return wal->spare && wal->spare->size >= size ? 0 : spare_make(wal, size);
 }
 
-/* ---- failing ---- */
+/* ---- ending ---- */
+
+static struct batch *writing(struct kithi_wal *wal)
+{
+    return &wal->batches[wal->first];
+}
+
+static struct batch *gathering(struct kithi_wal *wal)
+{
+    return &wal->batches[1 - wal->first];
+}
+
+/* Empty a batch; its groups stand in wal->ended until ended_tell(). */
+static void batch_end(struct kithi_wal *wal, struct batch *b)
+{
+    struct group *groups = wal->ended;
+    unsigned room = wal->ended_room;
+    wal->ended = b->groups;
+    wal->ended_room = b->group_room;
+    wal->ending = b->count;
+    b->groups = groups;
+    b->group_room = room;
+    b->count = 0;
+    b->size = 0;
+    b->rotate = false;
+    if (b->room > BUFFER_KEEP) {
+        free(b->bytes);
+        b->bytes = NULL;
+        b->room = 0;
+    }
+}
+
+/* In the order of epochs. The owner may append meanwhile, and close the log when the last one is called. */
+static void ended_tell(struct kithi_wal *wal, int status)
+{
+    const struct group *g = wal->ended;
+    for (unsigned left = wal->ending; left > 0; left--, g++) {
+        wal->ending = left - 1;
+        g->done(g->arg, status);
+    }
+}
 
 static void fail(struct kithi_wal *wal, const char *what, int error)
 {
-    struct group ended[2];
-    unsigned n = wal->count;
-    for (unsigned i = 0; i < n; i++)
-        ended[i] = wal->groups[(wal->first + i) % 2];
     wal->failed = true;
-    wal->count = 0;
     kithi_error_set(&wal->failure, KITHI_E_LOG_FAILED,
                     "%s/%s: %s at byte %" PRIu64 " failed: %s (%s); nothing after epoch %" PRIu64
                     " is acknowledged: mend the disk, then start kithd again",
                     wal->dir, wal->name, what, wal->off, kithi_error_text(error), kithi_error_name(error),
                     wal->stats.last_epoch);
-    for (unsigned i = 0; i < n; i++)
-        ended[i].done(ended[i].arg, KITHI_E_LOG_FAILED);
+    bool more = gathering(wal)->count > 0;
+    batch_end(wal, writing(wal));
+    ended_tell(wal, KITHI_E_LOG_FAILED);
+    if (more) {
+        batch_end(wal, gathering(wal));
+        ended_tell(wal, KITHI_E_LOG_FAILED);
+    }
 }
 
 /* ---- writing ---- */
@@ -259,88 +311,97 @@ static void fail(struct kithi_wal *wal, const char *what, int error)
 static void write_done(struct kithi_io_op *op, int result)
 {
     struct kithi_wal *wal = op->arg;
-    struct group *g = &wal->groups[wal->first];
-    if (result != (int)g->size) {
+    struct batch *b = writing(wal);
+    if (result != (int)b->size) {
         fail(wal, "writing the log", result < 0 ? result : -EIO);
         return;
     }
-    kithi_wal_done *done = g->done;
-    void *arg = g->arg;
-    wal->off += g->size;
-    wal->stats.groups++;
-    wal->stats.bytes += g->header.len;
-    wal->stats.last_epoch = g->header.epoch;
-    if (g->room > BUFFER_KEEP) {
-        free(g->bytes);
-        g->bytes = NULL;
-        g->room = 0;
-    }
-    wal->first = (wal->first + 1) % 2;
-    wal->count--;
+    wal->off += b->size;
+    wal->stats.writes++;
+    wal->stats.groups += b->count;
+    for (unsigned i = 0; i < b->count; i++)
+        wal->stats.bytes += b->groups[i].header.len;
+    wal->stats.last_epoch = b->groups[b->count - 1].header.epoch;
+    batch_end(wal, b);
     /* The next write goes out before anything else. */
-    if (wal->count > 0)
+    wal->first = 1 - wal->first;
+    if (writing(wal)->count > 0)
         start(wal);
-    done(arg, 0);
+    ended_tell(wal, 0);
 }
 
 static int rotate_call(void *arg)
 {
     struct kithi_wal *wal = arg;
-    const struct group *g = &wal->groups[wal->first];
     char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
     int r = kithi_wal_path(path, wal->dir, KITHI_WAL_SPARE);
-    return r < 0 ? r : fresh_name(wal, &wal->next, path, wal->number + 1, g->header.epoch, name);
+    return r < 0 ? r : fresh_name(wal, &wal->next, path, wal->number + 1, wal->next_epoch, name);
 }
 
 static void rotate_done(struct kithi_io_op *op, int result)
 {
     struct kithi_wal *wal = op->arg;
-    struct group *g = &wal->groups[wal->first];
     if (result < 0) {
         fail(wal, "beginning the next log file", result);
         return;
     }
     char name[KITHI_WAL_NAME_SIZE];
-    kithi_wal_file_name(name, g->header.epoch);
+    kithi_wal_file_name(name, wal->next_epoch);
     kithi_io_close(wal->io, wal->fd);
     adopt(wal, &wal->next, wal->number + 1, name);
     wal->next.fd = -1;
     wal->off = KITHI_WAL_BLOCK;
-    g->rotate = false;
+    writing(wal)->rotate = false;
     start(wal);
 }
 
-/* Write groups[first], or first begin the file it goes to. */
+/* Write the batch whose turn it is, or first begin the file that it goes to. */
 static void start(struct kithi_wal *wal)
 {
-    struct group *g = &wal->groups[wal->first];
-    if (g->rotate) {
+    struct batch *b = writing(wal);
+    if (b->rotate) {
         wal->next = wal->spare->file; /* spare_ensure() saw to it */
+        wal->next_epoch = b->groups[0].header.epoch;
         free(wal->spare);
         wal->spare = NULL;
         wal->spare_refused = false;
         kithi_io_call(wal->io, &wal->rotate_op, rotate_call);
         return;
     }
-    g->header.number = wal->number;
-    g->header.durable_epoch = g->header.epoch - 1; /* one write at a time */
-    kithi_wal_group_header_encode(g->bytes, &g->header);
-    kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, g->bytes, g->size, wal->off);
+    for (unsigned i = 0; i < b->count; i++) {
+        struct group *g = &b->groups[i];
+        g->header.number = wal->number;
+        g->header.durable_epoch =
+            wal->stats.last_epoch; /* of every group of a write: that of its first, less one */
+        kithi_wal_group_header_encode(b->bytes + g->off, &g->header);
+    }
+    kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, b->bytes, b->size, wal->off);
 }
 
-static int reserve(struct group *g, size_t size)
+/* Room for one more group, and size bytes in all; what is there stays. */
+static int batch_reserve(struct batch *b, size_t size)
 {
-    if (size <= g->room)
+    if (b->count == b->group_room) {
+        unsigned room = b->group_room ? 2 * b->group_room : 16;
+        struct group *groups = realloc(b->groups, room * sizeof *groups);
+        if (!groups)
+            return -ENOMEM;
+        b->groups = groups;
+        b->group_room = room;
+    }
+    if (size <= b->room)
         return 0;
-    size_t room = g->room ? g->room : BUFFER_MIN;
+    size_t room = b->room ? b->room : BUFFER_MIN;
     while (room < size)
         room *= 2;
     void *bytes = NULL;
     if (posix_memalign(&bytes, KITHI_WAL_BLOCK, room) != 0)
         return -ENOMEM;
-    free(g->bytes);
-    g->bytes = bytes;
-    g->room = room;
+    if (b->size > 0)
+        memcpy(bytes, b->bytes, b->size);
+    free(b->bytes);
+    b->bytes = bytes;
+    b->room = room;
     return 0;
 }
 
@@ -349,59 +410,71 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
 {
     if (wal->failed)
         return KITHI_E_LOG_FAILED;
-    if (wal->count == 2)
-        return -EBUSY;
-    struct group *g = &wal->groups[(wal->first + wal->count) % 2];
     size_t len = 0;
     for (size_t i = 0; i < n_iov; i++)
         len += iov[i].iov_len;
     KITHI_ASSERT(epoch == wal->taken_epoch + 1 && n_ops > 0 && n_ops <= len / KITHI_OP_HEADER &&
                  len <= KITHI_WAL_GROUP_MAX && len % 8 == 0);
 
-    size_t size = (size_t)kithi_wal_group_size(len);
-    int r = reserve(g, size);
+    const bool idle = writing(wal)->count == 0;
+    struct batch *b = idle ? writing(wal) : gathering(wal);
+    const size_t size = (size_t)kithi_wal_group_size(len);
+    if (b->count > 0 && (b->count >= KITHI_WAL_WRITE_GROUPS || b->size + size > KITHI_WAL_WRITE_BYTES))
+        return -EBUSY;
+    const bool rotate = wal->used + size > wal->end;
+    /* A write goes to one file, and only the next one is made ahead. */
+    if (rotate && (b->count > 0 || writing(wal)->rotate))
+        return -EBUSY;
+    int r = batch_reserve(b, b->size + size);
     if (r < 0)
         return r;
-    g->rotate = wal->used + size > wal->end;
-    if (g->rotate) {
-        if (wal->count > 0 && wal->groups[wal->first].rotate)
-            return -EBUSY;
+    if (rotate) {
         r = spare_ensure(wal, KITHI_WAL_BLOCK + size);
         if (r < 0)
             return r;
         wal->used = KITHI_WAL_BLOCK;
         wal->end = wal->spare->size; /* of the file that the following groups go to */
+        b->rotate = true;
     }
 
-    uint8_t *p = g->bytes + KITHI_WAL_GROUP_HEADER;
+    struct group *g = &b->groups[b->count++];
+    uint8_t *const ops = b->bytes + b->size + KITHI_WAL_GROUP_HEADER, *p = ops;
     for (size_t i = 0; i < n_iov; i++) {
         memcpy(p, iov[i].iov_base, iov[i].iov_len);
         p += iov[i].iov_len;
     }
-    memset(p, 0, (size_t)(g->bytes + size - p));
-    g->size = size;
-    g->done = done;
-    g->arg = arg;
-    g->header = (struct kithi_wal_group_header){
-        .epoch = epoch,
-        .timeline = wal->timeline,
-        .len = (uint32_t)len,
-        .n_ops = n_ops,
-        .crc = kithi_crc32c(0, g->bytes + KITHI_WAL_GROUP_HEADER, size - KITHI_WAL_GROUP_HEADER),
+    memset(p, 0, size - KITHI_WAL_GROUP_HEADER - len);
+    *g = (struct group){
+        .off = b->size,
+        .done = done,
+        .arg = arg,
+        .header = {
+            .epoch = epoch,
+            .timeline = wal->timeline,
+            .len = (uint32_t)len,
+            .n_ops = n_ops,
+            .crc = kithi_crc32c(0, ops, size - KITHI_WAL_GROUP_HEADER),
+        },
     };
     memcpy(g->header.uid, wal->uid, sizeof wal->uid);
+    b->size += size;
     wal->taken_epoch = epoch;
     wal->used += size;
-    if (++wal->count == 1)
+    if (idle)
         start(wal);
-    if (!wal->spare && !wal->spare_refused && !wal->groups[wal->first].rotate && wal->used > wal->end / 2)
+    if (!wal->spare && !wal->spare_refused && !writing(wal)->rotate && wal->used > wal->end / 2)
         spare_begin(wal);
     return 0;
 }
 
 bool kithi_wal_busy(const struct kithi_wal *wal)
 {
-    return wal->count > 0;
+    return wal->batches[0].count > 0 || wal->batches[1].count > 0 || wal->ending > 0;
+}
+
+uint64_t kithi_wal_durable_epoch(const struct kithi_wal *wal)
+{
+    return wal->stats.last_epoch;
 }
 
 const struct kithi_errmsg *kithi_wal_failure(const struct kithi_wal *wal)
@@ -419,23 +492,33 @@ void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_st
 
 /* ---- opening and closing ---- */
 
-/* The last valid group, read again: padded, in an aligned buffer. */
-static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct group *g,
+/* The groups of the last write, read again into an aligned buffer, for a file of the next number. */
+static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct batch *b,
                      struct kithi_errmsg *err)
 {
+    const size_t size = (size_t)report->tail_size;
     uint64_t file_size;
-    int r = reserve(g, (size_t)report->tail_size);
+    int r = batch_reserve(b, size);
     int fd = r < 0 ? r : kithi_wal_file_open(wal->dir, report->tail_file, &file_size);
-    int64_t got = fd < 0 ? fd : kithi_wal_pread(fd, g->bytes, (size_t)report->tail_size, report->tail_off);
+    int64_t got = fd < 0 ? fd : kithi_wal_pread(fd, b->bytes, size, report->tail_off);
     if (fd >= 0)
         close(fd);
     if (got < 0)
         return kithi_error_set(err, (int)got, "%s/%s: the last group cannot be read again: %s", wal->dir,
                                report->tail_file, kithi_error_text((int)got));
-    g->size = (size_t)report->tail_size;
-    uint64_t number = got >= 32 ? kithi_get64(g->bytes + 24) : 0;
-    if (kithi_wal_group_decode(g->bytes, (size_t)got, wal->uid, number, &g->header) != KITHI_WAL_OK ||
-        g->header.epoch != report->last_epoch)
+    uint64_t number = got >= 32 ? kithi_get64(b->bytes + 24) : 0, epoch = report->tail_epoch;
+    bool good = (size_t)got == size;
+    for (size_t off = 0; good && off < size; epoch++) {
+        struct kithi_wal_group_header h;
+        good = kithi_wal_group_decode(b->bytes + off, size - off, wal->uid, number, &h) == KITHI_WAL_OK &&
+               h.epoch == epoch;
+        if (!good)
+            break;
+        h.number = report->last_number + 1;
+        kithi_wal_group_header_encode(b->bytes + off, &h);
+        off += (size_t)kithi_wal_group_size(h.len);
+    }
+    if (!good || epoch != report->last_epoch + 1)
         return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
                                "%s/%s at byte %" PRIu64 ": the last group changed after it was checked",
                                wal->dir, report->tail_file, report->tail_off);
@@ -472,12 +555,21 @@ static int remove_leftovers(struct kithi_wal *wal, uint64_t first_epoch, struct 
     return r;
 }
 
+static void batches_free(struct kithi_wal *wal)
+{
+    for (int i = 0; i < 2; i++) {
+        free(wal->batches[i].bytes);
+        free(wal->batches[i].groups);
+    }
+    free(wal->ended);
+}
+
 int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, struct kithi_wal **out_wal,
                    struct kithi_errmsg *err)
 {
     const struct kithi_wal_report *report = opts->report;
     const bool tail = report->tail_size > 0;
-    const uint64_t first_epoch = report->last_epoch + (tail ? 0 : 1);
+    const uint64_t first_epoch = tail ? report->tail_epoch : report->last_epoch + 1;
     struct fresh file = { .fd = -1 };
     char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
     struct kithi_wal *wal = calloc(1, sizeof *wal);
@@ -493,29 +585,26 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     wal->rotate_op = (struct kithi_io_op){ .done = rotate_done, .arg = wal };
     snprintf(wal->dir, sizeof wal->dir, "%s", opts->dir);
 
-    struct group *g = &wal->groups[0];
+    struct batch *b = &wal->batches[0];
     int r = kithi_wal_path(path, opts->dir, KITHI_WAL_NEW);
     if (r < 0) {
         kithi_error_set(err, r, "%s: the path is too long", opts->dir);
         goto out;
     }
     if (tail)
-        r = tail_read(wal, report, g, err);
+        r = tail_read(wal, report, b, err);
     if (r == 0)
         r = remove_leftovers(wal, first_epoch, err);
     if (r < 0)
         goto out;
 
-    uint64_t size = KITHI_WAL_BLOCK + (tail ? g->size : 0);
+    uint64_t size = KITHI_WAL_BLOCK + report->tail_size;
     r = fresh_make(io, path, size > wal->file_size ? size : wal->file_size, &file);
     if (r == -ENOSPC || r == -EDQUOT)
         r = fresh_make(io, path, size > FILE_LEAST ? size : FILE_LEAST, &file);
-    if (r == 0 && tail) {
-        /* Anew, because after a failed sync a page may read well and not be on the disk. */
-        g->header.number = report->last_number + 1;
-        kithi_wal_group_header_encode(g->bytes, &g->header);
-        r = kithi_io_file_write(io, file.fd, g->bytes, g->size, KITHI_WAL_BLOCK);
-    }
+    /* Anew, because after a failed sync a page may read well and not be on the disk. */
+    if (r == 0 && tail)
+        r = kithi_io_file_write(io, file.fd, b->bytes, (size_t)report->tail_size, KITHI_WAL_BLOCK);
     if (r >= 0)
         r = fresh_name(wal, &file, path, report->last_number + 1, first_epoch, name);
     if (r < 0) {
@@ -533,7 +622,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 out:
     fresh_drop(io, &file, path);
     if (wal)
-        free(wal->groups[0].bytes);
+        batches_free(wal);
     free(wal);
     return r;
 }
@@ -552,7 +641,7 @@ void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch)
 
 int kithi_wal_moved(struct kithi_wal *wal, const char *dir)
 {
-    KITHI_ASSERT(wal->count == 0 && !wal->spare);
+    KITHI_ASSERT(!kithi_wal_busy(wal) && !wal->spare);
     int n = snprintf(wal->dir, sizeof wal->dir, "%s", dir);
     return n < 0 || n >= (int)sizeof wal->dir ? -ENAMETOOLONG : 0;
 }
@@ -561,7 +650,7 @@ void kithi_wal_close(struct kithi_wal *wal)
 {
     if (!wal)
         return;
-    KITHI_ASSERT(wal->count == 0);
+    KITHI_ASSERT(!kithi_wal_busy(wal));
     if (wal->spare && wal->spare->running) {
         wal->spare->wal = NULL; /* spare_done() removes it */
     } else if (wal->spare) {
@@ -570,7 +659,6 @@ void kithi_wal_close(struct kithi_wal *wal)
     }
     kithi_io_close(wal->io, wal->next.fd);
     kithi_io_close(wal->io, wal->fd);
-    free(wal->groups[0].bytes);
-    free(wal->groups[1].bytes);
+    batches_free(wal);
     free(wal);
 }

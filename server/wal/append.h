@@ -6,7 +6,7 @@
  *             collection made while the loop runs: by kithi_io_call); the rest belongs to
  *             the loop's thread.
  * Memory:     ops are copied by kithi_wal_append. A collection's log holds two buffers the
- *             size of its largest recent group.
+ *             size of its largest recent writes.
  * Failure:    after any failed write or sync the log has failed for good: what was in
  *             flight and every later append end with KITHI_E_LOG_FAILED, because nobody
  *             knows any more what is on the disk. The daemon says why and exits.
@@ -25,6 +25,8 @@
 #include "shm/base/error.h"
 
 #define KITHI_WAL_GROUP_MAX         (64u << 20) /* bytes of ops in a group */
+#define KITHI_WAL_WRITE_BYTES       (8u << 20) /* of groups that go out by one write; one group may be larger */
+#define KITHI_WAL_WRITE_GROUPS      1024u
 #define KITHI_WAL_FILE_SIZE_DEFAULT KITHI_NEED_LOG_FILE
 #define KITHI_WAL_SETTLE_MS         10000u
 
@@ -49,8 +51,8 @@ struct kithi_wal_open_opts {
 };
 
 /*
- * Begin a new file behind what the scan found, with the last valid group written anew as its
- * first one, and remove what a crash left unfinished. Blocks; file and directory are synced on
+ * Begin a new file behind what the scan found, with the groups of the last write written anew as its
+ * first ones, and remove what a crash left unfinished. Blocks; file and directory are synced on
  * return. The first epoch to append is report->last_epoch + 1. Returns 0, -errno, KITHI_E_LOG_DAMAGED.
  */
 int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, struct kithi_wal **out_wal,
@@ -58,26 +60,31 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 
 /*
  * Log a group: n_ops ops of shm/wire/op.h from iov, together 1..KITHI_WAL_GROUP_MAX bytes and a
- * multiple of 8. epoch follows the one before it by 1. iov may go once this returns. One group
- * is being written at a time; one more may be handed over meanwhile and is written after it.
+ * multiple of 8. epoch follows the one before it by 1. iov may go once this returns. While a write is on
+ * its way groups gather, each for itself, and go out together by the next one, which is one flush for all
+ * of them. done is called for each, in the order of epochs.
  *
  * Returns 0 when it was taken: done is called later, from kithi_io_run(). Negative when nothing
  * was or will be written, and done is not called: -ENOMEM, -ENOSPC (the log stays good; refuse the
- * requests of the group), -EBUSY (two groups already, or a new file is being made: come again after
- * the next kithi_io_run()), KITHI_E_LOG_FAILED. So append first, and begin to change the index after it has
- * returned 0.
+ * requests of the group), -EBUSY (as much has gathered as goes out at once, or the group begins a file, which
+ * waits for what gathered before it or for the file: come again after the next kithi_io_run()),
+ * KITHI_E_LOG_FAILED. So append first, and begin to change the index after it has returned 0.
  */
 int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,
                      uint32_t n_ops, kithi_wal_done *done, void *arg);
 
-/* True while a group is being written or waits for it. */
+/* True while a group is being written or waits for it, or for its done. */
 bool kithi_wal_busy(const struct kithi_wal *wal);
+
+/* The highest durable epoch. In done it counts all groups of the write already, those whose done comes next, too. */
+uint64_t kithi_wal_durable_epoch(const struct kithi_wal *wal);
 
 /* NULL while the log is good; what failed, in words for the operator, once it is not. */
 const struct kithi_errmsg *kithi_wal_failure(const struct kithi_wal *wal);
 
 struct kithi_wal_stats {
-    uint64_t groups;     /* durable since open, the rewritten one not counted */
+    uint64_t groups;     /* durable since open, the rewritten ones not counted */
+    uint64_t writes;     /* that they took, each with one flush */
     uint64_t bytes;      /* of ops in them */
     uint64_t last_epoch; /* highest durable epoch */
     uint64_t files;      /* begun since open */

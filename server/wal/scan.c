@@ -38,6 +38,7 @@ struct scan {
     size_t window_len;
 
     uint64_t last_epoch;   /* of the last valid group */
+    uint64_t last_durable; /* that it knew of */
     uint64_t last_number;  /* of the last file */
     uint64_t proven_epoch; /* highest epoch that something says was durable */
     uint32_t last_crc, last_len;
@@ -145,14 +146,16 @@ static int foreign(struct scan *s, uint64_t off, const uint8_t found[16])
 /* What lies behind the place where the log seems to end. */
 struct rest {
     uint64_t data_end; /* end of the last block that is not zero; the start when there is none */
-    bool later;        /* a group of this file with an epoch above `expected` was found */
+    bool later;        /* a group of this file was found that was written when `expected` was durable */
     uint64_t later_off, later_epoch;
+    uint64_t
+        beside; /* highest epoch above `expected` of a group that proves nothing: it came with the same write */
 };
 
 /*
- * Rule 5: look at every block from off to the end of the file for a group that can only have
- * been written after the one that is missing was durable. number 0: of any file. Holes are
- * skipped, so that the preallocated part of a file costs nothing.
+ * Rule 5: look at every block from off to the end of the file for a group that was written after
+ * the one that is missing was durable, as it says itself: of the groups of one write any may be there and
+ * any missing. number 0: of any file. Holes are skipped, so that the preallocated part of a file costs nothing.
  */
 static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t expected, struct rest *rest)
 {
@@ -176,10 +179,12 @@ static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t e
         if (len >= KITHI_WAL_GROUP_HEADER) {
             enum kithi_wal_verdict v = kithi_wal_group_header_decode(p, s->opts->uid, number, &h);
             bool ours = v == KITHI_WAL_OK || (v == KITHI_WAL_STALE && number == 0);
-            if (ours && h.epoch > expected) {
+            if (ours && h.epoch > expected && h.durable_epoch >= expected) {
                 rest->later = true;
                 rest->later_off = off;
                 rest->later_epoch = h.epoch;
+            } else if (ours && h.epoch > expected && h.epoch > rest->beside) {
+                rest->beside = h.epoch;
             }
         }
         off += KITHI_WAL_BLOCK;
@@ -244,7 +249,7 @@ static int file_begin(struct scan *s, int64_t i, struct kithi_wal_file_header *h
     return 1;
 }
 
-static void remember(struct scan *s, const struct kithi_wal_group_header *h, uint64_t off)
+static void remember(struct scan *s, const struct kithi_wal_group_header *h, uint64_t off, bool first)
 {
     struct kithi_wal_report *report = s->report;
     s->last_epoch = h->epoch;
@@ -252,9 +257,15 @@ static void remember(struct scan *s, const struct kithi_wal_group_header *h, uin
     s->last_len = h->len;
     if (h->durable_epoch > s->proven_epoch)
         s->proven_epoch = h->durable_epoch;
-    memcpy(report->tail_file, s->name, strlen(s->name) + 1);
-    report->tail_off = off;
-    report->tail_size = kithi_wal_group_size(h->len);
+    /* Groups that know of the same durable epoch came with one write. */
+    if (first || h->durable_epoch != s->last_durable) {
+        memcpy(report->tail_file, s->name, strlen(s->name) + 1);
+        report->tail_epoch = h->epoch;
+        report->tail_off = off;
+        report->tail_size = 0;
+    }
+    report->tail_size += kithi_wal_group_size(h->len);
+    s->last_durable = h->durable_epoch;
 }
 
 static int deliver(struct scan *s, const struct kithi_wal_group_header *h, const uint8_t *p, uint64_t off)
@@ -330,7 +341,7 @@ static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t
         if (duplicate && (h.crc != s->last_crc || h.len != s->last_len))
             return damaged(s, s->name, off, "group %" PRIu64 " differs from the one in the file before it",
                            h.epoch);
-        remember(s, &h, off);
+        remember(s, &h, off, expected == first);
         if (!duplicate && h.epoch > s->opts->after_epoch) {
             r = deliver(s, &h, p, off);
             if (r != 0)
@@ -359,7 +370,11 @@ static int judge_end(struct scan *s, uint64_t number, const struct end *end)
         memcpy(s->report->torn_file, s->name, strlen(s->name) + 1);
         s->report->torn_off = end->off;
         s->report->torn_end = rest.data_end;
-        snprintf(s->report->torn_reason, sizeof s->report->torn_reason, "%s", why);
+        if (rest.beside > 0)
+            snprintf(s->report->torn_reason, sizeof s->report->torn_reason,
+                     "%s; group %" PRIu64 " behind it came with the same write", why, rest.beside);
+        else
+            snprintf(s->report->torn_reason, sizeof s->report->torn_reason, "%s", why);
     }
     return 0;
 }

@@ -61,12 +61,14 @@ struct kithi_wal_report {
     uint64_t bytes;       /* of ops delivered */
     uint32_t files;
 
-    /* The last valid group, which kithi_wal_open() writes anew. tail_size 0: none. */
+    /* The groups of the last write up to the last valid one, tail_epoch to last_epoch, which kithi_wal_open() writes
+     * anew. tail_size 0: none. */
     char tail_file[KITHI_WAL_NAME_SIZE];
+    uint64_t tail_epoch;
     uint64_t tail_off;
     uint64_t tail_size;
 
-    /* A torn group that was cut off at the end of the log. torn_file "" : none. */
+    /* A torn group that was cut off at the end of the log, and the rest of its write. torn_file "" : none. */
     char torn_file[KITHI_WAL_NAME_SIZE];
     uint64_t torn_off; /* first byte that is not used */
     uint64_t torn_end; /* end of the bytes that are not zero */

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "server/base/io_sim.h"
 #include "server/wal/format.h"
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
@@ -183,6 +184,101 @@ static void a_last_group_torn_anywhere_is_cut_off(void **state)
     assert_string_equal(report.torn_file, "");
     free(good);
     free(torn);
+}
+
+/* Group 1 alone, 2 to 6 by one write, and, if asked for, 7 by one of its own. */
+static void write_gathered(bool seventh)
+{
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct history_ack a = { 0 };
+    memset(&report, 0, sizeof report);
+    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
+    assert_int_equal(history_open(io, dir.path, 1u << 17, &report, &wal, &err), 0);
+    for (uint64_t e = 1; e <= 6; e++)
+        assert_int_equal(history_append(wal, e, SALT, &a), 0);
+    while (kithi_wal_busy(wal))
+        kithi_io_run(io, 0);
+    if (seventh)
+        assert_int_equal(history_append(wal, 7, SALT, &a), 0);
+    while (kithi_io_run(io, 0) > 0)
+        ;
+    assert_int_equal(a.acked, seventh ? 7 : 6);
+    assert_int_equal(kithi_sim_stop(io), 0);
+    kithi_wal_close(wal);
+    kithi_io_free(io);
+}
+
+/*
+ * Any blocks of a write may be there and any missing. With nothing behind it that is a torn write: what is whole
+ * before the first gap counts, a whole group behind it proves nothing. With a group behind it that was written
+ * when they were durable it is damage.
+ */
+static void a_write_of_several_groups_torn_in_any_way_is_cut_at_its_first_gap(void **state)
+{
+    (void)state;
+    for (int seventh = 0; seventh < 2; seventh++) {
+        size_t len;
+        unsigned first[8] = { 0 }, blocks = 0, cut = 0;
+        write_gathered(seventh);
+        assert_int_equal(scan(0, 0), 0);
+        assert_int_equal(report.last_epoch, seventh ? 7 : 6);
+        assert_int_equal(report.tail_epoch, seventh ? 7 : 2);
+        uint8_t *good = load(file_of(1), &len), *torn = malloc(len);
+        for (uint64_t e = 1; e <= 6; e++) /* blocks before the group, counted from the second one's */
+            first[e + 1] = blocks +=
+                e == 1 ? 0 : (unsigned)(kithi_wal_group_size(history_len(e, SALT)) / 4096);
+        assert_in_range(blocks, 6, 12);
+        for (unsigned mask = 1; mask < 1u << blocks; mask++) {
+            uint64_t whole = 6;
+            memcpy(torn, good, len);
+            for (unsigned b = 0; b < blocks; b++)
+                if (mask >> b & 1)
+                    memset(torn + (2 + b) * 4096, (int)(mask & 2) * 0x55, 4096);
+            for (uint64_t e = 6; e >= 2; e--)
+                if (mask >> first[e] & ((1u << (first[e + 1] - first[e])) - 1))
+                    whole = e - 1;
+            store(file_of(1), torn, len);
+            assert_int_equal(scan(0, 0), seventh ? KITHI_E_LOG_DAMAGED : 0);
+            if (seventh)
+                continue;
+            assert_int_equal(report.last_epoch, whole);
+            cut += strstr(report.torn_reason, "group 6 behind it came with the same write") != NULL;
+            assert_int_equal(scan(0, whole), 0);
+            assert_int_equal(scan(0, whole + 1), KITHI_E_LOG_DAMAGED);
+        }
+        assert_int_equal(seventh, cut == 0);
+        store(file_of(1), good, len);
+        free(good);
+        free(torn);
+        assert_int_equal(unlink(file_of(1)), 0);
+    }
+}
+
+/* What stands behind the cut stays cut when the log goes on, and is taken for nothing later. */
+static void the_log_goes_on_behind_a_torn_write_of_several_groups(void **state)
+{
+    (void)state;
+    size_t len;
+    write_gathered(false);
+    uint8_t *bytes = load(file_of(1), &len);
+    memset(bytes + 4 * 4096, 0xee, 600); /* group 4; 5 and 6 are whole */
+    store(file_of(1), bytes, len);
+    assert_int_equal(scan(0, 0), 0);
+    assert_int_equal(report.last_epoch, 3);
+    assert_int_equal(report.tail_epoch, 2); /* 2 and 3 */
+    write_life(1u << 17, 1);
+    assert_int_equal(scan(0, 4), 0);
+    assert_int_equal(h.groups, 4);
+    assert_int_equal(report.files, 2);
+    assert_string_equal(report.tail_file, "00000000000000000002.wal");
+    assert_int_equal(report.tail_epoch, 4);
+    write_life(1u << 17, 0);
+    write_life(1u << 17, 3);
+    assert_int_equal(scan(0, 7), 0);
+    assert_int_equal(h.groups, 7);
+    assert_string_equal(report.torn_file, "");
+    free(bytes);
 }
 
 static void every_flipped_bit_is_seen(void **state)
@@ -409,6 +505,8 @@ int main(void)
         CLAIM(groups_after_an_epoch_are_delivered),
         CLAIM(the_callback_can_end_the_scan),
         CLAIM(a_last_group_torn_anywhere_is_cut_off),
+        CLAIM(a_write_of_several_groups_torn_in_any_way_is_cut_at_its_first_gap),
+        CLAIM(the_log_goes_on_behind_a_torn_write_of_several_groups),
         CLAIM(every_flipped_bit_is_seen),
         CLAIM(every_truncation_is_refused),
         CLAIM(damage_before_the_end_is_refused_with_its_place),
