@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/wal/files.h"
 #include "server/wal/format.h"
@@ -375,6 +376,8 @@ static void start(struct kithi_wal *wal)
             wal->stats.last_epoch; /* of every group of a write: that of its first, less one */
         kithi_wal_group_header_encode(b->bytes + g->off, &g->header);
     }
+    if (KITHI_FAULT("wal-stalls"))
+        return; /* a disk that does not answer any more */
     kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, b->bytes, b->size, wal->off);
 }
 
@@ -555,6 +558,57 @@ static int remove_leftovers(struct kithi_wal *wal, uint64_t first_epoch, struct 
     return r;
 }
 
+/* Groups of opts->more are written together as far as they fit in so many bytes. */
+#define MORE_BYTES (8u << 20)
+
+/* Encode opts->more[i] at p, whole, as it is written. */
+static void more_encode(const struct kithi_wal *wal, const struct kithi_wal_open_opts *opts, uint32_t i,
+                        uint8_t *p)
+{
+    const struct kithi_wal_content *c = &opts->more[i];
+    KITHI_ASSERT(c->n_ops > 0 && c->len > 0 && c->len <= KITHI_WAL_GROUP_MAX && c->len % 8 == 0);
+    size_t size = (size_t)kithi_wal_group_size(c->len);
+    memcpy(p + KITHI_WAL_GROUP_HEADER, c->ops, c->len);
+    memset(p + KITHI_WAL_GROUP_HEADER + c->len, 0, size - KITHI_WAL_GROUP_HEADER - c->len);
+    struct kithi_wal_group_header h = {
+        .number = opts->report->last_number + 1,
+        .epoch = opts->report->last_epoch + 1 + i,
+        .durable_epoch =
+            opts->report->last_epoch + i, /* the file has its name once all of them are durable */
+        .timeline = wal->timeline,
+        .len = (uint32_t)c->len,
+        .n_ops = c->n_ops,
+        .crc = kithi_crc32c(0, p + KITHI_WAL_GROUP_HEADER, size - KITHI_WAL_GROUP_HEADER),
+    };
+    memcpy(h.uid, wal->uid, sizeof h.uid);
+    kithi_wal_group_header_encode(p, &h);
+}
+
+/* Write opts->more to file, from off on; b lends its buffer. */
+static int more_write(struct kithi_wal *wal, const struct kithi_wal_open_opts *opts, int fd, uint64_t off,
+                      struct batch *b)
+{
+    int r = 0;
+    for (uint32_t i = 0, end; i < opts->more_count && r >= 0; i = end) {
+        size_t size = 0, at = 0;
+        for (end = i; end < opts->more_count; end++) {
+            size_t next = (size_t)kithi_wal_group_size(opts->more[end].len);
+            if (end > i && size + next > MORE_BYTES)
+                break;
+            size += next;
+        }
+        r = batch_reserve(b, size);
+        for (uint32_t k = i; k < end && r >= 0; k++) {
+            more_encode(wal, opts, k, b->bytes + at);
+            at += (size_t)kithi_wal_group_size(opts->more[k].len);
+        }
+        if (r >= 0)
+            r = kithi_io_file_write(wal->io, fd, b->bytes, size, off);
+        off += size;
+    }
+    return r;
+}
+
 static void batches_free(struct kithi_wal *wal)
 {
     for (int i = 0; i < 2; i++) {
@@ -598,13 +652,17 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     if (r < 0)
         goto out;
 
-    uint64_t size = KITHI_WAL_BLOCK + report->tail_size;
+    uint64_t size = KITHI_WAL_BLOCK + report->tail_size, off = size;
+    for (uint32_t i = 0; i < opts->more_count; i++)
+        size += kithi_wal_group_size(opts->more[i].len);
     r = fresh_make(io, path, size > wal->file_size ? size : wal->file_size, &file);
     if (r == -ENOSPC || r == -EDQUOT)
         r = fresh_make(io, path, size > FILE_LEAST ? size : FILE_LEAST, &file);
     /* Anew, because after a failed sync a page may read well and not be on the disk. */
     if (r == 0 && tail)
         r = kithi_io_file_write(io, file.fd, b->bytes, (size_t)report->tail_size, KITHI_WAL_BLOCK);
+    if (r >= 0)
+        r = more_write(wal, opts, file.fd, off, b);
     if (r >= 0)
         r = fresh_name(wal, &file, path, report->last_number + 1, first_epoch, name);
     if (r < 0) {
@@ -614,7 +672,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     adopt(wal, &file, report->last_number + 1, name);
     file.fd = -1;
     wal->off = wal->used = size;
-    wal->taken_epoch = wal->stats.last_epoch = report->last_epoch;
+    wal->taken_epoch = wal->stats.last_epoch = report->last_epoch + opts->more_count;
     *out_wal = wal;
     wal = NULL;
     r = 0;

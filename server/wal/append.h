@@ -42,18 +42,29 @@ typedef void kithi_wal_done(void *arg, int status);
  */
 int kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
 
+/* What a group holds: ops of shm/wire/op.h. */
+struct kithi_wal_content {
+    const void *ops;
+    size_t len; /* 1..KITHI_WAL_GROUP_MAX, a multiple of 8 */
+    uint32_t n_ops;
+};
+
 struct kithi_wal_open_opts {
     const char *dir; /* exists */
     uint8_t uid[16];
     uint64_t timeline;
     uint64_t file_size;                    /* to preallocate; 0: KITHI_WAL_FILE_SIZE_DEFAULT */
     const struct kithi_wal_report *report; /* of the scan just made (zeroed for a new collection) */
+    /* Groups that follow report->last_epoch and are known from elsewhere, in the order of their epochs: the new file begins with
+     * them, behind the last one that the log has. It has its name once all of them are durable. */
+    const struct kithi_wal_content *more;
+    uint32_t more_count;
 };
 
 /*
  * Begin a new file behind what the scan found, with the groups of the last write written anew as its
  * first ones, and remove what a crash left unfinished. Blocks; file and directory are synced on
- * return. The first epoch to append is report->last_epoch + 1. Returns 0, -errno, KITHI_E_LOG_DAMAGED.
+ * return. The first epoch to append is report->last_epoch + more_count + 1. Returns 0, -errno, KITHI_E_LOG_DAMAGED.
  */
 int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, struct kithi_wal **out_wal,
                    struct kithi_errmsg *err);

@@ -40,6 +40,58 @@ static void write_groups(struct kithi_io *io, struct kithi_wal *wal, uint64_t fi
     assert_int_equal(a.failed, 0);
 }
 
+/* Groups that the opener knows from elsewhere: as if they had been appended, in one file, however large. */
+static void a_log_is_opened_with_groups_from_elsewhere(void **state)
+{
+    enum { MORE = 1500, OWN = 20 };
+    static struct kithi_wal_content more[MORE];
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_wal_stats stats;
+    struct kithi_errmsg err;
+    struct history h = { 0 };
+    (void)state;
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
+    for (uint32_t own = 0; own <= OWN; own += OWN) {
+        test_dir_make(&dir);
+        report = (struct kithi_wal_report){ 0 };
+        if (own) {
+            assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
+            write_groups(io, wal, 1, own, 5);
+            kithi_wal_close(wal);
+            assert_int_equal(history_scan(dir.path, 5, 0, own, &h, &report, &err), 0);
+        }
+        for (uint32_t i = 0; i < MORE; i++) {
+            uint64_t epoch = own + 1 + i;
+            uint8_t *ops = malloc(history_len(epoch, 5));
+            history_fill(ops, epoch, 5);
+            more[i] = (struct kithi_wal_content){ ops, history_len(epoch, 5), (uint32_t)(epoch % 7 + 1) };
+        }
+        struct kithi_wal_open_opts o = { .dir = dir.path,
+                                         .timeline = 77,
+                                         .file_size = FILE_SIZE,
+                                         .report = &report,
+                                         .more = more,
+                                         .more_count = MORE };
+        memcpy(o.uid, history_uid, 16);
+        assert_int_equal(kithi_wal_open(io, &o, &wal, &err), 0);
+        kithi_wal_stats(wal, &stats);
+        assert_int_equal(stats.last_epoch, own + MORE);
+        write_groups(io, wal, own + MORE + 1, own + MORE + 3, 5);
+        kithi_wal_close(wal);
+        h = (struct history){ 0 };
+        assert_int_equal(history_scan(dir.path, 5, 0, own + MORE + 3, &h, &report, &err), 0);
+        assert_false(h.wrong);
+        assert_int_equal(h.groups, own + MORE + 3);
+        for (uint32_t i = 0; i < MORE; i++)
+            free((void *)(uintptr_t)more[i].ops);
+        test_dir_remove(&dir);
+    }
+    kithi_io_free(io);
+}
+
 static void round_trip(enum kithi_io_kind kind)
 {
     struct test_dir dir;
@@ -601,6 +653,7 @@ static void every_acknowledged_group_survives_crashes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_log_is_opened_with_groups_from_elsewhere),
         cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_uring),
         cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_threads),
         cmocka_unit_test(a_trimmed_log_is_whole_from_its_checkpoint_on),
