@@ -74,7 +74,7 @@ static void finish(struct kithi_copy *c, uint64_t now_ms)
     const struct kithi_header *from = c->from->header;
     struct kithi_header *to = c->to->header;
     if (c->to->epoch != c->from->epoch)
-        kithi_publish_group(c->to, c->from->epoch, now_ms); /* there was nothing to copy */
+        kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_ms); /* there was nothing to copy */
     /* Relaxed: nobody reads this segment before it is in its place. */
     atomic_store_explicit(&to->durable_epoch,
                           atomic_load_explicit(&from->durable_epoch, memory_order_relaxed),
@@ -93,7 +93,7 @@ int kithi_copy_stage(struct kithi_copy *c, uint64_t now_ms, struct kithi_errmsg 
     uint32_t n = 0;
     int rc = 1;
     if (c->to->group.insertion_count) {
-        kithi_publish_group(c->to, c->from->epoch, now_ms);
+        kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_ms);
         KITHI_FAULT_CRASH("crash-in-copy");
     }
     while (n < c->part) {

@@ -232,3 +232,8 @@ uint64_t kithi_index_durable_epoch(const struct kithi_index *ix)
 {
     return atomic_load_explicit(&ix->header->durable_epoch, memory_order_relaxed);
 }
+
+void kithi_index_set_timeline(struct kithi_index *ix, uint64_t timeline)
+{
+    atomic_store_explicit(&ix->header->timeline, timeline, memory_order_relaxed); /* it stands for itself */
+}

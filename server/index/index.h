@@ -10,7 +10,8 @@
  *
  *     kithi_group_add ...  (owner, any number of requests, each whole or not at all)
  *     kithi_group_job 0..n-1 (workers, any order, in parallel)
- *     kithi_group_publish  (owner, after every job has ended and the group is durable)
+ *     kithi_group_publish  (owner, after every job has ended and the group is durable; kithi_group_publish_ahead:
+ *                           before it is)
  *
  * and is then empty again. A sweep may run beside a group. Memory that ops point to must live
  * until publish.
@@ -65,6 +66,8 @@ void kithi_index_close(struct kithi_index *ix);
 const struct kithi_map *kithi_index_map(const struct kithi_index *ix);
 uint64_t kithi_index_epoch(const struct kithi_index *ix);
 uint64_t kithi_index_durable_epoch(const struct kithi_index *ix);
+/* The collection's timeline: the segment's header says it to readers. */
+void kithi_index_set_timeline(struct kithi_index *ix, uint64_t timeline);
 uint64_t kithi_index_live(const struct kithi_index *ix);
 
 /* ---- commit groups ---- */
@@ -98,6 +101,11 @@ void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i);
  * waiters. An empty group only moves the epoch. now_ms is a monotonic clock.
  */
 void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
+/* The same for a group that is not durable yet: none of its writers asked for that. */
+void kithi_group_publish_ahead(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
+/* [P12 durable] Every group up to epoch is durable; what lies beyond the visible ones is left to their publishing. Wakes
+ * waiters. */
+void kithi_index_set_durable(struct kithi_index *ix, uint64_t epoch);
 
 /* ---- sweeps: unlinking dead slots, resting, freeing ---- */
 

@@ -309,6 +309,6 @@ int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tu
 
 void kithi_publish_wake(struct kithi_index *ix);
 /* kithi_group_publish(), which may be at the present epoch once more as long as nobody reads the segment. */
-void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
+void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durable_epoch, uint64_t now_ms);
 
 #endif

@@ -37,7 +37,7 @@ static void births(struct kithi_index *ix, uint64_t epoch)
     }
 }
 
-void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
+void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durable_epoch, uint64_t now_ms)
 {
     struct group *g = &ix->group;
     struct kithi_header *h = ix->header;
@@ -61,7 +61,7 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
 
     /* Relaxed: ordered by the release below, and each stands for itself. */
     atomic_store_explicit(&h->live, ix->live, memory_order_relaxed);
-    atomic_store_explicit(&h->durable_epoch, epoch, memory_order_relaxed);
+    atomic_store_explicit(&h->durable_epoch, durable_epoch, memory_order_relaxed);
     KITHI_FAULT_CRASH("crash-before-epoch");
     /* [P1 commit] release: births, id entries and deaths of the group are stored before the epoch
      * that shows them. Other half: kithi_view_begin(). */
@@ -88,5 +88,21 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms
 void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
 {
     KITHI_ASSERT(epoch > ix->epoch);
-    kithi_publish_group(ix, epoch, now_ms);
+    kithi_publish_group(ix, epoch, epoch, now_ms);
+}
+
+void kithi_group_publish_ahead(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
+{
+    KITHI_ASSERT(epoch > ix->epoch);
+    kithi_publish_group(ix, epoch, kithi_index_durable_epoch(ix), now_ms);
+}
+
+void kithi_index_set_durable(struct kithi_index *ix, uint64_t epoch)
+{
+    uint64_t durable = epoch < ix->epoch ? epoch : ix->epoch;
+    if (durable <= kithi_index_durable_epoch(ix))
+        return;
+    /* [P12 durable] release: whoever sees it sees the epochs up to it. Other half: kith_wait_durable(). */
+    atomic_store_explicit(&ix->header->durable_epoch, durable, memory_order_release);
+    kithi_publish_wake(ix);
 }

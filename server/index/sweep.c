@@ -137,15 +137,25 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     s->slots = ix->slots_used;
     s->slots_doomed.count = 0;
     uint64_t mark = 0;
+    uint64_t durable_epoch = kithi_index_durable_epoch(ix);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t slot = kithi_queue_pop(&ix->dead).slot;
+        uint32_t slot = ix->dead.items[ix->dead.head].slot;
         /* An aborted slot was never born: no reader can miss it. */
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
+        /* A deletion that is not in the log yet may have to be written there by the next start, which learns of it here
+         * (ahead.c). The log is never far behind. */
+        if (death > durable_epoch)
+            break;
+        kithi_queue_pop(&ix->dead);
         if (atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 && death > mark)
             mark = death;
         s->doomed[slot / 64] |= UINT64_C(1) << (slot % 64);
         s->slots_doomed.items[s->slots_doomed.count++] = slot; /* room was reserved */
+    }
+    if (s->slots_doomed.count == 0) {
+        wait_until(out_wait_ms, now_ms + DUE_MS, now_ms);
+        return 0;
     }
     /* [P3 unlinked] the mark stands before the first finder goes: each job fences after it. Other
      * half: kithi_view_unlinked(). */

@@ -42,6 +42,16 @@ size_t kithi_op_encode(void *out, const char *id, size_t id_len, const float *ve
     return len;
 }
 
+size_t kithi_op_encode_nothing(void *out)
+{
+    unsigned char *p = out;
+    memset(p, 0, KITHI_OP_HEADER);
+    kithi_put32(p, KITHI_OP_HEADER);
+    p[4] = KITHI_OP_NOTHING;
+    p[5] = KITHI_OP_SKIPPABLE;
+    return KITHI_OP_HEADER;
+}
+
 int64_t kithi_op_decode(const void *buf, size_t len, struct kithi_op *out)
 {
     const unsigned char *p = buf;

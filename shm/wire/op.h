@@ -25,6 +25,7 @@
 enum kithi_op_type {
     KITHI_OP_UPSERT = 1,
     KITHI_OP_DELETE = 2,
+    KITHI_OP_NOTHING = 3, /* always skippable: a group in the log has one op at least */
 };
 
 #define KITHI_OP_SKIPPABLE 0x80u /* flags: an unknown type with this bit is ignored */
@@ -43,6 +44,9 @@ size_t kithi_op_size(size_t id_len, uint32_t dim);
 
 /* Write an op at out (kithi_op_size bytes, 8-byte aligned); returns the bytes written. vector NULL: delete. */
 size_t kithi_op_encode(void *out, const char *id, size_t id_len, const float *vector, uint32_t dim);
+
+/* Write an op that changes nothing at out (KITHI_OP_HEADER bytes); returns the bytes written. */
+size_t kithi_op_encode_nothing(void *out);
 
 /*
  * Read the op at buf. Returns its length (a multiple of 8), or KITHI_E_PROTOCOL when the

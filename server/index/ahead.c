@@ -1,0 +1,151 @@
+/*
+ * ahead.c - see ahead.h.
+ *
+ * An upsert lasts if its version is alive, a deletion if the id's newest version is dead; both are still there, because a
+ * slot that died after the last durable epoch is not unlinked (sweep.c).
+ */
+#include "server/index/ahead.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/index/index_priv.h"
+#include "shm/base/id.h"
+#include "shm/graph/lookup.h"
+#include "shm/kernel/distance.h"
+
+struct change {
+    uint64_t epoch;
+    uint32_t slot;
+    bool deletion;
+};
+
+struct changes {
+    struct change *items;
+    uint32_t count, capacity;
+};
+
+static int push(struct changes *c, uint64_t epoch, uint32_t slot, bool deletion)
+{
+    if (c->count == c->capacity) {
+        uint32_t capacity = c->capacity ? 2 * c->capacity : 256;
+        struct change *items = realloc(c->items, capacity * sizeof *items);
+        if (!items)
+            return -ENOMEM;
+        c->items = items;
+        c->capacity = capacity;
+    }
+    c->items[c->count++] = (struct change){ epoch, slot, deletion };
+    return 0;
+}
+
+/* Is the dead version in slot the last one of its id? */
+static bool is_last(struct kithi_index *ix, uint32_t slot)
+{
+    char id[KITHI_ID_MAX + 1];
+    size_t len = kithi_view_id(&ix->view, slot, id);
+    return len > 0 && kithi_ids_find(ix, kithi_ids_hash(ix, id, len), id, len) == slot + 1;
+}
+
+static int gather(struct kithi_index *ix, uint64_t after_epoch, struct changes *out)
+{
+    int rc = 0;
+    for (uint32_t slot = 0; slot < ix->slots_used && rc == 0; slot++) {
+        const struct kithi_record *r = kithi_view_record(&ix->view, slot);
+        uint64_t birth = atomic_load_explicit(&r->birth, memory_order_relaxed);
+        uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
+        if (birth == 0 || birth > ix->epoch || death > ix->epoch)
+            continue;
+        if (death == 0 && birth > after_epoch)
+            rc = push(out, birth, slot, false);
+        else if (death > after_epoch && is_last(ix, slot))
+            rc = push(out, death, slot, true);
+    }
+    return rc;
+}
+
+static int by_epoch(const void *a, const void *b)
+{
+    const struct change *x = a, *y = b;
+    if (x->epoch != y->epoch)
+        return x->epoch < y->epoch ? -1 : 1;
+    return x->slot < y->slot ? -1 : x->slot > y->slot;
+}
+
+/* The vector of slot as it was given; or, where scaling back leaves the range of floats, the normalised one, which replay takes
+ * for the same. */
+static void vector_of(const struct kithi_index *ix, uint32_t slot, float *out)
+{
+    const uint32_t dim = ix->map.geometry.dim;
+    bool zero = true;
+    kithi_view_vector_given(&ix->view, slot, out);
+    for (uint32_t i = 0; i < dim && zero; i++)
+        zero = out[i] == 0;
+    if (zero || !kithi_floats_finite(out, dim))
+        kithi_view_decode_vector(&ix->view, slot, out);
+}
+
+/* The ops of n changes of one epoch; none: one that changes nothing. */
+static int encode(struct kithi_index *ix, const struct change *c, uint32_t n, float *vector,
+                  struct kithi_ahead_group *out)
+{
+    const uint32_t dim = ix->map.geometry.dim;
+    char id[KITHI_ID_MAX + 1];
+    size_t size = KITHI_OP_HEADER;
+    for (uint32_t i = 0; i < n; i++)
+        size += kithi_op_size(kithi_view_id(&ix->view, c[i].slot, id), c[i].deletion ? 0 : dim);
+    unsigned char *ops = malloc(size);
+    if (!ops)
+        return -ENOMEM;
+    size_t at = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t len = kithi_view_id(&ix->view, c[i].slot, id);
+        if (!c[i].deletion)
+            vector_of(ix, c[i].slot, vector);
+        at += kithi_op_encode(ops + at, id, len, c[i].deletion ? NULL : vector, dim);
+    }
+    if (n == 0)
+        at = kithi_op_encode_nothing(ops);
+    *out = (struct kithi_ahead_group){ .ops = ops, .len = at, .op_count = n ? n : 1 };
+    return 0;
+}
+
+int kithi_ahead_collect(struct kithi_index *ix, uint64_t after_epoch, struct kithi_ahead *out,
+                        struct kithi_errmsg *err)
+{
+    struct changes changes = { 0 };
+    struct kithi_ahead a = { .first_epoch = after_epoch + 1 };
+    uint64_t n = ix->epoch - after_epoch;
+    float *vector = malloc((ix->map.geometry.dim + 1u) * sizeof *vector);
+    a.groups = n <= UINT32_MAX ? calloc(n, sizeof *a.groups) : NULL;
+    int rc = vector && a.groups ? 0 : -ENOMEM;
+    if (rc == 0)
+        rc = gather(ix, after_epoch, &changes);
+    if (rc == 0 && changes.count)
+        qsort(changes.items, changes.count, sizeof *changes.items, by_epoch);
+    for (uint32_t at = 0; rc == 0 && a.group_count < n;) {
+        uint32_t end = at;
+        while (end < changes.count && changes.items[end].epoch == a.first_epoch + a.group_count)
+            end++;
+        rc = encode(ix, changes.items + at, end - at, vector, &a.groups[a.group_count]);
+        a.group_count += rc == 0;
+        at = end;
+    }
+    free(vector);
+    free(changes.items);
+    if (rc < 0) {
+        kithi_ahead_fini(&a);
+        return kithi_error_set(err, rc, "no memory for what the segment has and the log has not");
+    }
+    *out = a;
+    return 0;
+}
+
+void kithi_ahead_fini(struct kithi_ahead *a)
+{
+    for (uint32_t i = 0; i < a->group_count; i++)
+        free(a->groups[i].ops);
+    free(a->groups);
+    *a = (struct kithi_ahead){ 0 };
+}
