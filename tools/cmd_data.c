@@ -12,9 +12,10 @@
 
 int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *text = NULL;
+    const char *text = NULL, *durability = NULL;
     const struct kithi_arg args[] = {
         { "--vector", KITHI_ARG_STRING, &text, 0, 0 },
+        { "--durability", KITHI_ARG_STRING, &durability, 0, 0 },
         { "--payload", KITHI_ARG_LATER, NULL, 0, 0 },
     };
     int count = 0;
@@ -37,7 +38,9 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
-    status = kithi_query_parse(t, text, kith_dim(index), &vector);
+    status = kithi_tool_durability(t, durability, index);
+    if (status == KITHI_TOOL_OK)
+        status = kithi_query_parse(t, text, kith_dim(index), &vector);
     if (status != KITHI_TOOL_OK)
         goto out;
     /* A batch of one, because its answer carries the daemon's own words. */
@@ -55,6 +58,7 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         kithi_object_begin(&o, true);
         kithi_object_text(&o, "id", NULL, id);
         kithi_object_count(&o, "epoch", NULL, commit.epoch);
+        kithi_object_count(&o, "durable_epoch", NULL, commit.durable_epoch);
         kithi_object_end(&o);
     } else {
         fputs("put ", stdout);
@@ -109,8 +113,10 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
 
 int kithi_cmd_delete(struct kithi_tool *t, int argc, char **argv)
 {
+    const char *durability = NULL;
+    const struct kithi_arg args[] = { { "--durability", KITHI_ARG_STRING, &durability, 0, 0 } };
     int count = 0;
-    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
     if (count < 2)
@@ -120,8 +126,8 @@ int kithi_cmd_delete(struct kithi_tool *t, int argc, char **argv)
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
-    int failed = KITHI_TOOL_OK;
-    for (int i = 2; i <= count; i++) {
+    int failed = kithi_tool_durability(t, durability, index);
+    for (int i = 2; i <= count && failed != KITHI_TOOL_USAGE; i++) {
         uint64_t epoch = 0;
         int rc = kith_delete(index, argv[i], &epoch);
         if (rc < 0) {

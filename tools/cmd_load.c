@@ -244,9 +244,10 @@ static void report_part(const struct load *l)
 
 int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *ids_path = NULL;
+    const char *ids_path = NULL, *durability = NULL;
     const struct kithi_arg args[] = {
         { "--ids", KITHI_ARG_STRING, &ids_path, 0, 0 },
+        { "--durability", KITHI_ARG_STRING, &durability, 0, 0 },
         { "--payload", KITHI_ARG_LATER, NULL, 0, 0 },
     };
     int count = 0;
@@ -268,6 +269,8 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
     l->missing_row = UINT64_MAX;
 
     status = kithi_tool_open(t, argv[1], &l->index);
+    if (status == KITHI_TOOL_OK)
+        status = kithi_tool_durability(t, durability, l->index);
     if (status != KITHI_TOOL_OK)
         goto out;
     if (kithi_vectors_open(l->path, kith_dim(l->index), &vectors, &err) != 0) {

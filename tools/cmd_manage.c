@@ -253,6 +253,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         put_codes(&o, &s);
         kithi_object_count(&o, "level_max", "top level", s.level_max);
         kithi_object_count(&o, "epoch", "epoch", s.epoch);
+        kithi_object_count(&o, "durable_epoch", "durable epoch", s.durable_epoch);
         kithi_object_count(&o, "generation", "generation", s.generation);
         kithi_object_count(&o, "dead", "dead, still linked", s.dead_count);
         kithi_object_count(&o, "resting", "resting", s.resting_count);

@@ -31,11 +31,12 @@ static const struct command COMMANDS[] = {
     { "list", kithi_cmd_list, "", "name all collections" },
     { "stats", kithi_cmd_stats, "NAME", "counts, memory and state of a collection" },
     { "count", kithi_cmd_count, "NAME", "number of vectors" },
-    { "load", kithi_cmd_load, "NAME FILE [--ids FILE]",
+    { "load", kithi_cmd_load, "NAME FILE [--ids FILE] [--durability durable|applied|none]",
       "add the vectors of an .fvecs, .bvecs, .npy or .jsonl file" },
-    { "put", kithi_cmd_put, "NAME ID --vector '[...]'", "add or replace one vector" },
+    { "put", kithi_cmd_put, "NAME ID --vector '[...]' [--durability durable|applied|none]",
+      "add or replace one vector" },
     { "get", kithi_cmd_get, "NAME ID", "print one vector" },
-    { "delete", kithi_cmd_delete, "NAME ID...", "delete vectors" },
+    { "delete", kithi_cmd_delete, "NAME ID... [--durability durable|applied|none]", "delete vectors" },
     { "export", kithi_cmd_export, "NAME FILE", "write all vectors to an .fvecs, .npy or .jsonl file" },
     { "search", kithi_cmd_search,
       "NAME (--vector '[...]' | --like ID | --queries FILE) [-k 10] [--ef N] [--exact]",
@@ -151,6 +152,19 @@ bool kithi_tool_keep(const char *name, uint32_t *out)
         if (strcmp(name, kithi_keep_name(*out)) == 0)
             return true;
     return false;
+}
+
+int kithi_tool_durability(const struct kithi_tool *t, const char *name, kith *index)
+{
+    static const char *const names[] = { "durable", "applied", "none" };
+    for (unsigned i = 0; name != NULL && i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            kith_set_durability(index, (enum kith_durability)i);
+            return KITHI_TOOL_OK;
+        }
+    }
+    return name == NULL ? KITHI_TOOL_OK
+                        : kithi_tool_usage(t, "--durability is durable, applied or none, not \"%s\"", name);
 }
 
 const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep)

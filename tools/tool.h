@@ -54,6 +54,9 @@ uint32_t kithi_tool_metric(const char *name);
 bool kithi_tool_quantization(const char *name, uint32_t *out);
 bool kithi_tool_keep(const char *name, uint32_t *out);
 
+/* "durable", "applied" or "none" for all that is written through index from now on; NULL: it was not given. Returns an exit status. */
+int kithi_tool_durability(const struct kithi_tool *t, const char *name, kith *index);
+
 /* "f16" or "sq8" when vectors come back decoded from such codes; NULL when they come back as they were put. */
 const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);
 /* Say so on stderr; with --json, where a key says it, and for NULL nothing. */

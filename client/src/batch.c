@@ -16,9 +16,19 @@
 kith_batch *kith_batch_new(kith *index)
 {
     kith_batch *b = index ? calloc(1, sizeof *b) : NULL;
-    if (b)
+    if (b) {
         b->index = index;
+        b->durability = (enum kith_durability)atomic_load_explicit(&index->durability, memory_order_relaxed);
+    }
     return b;
+}
+
+int kith_batch_set_durability(kith_batch *b, enum kith_durability durability)
+{
+    if (!b || (unsigned)durability > KITH_DURABILITY_NONE)
+        return -EINVAL;
+    b->durability = durability;
+    return 0;
 }
 
 void kith_batch_free(kith_batch *b)

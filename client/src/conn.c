@@ -141,8 +141,8 @@ struct kithi_frame kithi_conn_frame(struct kithi_conn *c, uint16_t type, uint32_
     };
 }
 
-int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const struct iovec *body, int n,
-                    struct kithi_answer *out)
+static int call(struct kithi_conn *c, uint16_t type, uint16_t flags, uint32_t count, const struct iovec *body,
+                int n, struct kithi_answer *out)
 {
     struct iovec pieces[KITHI_CONN_PIECES + 1], *iov = pieces;
     size_t len = 0, sent = 0;
@@ -153,6 +153,7 @@ int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const s
     if (len > KITHI_FRAME_MAX)
         return KITHI_E_TOO_LARGE;
     struct kithi_frame frame = kithi_conn_frame(c, type, count, len);
+    frame.flags = flags;
     pieces[0] = (struct iovec){ .iov_base = &frame, .iov_len = sizeof frame };
     int piece_count = n + 1;
     int rc = kithi_conn_send(c, &iov, &piece_count, true, &sent);
@@ -173,6 +174,18 @@ lost:
     if (kithi_conn_is_gone(rc))
         rc = left_whole && rc != -ECONNRESET ? KITHI_E_UNKNOWN_OUTCOME : KITHI_E_NO_DAEMON;
     return rc;
+}
+
+int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const struct iovec *body, int n,
+                    struct kithi_answer *out)
+{
+    return call(c, type, 0, count, body, n, out);
+}
+
+int kithi_conn_write(struct kithi_conn *c, enum kithi_durability durability, uint32_t count,
+                     const struct iovec *body, int n, struct kithi_answer *out)
+{
+    return call(c, KITHI_FRAME_WRITE, (uint16_t)durability, count, body, n, out);
 }
 
 static int connect_to(const char *path, uint32_t patience_ms, int *out_fd, struct kithi_errmsg *err)

@@ -61,6 +61,10 @@ static inline bool kithi_conn_is_open(const struct kithi_conn *c)
 int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const struct iovec *body, int n,
                     struct kithi_answer *out);
 
+/* The same for a write. */
+int kithi_conn_write(struct kithi_conn *c, enum kithi_durability durability, uint32_t count,
+                     const struct iovec *body, int n, struct kithi_answer *out);
+
 /* The header of the next request of len body bytes; its tag is c->tag afterwards. */
 struct kithi_frame kithi_conn_frame(struct kithi_conn *c, uint16_t type, uint32_t count, size_t len);
 

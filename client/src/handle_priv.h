@@ -18,6 +18,8 @@
 
 #include <kith/kith.h>
 
+#include <stddef.h>
+
 #include "client/src/conn_priv.h"
 #include "client/src/lock_priv.h"
 #include "shm/graph/results.h"
@@ -60,6 +62,7 @@ struct kith {
     uint8_t uid[16];
     struct kithi_geometry geometry; /* dim and metric bind the handle */
 
+    _Atomic uint32_t durability;  /* enum kith_durability of later writes; relaxed: it stands for itself */
     struct kithi_lock write_lock; /* conn and write_buf */
     struct kithi_conn conn;
     unsigned char *write_buf; /* one encoded op */
@@ -114,6 +117,9 @@ int kithi_vector_check(const struct kith *index, const float *v, size_t len);
 int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t patience_ms,
                          struct kithi_opened *out);
 
+/* Bytes of struct kith_commit in its first version. */
+#define KITHI_COMMIT_FIRST offsetof(struct kith_commit, durable_epoch)
+
 /* Hand an answer to the caller (out may be NULL); returns its status. */
 int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer *answer);
 
@@ -122,6 +128,7 @@ struct kith_batch {
     unsigned char *ops; /* as op.h encodes them */
     size_t len, capacity;
     uint32_t count;
+    enum kith_durability durability;
 };
 
 /* CLOCK_MONOTONIC in nanoseconds. The vDSO answers. */

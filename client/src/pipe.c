@@ -90,7 +90,7 @@ static void finish(kith_pipe *p, uint32_t number, const struct kithi_answer *ans
     at->tag = 0;
     at->commit.struct_size = sizeof at->commit;
     at->status = kithi_commit_fill(&at->commit, 0, answer);
-    if (at->status == 0)
+    if (at->status == 0 && at->commit.lag_ms == 0) /* what asked for less may not be visible yet */
         kithi_handle_expect(p->index, answer->head.epoch);
     p->answered[(p->answered_at + p->answered_count++) % p->depth] = number;
 }
@@ -136,6 +136,7 @@ int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
     if (++p->serial == 0)
         p->serial = 1;
     frame.tag = (uint64_t)p->serial << 32 | number;
+    frame.flags = (uint16_t)b->durability;
     struct iovec pieces[3] = { { .iov_base = &frame, .iov_len = sizeof frame },
                                { .iov_base = p->index->uid, .iov_len = sizeof p->index->uid },
                                { .iov_base = b->ops, .iov_len = b->len } };
@@ -171,7 +172,7 @@ static int take(kith_pipe *p, uint64_t *out_token, int *out_status, struct kith_
 {
     uint32_t number = p->answered[p->answered_at];
     const struct place *at = &p->places[number];
-    if (out && kithi_opts_out(out, &at->commit, sizeof at->commit, sizeof at->commit) < 0)
+    if (out && kithi_opts_out(out, &at->commit, sizeof at->commit, KITHI_COMMIT_FIRST) < 0)
         return -EINVAL;
     p->answered_at = (p->answered_at + 1) % p->depth;
     p->answered_count--;

@@ -30,6 +30,16 @@ uint64_t kith_epoch(kith *index)
     return epoch;
 }
 
+uint64_t kith_timeline(kith *index)
+{
+    struct kithi_call *c;
+    if (!index || kithi_call_begin(index, &c) < 0)
+        return 0;
+    uint64_t timeline = word(&kithi_call_header(c)->timeline);
+    kithi_call_end(index, c);
+    return timeline;
+}
+
 int kith_count(kith *index, uint64_t *out_count)
 {
     struct kithi_call *c;
@@ -90,7 +100,10 @@ int kith_stats(kith *index, struct kith_stats *out)
         .code_bits = m->geometry.code_bits,
         .huge_bytes = word(&h->tally_huge),
         .huge_wanted_bytes = word(&h->tally_huge_wanted),
+        .durable_epoch = word(&h->durable_epoch),
+        .timeline = word(&h->timeline),
     };
+    s.durable_epoch = s.durable_epoch < s.epoch ? s.durable_epoch : s.epoch;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t taken = word(&h->taken[r]);
         s.bytes_taken += taken < m->layout.size[r] ? taken : m->layout.size[r];

@@ -1,9 +1,9 @@
 /*
- * wait.c - sleeping until an epoch is visible.
+ * wait.c - sleeping until an epoch is visible, or durable.
  *
  * [P1 commit] The writer stores the epoch, then bumps `wake`, then wakes its waiters. A waiter
  * loads `wake`, then the epoch, and sleeps only while `wake` is still what it loaded: a commit in
- * between makes the kernel refuse the sleep. The futex is in a mapping that this side cannot write.
+ * between makes the kernel refuse the sleep. [P12 durable] is the same with the durable epoch. The futex is in a mapping that this side cannot write.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -26,7 +26,16 @@ static void sleep_on(const _Atomic uint32_t *w, uint32_t seen, uint64_t ns)
     syscall(SYS_futex, w, FUTEX_WAIT, seen, &t, NULL, 0);
 }
 
-int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms)
+/* [P12 durable] acquire: who sees that it is durable sees it, too. Other half: kithi_index_set_durable(). Groups that are durable
+ * before they are visible have their durable epoch stored first: that counts with the visible one. */
+static uint64_t durable(const struct kithi_header *h)
+{
+    uint64_t durable_epoch = atomic_load_explicit(&h->durable_epoch, memory_order_acquire);
+    uint64_t epoch = atomic_load_explicit(&h->epoch, memory_order_acquire);
+    return durable_epoch < epoch ? durable_epoch : epoch;
+}
+
+static int wait_for(kith *index, uint64_t epoch, bool on_disk, int timeout_ms)
 {
     if (!index)
         return -EINVAL;
@@ -38,7 +47,7 @@ int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms)
             return rc;
         const struct kithi_header *h = kithi_call_header(c);
         uint32_t seen = atomic_load_explicit(&h->wake, memory_order_acquire);
-        if (atomic_load_explicit(&h->epoch, memory_order_acquire) >= epoch) {
+        if ((on_disk ? durable(h) : atomic_load_explicit(&h->epoch, memory_order_acquire)) >= epoch) {
             kithi_call_end(index, c);
             return 0;
         }
@@ -57,4 +66,14 @@ int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms)
         if (now >= end && !changed)
             return KITHI_E_TIMEOUT;
     }
+}
+
+int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms)
+{
+    return wait_for(index, epoch, false, timeout_ms);
+}
+
+int kith_wait_durable(kith *index, uint64_t epoch, int timeout_ms)
+{
+    return wait_for(index, epoch, true, timeout_ms);
 }

@@ -56,9 +56,9 @@ int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t p
     return rc;
 }
 
-/* A request of this collection over the handle's connection. Under write_lock. */
-static int request(struct kith *index, uint16_t type, uint32_t count, const void *ops, size_t len,
-                   struct kithi_answer *out)
+/* A request of this collection over the handle's connection; durability is of a write. Under write_lock. */
+static int request(struct kith *index, uint16_t type, enum kith_durability durability, uint32_t count,
+                   const void *ops, size_t len, struct kithi_answer *out)
 {
     struct kithi_conn *conn = &index->conn;
     struct iovec body[2] = { { .iov_base = index->uid, .iov_len = sizeof index->uid },
@@ -71,7 +71,9 @@ static int request(struct kith *index, uint16_t type, uint32_t count, const void
     for (;;) {
         bool fresh = !kithi_conn_is_open(conn);
         int rc = fresh ? kithi_handle_connect(index, conn, 0, NULL) : 0;
-        if (rc == 0)
+        if (rc == 0 && type == KITHI_FRAME_WRITE)
+            rc = kithi_conn_write(conn, (enum kithi_durability)durability, count, body, 2, out);
+        else if (rc == 0)
             rc = kithi_conn_call(conn, type, count, body, 2, out);
         if (rc != KITHI_E_NO_DAEMON || fresh)
             return rc;
@@ -85,6 +87,13 @@ int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer
         rc = status_of(answer);
         c.epoch = answer->head.epoch;
         c.found = answer->head.found;
+        c.durable_epoch = c.epoch;
+        struct kithi_written written;
+        if (rc == 0 && answer->head.text_len >= sizeof written) {
+            memcpy(&written, answer->text, sizeof written);
+            c.durable_epoch = written.durable_epoch;
+            c.lag_ms = written.lag_ms;
+        }
         if (rc < 0) {
             c.failed_item = answer->head.item;
             size_t len = answer->head.text_len;
@@ -96,7 +105,7 @@ int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer
     c.error.code = rc;
     if (rc < 0 && c.error.text[0] == '\0')
         strncpy(c.error.text, kithi_error_text(rc), sizeof c.error.text - 1);
-    if (out && kithi_opts_out(out, &c, sizeof c, sizeof c) < 0 && rc == 0)
+    if (out && kithi_opts_out(out, &c, sizeof c, KITHI_COMMIT_FIRST) < 0 && rc == 0)
         rc = -EINVAL;
     return rc;
 }
@@ -105,7 +114,7 @@ int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer
 static int commit_check(struct kith_commit *out)
 {
     struct kith_commit none = { .failed_item = UINT32_MAX };
-    return out ? kithi_opts_out(out, &none, sizeof none, sizeof none) : 0;
+    return out ? kithi_opts_out(out, &none, sizeof none, KITHI_COMMIT_FIRST) : 0;
 }
 
 static int write_one(struct kith *index, const char *id, const float *vector, uint64_t *out_epoch,
@@ -115,6 +124,8 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
     uint32_t dim = vector ? index->geometry.dim : 0;
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
     uint64_t epoch = 0;
+    enum kith_durability durability =
+        (enum kith_durability)atomic_load_explicit(&index->durability, memory_order_relaxed);
     if (!kithi_id_valid(id, id_len))
         return KITHI_E_ID;
 
@@ -126,7 +137,7 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
         rc = -ENOMEM;
     if (rc == 0) {
         size_t len = kithi_op_encode(index->write_buf, id, id_len, vector, dim);
-        rc = request(index, KITHI_FRAME_WRITE, 1, index->write_buf, len, &answer);
+        rc = request(index, KITHI_FRAME_WRITE, durability, 1, index->write_buf, len, &answer);
     }
     if (rc == 0) {
         rc = status_of(&answer);
@@ -136,9 +147,17 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
         *out_found = answer.head.found;
     }
     kithi_unlock(&index->write_lock);
-    if (rc == 0)
+    if (rc == 0 && durability != KITH_DURABILITY_NONE)
         kithi_handle_expect(index, epoch);
     return rc;
+}
+
+int kith_set_durability(kith *index, enum kith_durability durability)
+{
+    if (!index || (unsigned)durability > KITH_DURABILITY_NONE)
+        return -EINVAL;
+    atomic_store_explicit(&index->durability, durability, memory_order_relaxed);
+    return 0;
 }
 
 int kith_upsert(kith *index, const char *id, const float *vector, size_t len, uint64_t *out_epoch)
@@ -169,10 +188,10 @@ int kith_batch_commit(kith_batch *b, struct kith_commit *out)
         return kithi_commit_fill(out, 0, &answer);
     }
     kithi_lock(&b->index->write_lock);
-    int rc = request(b->index, KITHI_FRAME_WRITE, b->count, b->ops, b->len, &answer);
+    int rc = request(b->index, KITHI_FRAME_WRITE, b->durability, b->count, b->ops, b->len, &answer);
     rc = kithi_commit_fill(out, rc, &answer);
     kithi_unlock(&b->index->write_lock);
-    if (rc == 0)
+    if (rc == 0 && b->durability != KITH_DURABILITY_NONE)
         kithi_handle_expect(b->index, answer.head.epoch);
     return rc;
 }
@@ -185,7 +204,7 @@ static int wait_for(kith *index, uint16_t type, uint64_t *out_epoch, struct kith
     if (!index)
         return -EINVAL;
     kithi_lock(&index->write_lock);
-    int rc = request(index, type, 0, NULL, 0, &answer);
+    int rc = request(index, type, KITH_DURABILITY_DURABLE, 0, NULL, 0, &answer);
     rc = kithi_commit_fill(&c, rc, &answer);
     kithi_unlock(&index->write_lock);
     if (rc == 0 && out_epoch)

@@ -252,6 +252,23 @@ static void finish_done(struct kithi_io_op *op, int status)
     rest(c, status);
 }
 
+/* A start refuses a log that ends before the epoch that the checkpoint names: so that epoch has to be durable first, which it is
+ * but for writes that did not ask for it. */
+static void settle(struct kithi_collection *c)
+{
+    struct kithi_checkpointer *k = &c->checkpointer;
+    if (!k->status && c->daemon->failing) {
+        k->status = kithi_error_set(&k->err, -ECANCELED, "kithd leaves: a log has failed");
+    }
+    if (!k->status && kithi_index_durable_epoch(c->index) < k->end_epoch) {
+        return; /* the log's completion brings the next turn */
+    }
+    k->step = CHECKPOINTER_FINISH;
+    k->op.done = finish_done;
+    kithi_io_call(c->daemon->io, &k->op, finish_call);
+    c->daemon->again = true;
+}
+
 static void finish(struct kithi_collection *c)
 {
     struct kithi_checkpointer *k = &c->checkpointer;
@@ -260,10 +277,8 @@ static void finish(struct kithi_collection *c)
     k->image = NULL;
     k->end_epoch = kithi_index_epoch(c->index);
     k->slowing = false;
-    k->step = CHECKPOINTER_FINISH;
-    k->op.done = finish_done;
-    kithi_io_call(c->daemon->io, &k->op, finish_call);
-    c->daemon->again = true;
+    k->step = CHECKPOINTER_SETTLE;
+    settle(c);
 }
 
 /* Hand chunks to buffers that are free; see to the end. */
@@ -415,6 +430,10 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_checkpointer *k = &c->checkpointer;
     uint64_t again_ms = KITHI_NEVER;
+    if (k->step == CHECKPOINTER_SETTLE) {
+        settle(c);
+        return KITHI_NEVER;
+    }
     if (k->step != CHECKPOINTER_REST) {
         if (k->slowing != kithi_checkpointer_is_full(c) && !k->slowing) {
             k->slowing = true;

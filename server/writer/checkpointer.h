@@ -1,11 +1,11 @@
 /*
  * checkpointer.h - checkpoints of one collection: when one is due, how it is written, and what may go once it is there.
  *
- *   REST --due--> CREATE --> COPY --> FINISH --> REST
- *    ^    image   helper     pool:    helper:
- *    |    begins  the file   copies   table, sync, rename, sync; older checkpoints and the log before them go
- *    |                       loop:
- *    |                       writes
+ *   REST --due--> CREATE --> COPY --> SETTLE --> FINISH --> REST
+ *    ^    image   helper     pool:    the log    helper:
+ *    |    begins  the file   copies   comes to   table, sync, rename, sync; older checkpoints and the log before them go
+ *    |                       loop:    the epoch
+ *    |                       writes   of the end
  *    +------------- whatever fails: the file goes, and it is tried again later ------------+
  *
  * Groups go on meanwhile. Copies of chunks are jobs on the pool, one for each buffer, and take turns with insertions;
@@ -41,6 +41,7 @@ enum kithi_checkpointer_step {
     CHECKPOINTER_REST,
     CHECKPOINTER_CREATE,
     CHECKPOINTER_COPY,
+    CHECKPOINTER_SETTLE,
     CHECKPOINTER_FINISH,
 };
 

@@ -27,6 +27,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     kithi_pipeline_init(&c->pipeline, c);
     kithi_relayout_init(&c->relayout, c);
     kithi_checkpointer_init(&c->checkpointer, c);
+    kithi_marker_init(&c->marker, c);
     int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, s->name);
     if (!status) {
         status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
@@ -54,7 +55,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 void kithi_collection_free(struct kithi_collection *c)
 {
     /* A helper that is still at it means that the loop has failed: the process ends. */
-    if (!c || c->relayout.op.busy || c->checkpointer.op.busy) {
+    if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->marker.op.busy) {
         return;
     }
     kithi_checkpointer_fini(&c->checkpointer);
@@ -68,7 +69,7 @@ void kithi_collection_free(struct kithi_collection *c)
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
     return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout) &&
-           kithi_checkpointer_idle(c);
+           kithi_checkpointer_idle(c) && c->marker.state != MARKER_MAKING;
 }
 
 bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
@@ -168,6 +169,9 @@ int kithi_collection_build(const struct kithi_collection *c, struct kithi_settin
     int status = kithi_collection_next(c, s, err);
     if (!status) {
         status = kithi_index_create(c->segment_next, &id, s->generation, &c->daemon->tuning, &ix, err);
+    }
+    if (!status) {
+        kithi_index_set_timeline(ix, s->timeline);
     }
     if (!status) {
         status = kithi_collection_share(c, c->segment_next, err);

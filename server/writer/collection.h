@@ -16,6 +16,7 @@
 #include "server/wal/append.h"
 #include "server/writer/checkpointer.h"
 #include "server/writer/daemon.h"
+#include "server/writer/marker.h"
 #include "server/writer/pipeline.h"
 #include "server/writer/relayout.h"
 #include "server/writer/settings.h"
@@ -37,6 +38,7 @@ struct kithi_collection {
     struct kithi_pipeline pipeline;
     struct kithi_relayout relayout;
     struct kithi_checkpointer checkpointer;
+    struct kithi_marker marker;
     uint64_t old_until_ms; /* remove segment.old then; KITHI_NEVER: there is none */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];

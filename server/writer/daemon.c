@@ -128,6 +128,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
         o->checkpoint_wal_mib ? (uint64_t)o->checkpoint_wal_mib << 20 : KITHI_CHECKPOINT_WAL_DEFAULT;
     d->checkpoint_age_ms =
         1000 * (o->checkpoint_age_s ? (uint64_t)o->checkpoint_age_s : KITHI_CHECKPOINT_AGE_S_DEFAULT);
+    d->lag_ms = o->lag_ms ? (uint32_t)o->lag_ms : KITHI_LAG_MS_DEFAULT;
     int status = groups_find(d, o, err);
     if (!status) {
         status = kithi_dir_find_run(o->run[0] ? o->run : NULL, run, err);
@@ -344,6 +345,9 @@ int kithi_daemon_run(struct kithi_daemon *d)
                       kithi_error_text(status));
             return 1;
         }
+    }
+    for (struct kithi_collection *c = d->collections; c && !d->failing; c = c->next) {
+        kithi_marker_clear(c); /* all of it is idle: what is visible is durable */
     }
     kithi_log(KITHI_LOG_INFO, "stopped", "status=%d", d->exit_status);
     return d->exit_status;

@@ -35,6 +35,7 @@ struct kithi_options {
     bool small_pages;           /* do not ask for huge ones */
     int64_t checkpoint_wal_mib; /* 0: KITHI_CHECKPOINT_WAL_DEFAULT */
     int64_t checkpoint_age_s;   /* 0: KITHI_CHECKPOINT_AGE_S_DEFAULT */
+    int64_t lag_ms;             /* 0: KITHI_LAG_MS_DEFAULT (pipeline.h) */
 };
 
 #define KITHI_CLIENTS_DEFAULT KITHI_NEED_CLIENTS
@@ -47,6 +48,7 @@ struct kithi_daemon {
     struct kithi_rights_policy policy;
     struct kithi_index_tuning tuning;
     uint64_t checkpoint_log_bytes, checkpoint_age_ms; /* checkpointer.h */
+    uint32_t lag_ms;                                  /* pipeline.h */
     struct kithi_io *io;
     struct kithi_pool *pool;
     struct kithi_collection *collections; /* sorted by name */

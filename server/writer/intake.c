@@ -171,9 +171,10 @@ static void session_reply(struct kithi_session *s, uint64_t tag, const struct ki
     o->replies++;
 }
 
-void kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
+void kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a)
 {
     struct kithi_session *s = r->session;
+    r->session = NULL; /* it may go before the request does */
     s->unanswered--;
     s->queued_bytes -= r->frame.len;
     s->daemon->queued_bytes -= r->frame.len;
@@ -182,9 +183,19 @@ void kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
         s->pending--;
     }
     session_reply(s, r->frame.tag, a);
+}
+
+void kithi_request_free(struct kithi_request *r)
+{
     free(r->ops);
     free(r->body);
     free(r);
+}
+
+void kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
+{
+    kithi_request_reply(r, a);
+    kithi_request_free(r);
 }
 
 void kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
@@ -309,6 +320,7 @@ static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
     } else if (decode_ops(r, &item, &err)) {
         kithi_request_refuse(r, item, &err);
     } else {
+        r->durability = (uint8_t)r->frame.flags;
         kithi_pipeline_write(c, &s->backlog, r);
     }
 }
@@ -393,7 +405,7 @@ static int frame_check(const struct kithi_session *s, const struct kithi_frame *
         return kithi_error_set(err, KITHI_E_PROTOCOL, "type %u is not a request that this kithd knows",
                                f->type);
     }
-    if (f->flags) {
+    if (f->type == KITHI_FRAME_WRITE ? f->flags > KITHI_DURABILITY_NONE : f->flags != 0) {
         return kithi_error_set(err, KITHI_E_PROTOCOL,
                                "a %s request with flags %04x, which this kithd does not know", type,
                                f->flags);

@@ -57,16 +57,43 @@ static struct kithi_request *line_take(struct kithi_pipeline *p)
 
 /* ---- answering ---- */
 
-static void flush_answer(struct kithi_collection *c, struct kithi_request *r)
+/* Answer a request that has nothing to wait for but that what is visible now is durable. */
+static void answer_durable(struct kithi_collection *c, struct kithi_request *r)
 {
+    struct kithi_pipeline *p = &c->pipeline;
     struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = kithi_index_epoch(c->index) };
     if (c->daemon->failing) {
         struct kithi_errmsg err;
         kithi_error_set(&err, KITHI_E_LOG_FAILED,
                         "a write-ahead log failed; what came before may not be durable");
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+    } else if (kithi_index_durable_epoch(c->index) < a.epoch) {
+        r->epoch = a.epoch;
+        r->next = p->unsynced;
+        p->unsynced = r;
     } else {
         kithi_request_answer(r, &a);
+    }
+}
+
+/* The log has come further, or has failed. */
+static void answer_synced(struct kithi_collection *c)
+{
+    struct kithi_request *list = c->pipeline.unsynced;
+    uint64_t durable_epoch = kithi_index_durable_epoch(c->index);
+    c->pipeline.unsynced = NULL;
+    while (list) {
+        struct kithi_request *r = list;
+        struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = r->epoch };
+        list = r->next;
+        if (r->epoch <= durable_epoch) {
+            kithi_request_answer(r, &a);
+        } else if (c->daemon->failing) {
+            answer_durable(c, r); /* which refuses it */
+        } else {
+            r->next = c->pipeline.unsynced;
+            c->pipeline.unsynced = r;
+        }
     }
 }
 
@@ -80,18 +107,33 @@ static void settle(struct kithi_collection *c, uint64_t seq)
         if (seq < f->seq && --f->waits_for == 0) {
             *at = f->next;
             p->flush_count--;
-            flush_answer(c, f);
+            answer_durable(c, f);
         } else {
             at = &f->next;
         }
     }
 }
 
+static void reply(const struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
+{
+    struct kithi_written w = { .durable_epoch = kithi_index_durable_epoch(c->index),
+                               .lag_ms = c->daemon->lag_ms };
+    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch, .found = r->found };
+    if (r->durability != KITHI_DURABILITY_DURABLE) {
+        a.text = &w;
+        a.text_len = sizeof w;
+    }
+    kithi_request_reply(r, &a);
+    r->answered = true;
+}
+
 static void answer(struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
 {
-    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch, .found = r->found };
     uint64_t seq = r->seq;
-    kithi_request_answer(r, &a);
+    if (!r->answered) {
+        reply(c, r, epoch);
+    }
+    kithi_request_free(r);
     settle(c, seq);
 }
 
@@ -100,8 +142,24 @@ static void refuse(struct kithi_collection *c, struct kithi_request *r, uint32_t
 {
     uint64_t seq = r->seq;
     c->pipeline.refused++;
-    kithi_request_refuse(r, item, err);
+    if (r->answered) {
+        kithi_request_free(r); /* it asked for no promise */
+    } else {
+        kithi_request_refuse(r, item, err);
+    }
     settle(c, seq);
+}
+
+/* A write that changes nothing says what it found; where it asked for durability, that has to be durable. */
+static void answer_unchanged(struct kithi_collection *c, struct kithi_request *r)
+{
+    uint64_t seq = r->seq;
+    if (r->durability == KITHI_DURABILITY_DURABLE) {
+        answer_durable(c, r);
+        settle(c, seq);
+    } else {
+        answer(c, r, kithi_index_epoch(c->index));
+    }
 }
 
 static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *err)
@@ -116,12 +174,12 @@ static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *
 
 /* ---- the group under way ---- */
 
-/* The log or the workers have ended; when both have, the group has. */
+/* The log or the workers have ended; when both have, or workers alone with a group that does not wait for the log, the group has. */
 static void group_advance(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_errmsg err;
-    if (p->log_pending || p->jobs_pending) {
+    if (!p->busy || p->log_waits || p->log_pending || p->jobs_pending) {
         return;
     }
     p->busy = false;
@@ -129,18 +187,21 @@ static void group_advance(struct kithi_collection *c)
         /* Not published, and never will be by this process: whether the bytes are on the disk is for the
          * next start to find out. */
         const struct kithi_errmsg *why = kithi_wal_failure(c->wal);
-        kithi_log(KITHI_LOG_ERROR, "log-failed",
-                  "name=%s epoch=%" PRIu64 " msg=%s; kithd leaves, readers go on", c->settings.name, p->epoch,
-                  why ? why->text : kithi_error_text(p->log_status));
         kithi_error_set(&err, KITHI_E_LOG_FAILED,
                         "writing the log failed (%.200s); it is unknown whether this write is durable",
                         why ? why->text : kithi_error_text(p->log_status));
-        kithi_daemon_fail(c->daemon);
         group_refuse(c, &err);
         return;
     }
     KITHI_FAULT_CRASH("crash-before-publish");
-    kithi_group_publish(c->index, p->epoch, kithi_now_ms());
+    if (p->durable) {
+        kithi_group_publish(c->index, p->epoch, kithi_now_ms());
+    } else {
+        struct kithi_wal_stats wal;
+        kithi_wal_stats(c->wal, &wal);
+        kithi_group_publish_ahead(c->index, p->epoch, kithi_now_ms());
+        kithi_index_set_durable(c->index, wal.last_epoch); /* the log may have been faster */
+    }
     KITHI_FAULT_CRASH("crash-after-publish");
     p->groups++;
     p->ops += p->group_ops;
@@ -152,13 +213,33 @@ static void group_advance(struct kithi_collection *c)
         p->group = r->next;
         answer(c, r, p->epoch);
     }
+    answer_synced(c);
 }
 
+static void log_failed(struct kithi_collection *c, int status)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    const struct kithi_errmsg *why = kithi_wal_failure(c->wal);
+    uint64_t visible = kithi_index_epoch(c->index), durable = kithi_index_durable_epoch(c->index);
+    if (p->log_status) {
+        return; /* told */
+    }
+    p->log_status = status;
+    kithi_log(KITHI_LOG_ERROR, "log-failed",
+              "name=%s epoch=%" PRIu64 " ahead=%" PRIu64 " msg=%s; kithd leaves, readers go on",
+              c->settings.name, durable + 1, visible > durable ? visible - durable : 0,
+              why ? why->text : kithi_error_text(status));
+    kithi_daemon_fail(c->daemon);
+    answer_synced(c);
+}
+
+/* Groups are done in the order in which they were handed over. */
 static void log_done(void *arg, int status)
 {
     struct kithi_collection *c = arg;
     struct kithi_pipeline *p = &c->pipeline;
-    uint64_t us = kithi_now_us() - p->log_began_us;
+    uint64_t handed_us = p->handed_us[(p->handed_at + KITHI_UNLOGGED_MAX - p->unlogged) % KITHI_UNLOGGED_MAX];
+    uint64_t us = kithi_now_us() - handed_us;
     unsigned bucket = 0;
     while (bucket + 1 < KITHI_SYNC_BUCKETS && us >> bucket) {
         bucket++;
@@ -166,9 +247,21 @@ static void log_done(void *arg, int status)
     p->sync_us[bucket]++;
     p->sync_us_last = us;
     p->sync_us_max = us > p->sync_us_max ? us : p->sync_us_max;
-    p->log_pending = false;
-    p->log_status = KITHI_FAULT("wal-write-eio") ? KITHI_E_LOG_FAILED : status;
+    p->unlogged--;
+    status = KITHI_FAULT("wal-write-eio") ? KITHI_E_LOG_FAILED : status;
     KITHI_FAULT_CRASH("crash-after-log");
+    if (status) {
+        log_failed(c, status);
+    } else {
+        struct kithi_wal_stats wal;
+        kithi_wal_stats(c->wal, &wal);
+        kithi_index_set_durable(c->index, wal.last_epoch);
+        answer_synced(c);
+    }
+    if (!p->unlogged) {
+        p->log_pending = false; /* a group that waits for the log is the last that it was handed */
+        p->sweep_at_ms = 0;     /* what died with the last one may go now */
+    }
     group_advance(c);
 }
 
@@ -182,7 +275,7 @@ static void insertion_done(struct kithi_work *work)
 {
     struct kithi_collection *c = work->arg;
     struct kithi_pipeline *p = &c->pipeline;
-    double us = (double)(kithi_now_us() - p->log_began_us) / work->n;
+    double us = (double)(kithi_now_us() - p->began_us) / work->n;
     p->insertion_us = p->insertion_us > 0 ? 0.75 * p->insertion_us + 0.25 * us : us;
     p->jobs_pending = false;
     KITHI_FAULT_CRASH("crash-after-insertion");
@@ -239,7 +332,7 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     }
     if (r->frame.count == 0) {
         line_take(p);
-        answer(c, r, kithi_index_epoch(c->index));
+        answer_unchanged(c, r);
         return true;
     }
     size_t iov_count = p->iov_count;
@@ -282,6 +375,8 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
         p->group_ops += r->frame.count;
         p->group_bytes += r->frame.len - WRITE_PREFIX;
     }
+    /* Where one asks for it all wait: epochs become visible in their order. */
+    p->durable |= r->durability == KITHI_DURABILITY_DURABLE || !kithi_marker_want(c, now_ms);
     if (p->group) {
         p->group_last->next = r;
     } else {
@@ -297,15 +392,24 @@ static uint64_t group_ops_limit(const struct kithi_pipeline *p)
     return n < GROUP_OPS_MIN ? GROUP_OPS_MIN : n < GROUP_OPS_MAX ? (uint64_t)n : GROUP_OPS_MAX;
 }
 
+/* The log has not answered for so long that nothing may get further ahead of it. */
+static bool log_lags(const struct kithi_collection *c)
+{
+    const struct kithi_pipeline *p = &c->pipeline;
+    uint32_t oldest = (p->handed_at + KITHI_UNLOGGED_MAX - p->unlogged) % KITHI_UNLOGGED_MAX;
+    return p->unlogged && p->began_us - p->handed_us[oldest] > c->daemon->lag_ms * UINT64_C(1000);
+}
+
 /* Hand what is staged to the log, and let the workers begin. */
 static void group_log(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_errmsg err;
     p->epoch = kithi_index_epoch(c->index) + 1;
-    p->log_began_us = kithi_now_us();
-    int status =
-        kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count, (uint32_t)p->group_ops, log_done, c);
+    p->began_us = kithi_now_us();
+    int status = p->unlogged == KITHI_UNLOGGED_MAX ? -EBUSY
+                                                   : kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count,
+                                                                      (uint32_t)p->group_ops, log_done, c);
     p->log_waits = status == -EBUSY;
     if (p->log_waits) {
         return; /* the completion of what it waits for brings the next turn */
@@ -325,12 +429,22 @@ static void group_log(struct kithi_collection *c)
         return;
     }
     KITHI_FAULT_CRASH("crash-after-append");
-    p->log_pending = true;
+    p->durable |= log_lags(c);
+    p->log_pending = p->durable;
+    p->handed_us[p->handed_at] = p->began_us;
+    p->handed_at = (p->handed_at + 1) % KITHI_UNLOGGED_MAX;
+    p->unlogged++;
     p->insertion.n = kithi_group_job_count(c->index);
     if (p->insertion.n) {
         p->jobs_pending = true;
         kithi_pool_submit(c->daemon->pool, &p->insertion);
     }
+    for (struct kithi_request *r = p->group; r; r = r->next) {
+        if (r->durability == KITHI_DURABILITY_NONE) {
+            reply(c, r, p->epoch);
+        }
+    }
+    group_advance(c); /* one without insertions that does not wait for the log */
 }
 
 /* Stage what waits, and hand it on. */
@@ -340,6 +454,7 @@ static void group_begin(struct kithi_collection *c, uint64_t now_ms)
     p->group = p->group_last = NULL;
     p->iov_count = 0;
     p->group_ops = p->group_bytes = 0;
+    p->durable = false;
     uint64_t ops_limit = group_ops_limit(p);
     while (p->line && p->group_ops < ops_limit && p->group_bytes < GROUP_BYTES) {
         if (!stage_next(c, now_ms)) {
@@ -354,7 +469,7 @@ static void group_begin(struct kithi_collection *c, uint64_t now_ms)
         while (p->group) {
             struct kithi_request *r = p->group;
             p->group = r->next;
-            answer(c, r, kithi_index_epoch(c->index));
+            answer_unchanged(c, r);
         }
         return;
     }
@@ -478,7 +593,7 @@ void kithi_pipeline_flush(struct kithi_collection *c, struct kithi_request *r)
 {
     struct kithi_pipeline *p = &c->pipeline;
     if (!p->outstanding) {
-        flush_answer(c, r);
+        answer_durable(c, r);
         return;
     }
     r->seq = p->seq;
@@ -527,7 +642,7 @@ bool kithi_pipeline_hold(struct kithi_pipeline *p, bool on)
 {
     /* A write that waits for room needs sweeps, so it is seen through first. */
     p->held = on && !p->stalled;
-    return p->held && !p->busy && !p->sweeping && !p->paging;
+    return p->held && !p->busy && !p->unlogged && !p->sweeping && !p->paging;
 }
 
 void kithi_pipeline_anew(struct kithi_pipeline *p)
@@ -539,7 +654,8 @@ void kithi_pipeline_anew(struct kithi_pipeline *p)
 
 bool kithi_pipeline_idle(const struct kithi_pipeline *p)
 {
-    return !p->busy && !p->sweeping && !p->paging && !p->outstanding && !p->flushes;
+    return !p->busy && !p->unlogged && !p->sweeping && !p->paging && !p->outstanding && !p->flushes &&
+           !p->unsynced;
 }
 
 /* A path as a JSON value; null when it is no text, or longer than anybody's is. */
@@ -582,20 +698,21 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
     int n = snprintf(
         out, size,
         "{\"name\":\"%s\",\"epoch\":%" PRIu64 ",\"durable_epoch\":%" PRIu64 ",\"live\":%" PRIu64
-        ",\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64 ",\"groups\":%" PRIu64
-        ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64 ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64
-        ",\"sync_us_max\":%" PRIu64 ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64
-        ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
+        ",\"unlogged_groups\":%u,\"lag_ms\":%u,\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64
+        ",\"groups\":%" PRIu64 ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64
+        ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64 ",\"sync_us_max\":%" PRIu64
+        ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64 ",\"wal_bytes\":%" PRIu64
+        ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
         ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
         ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
-        kithi_index_live(c->index), p->outstanding, p->requests, p->refused, p->groups, p->ops, p->bytes,
-        p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last, p->sync_us_max, histogram,
-        wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file, wal.file_off,
-        k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures,
-        k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
+        kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
+        p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
+        p->sync_us_max, histogram, wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file,
+        wal.file_off, k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true",
+        k->count, k->failures, k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
         kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

@@ -4,6 +4,11 @@
  *   arrive -> wait -> stage (check, reserve, allot) -+-> log, sync ------------+-> publish -> answer
  *                     one group at a time            +-> insertion by workers -+
  *
+ * A group of which nobody asked for durability does not wait for the log: it is published when it is inserted, and the next
+ * one begins, while the log writes as fast as it can, several groups in one write. It gets no further ahead once the log has
+ * not answered for lag_ms (kithd's configuration): from then on groups wait as durable ones do. A request that asked for nothing is
+ * answered once its group is handed to the log, before it is inserted.
+ *
  * While a group is under way the next one gathers; so the slower the disk, the larger the groups. Writes
  * of one connection are taken in the order in which they came; connections take turns. A refused write
  * (bad id, no room, ...) is answered at once and leaves no trace.
@@ -24,6 +29,11 @@
 
 #define KITHI_SYNC_BUCKETS 24u
 
+/* How long the log may be behind before groups wait for it. */
+#define KITHI_LAG_MS_DEFAULT 200u
+/* Groups handed to the log and not durable. */
+#define KITHI_UNLOGGED_MAX 1024u
+
 /* The writes of one connection that are not staged, in their order. */
 struct kithi_backlog {
     struct kithi_request *first, *last;
@@ -37,17 +47,25 @@ struct kithi_pipeline {
 
     /* The group under way. */
     bool busy;
-    bool log_waits; /* staged; the log takes it once its next file is made */
+    bool log_waits; /* staged; the log takes it once it has room, or its next file is made */
+    bool durable;   /* it is published once it is durable */
     bool log_pending, jobs_pending;
-    int log_status;
     uint64_t epoch;
-    uint64_t log_began_us;
+    uint64_t began_us;
     double insertion_us; /* wall time of one insertion, all workers together, smoothed; 0: not known */
     struct kithi_request *group, *group_last;
     struct iovec *iov;
     size_t iov_count, iov_capacity;
     uint64_t group_ops, group_bytes;
     struct kithi_work insertion;
+
+    /* The log. */
+    uint32_t unlogged; /* groups that it was handed and has not written */
+    uint64_t
+        handed_us[KITHI_UNLOGGED_MAX]; /* when: a ring, of which the last `unlogged` before handed_at count */
+    uint32_t handed_at;
+    int log_status;                 /* why it failed; 0: it is good */
+    struct kithi_request *unsynced; /* requests that are answered when their epoch is durable */
 
     bool sweeping;
     uint64_t sweep_at_ms; /* KITHI_NEVER: only after the next publish */

@@ -24,7 +24,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/base/fault.h"
 #include "server/base/log.h"
+#include "server/index/ahead.h"
 #include "server/writer/collection.h"
 #include "server/writer/load.h"
 
@@ -234,8 +236,37 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
     return 0;
 }
 
+/* Open the log behind report; ahead: what the segment has and the log has not, which is written first. */
+static int open_log(struct kithi_collection *c, const struct kithi_wal_report *report,
+                    const struct kithi_ahead *ahead, struct kithi_errmsg *err)
+{
+    struct kithi_wal_open_opts opts = { .dir = c->wal_dir,
+                                        .timeline = c->settings.timeline,
+                                        .report = report,
+                                        .more_count = ahead->group_count };
+    struct kithi_wal_content *more = calloc(ahead->group_count + 1u, sizeof *more);
+    if (!more) {
+        return kithi_error_set(err, -ENOMEM, "no memory to open the log");
+    }
+    for (uint32_t i = 0; i < ahead->group_count; i++) {
+        more[i] = (struct kithi_wal_content){ .ops = ahead->groups[i].ops,
+                                              .len = ahead->groups[i].len,
+                                              .n_ops = ahead->groups[i].op_count };
+    }
+    opts.more = more;
+    memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+    KITHI_FAULT_CRASH("crash-before-log-opened");
+    int status = kithi_wal_open(c->daemon->io, &opts, &c->wal, err);
+    free(more);
+    if (!status) {
+        KITHI_FAULT_CRASH("crash-after-log-opened");
+        kithi_index_set_durable(c->index, kithi_index_epoch(c->index));
+    }
+    return status;
+}
+
 /* Replay the log after the index's epoch, to end_epoch at least, and open it for writing. */
-static int replay_log(struct kithi_collection *c, uint64_t end_epoch, struct kithi_errmsg *err)
+static int replay_log(struct kithi_collection *c, bool adopted, uint64_t end_epoch, struct kithi_errmsg *err)
 {
     struct kithi_wal_report report = { 0 };
     struct replay r = { .c = c, .err = err, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
@@ -269,7 +300,19 @@ static int replay_log(struct kithi_collection *c, uint64_t end_epoch, struct kit
                                                         : "holds no log file",
                                c->data_dir);
     }
-    if (report.last_epoch != kithi_index_epoch(c->index)) {
+    struct kithi_ahead ahead = { 0 };
+    if (adopted && report.last_epoch < kithi_index_epoch(c->index)) {
+        /* No less than what was durable, or the scan had refused it. */
+        status = kithi_ahead_collect(c->index, report.last_epoch, &ahead, err);
+        if (status) {
+            return status;
+        }
+        kithi_log(KITHI_LOG_INFO, "log-completed",
+                  "name=%s from=%" PRIu64 " to=%" PRIu64
+                  " msg=the segment was ahead of the log, by writes that did "
+                  "not ask to be durable; they are written to it now",
+                  c->settings.name, report.last_epoch + 1, kithi_index_epoch(c->index));
+    } else if (report.last_epoch != kithi_index_epoch(c->index)) {
         return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
                                "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64
                                "; put the log "
@@ -287,11 +330,8 @@ static int replay_log(struct kithi_collection *c, uint64_t end_epoch, struct kit
         kithi_log(KITHI_LOG_WARN, "log-ignored", "name=%s file=%s/%s msg=%s", c->settings.name, c->wal_dir,
                   report.ignored_file, report.ignored_reason);
     }
-    struct kithi_wal_open_opts wal = { .dir = c->wal_dir,
-                                       .timeline = c->settings.timeline,
-                                       .report = &report };
-    memcpy(wal.uid, c->settings.uid, sizeof wal.uid);
-    status = kithi_wal_open(c->daemon->io, &wal, &c->wal, err);
+    status = open_log(c, &report, &ahead, err);
+    kithi_ahead_fini(&ahead);
     if (!status) {
         kithi_log(KITHI_LOG_INFO, "replayed",
                   "name=%s from=%" PRIu64 " to=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
@@ -388,6 +428,29 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
     }
 }
 
+/* No segment is there that could be adopted, and some writes did not ask to be durable: epochs that were visible may be lost, and
+ * their numbers come again with other content. */
+static int fork_timeline(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    uint64_t before = c->settings.timeline;
+    if (c->marker.state != MARKER_THERE) {
+        return 0;
+    }
+    int status = kithi_settings_fork(&c->settings, err);
+    if (!status) {
+        status = kithi_settings_write(c->data_dir, &c->settings, err);
+    }
+    if (!status) {
+        KITHI_FAULT_CRASH("crash-after-fork");
+        kithi_marker_clear(c);
+        kithi_log(KITHI_LOG_WARN, "timeline",
+                  "name=%s from=%016" PRIx64 " to=%016" PRIx64
+                  " msg=writes that did not ask to be durable may be lost",
+                  c->settings.name, before, c->settings.timeline);
+    }
+    return status;
+}
+
 static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     int status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
@@ -399,12 +462,17 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     }
     clear_switch(c);
     kithi_load_look(c);
+    kithi_marker_look(c);
     int adopted = adopt(c, err);
     if (adopted < 0) {
         return adopted;
     }
     if (!adopted && c->old_until_ms != KITHI_NEVER) {
         kithi_collection_end_old(c); /* early: there is no memory for three */
+    }
+    status = adopted ? 0 : fork_timeline(c, err);
+    if (status) {
+        return status;
     }
     uint64_t end_epoch = 0;
     int loaded = adopted ? 0 : kithi_load_checkpoint(c, &end_epoch, err);
@@ -420,7 +488,8 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
         kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
     }
     if (!status) {
-        status = replay_log(c, loaded ? end_epoch : 0, err);
+        kithi_index_set_timeline(c->index, c->settings.timeline);
+        status = replay_log(c, adopted, loaded ? end_epoch : 0, err);
     }
     if (!adopted) {
         if (!status) {

@@ -30,6 +30,11 @@ struct kithi_request {
     uint64_t refuse_ms;   /* when waiting for room ends; 0: it has not begun */
     uint32_t upserts;     /* of its ops; the rest are deletes */
     uint32_t found;
+    uint8_t durability; /* enum kithi_durability */
+    bool answered;      /* before it was done: it asked for no more */
+
+    /* A flush, or a write that changed nothing, once what it saw is visible: answered when this epoch is durable. */
+    uint64_t epoch;
 
     /* A flush (pipeline.c). */
     uint64_t waits_for; /* writes before it that are not answered */
@@ -49,6 +54,9 @@ struct kithi_answer {
 
 /* Queue the reply and free the request. */
 void kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a);
+/* Queue the reply of a write whose body is still needed; kithi_request_free() ends it. */
+void kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a);
+void kithi_request_free(struct kithi_request *r);
 /* The same for a refusal. */
 void kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err);
 

@@ -7,7 +7,7 @@
  *
  *    0 +-----------------------------------------------+
  *      | u32 magic "KTH1" | u32 len (body bytes, <= 32 MiB, multiple of 8)
- *    8 | u16 type | u16 flags (0) | u32 count          |
+ *    8 | u16 type | u16 flags | u32 count              |
  *   16 | u64 tag: chosen by the client, echoed         |
  *      +-----------------------------------------------+
  *
@@ -17,17 +17,18 @@
  *   DROP    name                     (names are zero-padded to 8 bytes)
  *   LIST    nothing
  *   OPEN    name                     -> uid and geometry of the collection
- *   WRITE   16 bytes uid, then `count` ops (op.h): applied whole or not at all
+ *   WRITE   16 bytes uid, then `count` ops (op.h): applied whole or not at all. flags: enum kithi_durability; those of
+ *           every other request are 0
  *   FLUSH   16 bytes uid: answered when all that was accepted before is durable and visible
  *   STATS   16 bytes uid             -> JSON text of the daemon's own view
  *   CHECKPOINT  16 bytes uid: answered when a checkpoint of what is visible now is durable; epoch is its epoch
  *
  * Reply: type REPLY, count = number of items (LIST), body:
  *    0 | i32 status (0, KITH_E_*, -errno) | u32 item: index of the op that failed, or UINT32_MAX
- *    8 | u64 epoch at which the write is visible
+ *    8 | u64 epoch at which the write is, or will be, visible
  *   16 | u32 found: how many deletes found their id | u32 text_len
  *   24 | text: error sentence, or the answer (LIST: one name a line; STATS: JSON; OPEN: struct
- *      | kithi_opened), zero-padded to 8
+ *      | kithi_opened; WRITE with flags: struct kithi_written), zero-padded to 8
  *
  * Bytes that are not a frame, or a frame larger than the limit, are answered with one REPLY
  * that says so (tag 0 when the header was unreadable) and the connection is closed.
@@ -55,11 +56,18 @@ enum kithi_frame_type {
     KITHI_FRAME_REPLY = 128,
 };
 
+/* What an answered write is. What each promises stands in kith.h. */
+enum kithi_durability {
+    KITHI_DURABILITY_DURABLE = 0,
+    KITHI_DURABILITY_APPLIED = 1,
+    KITHI_DURABILITY_NONE = 2,
+};
+
 struct kithi_frame {
     uint32_t magic; /*  0..3  */
     uint32_t len;   /*  4..7  body bytes */
     uint16_t type;  /*  8..9  */
-    uint16_t flags; /* 10..11 zero */
+    uint16_t flags; /* 10..11 */
     uint32_t count; /* 12..15 */
     uint64_t tag;   /* 16..23 */
 };
@@ -102,5 +110,13 @@ struct kithi_opened {
     uint32_t undecided;       /* 52..55 1: AUTO that has still to choose */
 };
 _Static_assert(sizeof(struct kithi_opened) == 56, "open body is format");
+
+/* Answer to a WRITE that asked for less than durable. */
+struct kithi_written {
+    uint64_t durable_epoch; /*  0..7  the last epoch that was durable when this was answered */
+    uint32_t lag_ms;        /*  8..11 writes stop getting ahead of the log once it is behind for so long */
+    uint32_t reserved;      /* 12..15 zero */
+};
+_Static_assert(sizeof(struct kithi_written) == 16, "written body is format");
 
 #endif

@@ -5,7 +5,8 @@
  *
  * Three writers (single writes, batches, a pipe of batches) and two readers work on a collection; the daemon is killed
  * while they do, now and then also while it starts; every few times the segment is made unfit for adoption, so
- * that the log has to bring everything back beside it and readers move over. After each start: every acknowledged
+ * that the log has to bring everything back beside it and readers move over. With KITH_TEST_DURABILITY=applied most of
+ * the writes ask to be visible only, and the segment is never taken away: they survive all the same. After each start: every acknowledged
  * write is there, no batch is half there, no id is there twice, no reader has seen an error, and verify is clean.
  */
 #include <errno.h>
@@ -64,8 +65,10 @@ static bool run(struct test_daemon *d, struct workload *w, struct test_rand *r, 
     if (test_daemon_start(d) < 0)
         return false;
     workload_load(w);
+    /* The log alone does not bring back what did not ask to be in it. */
+    bool spoils = getenv("KITH_TEST_DURABILITY") == NULL;
     for (uint32_t i = 1; i <= kills; i++) {
-        bool replay = i % replay_every == replay_every / 2;
+        bool replay = spoils && i % replay_every == replay_every / 2;
         uint32_t alive_ms = test_rand_below(r, ALIVE_MS_MAX);
         workload_go(w);
         usleep(1000 * alive_ms);
@@ -103,7 +106,7 @@ static bool run(struct test_daemon *d, struct workload *w, struct test_rand *r, 
            " searches, %" PRIu64 " gets, %" PRIu64 " moves to another generation\n",
            kills, start_kills, tally.acked_items, tally.acked_batches, tally.searches, tally.gets,
            tally.moves);
-    if (ok && tally.moves == 0) {
+    if (ok && spoils && tally.moves == 0) {
         fprintf(stderr, "the readers never moved to a rebuilt segment\n");
         ok = false;
     }
@@ -136,6 +139,8 @@ int main(int argc, char **argv)
     daemon.ready_s = 300;
     workload_init(&work, &daemon, test_seed(), vectors, DIM);
     bool ok = run(&daemon, &work, &r, kills);
+    if (test_daemon_logged(&daemon, "log-completed"))
+        printf("the segment was ahead of the log at some of the kills\n");
     if (!ok)
         test_daemon_show_log(&daemon);
     test_daemon_fini(&daemon);

@@ -179,6 +179,14 @@ static int fill(const struct workload_shared *s, kith_batch *kb, const struct ba
     return rc;
 }
 
+/* Under KITH_TEST_DURABILITY=applied most writes are; the daemon may die, the machine does not. */
+static enum kith_durability some_durability(struct test_rand *r)
+{
+    const char *name = getenv("KITH_TEST_DURABILITY");
+    bool applied = name && strcmp(name, "applied") == 0 && test_rand_below(r, 8);
+    return applied ? KITH_DURABILITY_APPLIED : KITH_DURABILITY_DURABLE;
+}
+
 static int write_single(struct role *role, kith *k, struct test_rand *r)
 {
     struct workload_shared *s = role->s;
@@ -188,6 +196,7 @@ static int write_single(struct role *role, kith *k, struct test_rand *r)
     const struct batch *b = note(role, r, WRITER_SINGLE);
     uint64_t number = atomic_load(&w->last) - 1, epoch = 0;
     id_name(b->items[0].id, name);
+    kith_set_durability(k, some_durability(r));
     int rc;
     if (b->items[0].version) {
         vector_of(s, b->items[0].id, b->items[0].version, vector);
@@ -210,6 +219,7 @@ static int write_batch(struct role *role, kith_batch *kb, struct test_rand *r)
     const struct batch *b = note(role, r, WRITER_BATCH);
     uint64_t number = atomic_load(&w->last) - 1;
     int rc = fill(s, kb, b);
+    kith_batch_set_durability(kb, some_durability(r));
     if (rc == 0)
         rc = kith_batch_commit(kb, &commit);
     if (rc == 0)
@@ -245,6 +255,7 @@ static int write_piped(struct role *role, kith_pipe *pipe, kith_batch *kb, struc
         return rc;
     const struct batch *b = note(role, r, WRITER_PIPE);
     rc = fill(s, kb, b);
+    kith_batch_set_durability(kb, some_durability(r));
     return rc ? rc : kith_pipe_submit(pipe, kb, atomic_load(&w->last) - 1);
 }
 

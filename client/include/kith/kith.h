@@ -275,9 +275,11 @@ struct kith_stats {
                                      copied, which kithd may lack memory for; 0 without a daemon to ask */
     uint64_t huge_bytes;          /* memory that kithd asked huge pages for, and got */
     uint64_t huge_wanted_bytes;   /* memory that they could back */
+    uint64_t durable_epoch;       /* every epoch up to this one is on stable storage */
+    uint64_t timeline;            /* see kith_timeline() */
 };
 /* clang-format off */
-#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
 
@@ -291,8 +293,29 @@ KITH_API int kith_daemon_stats(kith *index, char **out_json);
 /* ---- writing ------------------------------------------------------------------------ */
 
 /*
- * Writes return 0 when durable and visible; *out_epoch (may be NULL) is the first epoch at
- * which every reader sees it. KITH_E_NO_DAEMON: nothing was sent, try again when kithd is back.
+ * What an answered write is. A single write takes that of its handle, a batch its own.
+ *
+ *               answered when it is              lost when, once answered
+ *   DURABLE     on stable storage and visible    the disk is lost
+ *   APPLIED     visible to every reader          the machine loses power, or reboots, before it is on stable storage; not
+ *                                                by a kithd that dies: the next one finds it in the segment
+ *   NONE        checked, and handed to the log   the same, and kithd dies before it is visible, some milliseconds later
+ *
+ * All are logged in the order of their epochs, and what was answered is never refused afterwards. The log writes without a pause,
+ * so a write is on stable storage once the log has written twice: what it is at, and what gathers meanwhile. When it is
+ * behind for longer than kith_commit.lag_ms, kithd lets nothing more get ahead of it: writes wait as DURABLE ones do.
+ * kith_flush() and kith_wait_durable() wait for what was written before. Where visible epochs may have been lost
+ * the collection gets another timeline (kith_timeline()), on which the same numbers mean other states: who keeps an
+ * epoch keeps its timeline beside it.
+ */
+enum kith_durability { KITH_DURABILITY_DURABLE = 0, KITH_DURABILITY_APPLIED = 1, KITH_DURABILITY_NONE = 2 };
+
+/* For later single writes through this handle, and for batches made later. 0 or -EINVAL. Thread-safe. */
+KITH_API int kith_set_durability(kith *index, enum kith_durability durability);
+
+/*
+ * Writes return 0 when they are what they asked for (above), else durable and visible; *out_epoch (may be NULL) is the first
+ * epoch at which every reader sees it. KITH_E_NO_DAEMON: nothing was sent, try again when kithd is back.
  * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered; upserts and deletes of single
  * ids may simply be repeated. KITH_E_DENIED, KITH_E_FULL,
  * KITH_E_NO_SPACE, KITH_E_LOG_FAILED and the checks of id and vector refuse the write whole.
@@ -315,6 +338,8 @@ KITH_API size_t kith_batch_bytes(const kith_batch *b); /* a commit takes at most
  */
 KITH_API int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t len);
 KITH_API int kith_batch_delete(kith_batch *b, const char *id);
+/* For its commits from now on; at first that of the handle. 0 or -EINVAL. */
+KITH_API int kith_batch_set_durability(kith_batch *b, enum kith_durability durability);
 
 struct kith_commit {
     size_t struct_size;
@@ -322,9 +347,12 @@ struct kith_commit {
     uint32_t found;       /* deletes that found their id */
     uint32_t failed_item; /* on error: number of the item at fault, or UINT32_MAX */
     struct kith_error error;
+    uint64_t durable_epoch; /* when it was answered: every epoch up to this one was durable */
+    uint32_t lag_ms;        /* of a write that asked for less than DURABLE: see there; else 0 */
+    uint32_t reserved;
 };
 /* clang-format off */
-#define KITH_COMMIT_INIT { sizeof(struct kith_commit), 0, 0, 0, { 0, { 0 } } }
+#define KITH_COMMIT_INIT { sizeof(struct kith_commit), 0, 0, 0, { 0, { 0 } }, 0, 0, 0 }
 /* clang-format on */
 /* Send and wait for the answer. out may be NULL. The batch stays as it is. An empty one is a success. */
 KITH_API int kith_batch_commit(kith_batch *b, struct kith_commit *out);
@@ -346,6 +374,19 @@ KITH_API int kith_checkpoint(kith *index, uint64_t *out_epoch, struct kith_error
  * Sleeps on a futex of the read-only mapping: no daemon is asked, none is needed.
  */
 KITH_API int kith_wait_epoch(kith *index, uint64_t epoch, int timeout_ms);
+
+/*
+ * Wait until epoch is on stable storage, at most timeout_ms (-1: for ever). 0, KITH_E_TIMEOUT or KITH_E_REPLACED. Sleeps as
+ * kith_wait_epoch() does; while kithd is away nothing becomes durable.
+ */
+KITH_API int kith_wait_durable(kith *index, uint64_t epoch, int timeout_ms);
+
+/*
+ * On which epochs have their meaning: another number after visible epochs were, or may have been, lost: by a reboot after writes
+ * that did not ask to be DURABLE, by a log that was salvaged, by a back-up that was restored. Never 0, but when the collection
+ * is gone. Thread-safe.
+ */
+KITH_API uint64_t kith_timeline(kith *index);
 
 /*
  * A pipe sends batches without waiting for each answer. It has a socket of its own.

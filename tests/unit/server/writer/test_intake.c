@@ -282,6 +282,10 @@ static void bytes_that_are_no_frame_get_a_reply_and_the_end(void **state)
     f.type = KITHI_FRAME_WRITE;
     f.len = 17;
     assert_refused(true, f, bytes, 17, KITHI_E_PROTOCOL);
+    f.len = 16;
+    f.flags = KITHI_DURABILITY_NONE + 1;
+    assert_refused(true, f, bytes, 16, KITHI_E_PROTOCOL);
+    f.flags = 0;
     f.type = KITHI_FRAME_DROP;
     f.len = sizeof bytes;
     assert_refused(true, f, bytes, sizeof bytes, KITHI_E_PROTOCOL);
