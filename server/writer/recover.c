@@ -366,6 +366,15 @@ static void clear_switch(struct kithi_collection *c)
               replaced ? "its readers were told to move over" : "the switch is undone");
 }
 
+/* A configuration that was being written: the one before counts. */
+static void clear_settings(const struct kithi_collection *c)
+{
+    char path[KITHI_PATH_MAX];
+    if (!kithi_path(path, NULL, "%s/" KITHI_SETTINGS_NAME ".new", c->data_dir)) {
+        unlink(path);
+    }
+}
+
 static int set_segment_aside(struct kithi_collection *c, const struct kithi_segment_peek *peek,
                              struct kithi_errmsg *err)
 {
@@ -460,6 +469,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (status) {
         return status;
     }
+    clear_settings(c);
     clear_switch(c);
     kithi_load_look(c);
     kithi_marker_look(c);
