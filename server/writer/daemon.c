@@ -26,6 +26,8 @@
 #define LEAVE_MS                                                                                             \
     5000u /* how long answers wait for clients that do not read, once there is nothing else to do */
 
+#define SIGNAL_RETRY_MS 1000u
+
 uint64_t kithi_now_us(void)
 {
     struct timespec t;
@@ -44,7 +46,10 @@ static void signal_done(struct kithi_io_op *op, int result)
 {
     struct kithi_daemon *d = op->arg;
     struct signalfd_siginfo info;
-    if (result < 0) {
+    if (result < 0) { /* a daemon that nobody can stop any more would be worse than one that is slow to */
+        kithi_log(KITHI_LOG_WARN, "signals", "msg=waiting for signals failed: %s; trying again",
+                  kithi_error_text(result));
+        d->signal_at_ms = kithi_now_ms() + SIGNAL_RETRY_MS;
         return;
     }
     while (read(d->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
@@ -116,7 +121,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
     char run[KITHI_PATH_MAX];
     memset(d, 0, sizeof *d);
     d->run.lock_fd = d->data.lock_fd = d->listen_fd = d->signal_fd = -1;
-    d->accept_at_ms = d->stop_by_ms = KITHI_NEVER;
+    d->accept_at_ms = d->stop_by_ms = d->signal_at_ms = KITHI_NEVER;
     d->session_max = (unsigned)(o->clients ? o->clients : KITHI_CLIENTS_DEFAULT);
     unsigned threads = o->threads ? (unsigned)o->threads : cpu_count();
     threads = threads < KITHI_THREADS_MAX ? threads : KITHI_THREADS_MAX;
@@ -290,6 +295,10 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
 static uint64_t turn(struct kithi_daemon *d, uint64_t now_ms)
 {
     uint64_t again_ms;
+    if (now_ms >= d->signal_at_ms) {
+        d->signal_at_ms = KITHI_NEVER;
+        kithi_io_poll(d->io, &d->signal_op, d->signal_fd);
+    }
     do {
         d->again = false;
         again_ms = KITHI_NEVER;
@@ -301,7 +310,7 @@ static uint64_t turn(struct kithi_daemon *d, uint64_t now_ms)
         uint64_t t = kithi_intake_turn(d, now_ms);
         again_ms = t < again_ms ? t : again_ms;
     } while (d->again);
-    return again_ms;
+    return d->signal_at_ms < again_ms ? d->signal_at_ms : again_ms;
 }
 
 static bool work_left(const struct kithi_daemon *d)

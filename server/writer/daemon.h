@@ -69,9 +69,10 @@ struct kithi_daemon {
 
     int signal_fd;
     struct kithi_io_op signal_op;
-    bool stopping;       /* SIGTERM, or failing: nothing new is read */
-    bool failing;        /* a log failed: what waits is refused */
-    uint64_t stop_by_ms; /* when to stop waiting for clients that do not read; KITHI_NEVER before */
+    uint64_t signal_at_ms; /* wait for signals again then, after that failed; KITHI_NEVER */
+    bool stopping;         /* SIGTERM, or failing: nothing new is read */
+    bool failing;          /* a log failed: what waits is refused */
+    uint64_t stop_by_ms;   /* when to stop waiting for clients that do not read; KITHI_NEVER before */
     int exit_status;
 };
 
