@@ -592,7 +592,12 @@ static int recover_entry(struct kithi_daemon *d, const char *name, struct kithi_
     if (!strcmp(name, KITHI_LOCK_NAME)) {
         return 0;
     }
-    if (!kithi_name_valid(name, strlen(name)) || lstat(path, &st) || !S_ISDIR(st.st_mode)) {
+    /* What cannot be looked at may be a collection: to start without it would be to set its segment aside. */
+    if (lstat(path, &st)) {
+        int e = errno;
+        return kithi_error_set(err, -e, "cannot look at %s: %s", path, strerror(e));
+    }
+    if (!kithi_name_valid(name, strlen(name)) || !S_ISDIR(st.st_mode)) {
         kithi_log(KITHI_LOG_WARN, "not-ours", "path=%s msg=left alone", path);
         return 0;
     }
