@@ -1,11 +1,10 @@
 /*
  * io_sim.c - the simulated disk of io_sim.h.
  *
- * A file is two images: `seen`, what reads would return, and `disk`, what survives. A write
- * goes to `seen` and, until it is synced, to the list of writes that the disk may or may not
- * have taken. A write that failed stays in that list for good: no later sync brings it to the
- * disk, as after a failed sync on Linux the pages count as clean. Names work alike, except
- * that they are lost from the end only, as a journal does it.
+ * A file is what reads return, which lies in the real directory as it changes, and an image of what survives. A write
+ * goes to the first and, until it is synced, to the list of writes that the disk may or may not have taken. A write that
+ * failed stays in that list for good: no later sync brings it to the disk, as after a failed sync on Linux the pages count
+ * as clean. Names work alike, directory by directory.
  */
 #include "server/base/io_sim.h"
 
@@ -20,8 +19,9 @@
 #include "shm/base/assert.h"
 
 #define SECTOR    512u
-#define FILE_MAX  64u
-#define NAME_SIZE 64u
+#define BLOCK     4096u
+#define NAME_SIZE KITHI_SIM_NAME_SIZE
+#define DIR_SIZE  4096u
 #define FIRST_FD  (1 << 20) /* unlike any real descriptor */
 
 struct image {
@@ -39,13 +39,21 @@ struct dirty {
 };
 
 struct sim_file {
-    struct image seen, disk;
+    int fd;           /* of the real file; -1: nobody of this life has it open */
+    size_t seen_size; /* of that */
+    struct image disk;
     struct dirty *dirty;
 };
 
 struct entry {
-    char name[NAME_SIZE];
-    int file; /* index; -1: free */
+    char name[NAME_SIZE]; /* from the simulator's directory on; "": free */
+    int file;
+};
+
+/* Names that are there. */
+struct names {
+    struct entry *entries;
+    size_t count;
 };
 
 /* One change of a directory, until a sync. */
@@ -54,25 +62,40 @@ struct change {
     int file;
 };
 
-struct names {
-    struct entry entries[FILE_MAX];
+/* Durable bytes that were damaged, as they were before. */
+struct harm {
+    struct harm *next;
+    int file;
+    uint64_t off;
+    size_t len;
+    uint8_t old[];
 };
 
 struct sim {
     struct kithi_io base;
-    char dir[4096];
+    char dir[DIR_SIZE];
     uint64_t rand;
-    uint64_t ops, fail_at;
+    uint64_t ops, fail_at, power_at;
     int fail_error;
     bool fail_forever;
+    bool dead; /* nothing of this life reaches files any more */
+    bool misdirects;
     struct sim_file *files;
     size_t file_count;
     struct names seen, disk;
-    struct names exported; /* what the real directory holds */
     struct change *changes;
     size_t change_count;
+    struct harm *harms; /* the newest first */
     struct kithi_io_list pending;
     bool woken;
+};
+
+/* How an operation ends. */
+enum outcome {
+    OUTCOME_DONE,
+    OUTCOME_FAILED, /* it has no effect, or part of one */
+    OUTCOME_CUT,    /* the end came meanwhile: it has happened, and nobody hears of it */
+    OUTCOME_NONE,   /* the end came before */
 };
 
 /* splitmix64 */
@@ -90,11 +113,24 @@ static void *checked(void *p)
     return p;
 }
 
-static int fault(struct sim *s)
+static enum outcome outcome(struct sim *s, int *out_error)
 {
+    *out_error = -EIO;
+    if (s->dead)
+        return OUTCOME_NONE;
     s->ops++;
+    if (s->power_at && s->ops >= s->power_at) {
+        s->dead = true;
+        return draw(s) % 2 ? OUTCOME_CUT : OUTCOME_NONE;
+    }
     bool hit = s->fail_at != 0 && (s->ops == s->fail_at || (s->fail_forever && s->ops > s->fail_at));
-    return hit ? -s->fail_error : 0;
+    *out_error = hit ? -s->fail_error : 0;
+    return hit ? OUTCOME_FAILED : OUTCOME_DONE;
+}
+
+static bool happens(enum outcome o)
+{
+    return o == OUTCOME_DONE || o == OUTCOME_CUT;
 }
 
 /* ---- images ---- */
@@ -125,9 +161,10 @@ static void dirty_add(struct sim_file *file, const void *bytes, size_t len, uint
 }
 
 /* Whatever of an older write the disk takes later, these bytes are newer. */
-static void dirty_overlay(struct sim_file *file, const uint8_t *bytes, size_t len, uint64_t off)
+static void dirty_overlay(struct dirty *d, const struct dirty *end, const uint8_t *bytes, size_t len,
+                          uint64_t off)
 {
-    for (struct dirty *d = file->dirty; d; d = d->next) {
+    for (; d != end; d = d->next) {
         uint64_t from = d->off > off ? d->off : off;
         uint64_t to = d->off + d->len < off + len ? d->off + d->len : off + len;
         if (from < to)
@@ -144,11 +181,28 @@ static void dirty_drop(struct sim_file *file)
     }
 }
 
+/* Whatever is written and not lost is on the disk. */
+static void dirty_flush(struct sim_file *file)
+{
+    for (struct dirty **at = &file->dirty; *at;) {
+        struct dirty *d = *at;
+        if (d->lost) {
+            at = &d->next;
+            continue;
+        }
+        image_put(&file->disk, d->bytes, d->len, d->off);
+        dirty_overlay(file->dirty, d, d->bytes, d->len, d->off);
+        *at = d->next;
+        free(d);
+    }
+    image_resize(&file->disk, file->seen_size);
+}
+
 /* ---- names ---- */
 
-static struct entry *entry_find(struct names *names, const char *name)
+static struct entry *entry_find(const struct names *names, const char *name)
 {
-    for (size_t i = 0; i < FILE_MAX; i++)
+    for (size_t i = 0; i < names->count; i++)
         if (names->entries[i].name[0] && strcmp(names->entries[i].name, name) == 0)
             return &names->entries[i];
     return NULL;
@@ -157,12 +211,23 @@ static struct entry *entry_find(struct names *names, const char *name)
 static void entry_put(struct names *names, const char *name, int file)
 {
     struct entry *e = entry_find(names, name);
-    for (size_t i = 0; !e && i < FILE_MAX; i++)
+    for (size_t i = 0; !e && i < names->count; i++)
         if (!names->entries[i].name[0])
             e = &names->entries[i];
-    KITHI_ASSERT(e);
+    if (!e) {
+        names->entries = checked(realloc(names->entries, (names->count + 1) * sizeof *names->entries));
+        e = &names->entries[names->count++];
+    }
     snprintf(e->name, sizeof e->name, "%s", name);
     e->file = file;
+}
+
+static void names_copy(struct names *to, const struct names *from)
+{
+    to->count = 0;
+    for (size_t i = 0; i < from->count; i++)
+        if (from->entries[i].name[0])
+            entry_put(to, from->entries[i].name, from->entries[i].file);
 }
 
 static void change_apply(struct names *names, const struct change *c)
@@ -184,10 +249,26 @@ static void change_add(struct sim *s, const char *from, const char *to, int file
     change_apply(&s->seen, &c);
 }
 
-static const char *base_name(const char *path)
+/* A path as it is called here: from the simulator's directory on. */
+static const char *name_of(const struct sim *s, const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
+    size_t len = strlen(s->dir);
+    KITHI_ASSERT(strncmp(path, s->dir, len) == 0 && (path[len] == '/' || path[len] == '\0'));
+    KITHI_ASSERT(strlen(path + len) < NAME_SIZE);
+    return path[len] ? path + len + 1 : "";
+}
+
+static void path_of(const struct sim *s, const char *name, char out[DIR_SIZE + NAME_SIZE])
+{
+    snprintf(out, DIR_SIZE + NAME_SIZE, "%s/%s", s->dir, name);
+}
+
+/* Does the file of this name lie in that directory, and not below? */
+static bool is_in(const char *name, const char *dir)
+{
+    const char *slash = strrchr(name, '/');
+    size_t len = slash ? (size_t)(slash - name) : 0;
+    return strlen(dir) == len && strncmp(name, dir, len) == 0;
 }
 
 static struct sim_file *file_of(struct sim *s, int fd)
@@ -196,51 +277,85 @@ static struct sim_file *file_of(struct sim *s, int fd)
     return fd >= FIRST_FD && i < s->file_count ? &s->files[i] : NULL;
 }
 
+/* ---- the real directory ---- */
+
+static void real_write(int fd, const void *bytes, size_t len, uint64_t off)
+{
+    KITHI_ASSERT(fd >= 0 && pwrite(fd, bytes, len, (off_t)off) == (ssize_t)len);
+}
+
+static int real_open(const struct sim *s, const char *name, int flags)
+{
+    char path[DIR_SIZE + NAME_SIZE];
+    path_of(s, name, path);
+    return open(path, flags | O_RDWR | O_CLOEXEC, 0640);
+}
+
+static void see_write(struct sim_file *file, const void *bytes, size_t len, uint64_t off)
+{
+    real_write(file->fd, bytes, len, off);
+    if (file->seen_size < off + len)
+        file->seen_size = (size_t)off + len;
+}
+
 /* ---- file operations ---- */
 
 static int sim_create(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct)
 {
     struct sim *s = (struct sim *)io;
-    int r = fault(s);
-    if (r < 0)
-        return r;
+    int error;
+    enum outcome o = outcome(s, &error);
+    if (!happens(o))
+        return error;
+    unlink(path);
+    int fd = real_open(s, name_of(s, path), O_CREAT | O_EXCL);
+    if (fd < 0)
+        return -errno;
     s->files = checked(realloc(s->files, (s->file_count + 1) * sizeof *s->files));
-    s->files[s->file_count] = (struct sim_file){ 0 };
-    change_add(s, "", base_name(path), (int)s->file_count);
+    s->files[s->file_count] = (struct sim_file){ .fd = fd };
+    change_add(s, "", name_of(s, path), (int)s->file_count);
     *out_direct = want_direct;
-    return FIRST_FD + (int)s->file_count++;
+    s->file_count++;
+    return error ? error : FIRST_FD + (int)s->file_count - 1;
 }
 
 static int sim_allocate(struct kithi_io *io, int fd, uint64_t len)
 {
     struct sim *s = (struct sim *)io;
     struct sim_file *file = file_of(s, fd);
-    int r = fault(s);
-    if (r < 0 || !file)
-        return r < 0 ? r : -EBADF;
-    image_resize(&file->seen, (size_t)len);
-    return 0;
+    int error;
+    enum outcome o = outcome(s, &error);
+    if (!file)
+        return -EBADF;
+    if (happens(o) && file->seen_size < len) {
+        KITHI_ASSERT(ftruncate(file->fd, (off_t)len) == 0);
+        file->seen_size = (size_t)len;
+    }
+    return error;
 }
 
 static int write_to(struct sim *s, int fd, const void *buf, size_t len, uint64_t off, bool durable)
 {
     struct sim_file *file = file_of(s, fd);
-    int r = fault(s);
+    int error;
+    enum outcome o = outcome(s, &error);
     if (!file)
         return -EBADF;
-    if (r < 0) { /* nobody knows how far it came */
+    if (o == OUTCOME_NONE)
+        return error;
+    if (o != OUTCOME_DONE) { /* nobody knows how far it came */
         size_t part = (size_t)(draw(s) % (len / SECTOR + 1)) * SECTOR;
-        image_put(&file->seen, buf, part, off);
+        see_write(file, buf, part, off);
         dirty_add(file, buf, part, off, true);
-        return r;
+        return error;
     }
-    image_put(&file->seen, buf, len, off);
+    see_write(file, buf, len, off);
     if (!durable) {
         dirty_add(file, buf, len, off, false);
         return (int)len;
     }
     image_put(&file->disk, buf, len, off);
-    dirty_overlay(file, buf, len, off);
+    dirty_overlay(file->dirty, NULL, buf, len, off);
     return (int)len;
 }
 
@@ -253,51 +368,63 @@ static int sim_sync(struct kithi_io *io, int fd)
 {
     struct sim *s = (struct sim *)io;
     struct sim_file *file = file_of(s, fd);
-    int r = fault(s);
+    int error;
+    enum outcome o = outcome(s, &error);
     if (!file)
         return -EBADF;
-    for (struct dirty *d = file->dirty; d; d = d->next) {
-        if (r < 0)
-            d->lost = true;
-        else if (!d->lost)
-            image_put(&file->disk, d->bytes, d->len, d->off);
-    }
-    if (r == 0)
-        image_resize(&file->disk, file->seen.size);
-    return r;
+    if (happens(o))
+        dirty_flush(file);
+    for (struct dirty *d = file->dirty; d && o == OUTCOME_FAILED; d = d->next)
+        d->lost = true;
+    return error;
 }
 
 static int sim_rename(struct kithi_io *io, const char *from, const char *to)
 {
     struct sim *s = (struct sim *)io;
-    int r = fault(s);
-    const struct entry *e = entry_find(&s->seen, base_name(from));
-    if (r < 0 || !e)
-        return r < 0 ? r : -ENOENT;
-    change_add(s, base_name(from), base_name(to), e->file);
-    return 0;
+    int error;
+    enum outcome o = outcome(s, &error);
+    const struct entry *e = entry_find(&s->seen, name_of(s, from));
+    if (!happens(o) || !e)
+        return error ? error : -ENOENT;
+    KITHI_ASSERT(rename(from, to) == 0);
+    change_add(s, name_of(s, from), name_of(s, to), e->file);
+    return error;
 }
 
 static int sim_unlink(struct kithi_io *io, const char *path)
 {
     struct sim *s = (struct sim *)io;
-    int r = fault(s);
-    if (r < 0 || !entry_find(&s->seen, base_name(path)))
-        return r < 0 ? r : -ENOENT;
-    change_add(s, base_name(path), "", -1);
-    return 0;
+    int error;
+    enum outcome o = outcome(s, &error);
+    if (!happens(o) || !entry_find(&s->seen, name_of(s, path)))
+        return error ? error : -ENOENT;
+    KITHI_ASSERT(unlink(path) == 0);
+    change_add(s, name_of(s, path), "", -1);
+    return error;
+}
+
+/* What has changed in this directory is so on the disk. */
+static void names_flush(struct sim *s, const char *dir)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < s->change_count; i++) {
+        const struct change *c = &s->changes[i];
+        if (is_in(c->to[0] ? c->to : c->from, dir))
+            change_apply(&s->disk, c);
+        else
+            s->changes[left++] = *c;
+    }
+    s->change_count = left;
 }
 
 static int sim_dir_sync(struct kithi_io *io, const char *dir)
 {
     struct sim *s = (struct sim *)io;
-    (void)dir;
-    int r = fault(s);
-    if (r < 0)
-        return r;
-    s->disk = s->seen;
-    s->change_count = 0;
-    return 0;
+    int error;
+    if (happens(outcome(s, &error)))
+        names_flush(s, name_of(s, dir));
+    return error;
 }
 
 /* ---- the loop ---- */
@@ -316,19 +443,19 @@ static int perform(struct sim *s, struct kithi_io_op *op)
     }
 }
 
-/* One op, any of those in flight. */
+/* One op, any of those in flight, or who was woken. */
 static int sim_run(struct kithi_io *io, int timeout_ms)
 {
     struct sim *s = (struct sim *)io;
     (void)timeout_ms;
-    if (s->woken && io->wake_fn) {
+    size_t count = 0;
+    for (const struct kithi_io_op *op = s->pending.first; op; op = op->next)
+        count++;
+    if (s->woken && io->wake_fn && (count == 0 || draw(s) % 2)) {
         s->woken = false;
         io->wake_fn(io->wake_arg);
         return 1;
     }
-    size_t count = 0;
-    for (const struct kithi_io_op *op = s->pending.first; op; op = op->next)
-        count++;
     if (count == 0)
         return 0;
     struct kithi_io_op *op = s->pending.first;
@@ -356,12 +483,130 @@ static void sim_close(struct kithi_io *io, int fd)
     (void)fd;
 }
 
+/* ---- damage ---- */
+
+/* The file's name on the disk; NULL: it has none. */
+static const char *name_on_disk(const struct sim *s, int file)
+{
+    for (size_t i = 0; i < s->disk.count; i++)
+        if (s->disk.entries[i].name[0] && s->disk.entries[i].file == file)
+            return s->disk.entries[i].name;
+    return NULL;
+}
+
+/* Change durable bytes of a file that has a name; what reads return, too. False: they were so before. */
+static bool harm(struct sim *s, int number, const uint8_t *bytes, size_t len, uint64_t off)
+{
+    struct image *disk = &s->files[number].disk;
+    if (memcmp(disk->bytes + off, bytes, len) == 0)
+        return false;
+    struct harm *h = checked(malloc(sizeof *h + len));
+    *h = (struct harm){ .next = s->harms, .file = number, .off = off, .len = len };
+    memcpy(h->old, disk->bytes + off, len);
+    s->harms = h;
+    memcpy(disk->bytes + off, bytes, len);
+    return true;
+}
+
+/* What reads return of a file is what the disk holds. */
+static void show(struct sim *s, int number, uint64_t off, size_t len)
+{
+    for (size_t i = 0; i < s->seen.count; i++) {
+        const struct entry *e = &s->seen.entries[i];
+        if (!e->name[0] || e->file != number)
+            continue;
+        int fd = real_open(s, e->name, 0);
+        real_write(fd, s->files[number].disk.bytes + off, len, off);
+        close(fd);
+    }
+}
+
+/* A file with a name that has at least len bytes; -1: none. */
+static int some_file(struct sim *s, size_t len)
+{
+    size_t n = 0;
+    int picked = -1;
+    for (size_t i = 0; i < s->disk.count; i++) {
+        const struct entry *e = &s->disk.entries[i];
+        if (e->name[0] && s->files[e->file].disk.size >= len && draw(s) % ++n == 0)
+            picked = e->file;
+    }
+    return picked;
+}
+
+/* A multiple of unit where len bytes fit into the image; mostly one where something stands. */
+static uint64_t some_place(struct sim *s, const struct image *image, size_t unit, size_t len)
+{
+    uint64_t off = 0;
+    for (unsigned tries = 0; tries < 16; tries++) {
+        off = draw(s) % ((image->size - len) / unit + 1) * unit;
+        for (size_t i = 0; i < len; i++)
+            if (image->bytes[off + i])
+                return off;
+    }
+    return off;
+}
+
+bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE])
+{
+    struct sim *s = (struct sim *)io;
+    const size_t unit = draw(s) % 2 ? SECTOR : BLOCK, len = unit * (1 + draw(s) % 4);
+    uint8_t bytes[4 * BLOCK] = { 0 };
+    int to = some_file(s, len), from = some_file(s, len);
+    if (to < 0)
+        return false;
+    const struct image *image = &s->files[to].disk;
+    uint64_t off = some_place(s, image, unit, len);
+    switch (draw(s) % 4) {
+    case 0: break; /* it never came there */
+    case 1:        /* it belongs elsewhere */
+        memcpy(bytes, s->files[from].disk.bytes + some_place(s, &s->files[from].disk, unit, len), len);
+        break;
+    default: /* a bit of it turned */
+        memcpy(bytes, image->bytes + off, len);
+        bytes[draw(s) % len] ^= (uint8_t)(1u << draw(s) % 8);
+        break;
+    }
+    if (!harm(s, to, bytes, len, off))
+        return false;
+    show(s, to, off, len);
+    snprintf(out_name, KITHI_SIM_NAME_SIZE, "%s", name_on_disk(s, to));
+    return true;
+}
+
+void kithi_sim_mend(struct kithi_io *io)
+{
+    struct sim *s = (struct sim *)io;
+    while (s->harms) {
+        struct harm *h = s->harms;
+        memcpy(s->files[h->file].disk.bytes + h->off, h->old, h->len);
+        show(s, h->file, h->off, h->len);
+        s->harms = h->next;
+        free(h);
+    }
+}
+
+unsigned kithi_sim_damaged(const struct kithi_io *io, const char *with)
+{
+    const struct sim *s = (const struct sim *)io;
+    unsigned count = 0;
+    for (const struct harm *h = s->harms; h; h = h->next) {
+        const char *name = name_on_disk(s, h->file);
+        bool again = false;
+        for (const struct harm *other = s->harms; other != h; other = other->next)
+            again |= other->file == h->file;
+        count += name && !again && (!with || strstr(name, with));
+    }
+    return count;
+}
+
 /* ---- the end of a run ---- */
 
 static void file_fini(struct sim_file *file)
 {
     dirty_drop(file);
-    free(file->seen.bytes);
+    if (file->fd >= 0)
+        close(file->fd);
     free(file->disk.bytes);
 }
 
@@ -369,79 +614,103 @@ static void file_fini(struct sim_file *file)
 static void file_tear(struct sim *s, struct sim_file *file)
 {
     uint64_t odds = draw(s) % 5; /* of 4: none, ..., all */
+    bool turns = draw(s) % 4 == 0;
     if (draw(s) % 2 == 0)
-        image_resize(&file->disk, file->seen.size);
-    for (struct dirty *d = file->dirty; d; d = d->next) {
+        image_resize(&file->disk, file->seen_size);
+    for (const struct dirty *d = file->dirty; d; d = d->next) {
         bool prefix = draw(s) % 4 == 0; /* torn like a tape instead */
         size_t keep = (size_t)(draw(s) % (d->len / SECTOR + 1));
         for (size_t i = 0; i * SECTOR < d->len; i++) {
             size_t n = d->len - i * SECTOR < SECTOR ? d->len - i * SECTOR : SECTOR;
-            if (prefix ? i < keep : draw(s) % 4 < odds)
-                image_put(&file->disk, d->bytes + i * SECTOR, n, d->off + i * SECTOR);
+            if (!(prefix ? i < keep : draw(s) % 4 < odds))
+                continue;
+            image_put(&file->disk, d->bytes + i * SECTOR, n, d->off + i * SECTOR);
+            if (turns && draw(s) % 8 == 0)
+                file->disk.bytes[d->off + i * SECTOR + draw(s) % n] ^= (uint8_t)(1u << draw(s) % 8);
         }
     }
-    free(file->seen.bytes);
-    file->seen = (struct image){ 0 };
-    image_resize(&file->seen, file->disk.size);
-    if (file->disk.size)
-        memcpy(file->seen.bytes, file->disk.bytes, file->disk.size);
-    dirty_drop(file);
+}
+
+/* One of the writes under way goes to some other place, where something durable may be. */
+static void misdirect(struct sim *s)
+{
+    const struct dirty *picked = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < s->file_count; i++)
+        for (const struct dirty *d = s->files[i].dirty; d; d = d->next)
+            if (d->len >= SECTOR && draw(s) % ++n == 0)
+                picked = d;
+    int to = picked ? some_file(s, picked->len) : -1;
+    if (to < 0)
+        return;
+    size_t unit = draw(s) % 2 && picked->len % BLOCK == 0 ? BLOCK : SECTOR;
+    uint64_t off = draw(s) % ((s->files[to].disk.size - picked->len) / unit + 1) * unit;
+    harm(s, to, picked->bytes, picked->len, off);
 }
 
 /* Writes in flight may have been carried out in part. */
 static void drop_pending(struct sim *s)
 {
+    if (s->dead)
+        return;
     for (const struct kithi_io_op *op = s->pending.first; op; op = op->next) {
         struct sim_file *file = op->type == KITHI_IO_WRITE ? file_of(s, op->fd) : NULL;
         if (!file || draw(s) % 3 == 0)
             continue;
-        image_put(&file->seen, op->u.out, op->len, op->off);
+        see_write(file, op->u.out, op->len, op->off);
         dirty_add(file, op->u.out, op->len, op->off, false);
     }
 }
 
-static void cancel_pending(struct sim *s)
+/* Owners get to know that they are gone, and may try to tidy up: in vain. */
+static void end_life(struct sim *s)
 {
     struct kithi_io_op *op;
+    s->dead = true;
+    for (size_t i = 0; i < s->file_count; i++) {
+        if (s->files[i].fd >= 0)
+            close(s->files[i].fd);
+        s->files[i].fd = -1;
+    }
     while ((op = kithi_io_list_pop(&s->pending)) != NULL)
         kithi_io_complete(op, -ECANCELED);
 }
 
-static int write_file(const char *path, const struct image *image)
+/* The names that the disk has after a power failure: a journal's beginning of the changes, or any of them. */
+static void lose_names(struct sim *s)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
-    int r = fd < 0 ? -errno : 0;
-    for (size_t pos = 0; r == 0 && pos < image->size;) {
-        ssize_t n = write(fd, image->bytes + pos, image->size - pos);
-        if (n < 0)
-            r = -errno;
-        else
-            pos += (size_t)n;
-    }
-    if (fd >= 0)
-        close(fd);
-    return r;
+    bool journal = draw(s) % 3 != 0;
+    size_t kept = s->change_count ? (size_t)(draw(s) % (s->change_count + 1)) : 0;
+    for (size_t i = 0; i < s->change_count; i++)
+        if (journal ? i < kept : draw(s) % 2)
+            change_apply(&s->disk, &s->changes[i]);
+    s->change_count = 0;
 }
 
-/* The real directory gets what `seen` holds, and nothing else. */
+/* The real directory gets what the disk holds, and nothing else. */
 static int export(struct sim *s)
 {
-    char path[sizeof s->dir + NAME_SIZE + 1];
+    char path[DIR_SIZE + NAME_SIZE];
     int r = 0;
-    for (size_t i = 0; i < FILE_MAX; i++) {
-        if (!s->exported.entries[i].name[0])
+    for (size_t i = 0; i < s->seen.count; i++) {
+        if (!s->seen.entries[i].name[0])
             continue;
-        snprintf(path, sizeof path, "%s/%s", s->dir, s->exported.entries[i].name);
+        path_of(s, s->seen.entries[i].name, path);
         unlink(path);
     }
-    for (size_t i = 0; i < FILE_MAX && r == 0; i++) {
-        const struct entry *e = &s->seen.entries[i];
+    for (size_t i = 0; i < s->disk.count && r == 0; i++) {
+        const struct entry *e = &s->disk.entries[i];
         if (!e->name[0])
             continue;
-        snprintf(path, sizeof path, "%s/%s", s->dir, e->name);
-        r = write_file(path, &s->files[e->file].seen);
+        struct sim_file *file = &s->files[e->file];
+        int fd = real_open(s, e->name, O_CREAT | O_TRUNC);
+        r = fd < 0 ? -errno : 0;
+        if (fd >= 0 && file->disk.size)
+            real_write(fd, file->disk.bytes, file->disk.size, 0);
+        if (fd >= 0)
+            close(fd);
     }
-    s->exported = s->seen;
+    names_copy(&s->seen, &s->disk);
     return r;
 }
 
@@ -451,13 +720,15 @@ int kithi_sim_crash(struct kithi_io *io)
     drop_pending(s);
     for (size_t i = 0; i < s->file_count; i++)
         file_tear(s, &s->files[i]);
-    size_t kept = s->change_count ? (size_t)(draw(s) % (s->change_count + 1)) : 0;
-    for (size_t i = 0; i < kept; i++)
-        change_apply(&s->disk, &s->changes[i]);
-    s->change_count = 0;
-    s->seen = s->disk;
+    lose_names(s);
+    if (s->misdirects && draw(s) % 4 == 0)
+        misdirect(s);
+    for (size_t i = 0; i < s->file_count; i++) {
+        dirty_drop(&s->files[i]);
+        s->files[i].seen_size = s->files[i].disk.size;
+    }
     int r = export(s);
-    cancel_pending(s);
+    end_life(s);
     return r;
 }
 
@@ -465,9 +736,29 @@ int kithi_sim_stop(struct kithi_io *io)
 {
     struct sim *s = (struct sim *)io;
     drop_pending(s);
-    int r = export(s);
-    cancel_pending(s);
-    return r;
+    end_life(s);
+    return 0;
+}
+
+void kithi_sim_start(struct kithi_io *io)
+{
+    struct sim *s = (struct sim *)io;
+    s->dead = false;
+    s->woken = false;
+    s->power_at = s->fail_at = 0;
+}
+
+int kithi_sim_settle(struct kithi_io *io, const char *dir)
+{
+    struct sim *s = (struct sim *)io;
+    int error;
+    if (!happens(outcome(s, &error)))
+        return error;
+    for (size_t i = 0; i < s->seen.count; i++)
+        if (s->seen.entries[i].name[0] && is_in(s->seen.entries[i].name, name_of(s, dir)))
+            dirty_flush(&s->files[s->seen.entries[i].file]);
+    names_flush(s, name_of(s, dir));
+    return error;
 }
 
 static void sim_free(struct kithi_io *io)
@@ -479,8 +770,15 @@ static void sim_free(struct kithi_io *io)
             kithi_io_complete(op, perform(s, op));
     for (size_t i = 0; i < s->file_count; i++)
         file_fini(&s->files[i]);
+    while (s->harms) {
+        struct harm *next = s->harms->next;
+        free(s->harms);
+        s->harms = next;
+    }
     free(s->files);
     free(s->changes);
+    free(s->seen.entries);
+    free(s->disk.entries);
     free(s);
 }
 
@@ -520,6 +818,22 @@ void kithi_sim_fail_at(struct kithi_io *io, uint64_t n, int error, bool forever)
     s->fail_at = n ? s->ops + n : 0;
     s->fail_error = error;
     s->fail_forever = forever;
+}
+
+void kithi_sim_end_at(struct kithi_io *io, uint64_t n)
+{
+    struct sim *s = (struct sim *)io;
+    s->power_at = n ? s->ops + n : 0;
+}
+
+bool kithi_sim_ended(const struct kithi_io *io)
+{
+    return ((const struct sim *)io)->dead;
+}
+
+void kithi_sim_misdirect(struct kithi_io *io, bool on)
+{
+    ((struct sim *)io)->misdirects = on;
 }
 
 uint64_t kithi_sim_ops(const struct kithi_io *io)

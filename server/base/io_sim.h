@@ -1,20 +1,25 @@
 /*
- * io_sim.h - a loop on a simulated disk, for tests of the log.
+ * io_sim.h - a loop on a simulated disk, for tests of whatever has to be durable.
  *
- * Files and directory entries live in memory, twice: as the running system sees them and as
- * the disk would hold them. What is not synced may be lost, in part (512-byte sectors), in
- * any order; operations fail when told to. Everything follows from the seed.
+ * What reads return lies in a real directory, so that whoever reads need not know; what the disk would hold lies in
+ * memory. What is not synced may be lost, in part (512-byte sectors), in any order, and bits of it may turn; names in a
+ * directory that is not synced may be lost likewise. Operations fail when told to, bytes that were durable are damaged when told
+ * to. Everything follows from the seed.
  *
- * kithi_sim_crash() and kithi_sim_stop() write what is left into a real directory, where a
- * scan reads it; ops in flight then complete with -ECANCELED, so that their owners can be
- * closed, and the next kithi_wal_open() on the same simulator is the next start. Sockets, timers and polls complete with -ENOSYS.
+ * A life ends with kithi_sim_crash() or kithi_sim_stop(), and may be over before that, with kithi_sim_end_at(): from then on
+ * nothing it does reaches a file. Ops in flight complete with -ECANCELED, so that their owners can be closed; after that
+ * kithi_sim_start() begins the next life on the same simulator. Sockets, timers and polls complete with -ENOSYS.
+ *
+ * Paths of files begin with the simulator's directory; what is below is up to the caller, who makes the directories.
  */
 #ifndef KITHI_SERVER_IO_SIM_H
 #define KITHI_SERVER_IO_SIM_H
 
 #include "server/base/io.h"
 
-/* A simulator whose files lie in dir, a real directory that is empty. */
+#define KITHI_SIM_NAME_SIZE 160u /* of a file, from the simulator's directory on */
+
+/* A simulator whose files lie in dir, a real directory, and below; none is there that it should know of. */
 int kithi_sim_open(const char *dir, uint64_t seed, struct kithi_io **out_io);
 
 /* Let the n-th file operation from now (1: the next) fail with -error; with `forever` all after it too. n 0: none. */
@@ -23,10 +28,32 @@ void kithi_sim_fail_at(struct kithi_io *io, uint64_t n, int error, bool forever)
 /* File operations so far. */
 uint64_t kithi_sim_ops(const struct kithi_io *io);
 
+/* Let this life be over with the n-th file operation from now, which happens or not: it and all after it get -EIO. n 0: do not. */
+void kithi_sim_end_at(struct kithi_io *io, uint64_t n);
+bool kithi_sim_ended(const struct kithi_io *io);
+
 /* The power fails: unsynced data and names are lost at the seed's whim. 0 or -errno of the real directory. */
 int kithi_sim_crash(struct kithi_io *io);
 
 /* The process is killed, the system lives on: all that was written is seen, in-flight writes happen or not. */
 int kithi_sim_stop(struct kithi_io *io);
+
+/* The next life begins. */
+void kithi_sim_start(struct kithi_io *io);
+
+/* What syncing each file of dir, and dir, does. */
+int kithi_sim_settle(struct kithi_io *io, const char *dir);
+
+/*
+ * Damage something that is durable in one of the files: a bit turns, or sectors are as if their write had gone to another place,
+ * or had been meant for one. out_name: which file, from the simulator's directory on. False: nothing has changed.
+ */
+bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE]);
+/* From now on a power failure, too, may do that, by a write that is under way. */
+void kithi_sim_misdirect(struct kithi_io *io, bool on);
+/* Put all damaged bytes back. */
+void kithi_sim_mend(struct kithi_io *io);
+/* Files that have a name with this in it (NULL: any), and are damaged. */
+unsigned kithi_sim_damaged(const struct kithi_io *io, const char *with);
 
 #endif

@@ -636,6 +636,9 @@ static void live_through_crashes(uint64_t seed)
         bool power = test_rand_below(&rand, 3) != 0;
         assert_int_equal(power ? kithi_sim_crash(io) : kithi_sim_stop(io), 0);
         kithi_wal_close(wal);
+        kithi_sim_start(io);
+        if (!power)
+            assert_int_equal(kithi_sim_settle(io, dir.path), 0);
     }
     kithi_io_free(io);
     test_dir_remove(&dir);
