@@ -133,8 +133,11 @@ static int load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_en
     int status = kithi_path(path, err, "%s/%s", c->data_dir, name);
     if (!status)
         status = kithi_checkpoint_open(path, c->settings.uid, &l.checkpoint, err);
+    /* It got its name when its epoch had long been durable: that much is known of one that cannot be read, too. */
+    *out_end_epoch = status == KITHI_E_REPLACED ? 0 : epoch;
     if (status)
         return status;
+    *out_end_epoch = l.checkpoint.end_epoch;
     if (l.checkpoint.header.epoch != epoch)
         status = kithi_error_set(err, KITHI_E_CORRUPT, "%s is of epoch %" PRIu64 ": it was renamed", path,
                                  l.checkpoint.header.epoch);
@@ -143,7 +146,6 @@ static int load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_en
     if (!status)
         status = fill(&l, err);
     uint64_t bytes = l.checkpoint.plan.file_size;
-    *out_end_epoch = l.checkpoint.end_epoch;
     kithi_checkpoint_close(&l.checkpoint);
     if (status) {
         kithi_index_close(c->index);
@@ -166,11 +168,14 @@ static bool may_older_do(int status)
 
 int kithi_load_checkpoint(struct kithi_collection *c, uint64_t *out_end_epoch, struct kithi_errmsg *err)
 {
-    uint64_t *epochs = NULL;
+    uint64_t *epochs = NULL, end_epoch = 0;
     int64_t n = kithi_checkpoint_list(c->data_dir, &epochs, err);
     int result = n < 0 ? (int)n : 0;
+    *out_end_epoch = 0;
     for (int64_t i = 0; i < n && result == 0; i++) {
-        int status = load_one(c, epochs[i], out_end_epoch, err);
+        int status = load_one(c, epochs[i], &end_epoch, err);
+        if (*out_end_epoch < end_epoch)
+            *out_end_epoch = end_epoch;
         if (status == 0) {
             result = 1;
             kithi_checkpointer_found(c, epochs[i], i + 1 < n ? epochs[i + 1] : 0);
@@ -195,7 +200,7 @@ void kithi_load_look(struct kithi_collection *c)
     struct kithi_checkpoint checkpoint;
     char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
     if (!kithi_path(path, NULL, "%s/%s", c->data_dir, KITHI_CHECKPOINT_NEW))
-        unlink(path);
+        (void)kithi_io_file_unlink(c->daemon->io, path);
     int64_t n = kithi_checkpoint_list(c->data_dir, &epochs, NULL);
     for (int64_t i = 0; i < n && good_count < 2; i++) {
         kithi_checkpoint_name(name, epochs[i]);

@@ -366,12 +366,15 @@ static void clear_switch(struct kithi_collection *c)
               replaced ? "its readers were told to move over" : "the switch is undone");
 }
 
-/* A configuration that was being written: the one before counts. */
-static void clear_settings(const struct kithi_collection *c)
+/* Files that were being written: a configuration, of which the one before counts, and a marker. */
+static void clear_unfinished(const struct kithi_collection *c)
 {
-    char path[KITHI_PATH_MAX];
-    if (!kithi_path(path, NULL, "%s/" KITHI_SETTINGS_NAME ".new", c->data_dir)) {
-        unlink(path);
+    static const char *const names[] = { KITHI_SETTINGS_NAME, KITHI_MARKER_NAME };
+    for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++) {
+        char path[KITHI_PATH_MAX];
+        if (!kithi_path(path, NULL, "%s/%s.new", c->data_dir, names[i])) {
+            unlink(path);
+        }
     }
 }
 
@@ -469,7 +472,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (status) {
         return status;
     }
-    clear_settings(c);
+    clear_unfinished(c);
     clear_switch(c);
     kithi_load_look(c);
     kithi_marker_look(c);
@@ -499,7 +502,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     }
     if (!status) {
         kithi_index_set_timeline(c->index, c->settings.timeline);
-        status = replay_log(c, adopted, loaded ? end_epoch : 0, err);
+        status = replay_log(c, adopted, end_epoch, err);
     }
     if (!adopted) {
         if (!status) {

@@ -17,6 +17,7 @@
 
 #include "server/base/log.h"
 #include "server/checkpoint/read.h"
+#include "server/wal/scan.h"
 #include "server/writer/collection.h"
 #include "shm/layout/header.h"
 #include "tests/unit/server/writer/peer.h"
@@ -357,6 +358,49 @@ static void a_log_that_ends_before_the_copy_of_a_checkpoint_did_is_noticed(void 
     assert_non_null(strstr(err.text, "the newest checkpoint says"));
 }
 
+static void overwrite(const char *path, const void *bytes, size_t len, uint64_t off)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, bytes, len, (off_t)off), len);
+    close(fd);
+}
+
+/* A log that has lost its end looks like one that a crash has torn, but the name of the checkpoint tells, whatever is in it. */
+static void a_log_that_ends_before_a_damaged_checkpoint_is_refused(void **state)
+{
+    struct kithi_errmsg err;
+    struct kithi_settings settings;
+    struct kithi_wal_report report;
+    uint64_t *epochs = NULL;
+    char name[KITHI_CHECKPOINT_NAME_SIZE], checkpoint[KITHI_PATH_MAX], log[KITHI_PATH_MAX];
+    static const unsigned char zeros[65536];
+    (void)state;
+    assert_int_equal(kithi_tree_remove(test_path(&served.run, "docs"), NULL), 0);
+    assert_int_equal(kithi_settings_read(test_path(&served.data, "docs"), &settings, &err), 0);
+    struct kithi_wal_scan_opts scan = { .dir = test_path(&served.data, "docs/wal") };
+    memcpy(scan.uid, settings.uid, sizeof scan.uid);
+    assert_int_equal(kithi_wal_scan(&scan, &report, &err), 0);
+    assert_in_range(report.tail_size, 1, sizeof zeros);
+    snprintf(log, sizeof log, "%s/docs/wal/%s", served.data.path, report.tail_file);
+    overwrite(log, zeros, report.tail_size, report.tail_off);
+
+    assert_int_equal(kithi_checkpoint_list(test_path(&served.data, "docs"), &epochs, NULL), 1);
+    assert_int_equal(epochs[0], report.last_epoch);
+    kithi_checkpoint_name(name, epochs[0]);
+    free(epochs);
+    snprintf(checkpoint, sizeof checkpoint, "%s/docs/%s", served.data.path, name);
+    overwrite(checkpoint, zeros, 100, 0);
+
+    assert_int_equal(served_start(&served, &err), KITHI_E_LOG_DAMAGED);
+    assert_non_null(strstr(err.text, "checkpoint says"));
+    /* What the message says one may do instead. */
+    assert_int_equal(unlink(checkpoint), 0);
+    begin();
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    assert_int_equal(peer_stat(&peer, "epoch"), report.last_epoch - 1);
+    end();
+}
+
 static void what_is_in_the_way_is_named_with_a_way_out(void **state)
 {
     struct kithi_errmsg err;
@@ -445,6 +489,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_damaged_log_is_refused_and_left_as_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_log_that_is_gone_is_not_taken_for_an_empty_one, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_log_that_ends_before_a_damaged_checkpoint_is_refused, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_log_that_ends_before_the_copy_of_a_checkpoint_did_is_noticed,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed, set_up,
