@@ -58,7 +58,8 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         kithi_object_begin(&o, true);
         kithi_object_text(&o, "id", NULL, id);
         kithi_object_count(&o, "epoch", NULL, commit.epoch);
-        kithi_object_count(&o, "durable_epoch", NULL, commit.durable_epoch);
+        if (commit.lag_ms) /* it asked for less than durable */
+            kithi_object_count(&o, "durable_epoch", NULL, commit.durable_epoch);
         kithi_object_end(&o);
     } else {
         fputs("put ", stdout);

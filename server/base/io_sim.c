@@ -64,11 +64,10 @@ struct change {
 
 /* Durable bytes that were damaged, as they were before. */
 struct harm {
-    struct harm *next;
     int file;
     uint64_t off;
     size_t len;
-    uint8_t old[];
+    uint8_t *other; /* what the disk does not hold now: the bytes before, or while it is hidden those after */
 };
 
 struct sim {
@@ -85,7 +84,8 @@ struct sim {
     struct names seen, disk;
     struct change *changes;
     size_t change_count;
-    struct harm *harms; /* the newest first */
+    struct harm *harms; /* the oldest first */
+    size_t harm_count;
     struct kithi_io_list pending;
     bool woken;
 };
@@ -494,16 +494,16 @@ static const char *name_on_disk(const struct sim *s, int file)
     return NULL;
 }
 
-/* Change durable bytes of a file that has a name; what reads return, too. False: they were so before. */
+/* Change durable bytes of a file that has a name. False: they were so before. */
 static bool harm(struct sim *s, int number, const uint8_t *bytes, size_t len, uint64_t off)
 {
     struct image *disk = &s->files[number].disk;
     if (memcmp(disk->bytes + off, bytes, len) == 0)
         return false;
-    struct harm *h = checked(malloc(sizeof *h + len));
-    *h = (struct harm){ .next = s->harms, .file = number, .off = off, .len = len };
-    memcpy(h->old, disk->bytes + off, len);
-    s->harms = h;
+    struct harm h = { .file = number, .off = off, .len = len, .other = checked(malloc(len)) };
+    memcpy(h.other, disk->bytes + off, len);
+    s->harms = checked(realloc(s->harms, (s->harm_count + 1) * sizeof *s->harms));
+    s->harms[s->harm_count++] = h;
     memcpy(disk->bytes + off, bytes, len);
     return true;
 }
@@ -574,27 +574,59 @@ bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE])
     return true;
 }
 
-void kithi_sim_mend(struct kithi_io *io)
+static void swap_harm(struct sim *s, size_t i)
+{
+    const struct harm *h = &s->harms[i];
+    uint8_t *bytes = s->files[h->file].disk.bytes + h->off;
+    for (size_t at = 0; at < h->len; at++) {
+        uint8_t byte = bytes[at];
+        bytes[at] = h->other[at];
+        h->other[at] = byte;
+    }
+    show(s, h->file, h->off, h->len);
+}
+
+void kithi_sim_hide_damage(struct kithi_io *io, bool hide)
 {
     struct sim *s = (struct sim *)io;
-    while (s->harms) {
-        struct harm *h = s->harms;
-        memcpy(s->files[h->file].disk.bytes + h->off, h->old, h->len);
-        show(s, h->file, h->off, h->len);
-        s->harms = h->next;
-        free(h);
+    for (size_t i = 0; i < s->harm_count; i++)
+        swap_harm(s, hide ? s->harm_count - 1 - i : i);
+}
+
+static void harms_drop(struct sim *s)
+{
+    for (size_t i = 0; i < s->harm_count; i++)
+        free(s->harms[i].other);
+    s->harm_count = 0;
+}
+
+void kithi_sim_mend(struct kithi_io *io)
+{
+    kithi_sim_hide_damage(io, true);
+    harms_drop((struct sim *)io);
+}
+
+bool kithi_sim_is_damaged(const struct kithi_io *io, const char *path, uint64_t off, uint64_t len)
+{
+    const struct sim *s = (const struct sim *)io;
+    const struct entry *e = entry_find(&s->disk, name_of(s, path));
+    for (size_t i = 0; e && i < s->harm_count; i++) {
+        const struct harm *h = &s->harms[i];
+        if (h->file == e->file && h->off < off + len && off < h->off + h->len)
+            return true;
     }
+    return false;
 }
 
 unsigned kithi_sim_damaged(const struct kithi_io *io, const char *with)
 {
     const struct sim *s = (const struct sim *)io;
     unsigned count = 0;
-    for (const struct harm *h = s->harms; h; h = h->next) {
-        const char *name = name_on_disk(s, h->file);
+    for (size_t i = 0; i < s->harm_count; i++) {
+        const char *name = name_on_disk(s, s->harms[i].file);
         bool again = false;
-        for (const struct harm *other = s->harms; other != h; other = other->next)
-            again |= other->file == h->file;
+        for (size_t other = 0; other < i; other++)
+            again |= s->harms[other].file == s->harms[i].file;
         count += name && !again && (!with || strstr(name, with));
     }
     return count;
@@ -770,11 +802,8 @@ static void sim_free(struct kithi_io *io)
             kithi_io_complete(op, perform(s, op));
     for (size_t i = 0; i < s->file_count; i++)
         file_fini(&s->files[i]);
-    while (s->harms) {
-        struct harm *next = s->harms->next;
-        free(s->harms);
-        s->harms = next;
-    }
+    harms_drop(s);
+    free(s->harms);
     free(s->files);
     free(s->changes);
     free(s->seen.entries);

@@ -53,6 +53,10 @@ bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE]);
 void kithi_sim_misdirect(struct kithi_io *io, bool on);
 /* Put all damaged bytes back. */
 void kithi_sim_mend(struct kithi_io *io);
+/* The same for a moment: once more without `hide` they are as they were. No life is under way. */
+void kithi_sim_hide_damage(struct kithi_io *io, bool hide);
+/* Is one of these bytes damaged? */
+bool kithi_sim_is_damaged(const struct kithi_io *io, const char *path, uint64_t off, uint64_t len);
 /* Files that have a name with this in it (NULL: any), and are damaged. */
 unsigned kithi_sim_damaged(const struct kithi_io *io, const char *with);
 

@@ -211,9 +211,15 @@ static void single_vectors_are_put_found_and_deleted(void **state)
               "{\"query\":0,\"hits\":[{\"id\":\"a\",\"distance\":6.25}]}\n");
     expect_ok(KITH("--json", "search", "one", "--vector", "[3,4]", "-k", "1", "--exact"),
               "{\"query\":0,\"hits\":[{\"id\":\"b\",\"distance\":0}]}\n");
-    expect_ok(KITH("--json", "put", "one", "a", "--vector", "[7,7]"), "{\"id\":\"a\",\"epoch\":3}\n");
+    expect_ok(KITH("--json", "put", "one", "a", "--vector", "[7,7]", "--durability", "durable"),
+              "{\"id\":\"a\",\"epoch\":3}\n");
+    expect(KITH("put", "one", "a", "--vector", "[7,7]", "--durability", "some"), 2, "",
+           "--durability is durable, applied or none, not \"some\"");
     expect_ok(KITH("get", "one", "a"), "[7,7]\n");
-    expect_ok(KITH("--json", "delete", "one", "a"), "{\"id\":\"a\",\"epoch\":4}\n");
+    expect_ok(KITH("--json", "delete", "one", "a", "--durability", "applied"), "{\"id\":\"a\",\"epoch\":4}\n");
+    expect_says(KITH("--json", "put", "one", "z", "--vector", "[9,9]", "--durability", "applied"),
+                "{\"id\":\"z\",\"epoch\":5,\"durable_epoch\":", NULL);
+    expect_ok(KITH("--json", "delete", "one", "z"), "{\"id\":\"z\",\"epoch\":6}\n");
     expect_ok(KITH("count", "one"), "1\n");
     expect_ok(KITH("put", "one", "--vector", "[0,0]", "--", "--odd"), "put --odd, epoch 5\n");
     expect_ok(KITH("get", "one", "--", "--odd"), "[0,0]\n");

@@ -1,0 +1,230 @@
+/*
+ * judge.c - what a start may find after the life before it. See sim.h.
+ *
+ *   - It succeeds, at an epoch that is not below the last one that was acknowledged or seen, and serves exactly the writes
+ *     that had their place in a group up to that epoch.
+ *   - With one damaged checkpoint it succeeds as well. With damage in the log it may refuse, saying why; when the bytes are
+ *     put back, the next start succeeds.
+ *   - One thing damage may do: last groups that were acknowledged, all of them damaged on a machine that lost its segment,
+ *     look like what a crash has left (WAL.md, R5), and are cut off.
+ */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "server/base/io_sim.h"
+#include "server/wal/files.h"
+#include "server/wal/scan.h"
+#include "shm/graph/scan.h"
+#include "shm/graph/verify.h"
+#include "tests/crash/sim/sim.h"
+
+#define ID_SIZE 64u
+#define LOG_MAX (1u << 20)
+
+static char log_text[LOG_MAX];
+
+static void read_log(const struct sim_world *w)
+{
+    ssize_t n = pread(w->log_fd, log_text, sizeof log_text - 1, 0);
+    log_text[n > 0 ? n : 0] = '\0';
+}
+
+bool sim_wrong(struct sim_world *w, const char *fmt, ...)
+{
+    char text[600];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (w->bad)
+        return false;
+    w->bad = true;
+    fprintf(
+        stderr,
+        "BAD seed %" PRIu64
+        ", life %u: %s\n  damaged: %u of the log, %u checkpoints; the life before ended by %s; kithd says:\n",
+        w->seed, w->life, text, w->logs_damaged, w->checkpoints_damaged,
+        w->segment_lives ? "a kill" : "a power failure");
+    read_log(w);
+    fputs(log_text, stderr);
+    return false;
+}
+
+/* Every fourth is too long for a record. */
+static size_t id_format(uint32_t id, char out[ID_SIZE])
+{
+    return (size_t)snprintf(out, ID_SIZE, "%0*u", id % 4 ? 3 : 40, id);
+}
+
+static void vector_of(uint32_t id, uint32_t version, float out[SIM_DIM])
+{
+    for (uint32_t i = 0; i < SIM_DIM; i++)
+        out[i] = i == 0   ? (float)id + 1
+                 : i == 1 ? (float)version
+                          : (float)((id * 7 + version * (i + 3)) % 31);
+}
+
+void sim_op(uint32_t place, uint32_t id, uint32_t version, struct kithi_op *out)
+{
+    static char ids[SIM_CHANGES][ID_SIZE];
+    static float vectors[SIM_CHANGES][SIM_DIM];
+    *out = (struct kithi_op){ .type = KITHI_OP_DELETE,
+                              .id_len = (uint16_t)id_format(id, ids[place]),
+                              .id = ids[place] };
+    if (version == 0)
+        return;
+    vector_of(id, version, vectors[place]);
+    out->type = KITHI_OP_UPSERT;
+    out->dim = SIM_DIM;
+    out->vector = vectors[place];
+}
+
+bool sim_logged(const struct sim_world *w, const char *event)
+{
+    char field[64];
+    read_log(w);
+    snprintf(field, sizeof field, "event=%s ", event);
+    return strstr(log_text, field) != NULL;
+}
+
+/* What should be there at an epoch. */
+static void state_at(const struct sim_world *w, uint64_t epoch, uint32_t out[SIM_IDS])
+{
+    memset(out, 0, SIM_IDS * sizeof *out);
+    for (uint32_t i = 0; i < w->write_count; i++) {
+        const struct sim_write *one = &w->writes[i];
+        if (one->answer == SIM_REFUSED || one->epoch == 0 || one->epoch > epoch)
+            continue;
+        for (uint32_t j = 0; j < one->n; j++)
+            out[one->ids[j]] = one->versions[j];
+    }
+}
+
+static bool read_content(struct sim_world *w, const struct kithi_map *map, uint32_t out[SIM_IDS])
+{
+    struct kithi_scan scan;
+    struct kithi_item item;
+    float have[SIM_DIM], want[SIM_DIM];
+    char text[ID_SIZE];
+    int rc;
+    memset(out, 0, SIM_IDS * sizeof *out);
+    kithi_scan_begin(map, &scan);
+    while ((rc = kithi_scan_next(&scan, &item, have)) == 1) {
+        uint32_t id = (uint32_t)strtoul(item.id, NULL, 10);
+        if (id >= SIM_IDS || id_format(id, text) != item.id_len || strcmp(text, item.id) != 0)
+            return sim_wrong(w, "\"%s\" is served, which nobody has written", item.id);
+        if (out[id])
+            return sim_wrong(w, "id %u is served twice", id);
+        out[id] = (uint32_t)have[1];
+        vector_of(id, out[id], want);
+        if (out[id] == 0 || memcmp(have, want, sizeof have) != 0)
+            return sim_wrong(w, "id %u is served with a vector that nobody has written", id);
+    }
+    return rc == 0 || sim_wrong(w, "a scan ends with %s", kithi_error_name(rc));
+}
+
+static void tell_violation(void *arg, const char *rule, const char *text)
+{
+    sim_wrong(arg, "verify: %s: %s", rule, text);
+}
+
+static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
+{
+    uint32_t have[SIM_IDS], want[SIM_IDS];
+    const struct kithi_map *map = kithi_index_map(c->index);
+    struct kithi_verify_report report;
+    uint64_t epoch = kithi_index_epoch(c->index), last = 0;
+    for (uint32_t i = 0; i < w->write_count; i++)
+        if (w->writes[i].answer != SIM_REFUSED && w->writes[i].epoch > last)
+            last = w->writes[i].epoch;
+    if (epoch < w->acked_epoch) {
+        bool may_be_cut = w->logs_damaged && !w->segment_lives && epoch >= w->intact_epoch;
+        if (!may_be_cut && epoch < w->cut_epoch)
+            return sim_wrong(w, "epoch %" PRIu64 " was acknowledged, %" PRIu64 " is there", w->acked_epoch,
+                             epoch);
+        w->figures->cut++;
+    }
+    if (epoch > last)
+        return sim_wrong(w, "epoch %" PRIu64 " is there, nothing after %" PRIu64 " was begun", epoch, last);
+    if (!read_content(w, map, have))
+        return false;
+    state_at(w, epoch, want);
+    for (uint32_t id = 0; id < SIM_IDS; id++)
+        if (have[id] != want[id])
+            return sim_wrong(w, "id %u has version %u at epoch %" PRIu64 ", not %u", id, have[id], epoch,
+                             want[id]);
+    int rc = kithi_verify_within(map, 0, tell_violation, w, &report);
+    if (rc < 0 || report.violation_count)
+        return sim_wrong(w, "verify ends with %s", kithi_error_name(rc));
+    /* Whatever is seen once stays. */
+    w->acked_epoch = epoch;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < w->write_count; i++)
+        if (w->writes[i].answer != SIM_REFUSED && w->writes[i].epoch != 0 && w->writes[i].epoch <= epoch)
+            w->writes[kept++] = w->writes[i];
+    w->write_count = kept;
+    w->cut_epoch = UINT64_MAX;
+    return true;
+}
+
+static int take_group(void *arg, const struct kithi_wal_group *g)
+{
+    struct sim_world *w = arg;
+    char path[3 * TEST_PATH_SIZE];
+    snprintf(path, sizeof path, "%s/" SIM_NAME "/wal/%s", w->data.path, g->file);
+    if (!kithi_sim_is_damaged(w->io, path, g->off, g->size))
+        w->intact_epoch = g->epoch;
+    return 0;
+}
+
+void sim_look(struct sim_world *w)
+{
+    char dir[2 * TEST_PATH_SIZE];
+    struct kithi_wal_file *files = NULL;
+    struct kithi_wal_report report;
+    struct kithi_errmsg err;
+    w->intact_epoch = 0;
+    w->logs_damaged = kithi_sim_damaged(w->io, "/wal/");
+    w->checkpoints_damaged = kithi_sim_damaged(w->io, "checkpoint-");
+    if (!w->logs_damaged)
+        return;
+    snprintf(dir, sizeof dir, "%s/" SIM_NAME "/wal", w->data.path);
+    kithi_sim_hide_damage(w->io, true);
+    int64_t n = kithi_wal_files_list(dir, &files, &err);
+    struct kithi_wal_scan_opts opts = { .dir = dir, .fn = take_group, .arg = w };
+    memcpy(opts.uid, w->settings.uid, sizeof opts.uid);
+    /* What was trimmed may be there in part. */
+    int status = -1;
+    for (int64_t i = 0; i < n && status; i++) {
+        opts.after_epoch = files[i].first_epoch - 1;
+        status = kithi_wal_scan(&opts, &report, &err);
+    }
+    if (status)
+        sim_wrong(w, "before it was damaged the log was not good: %s", err.text);
+    kithi_sim_hide_damage(w->io, false);
+    free(files);
+}
+
+bool sim_judge(struct sim_world *w, struct kithi_daemon *d, int status, const struct kithi_errmsg *err)
+{
+    w->figures->cold += sim_logged(w, "loaded");
+    w->figures->adopted += sim_logged(w, "adopted");
+    w->figures->passed_over += sim_logged(w, "checkpoint-refused");
+    if (status == 0)
+        return d->collections ? judge_served(w, d->collections) : sim_wrong(w, "the collection is gone");
+    w->figures->refusals++;
+    if (!w->faulty && w->logs_damaged == 0 && w->checkpoints_damaged < 2)
+        return sim_wrong(w, "a start is refused, and %s: %s: %s",
+                         w->checkpoints_damaged ? "one checkpoint alone is damaged" : "nothing is damaged",
+                         kithi_error_name(status), err->text);
+    if (!strstr(err->text, w->data.path) && !kithi_sim_ended(w->io))
+        return sim_wrong(w, "a start is refused, and it does not say where the reason is: %s: %s",
+                         kithi_error_name(status), err->text);
+    if (w->logs_damaged && !w->segment_lives && w->intact_epoch < w->cut_epoch)
+        w->cut_epoch = w->intact_epoch;
+    return true;
+}

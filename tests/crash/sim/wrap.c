@@ -1,0 +1,242 @@
+/*
+ * wrap.c - what the linker puts in the place of some of the daemon's functions. See sim.h.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "server/base/io_sim.h"
+#include "server/checkpoint/read.h"
+#include "server/wal/files.h"
+#include "tests/crash/sim/sim.h"
+
+#define CLOCK_STEP_US 23u
+
+struct sim_world *sim_world;
+
+/* ---- the clock ---- */
+
+uint64_t __wrap_kithi_now_us(void);
+uint64_t __wrap_kithi_now_ms(void);
+
+uint64_t __wrap_kithi_now_us(void)
+{
+    return sim_world->now_us += CLOCK_STEP_US;
+}
+
+uint64_t __wrap_kithi_now_ms(void)
+{
+    return __wrap_kithi_now_us() / 1000;
+}
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *out);
+ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *out)
+{
+    (void)clock;
+    uint64_t us = sim_world ? __wrap_kithi_now_us() : 0;
+    *out = (struct timespec){ .tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000) * 1000 };
+    return 0;
+}
+
+/* What is left to chance elsewhere follows from the seed as well. */
+ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags)
+{
+    (void)flags;
+    for (size_t i = 0; i < len; i++)
+        ((unsigned char *)buf)[i] = (unsigned char)test_rand_u64(&sim_world->r);
+    return (ssize_t)len;
+}
+
+/* ---- the loop ---- */
+
+int __wrap_kithi_io_open(enum kithi_io_kind kind, struct kithi_io **out_io, struct kithi_errmsg *err);
+void __wrap_kithi_io_free(struct kithi_io *io);
+
+int __wrap_kithi_io_open(enum kithi_io_kind kind, struct kithi_io **out_io, struct kithi_errmsg *err)
+{
+    (void)kind;
+    (void)err;
+    *out_io = sim_world->io;
+    return 0;
+}
+
+/* It is the disk, too, which outlives its daemon. */
+void __wrap_kithi_io_free(struct kithi_io *io)
+{
+    (void)io;
+}
+
+void __real_kithi_io_free(struct kithi_io *io);
+
+void sim_io_free(struct kithi_io *io)
+{
+    __real_kithi_io_free(io);
+}
+
+/* ---- workers: a job is done when the loop is woken for it, any one of those there are ---- */
+
+struct kithi_pool {
+    struct kithi_io *io;
+    struct kithi_work *works; /* by next */
+    unsigned threads;
+};
+
+int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_pool **out_pool,
+                           struct kithi_errmsg *err);
+unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool);
+void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+void __wrap_kithi_pool_free(struct kithi_pool *pool);
+
+static void do_job(void *arg)
+{
+    struct kithi_pool *pool = arg;
+    struct kithi_work **at = &pool->works;
+    uint32_t count = 0;
+    for (const struct kithi_work *work = pool->works; work; work = work->next)
+        count++;
+    if (count == 0)
+        return;
+    for (uint32_t skip = test_rand_below(&sim_world->r, count); skip > 0; skip--)
+        at = &(*at)->next;
+    struct kithi_work *work = *at;
+    work->fn(work->arg, test_rand_below(&sim_world->r, pool->threads), work->next_job++);
+    if (work->next_job == work->n) {
+        *at = work->next;
+        work->done(work);
+    }
+    if (pool->works)
+        kithi_io_wake(pool->io);
+}
+
+int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_pool **out_pool,
+                           struct kithi_errmsg *err)
+{
+    struct kithi_pool *pool = calloc(1, sizeof *pool);
+    if (!pool)
+        return kithi_error_set(err, -ENOMEM, "out of memory");
+    pool->io = io;
+    pool->threads = threads;
+    kithi_io_on_wake(io, do_job, pool);
+    *out_pool = pool;
+    return 0;
+}
+
+unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool)
+{
+    return pool->threads;
+}
+
+void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
+{
+    work->next_job = 0;
+    work->next = pool->works;
+    pool->works = work;
+    kithi_io_wake(pool->io);
+}
+
+void __wrap_kithi_pool_free(struct kithi_pool *pool)
+{
+    if (pool)
+        kithi_io_on_wake(pool->io, NULL, NULL);
+    free(pool);
+}
+
+/* ---- the log: short files, and a disk that settles ---- */
+
+int __real_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts,
+                          struct kithi_wal **out_wal, struct kithi_errmsg *err);
+int __wrap_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts,
+                          struct kithi_wal **out_wal, struct kithi_errmsg *err);
+int __real_kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
+int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
+
+int __wrap_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts,
+                          struct kithi_wal **out_wal, struct kithi_errmsg *err)
+{
+    struct kithi_wal_open_opts smaller = *opts;
+    smaller.file_size = sim_world->file_size;
+    return __real_kithi_wal_open(io, &smaller, out_wal, err);
+}
+
+int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err)
+{
+    int r = __real_kithi_wal_settle(dir, wait_ms, err);
+    if (r == 0)
+        r = kithi_sim_settle(sim_world->io, dir);
+    return r < 0 ? kithi_error_set(err, r, "%s: cannot be synced: %s", dir, kithi_error_text(r)) : 0;
+}
+
+/* ---- reading ---- */
+
+static bool read_fails(void)
+{
+    return sim_world->read_fail && --sim_world->read_fail == 0;
+}
+
+int64_t __real_kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off);
+int64_t __wrap_kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off);
+int __real_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to,
+                                 struct kithi_errmsg *err);
+int __wrap_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to,
+                                 struct kithi_errmsg *err);
+
+int64_t __wrap_kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off)
+{
+    return read_fails() ? -EIO : __real_kithi_wal_pread(fd, buf, len, off);
+}
+
+int __wrap_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to,
+                                 struct kithi_errmsg *err)
+{
+    return read_fails() ? kithi_error_set(err, -EIO, "%s cannot be read: %s", c->path, kithi_error_text(-EIO))
+                        : __real_kithi_checkpoint_read(c, i, to, err);
+}
+
+/* ---- replies ---- */
+
+void __wrap_kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a);
+void __wrap_kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a);
+void __wrap_kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err);
+
+void __wrap_kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a)
+{
+    struct sim_world *w = sim_world;
+    if (r->frame.tag == SIM_TAG_CHECKPOINT) {
+        w->figures->checkpoints += a->status == 0;
+        w->figures->checkpoints_failed += a->status != 0;
+        if (a->status == 0 && a->epoch < r->seq)
+            sim_wrong(w, "a checkpoint of epoch %llu answers for one of %llu", (unsigned long long)a->epoch,
+                      (unsigned long long)r->seq);
+    } else {
+        struct sim_write *one = &w->writes[r->frame.tag];
+        one->answer = a->status == 0                    ? SIM_ACKED
+                      : a->status == KITHI_E_LOG_FAILED ? SIM_UNKNOWN
+                                                        : SIM_REFUSED;
+        if (a->status == 0) {
+            w->figures->acked++;
+            w->acked_epoch = a->epoch > w->acked_epoch ? a->epoch : w->acked_epoch;
+            if (one->epoch && one->epoch != a->epoch && one->n)
+                sim_wrong(w, "a write of epoch %llu is answered with %llu", (unsigned long long)one->epoch,
+                          (unsigned long long)a->epoch);
+        }
+    }
+    for (uint32_t i = 0; i < w->outstanding_count; i++)
+        if (w->outstanding[i] == r)
+            w->outstanding[i] = w->outstanding[--w->outstanding_count];
+}
+
+void __wrap_kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
+{
+    __wrap_kithi_request_reply(r, a);
+    kithi_request_free(r);
+}
+
+void __wrap_kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
+{
+    struct kithi_answer a = { .status = err->code, .item = item };
+    __wrap_kithi_request_answer(r, &a);
+}
