@@ -52,6 +52,9 @@ static struct kithi_call *add_slot(struct kith *index, struct kithi_generation *
     memset(c, 0, sizeof *c);
     kithi_scratch_init(&c->scratch);
     atomic_init(&c->hazard, g);
+    /* Relaxed: any number will do. */
+    c->board_lane = kithi_board_lane(&index->board,
+                                     atomic_fetch_add_explicit(&index->call_count, 1, memory_order_relaxed));
     c->next = atomic_load(&index->calls);
     while (!atomic_compare_exchange_weak(&index->calls, &c->next, c)) {
     }

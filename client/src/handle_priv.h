@@ -20,6 +20,7 @@
 
 #include <stddef.h>
 
+#include "client/src/board_priv.h"
 #include "client/src/conn_priv.h"
 #include "client/src/lock_priv.h"
 #include "shm/graph/results.h"
@@ -39,8 +40,9 @@ struct kithi_generation {
 /* One call that is running, or could be. A cache line is not shared with another slot. */
 struct kithi_call {
     alignas(KITHI_CACHE_LINE) _Atomic(struct kithi_generation *) hazard; /* NULL: free */
-    struct kithi_call *next;     /* constant once the slot is in the list */
-    struct kithi_generation *at; /* what the hazard names; for the owner alone */
+    struct kithi_call *next;             /* constant once the slot is in the list */
+    struct kithi_board_lane *board_lane; /* where its searches are counted; NULL: nowhere. Constant */
+    struct kithi_generation *at;         /* what the hazard names; for the owner alone */
     struct kithi_scratch scratch;
     struct kithi_scratch *lanes; /* KITHI_LANES for searches in turns; NULL until a batch needs them */
     float *vector;               /* dim floats; NULL until a call needs them */
@@ -54,6 +56,8 @@ struct kith {
     _Atomic(struct kithi_generation *) retired; /* replaced, maybe still in use */
     _Atomic bool replaced; /* another collection has the name: nothing helps but to open again */
     struct kithi_lock attach_lock;
+    _Atomic uint32_t call_count; /* slots that were added, to spread them over lanes */
+    struct kithi_board board;    /* constant once the handle is open */
 
     uint64_t number; /* of the handle, never used twice in a process */
     char *name;

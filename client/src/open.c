@@ -2,6 +2,7 @@
  * open.c - opening and closing a collection: from a name to a checked, mapped segment.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -140,7 +141,9 @@ int kith_open(const char *name, const struct kith_open_opts *opts, kith **out)
 
     if (!name || !out)
         return -EINVAL;
-    if (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
+    if (opts && kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_open_opts, counters)) < 0)
+        return -EINVAL;
+    if (o.counters > KITH_COUNTERS_OFF || o.reserved != 0)
         return -EINVAL;
 
     int rc = -ENOMEM;
@@ -162,6 +165,8 @@ int kith_open(const char *name, const struct kith_open_opts *opts, kith **out)
     index->geometry = g->map.geometry;
     if (o.prefault)
         kithi_map_prefault(&g->map);
+    if (o.counters == KITH_COUNTERS_AUTO)
+        kithi_board_open(&index->board, index->segment, index->uid);
     atomic_init(&index->current, g);
     g = NULL;
     *out = index;
@@ -178,6 +183,7 @@ void kith_close(kith *index)
     if (!index)
         return;
     kithi_calls_fini(index);
+    kithi_board_close(&index->board);
     kithi_conn_close(&index->conn);
     free(index->write_buf);
     free(index->name);

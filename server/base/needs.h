@@ -9,12 +9,12 @@
 
 #include <stdint.h>
 
-/* Of the run directory's file system so much is left free for others, and for readers: even a read of a hole takes a page. */
+#include "shm/base/reserve.h"
+
+/* Of the run directory's file system so much is left free. */
 static inline uint64_t kithi_need_reserve(uint64_t fs_bytes)
 {
-    const uint64_t least = 64u << 10, most = 16u << 20;
-    uint64_t reserve = fs_bytes / 64;
-    return reserve < least ? least : reserve > most ? most : reserve;
+    return kithi_reserve_bytes(fs_bytes);
 }
 
 #define KITHI_NEED_STEP (16u << 20) /* bytes that a region of a segment takes at once, at most */

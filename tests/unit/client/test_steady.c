@@ -1,6 +1,6 @@
 /*
  * test_steady.c - the steady state: once a thread has searched a collection, searching it again allocates nothing and makes
- * no system call, whatever the collection walks on and keeps.
+ * no system call, whatever the collection walks on and keeps; and each search is counted all the same (board.c).
  *
  * Both are shown in a child. Its allocations are counted by the functions below, which take the place of the C
  * library's in this program; any system call but exit is its death by seccomp.
@@ -26,6 +26,8 @@
 #include <cmocka.h>
 
 #include "shm/base/compiler.h"
+#include "shm/layout/board.h"
+#include "tests/support/boards.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
@@ -160,7 +162,8 @@ static void check(uint32_t metric, uint32_t quantization, uint32_t keep)
     struct test_index index;
     struct test_rand r;
     struct kithi_errmsg err;
-    char path[2 * TEST_PATH_SIZE];
+    struct test_boards counted;
+    char path[2 * TEST_PATH_SIZE], boards[2 * TEST_PATH_SIZE];
     float queries[QUERIES * DIM], v[DIM];
     struct kithi_geometry g = {
         .dim = DIM, .metric = metric, .m = 8, .ef_construction = 50, .slot_max = 4096
@@ -170,6 +173,8 @@ static void check(uint32_t metric, uint32_t quantization, uint32_t keep)
     test_dir_make_shm(&run);
     snprintf(path, sizeof path, "%s/c", run.path);
     assert_int_equal(mkdir(path, 0750), 0);
+    snprintf(boards, sizeof boards, "%s/c/" KITHI_BOARD_DIR, run.path);
+    assert_int_equal(mkdir(boards, 0700), 0);
     snprintf(path, sizeof path, "%s/c/segment", run.path);
     test_index_create(&index, path, &g, 1, 50, 50);
     for (uint32_t i = 0; i < COUNT; i++) {
@@ -191,11 +196,16 @@ static void check(uint32_t metric, uint32_t quantization, uint32_t keep)
         _exit(search_steadily(k, queries));
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
+    test_boards_read(boards, &counted);
     kith_close(k);
     test_index_close(&index);
     test_dir_remove(&run);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        /* All of them on the board that the child has from its parent: single ones, a batch and one by id, four times. */
+        assert_int_equal(counted.searches, 4 * (2 * QUERIES + 1));
+        assert_int_equal(counted.timed + counted.untimed, counted.searches);
         return;
+    }
     if (WIFEXITED(status) && WEXITSTATUS(status) == NO_SECCOMP) {
         print_message("skipped: no seccomp here; nothing was allocated\n");
         skip();
