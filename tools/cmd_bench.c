@@ -323,6 +323,7 @@ int kithi_cmd_bench(struct kithi_tool *t, int argc, char **argv)
         return status;
 
     struct worker *workers = NULL;
+    t->searches = true;
     status = kithi_tool_open(t, argv[1], &b.index);
     if (status != KITHI_TOOL_OK)
         return status;

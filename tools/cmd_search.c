@@ -106,6 +106,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     kith *index = NULL;
     float *vector = NULL;
     kith_results *results = NULL;
+    t->searches = true;
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;

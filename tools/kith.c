@@ -188,6 +188,7 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
     struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
     opts.run_dir = t->run_dir;
     opts.error = &error;
+    opts.counters = t->searches ? KITH_COUNTERS_AUTO : KITH_COUNTERS_OFF;
     int rc = kith_open(name, &opts, out);
     if (rc != 0)
         return kithi_tool_fail_with(t, name, rc, error.text);

@@ -21,6 +21,7 @@ struct kithi_tool {
     const char *usage;   /* its line of arguments */
     const char *run_dir; /* --run; NULL: let the library choose */
     bool json;
+    bool searches; /* the command is a reader like any other: it counts its searches */
 };
 
 typedef int kithi_command_fn(struct kithi_tool *t, int argc, char **argv);

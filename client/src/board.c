@@ -127,7 +127,7 @@ static bool make(struct kithi_board *b, int dir, const char *name, int fd, const
     b->dev = st.st_dev;
     b->ino = st.st_ino;
     struct kithi_board_header *h = (struct kithi_board_header *)(void *)b->base;
-    /* [P12 board] release: the header is whole for whoever sees the magic. */
+    /* [P13 board] release: the header is whole for whoever sees the magic. */
     atomic_store_explicit(&h->magic, KITHI_BOARD_MAGIC, memory_order_release);
     return true;
 bad:

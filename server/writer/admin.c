@@ -356,14 +356,25 @@ void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r)
 void kithi_admin_stats(struct kithi_daemon *d, struct kithi_request *r)
 {
     struct kithi_errmsg err;
-    char text[6144]; /* a path in it may take 3 KiB */
-    const struct kithi_collection *c = kithi_daemon_find_uid(d, r->body);
-    int len = c ? kithi_pipeline_stats(c, text, sizeof text) : KITHI_E_NO_COLLECTION;
+    struct kithi_collection *c = kithi_daemon_find_uid(d, r->body);
+    if (!c) {
+        kithi_error_set(&err, KITHI_E_NO_COLLECTION,
+                        "this collection is not here any more: it was dropped; open it again by name");
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+        return;
+    }
+    kithi_boards_request(c, r);
+}
+
+void kithi_admin_stats_answer(const struct kithi_collection *c, struct kithi_request *r)
+{
+    struct kithi_errmsg err;
+    char readers[KITHI_BOARDS_JSON_SIZE];
+    char text[KITHI_BOARDS_JSON_SIZE + 6144]; /* a path in it may take 3 KiB */
+    kithi_boards_json(&c->boards, kithi_now_ms(), readers);
+    int len = kithi_pipeline_stats(c, readers, text, sizeof text);
     if (len < 0) {
-        kithi_error_set(&err, len,
-                        c ? "the answer is too long"
-                          : "this collection is not here any more: it was "
-                            "dropped; open it again by name");
+        kithi_error_set(&err, len, "the answer is too long");
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
         return;
     }

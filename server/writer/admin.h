@@ -13,6 +13,8 @@ void kithi_admin_drop(struct kithi_daemon *d, struct kithi_request *r);
 void kithi_admin_list(struct kithi_daemon *d, struct kithi_request *r);
 void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r);
 void kithi_admin_stats(struct kithi_daemon *d, struct kithi_request *r);
+/* The second half of it, once the readers' boards were looked at (boards.c). */
+void kithi_admin_stats_answer(const struct kithi_collection *c, struct kithi_request *r);
 
 /* Go on with what waits. */
 void kithi_admin_turn(struct kithi_daemon *d);

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -232,6 +233,7 @@ static void rest(struct kithi_collection *c, int status)
     k->older_epoch = k->last_epoch;
     k->last_epoch = k->header.epoch;
     k->last_ms = k->began_ms;
+    k->last_time = (int64_t)time(NULL);
     k->log_bytes = k->log_bytes_then;
     k->image_bytes = k->plan.file_size;
     k->count++;
@@ -490,12 +492,23 @@ static uint64_t log_after(const struct kithi_collection *c, uint64_t epoch)
     return bytes;
 }
 
+/* When a checkpoint was finished, as its file has it. */
+static int64_t time_of(const struct kithi_collection *c, uint64_t epoch)
+{
+    char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
+    struct stat st;
+    kithi_checkpoint_name(name, epoch);
+    bool known = epoch && !kithi_path(path, NULL, "%s/%s", c->data_dir, name) && !lstat(path, &st);
+    return known ? (int64_t)st.st_mtim.tv_sec : 0;
+}
+
 void kithi_checkpointer_found(struct kithi_collection *c, uint64_t last_epoch, uint64_t older_epoch)
 {
     struct kithi_checkpointer *k = &c->checkpointer;
     k->last_epoch = last_epoch;
     k->older_epoch = older_epoch;
     k->last_ms = kithi_now_ms();
+    k->last_time = time_of(c, last_epoch);
     /* One file is what there is at the least. */
     k->log_bytes = (uint64_t)0 - (log_after(c, last_epoch) - KITHI_WAL_FILE_SIZE_DEFAULT);
 }

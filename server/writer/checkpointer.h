@@ -90,6 +90,7 @@ struct kithi_checkpointer {
 
     /* For stats. */
     uint64_t count, failures, took_ms;
+    int64_t last_time; /* when the last one became durable, in seconds of CLOCK_REALTIME; 0: there is none */
 };
 
 void kithi_checkpointer_init(struct kithi_checkpointer *k, struct kithi_collection *c);

@@ -28,6 +28,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     kithi_relayout_init(&c->relayout, c);
     kithi_checkpointer_init(&c->checkpointer, c);
     kithi_marker_init(&c->marker, c);
+    kithi_boards_init(&c->boards, c);
     int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, s->name);
     if (!status) {
         status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
@@ -58,6 +59,7 @@ void kithi_collection_free(struct kithi_collection *c)
     if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->marker.op.busy) {
         return;
     }
+    kithi_boards_fini(&c->boards);
     kithi_checkpointer_fini(&c->checkpointer);
     kithi_relayout_fini(&c->relayout);
     kithi_wal_close(c->wal);
@@ -69,7 +71,7 @@ void kithi_collection_free(struct kithi_collection *c)
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
     return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout) &&
-           kithi_checkpointer_idle(c) && c->marker.state != MARKER_MAKING;
+           kithi_checkpointer_idle(c) && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
 }
 
 bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
@@ -242,6 +244,8 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
         status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
     }
     if (!status) {
+        kithi_boards_open(&c->boards, c->run_dir, c->settings.uid, &c->daemon->policy,
+                          !c->daemon->no_counters);
         memcpy(c->data_dir, creating, sizeof c->data_dir);
         status = kithi_collection_build(c, &c->settings, &c->index, err); /* writes the settings, too */
         memcpy(c->data_dir, final_dir, sizeof c->data_dir);
@@ -305,6 +309,7 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
             if (c->index) {
                 unlink(c->segment_next);
             }
+            kithi_boards_remove(c->run_dir, &ignored);
             rmdir(c->run_dir); /* if it is ours, it is empty by now */
         }
     }
@@ -334,6 +339,13 @@ int kithi_collection_bury(struct kithi_collection *c, bool *out_gone, struct kit
     return status ? status : kithi_dir_sync(c->daemon->data.path, err);
 }
 
+/* First the part in which others may have put things. */
+static int run_dir_remove(const char *run_dir, struct kithi_errmsg *err)
+{
+    int status = kithi_boards_remove(run_dir, err);
+    return status ? status : kithi_tree_remove(run_dir, err);
+}
+
 int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct kithi_errmsg *err)
 {
     struct kithi_settings s;
@@ -353,9 +365,9 @@ int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct k
         if (there && !memcmp(peek.uid, s.uid, sizeof s.uid)) {
             kithi_segment_mark_moved(segment, true);
             KITHI_FAULT_CRASH("crash-in-drop-marked");
-            status = kithi_tree_remove(run_dir, err);
+            status = run_dir_remove(run_dir, err);
         } else if (!status && !there && access(successor, F_OK)) {
-            status = kithi_tree_remove(run_dir, err);
+            status = run_dir_remove(run_dir, err);
         }
     }
     KITHI_FAULT_CRASH("crash-in-drop-unlinked");

@@ -5,6 +5,7 @@
  *     .creating-<uid>/   being made           <name>/segment        what readers attach to
  *     <name>/            it exists            <name>/segment.next   being built
  *     .dropped-<uid>/    being removed        <name>/segment.old    replaced, for a grace period
+ *                                             <name>/readers/       what readers count (boards.h)
  *
  * The one step that makes a collection exist, and the one that ends it, is a rename in the data
  * directory. A start removes what is named .creating-* and .dropped-*.
@@ -14,6 +15,7 @@
 
 #include "server/index/index.h"
 #include "server/wal/append.h"
+#include "server/writer/boards.h"
 #include "server/writer/checkpointer.h"
 #include "server/writer/daemon.h"
 #include "server/writer/marker.h"
@@ -39,6 +41,7 @@ struct kithi_collection {
     struct kithi_relayout relayout;
     struct kithi_checkpointer checkpointer;
     struct kithi_marker marker;
+    struct kithi_boards boards;
     uint64_t old_until_ms; /* remove segment.old then; KITHI_NEVER: there is none */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];

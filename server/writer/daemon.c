@@ -122,6 +122,8 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
     memset(d, 0, sizeof *d);
     d->run.lock_fd = d->data.lock_fd = d->listen_fd = d->signal_fd = -1;
     d->accept_at_ms = d->stop_by_ms = d->signal_at_ms = KITHI_NEVER;
+    d->started_ms = kithi_now_ms();
+    d->no_counters = o->no_counters;
     d->session_max = (unsigned)(o->clients ? o->clients : KITHI_CLIENTS_DEFAULT);
     unsigned threads = o->threads ? (unsigned)o->threads : cpu_count();
     threads = threads < KITHI_THREADS_MAX ? threads : KITHI_THREADS_MAX;
@@ -287,7 +289,9 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     }
     kithi_relayout_turn(c, now_ms);
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms), checkpoint_ms = kithi_checkpointer_turn(c, now_ms);
+    uint64_t boards_ms = kithi_boards_turn(c, now_ms);
     again_ms = checkpoint_ms < again_ms ? checkpoint_ms : again_ms;
+    again_ms = boards_ms < again_ms ? boards_ms : again_ms;
     return c->old_until_ms < again_ms ? c->old_until_ms : again_ms;
 }
 

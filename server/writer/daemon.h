@@ -33,6 +33,7 @@ struct kithi_options {
     int64_t grace_ms;           /* 0: the index's default */
     int64_t rest_ms;            /* 0: the index's default */
     bool small_pages;           /* do not ask for huge ones */
+    bool no_counters;           /* no boards for readers to count on */
     int64_t checkpoint_wal_mib; /* 0: KITHI_CHECKPOINT_WAL_DEFAULT */
     int64_t checkpoint_age_s;   /* 0: KITHI_CHECKPOINT_AGE_S_DEFAULT */
     int64_t lag_ms;             /* 0: KITHI_LAG_MS_DEFAULT (pipeline.h) */
@@ -49,6 +50,8 @@ struct kithi_daemon {
     struct kithi_index_tuning tuning;
     uint64_t checkpoint_log_bytes, checkpoint_age_ms; /* checkpointer.h */
     uint32_t lag_ms;                                  /* pipeline.h */
+    uint64_t started_ms;
+    bool no_counters; /* boards.h */
     struct kithi_io *io;
     struct kithi_pool *pool;
     struct kithi_collection *collections; /* sorted by name */

@@ -20,6 +20,7 @@ enum {
 
 static const char usage[] = "usage: kithd --data DIR [--run DIR] [--threads N] [--config FILE]\n"
                             "             [--read-group GROUP] [--write-group GROUP] [--huge-pages yes|no]\n"
+                            "             [--counters yes|no]\n"
                             "       kithd --help | --version\n";
 
 static const char help[] =
@@ -33,13 +34,14 @@ static const char help[] =
     "  --config FILE        key = value for all of these and more, see kithd(8); options win over it\n"
     "  --read-group GROUP   whose members may read\n"
     "  --write-group GROUP  whose members may write, too\n"
-    "  --huge-pages yes|no  ask the kernel for huge pages, which makes searches quicker; default: yes\n";
+    "  --huge-pages yes|no  ask the kernel for huge pages, which makes searches quicker; default: yes\n"
+    "  --counters yes|no    let readers count their searches, for kith top; default: yes\n";
 
 struct options {
     struct kithi_options o;
     char config[KITHI_PATH_MAX];
     char log_level[16];
-    bool huge_pages_given;
+    bool huge_pages_given, counters_given;
 };
 
 static int bad_usage(const char *what, const char *value)
@@ -70,17 +72,18 @@ static bool parse_count(const char *text, int64_t max, int64_t *out)
     return true;
 }
 
-static bool parse_huge_pages(const char *text, struct options *out)
+/* "yes" or "no", of which the latter is remembered. */
+static bool parse_yes(const char *text, bool *out_given, bool *out_no)
 {
-    out->huge_pages_given = true;
-    out->o.small_pages = !strcmp(text, "no");
-    return out->o.small_pages || !strcmp(text, "yes");
+    *out_given = true;
+    *out_no = !strcmp(text, "no");
+    return *out_no || !strcmp(text, "yes");
 }
 
 /* Returns -1 to go on, or the exit status. */
 static int parse_options(int argc, char **argv, struct options *out)
 {
-    enum { DATA = 256, RUN, THREADS, CONFIG, READ_GROUP, WRITE_GROUP, HUGE_PAGES, HELP, VERSION_ };
+    enum { DATA = 256, RUN, THREADS, CONFIG, READ_GROUP, WRITE_GROUP, HUGE_PAGES, COUNTERS, HELP, VERSION_ };
     static const struct option list[] = {
         { "data", required_argument, NULL, DATA },
         { "run", required_argument, NULL, RUN },
@@ -89,6 +92,7 @@ static int parse_options(int argc, char **argv, struct options *out)
         { "read-group", required_argument, NULL, READ_GROUP },
         { "write-group", required_argument, NULL, WRITE_GROUP },
         { "huge-pages", required_argument, NULL, HUGE_PAGES },
+        { "counters", required_argument, NULL, COUNTERS },
         { "help", no_argument, NULL, HELP },
         { "version", no_argument, NULL, VERSION_ },
         { NULL, 0, NULL, 0 },
@@ -104,7 +108,8 @@ static int parse_options(int argc, char **argv, struct options *out)
         case CONFIG: good = copy(out->config, sizeof out->config, optarg); break;
         case READ_GROUP: good = copy(o->read_group, sizeof o->read_group, optarg); break;
         case WRITE_GROUP: good = copy(o->write_group, sizeof o->write_group, optarg); break;
-        case HUGE_PAGES: good = parse_huge_pages(optarg, out); break;
+        case HUGE_PAGES: good = parse_yes(optarg, &out->huge_pages_given, &o->small_pages); break;
+        case COUNTERS: good = parse_yes(optarg, &out->counters_given, &o->no_counters); break;
         case HELP: printf("%s%s", usage, help); return 0;
         case VERSION_: printf("kithd " KITH_VERSION "\n"); return 0;
         case ':': return bad_usage("a value is missing after", argv[optind - 1]);
@@ -112,9 +117,9 @@ static int parse_options(int argc, char **argv, struct options *out)
         }
         if (!good) {
             fprintf(stderr, "kithd: \"%s\" is not a value for %s%s\n%s", optarg, argv[optind - 2],
-                    c == THREADS      ? ", which takes 1 to 256"
-                    : c == HUGE_PAGES ? ", which takes yes or no"
-                                      : "",
+                    c == THREADS                       ? ", which takes 1 to 256"
+                    : c == HUGE_PAGES || c == COUNTERS ? ", which takes yes or no"
+                                                       : "",
                     usage);
             return EXIT_USAGE;
         }
@@ -129,7 +134,7 @@ static int parse_options(int argc, char **argv, struct options *out)
 static int read_config(struct options *out, struct kithi_errmsg *err)
 {
     struct kithi_options file = { 0 }, *o = &out->o;
-    bool huge_pages = true;
+    bool huge_pages = true, counters = true;
     const struct kithi_conf_key keys[] = {
         { "data", KITHI_CONF_STRING, file.data, sizeof file.data, 0, 0, NULL, false },
         { "run", KITHI_CONF_STRING, file.run, sizeof file.run, 0, 0, NULL, false },
@@ -143,6 +148,7 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
         { "checkpoint_age_s", KITHI_CONF_INTEGER, &file.checkpoint_age_s, 0, 1, INT32_MAX, NULL, false },
         { "lag_ms", KITHI_CONF_INTEGER, &file.lag_ms, 0, 1, 600000, NULL, false },
         { "huge_pages", KITHI_CONF_BOOLEAN, &huge_pages, 0, 0, 0, NULL, false },
+        { "counters", KITHI_CONF_BOOLEAN, &counters, 0, 0, 0, NULL, false },
         { "log_level", KITHI_CONF_STRING, out->log_level, sizeof out->log_level, 0, 0, NULL, false },
     };
     enum kithi_log_level level;
@@ -179,6 +185,9 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
     o->lag_ms = file.lag_ms;
     if (!out->huge_pages_given) {
         o->small_pages = !huge_pages;
+    }
+    if (!out->counters_given) {
+        o->no_counters = !counters;
     }
     return 0;
 }

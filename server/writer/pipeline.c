@@ -681,11 +681,18 @@ static void path_json(char out[PATH_JSON_SIZE], const char *path)
     out[at] = 0;
 }
 
-int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t size)
+/* Relaxed: a figure for people, which this thread stored. */
+static uint64_t tally(const _Atomic uint64_t *w)
+{
+    return atomic_load_explicit(w, memory_order_relaxed);
+}
+
+int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, char *out, size_t size)
 {
     const struct kithi_pipeline *p = &c->pipeline;
     const struct kithi_daemon *d = c->daemon;
     const struct kithi_checkpointer *k = &c->checkpointer;
+    const struct kithi_header *h = kithi_map_header(kithi_index_map(c->index));
     struct kithi_wal_stats wal;
     kithi_wal_stats(c->wal, &wal);
     char histogram[KITHI_SYNC_BUCKETS * 22 + 1], data_dir[PATH_JSON_SIZE];
@@ -706,13 +713,17 @@ int kithi_pipeline_stats(const struct kithi_collection *c, char *out, size_t siz
         ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
-        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s}",
+        ",\"checkpoint_time\":%" PRId64 ",\"sweeping\":%s,\"sweeps\":%" PRIu64 ",\"dead\":%" PRIu64
+        ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"up_ms\":%" PRIu64
+        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"readers\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
         p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
         p->sync_us_max, histogram, wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file,
         wal.file_off, k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true",
-        k->count, k->failures, k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir);
+        k->count, k->failures, k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, k->last_time,
+        p->sweeping ? "true" : "false", tally(&h->tally_sweeps), tally(&h->tally_dead),
+        tally(&h->tally_resting), tally(&h->tally_free), kithi_now_ms() - d->started_ms, kithi_io_name(d->io),
+        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, readers);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

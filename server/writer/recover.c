@@ -473,6 +473,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
         return status;
     }
     clear_unfinished(c);
+    kithi_boards_open(&c->boards, c->run_dir, c->settings.uid, &c->daemon->policy, !c->daemon->no_counters);
     clear_switch(c);
     kithi_load_look(c);
     kithi_marker_look(c);
@@ -626,9 +627,12 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
         if (status || lstat(from, &st) || !S_ISDIR(st.st_mode)) {
             continue;
         }
-        /* An unfinished create leaves no more than an unfinished segment. */
+        /* An unfinished create leaves no more than an unfinished segment, and no reader. */
         if (!kithi_path(unfinished, NULL, "%s/segment.next", from)) {
             unlink(unfinished);
+        }
+        if (!kithi_path(unfinished, NULL, "%s/" KITHI_BOARD_DIR, from)) {
+            rmdir(unfinished);
         }
         if (!rmdir(from)) {
             continue;

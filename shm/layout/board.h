@@ -1,6 +1,6 @@
 /*
  * board.h - a reader's counters: a small file of its own beside the segment, which the reader maps and counts in, and
- * which kithd reads with pread, as hostile input. See FORMAT.md, "Boards of readers", and [P12 board].
+ * which kithd reads with pread, as hostile input. See FORMAT.md, "Boards of readers", and [P13 board].
  *
  *   <run directory>/<collection>/readers/<000 .. 511>
  *
@@ -42,7 +42,7 @@
 #define KITHI_BOARD_BUCKETS   464u
 
 struct kithi_board_header {
-    _Atomic uint64_t magic; /*  0..7   [P12 board] stored last, after the lock was taken */
+    _Atomic uint64_t magic; /*  0..7   [P13 board] stored last, after the lock was taken */
     uint32_t version;       /*  8..11  KITHI_BOARD_VERSION */
     uint32_t lane_count;    /* 12..15  1..KITHI_BOARD_LANE_MAX */
     uint8_t uid[16];        /* 16..31  of the collection */

@@ -52,11 +52,14 @@ static void start(const char *fault)
 /* How long the log may not answer before writes wait for it. */
 static void let_lag(unsigned ms)
 {
-    snprintf(kithd.config, sizeof kithd.config, "%.200s/kithd.conf", kithd.data.path);
-    FILE *f = fopen(kithd.config, "w");
+    static char config[TEST_PATH_SIZE];
+    snprintf(config, sizeof config, "%.200s/kithd.conf", kithd.data.path);
+    FILE *f = fopen(config, "w");
     assert_non_null(f);
     fprintf(f, "lag_ms = %u\n", ms);
     assert_int_equal(fclose(f), 0);
+    kithd.option = "--config";
+    kithd.value = config;
 }
 
 static int put(uint32_t number, uint32_t version, enum kith_durability durability, uint64_t *out_epoch)

@@ -248,7 +248,8 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"slots\":1,", "\"slots_max\":16777216,",
         "\"bytes_taken\":", "\"bytes_per_vector\":", "\"bytes_reserved\":", "\"huge_bytes\":0,",
         "\"huge_wanted_bytes\":0,", "\"daemon\":true,", "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,",
-        "\"sync_us_below_pow2\":[", "\"version\":\"0.1.0\",\"data_dir\":\"/", "/data\"}}\n", NULL);
+        "\"sync_us_below_pow2\":[", "\"version\":\"0.1.0\",\"data_dir\":\"/",
+        "/data\",\"readers\":{\"alive\":0,\"gone\":0,", "\"latency_ns\":[],\"list\":[]}}}\n", NULL);
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",

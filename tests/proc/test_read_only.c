@@ -1,6 +1,6 @@
 /*
  * test_read_only.c - readers on a read-only mount of the run directory: search, get, wait for an epoch, write through the
- * socket, move to a rebuilt segment. As two containers of a pod share a volume.
+ * socket, move to a rebuilt segment; without being counted. As two containers of a pod share a volume.
  *
  * Needs the right to mount; says so and is skipped without it.
  */
@@ -18,7 +18,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shm/layout/board.h"
 #include "shm/layout/header.h"
+#include "tests/support/boards.h"
 #include "tests/support/child.h"
 #include "tests/support/codes.h"
 #include "tests/support/daemon.h"
@@ -142,6 +144,14 @@ static void a_read_only_mount_is_enough_for_readers(void **state)
 
     test_child_start(&child, "reader", reader_role, s);
     reader_at(s, &child, 1);
+    /* It has searched, and is not counted: the one board is of this process, which has not. */
+    struct test_boards boards;
+    char readers[TEST_PATH_SIZE + 32];
+    snprintf(readers, sizeof readers, "%s/" NAME "/" KITHI_BOARD_DIR, run);
+    test_boards_read(readers, &boards);
+    assert_int_equal(boards.files, 1);
+    assert_int_equal(boards.alive, 1);
+    assert_int_equal(boards.searches, 0);
     v[0] = 2;
     assert_int_equal(kith_upsert(k, "two", v, DIM, NULL), 0);
     reader_at(s, &child, 2);

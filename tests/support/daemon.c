@@ -70,10 +70,7 @@ void test_daemon_spawn(struct test_daemon *d)
         dup2(null, 0);
         dup2(fd, 1);
         dup2(fd, 2);
-        if (d->config[0])
-            execl(program, "kithd", "--data", data, "--run", run, "--config", d->config, (char *)NULL);
-        else
-            execl(program, "kithd", "--data", data, "--run", run, (char *)NULL);
+        execl(program, "kithd", "--data", data, "--run", run, d->option, d->value, (char *)NULL);
         _exit(EXIT_NO_RUN);
     }
     d->pid = pid;

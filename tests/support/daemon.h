@@ -11,14 +11,14 @@
 #include "tests/support/tmp.h"
 
 struct test_daemon {
-    struct test_dir data;        /* unless given: made by test_daemon_init */
-    struct test_dir run;         /* the same, on a tmpfs */
-    char log[TEST_PATH_SIZE];    /* of all its lives, appended */
-    char sock[TEST_PATH_SIZE];   /* where it listens */
-    char fault[TEST_PATH_SIZE];  /* KITH_FAULT of the next start (server/base/fault.h); "" none */
-    char config[TEST_PATH_SIZE]; /* its configuration file; "" none */
-    unsigned ready_s;            /* patience of test_daemon_start(); 0: 60 */
-    pid_t pid;                   /* 0: not running */
+    struct test_dir data;       /* unless given: made by test_daemon_init */
+    struct test_dir run;        /* the same, on a tmpfs */
+    char log[TEST_PATH_SIZE];   /* of all its lives, appended */
+    char sock[TEST_PATH_SIZE];  /* where it listens */
+    char fault[TEST_PATH_SIZE]; /* KITH_FAULT of the next start (server/base/fault.h); "" none */
+    const char *option, *value; /* of its command line, besides the directories; NULL: none */
+    unsigned ready_s;           /* patience of test_daemon_start(); 0: 60 */
+    pid_t pid;                  /* 0: not running */
 };
 
 /* Make data and run directories; starts nothing. */
