@@ -15,7 +15,7 @@
 
 struct command {
     const char *name;
-    kithi_command_fn *run; /* NULL: the contract knows it, this version does not */
+    kithi_command_fn *run;
     const char *usage;
     const char *what;
 };
@@ -52,7 +52,8 @@ static const struct command COMMANDS[] = {
       "NAME [--data DIR] [--groups] [--records] [--from EPOCH] [--to EPOCH]\n"
       "           NAME [--data DIR] --salvage [--yes]",
       "files, groups, records and checksums of the log; what is readable of a damaged one" },
-    { "top", NULL, "", NULL },
+    { "top", kithi_cmd_top, "[NAME...] [--interval SECONDS] [--count N]",
+      "live view of collections, writing, readers, repair and checkpoints" },
     { "doctor", kithi_cmd_doctor, "[--data DIR] [--quiet]", "check what kithd needs of this machine" },
 };
 
@@ -257,8 +258,7 @@ static void print_help(void)
            "  --help      this text; kith COMMAND --help: arguments of a command\n"
            "\n");
     for (size_t i = 0; i < sizeof COMMANDS / sizeof *COMMANDS; i++)
-        if (COMMANDS[i].run != NULL)
-            printf("  %-8s  %s\n", COMMANDS[i].name, COMMANDS[i].what);
+        printf("  %-8s  %s\n", COMMANDS[i].name, COMMANDS[i].what);
     printf("\nExit status: 0 success, 1 the operation failed, 2 bad usage or not in this version.\n");
 }
 
@@ -294,8 +294,6 @@ int main(int argc, char **argv)
         const struct command *command = &COMMANDS[c];
         if (strcmp(argv[i], command->name) != 0)
             continue;
-        if (command->run == NULL)
-            return kithi_tool_later(&t, command->name);
         t.command = command->name;
         t.usage = command->usage;
         int status = command->run(&t, argc - i, argv + i);

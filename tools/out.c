@@ -242,6 +242,11 @@ void kithi_table_cell(struct kithi_table *t, const char *fmt, ...)
 
 void kithi_table_end(struct kithi_table *t)
 {
+    kithi_table_end_to(t, stdout);
+}
+
+void kithi_table_end_to(struct kithi_table *t, FILE *f)
+{
     const size_t columns = strlen(t->format);
     int width[KITHI_TABLE_COLUMNS] = { 0 };
     for (size_t i = 0; i < t->count; i++) {
@@ -253,13 +258,13 @@ void kithi_table_end(struct kithi_table *t)
         size_t c = i % columns;
         bool last = c + 1 == columns;
         if (c > 0 && !(last && *t->cells[i] == '\0'))
-            fputs("  ", stdout);
+            fputs("  ", f);
         if (t->format[c] == 'r')
-            printf("%*s", width[c], t->cells[i]);
+            fprintf(f, "%*s", width[c], t->cells[i]);
         else
-            printf("%-*s", last ? 0 : width[c], t->cells[i]);
+            fprintf(f, "%-*s", last ? 0 : width[c], t->cells[i]);
         if (last)
-            putchar('\n');
+            fputc('\n', f);
         free(t->cells[i]);
     }
     free(t->cells);

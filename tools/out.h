@@ -63,8 +63,9 @@ struct kithi_table {
 void kithi_table_begin(struct kithi_table *t, const char *format);
 /* The next cell, row by row; the first row is the heading. */
 void kithi_table_cell(struct kithi_table *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
-/* Print with columns as wide as needed, and release. */
+/* Print with columns as wide as needed, and release; to the standard output, or to f. */
 void kithi_table_end(struct kithi_table *t);
+void kithi_table_end_to(struct kithi_table *t, FILE *f);
 
 /* ---- progress ------------------------------------------------------------------------- */
 

@@ -283,9 +283,6 @@ static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
     run_argv(&r, (const char *[]){ program, NULL });
     expect_fail(r, 2, "which command?");
     expect_fail(KITH("frobnicate"), 2, "there is no command frobnicate");
-    static const char *const LATER[] = { "top" };
-    for (size_t i = 0; i < sizeof LATER / sizeof *LATER; i++)
-        expect_fail(KITH(LATER[i], "x"), 2, "not in this version");
     expect_fail(KITH("search", "x", "--vector", "[1]", "--filter", "a = 1"), 2,
                 "--filter is not in this version");
     expect_fail(KITH("put", "x", "a", "--vector", "[1]", "--payload", "{}"), 2,
