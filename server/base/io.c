@@ -400,29 +400,22 @@ void kithi_io_worker_init(struct kithi_io_worker *worker, struct kithi_io *io,
 }
 
 /* Signals belong to the program's own threads: the helper takes none. */
-static int worker_start(struct kithi_io_worker *w)
+int kithi_io_worker_start(struct kithi_io_worker *worker)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int r = pthread_create(&w->thread, NULL, worker_main, w);
+    int r = pthread_create(&worker->thread, NULL, worker_main, worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    w->started = r == 0;
+    worker->started = r == 0;
     return -r;
 }
 
 void kithi_io_worker_submit(struct kithi_io_worker *worker, struct kithi_io_op *op)
 {
     pthread_mutex_lock(&worker->lock);
-    int r = worker->started ? 0 : worker_start(worker);
-    if (r == 0) {
-        kithi_io_list_push(&worker->queue, op);
-        pthread_cond_signal(&worker->more);
-    } else {
-        op->result = r;
-        kithi_io_list_push(&worker->finished, op);
-        worker->notify(worker->io);
-    }
+    kithi_io_list_push(&worker->queue, op);
+    pthread_cond_signal(&worker->more);
     pthread_mutex_unlock(&worker->lock);
 }
 

@@ -81,8 +81,9 @@ int kithi_io_real_unlink(struct kithi_io *io, const char *path);
 int kithi_io_real_dir_sync(struct kithi_io *io, const char *dir);
 
 /*
- * A thread that runs ops of type CALL and WRITE one after the other. It is started by the
- * first op. Results are kept in op->result until the loop takes them.
+ * A thread that runs ops of type CALL and WRITE one after the other. Results are kept in op->result until the loop takes
+ * them. It is started with its loop, where that can be refused; a log that cannot change to its next file for want of a
+ * thread would have failed.
  */
 struct kithi_io_worker {
     pthread_t thread;
@@ -97,6 +98,9 @@ struct kithi_io_worker {
 
 void kithi_io_worker_init(struct kithi_io_worker *worker, struct kithi_io *io,
                           void (*notify)(struct kithi_io *));
+
+/* 0 or -errno. */
+int kithi_io_worker_start(struct kithi_io_worker *worker);
 
 void kithi_io_worker_submit(struct kithi_io_worker *worker, struct kithi_io_op *op);
 

@@ -351,6 +351,14 @@ int kithi_io_threads_open(struct kithi_io **out_io, char *reason, size_t size)
         threads_free(&t->base);
         return r;
     }
+    int r = kithi_io_worker_start(&t->writes);
+    if (r == 0)
+        r = kithi_io_worker_start(&t->calls);
+    if (r < 0) {
+        snprintf(reason, size, "its helper threads cannot be started: %s", strerror(-r));
+        threads_free(&t->base);
+        return r;
+    }
     *out_io = &t->base;
     return 0;
 }

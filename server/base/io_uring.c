@@ -436,6 +436,13 @@ int kithi_io_uring_open(struct kithi_io **out_io, char *reason, size_t size)
         goto fail;
     }
     kithi_io_worker_init(&u->calls, &u->base, ring_bell);
+    r = kithi_io_worker_start(&u->calls);
+    if (r < 0) {
+        snprintf(reason, size, "its helper thread cannot be started: %s", strerror(-r));
+        kithi_io_worker_fini(&u->calls);
+        close(u->wake_fd);
+        goto fail;
+    }
     arm_wake(u);
     *out_io = &u->base;
     return 0;

@@ -200,6 +200,7 @@ void kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
 
 void kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
 {
+    KITHI_ASSERT(err->code < 0); /* 0 would be an acknowledgement */
     struct kithi_answer a = {
         .status = err->code, .item = item, .text = err->text, .text_len = strlen(err->text)
     };
