@@ -3,6 +3,7 @@
  */
 #include "tests/crash/fail/ledger.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,11 +36,12 @@ static void vector_of(uint32_t id, uint32_t version, float *out)
     out[1] = (float)version;
 }
 
-void ledger_client_init(struct ledger_client *c, struct ledger *ledger, const char *run)
+void ledger_client_init(struct ledger_client *c, struct ledger *ledger, const char *run, const char *data)
 {
     memset(c, 0, sizeof *c);
     c->ledger = ledger;
     snprintf(c->run, sizeof c->run, "%s", run);
+    snprintf(c->data, sizeof c->data, "%s", data);
 }
 
 static void let_go(struct ledger_client *c, enum ledger_collection which)
@@ -166,7 +168,15 @@ int ledger_checkpoint(struct ledger_client *c, enum ledger_collection which)
     struct kith_error error = { 0 };
     uint64_t epoch = 0;
     int rc = have_handle(c, which, &error);
-    return rc < 0 ? rc : kith_checkpoint(c->handles[which], &epoch, &error);
+    if (rc == 0)
+        rc = kith_checkpoint(c->handles[which], &epoch, &error);
+    if (rc == 0) {
+        char path[3 * TEST_PATH_SIZE];
+        snprintf(path, sizeof path, "%s/%s/checkpoint-%020" PRIu64, c->data, ledger_names[which], epoch);
+        if (access(path, F_OK) != 0)
+            snprintf(c->ledger->bad, sizeof c->ledger->bad, "%.300s was acknowledged and is not there", path);
+    }
+    return rc;
 }
 
 /* ---- what there is ---- */

@@ -44,14 +44,14 @@ struct ledger {
     char bad[2 * LEDGER_LOGGED]; /* what the client itself found wrong; "": nothing */
 };
 
-/* One client of the daemon behind run. */
+/* One client of the daemon behind run, which can look into the daemon's data directory. */
 struct ledger_client {
     struct ledger *ledger;
-    char run[TEST_PATH_SIZE];
+    char run[TEST_PATH_SIZE], data[TEST_PATH_SIZE];
     kith *handles[LEDGER_COLLECTIONS];
 };
 
-void ledger_client_init(struct ledger_client *c, struct ledger *ledger, const char *run);
+void ledger_client_init(struct ledger_client *c, struct ledger *ledger, const char *run, const char *data);
 void ledger_client_fini(struct ledger_client *c);
 
 /* Do it and note it. What the client was told: 0 or a code. */
@@ -60,7 +60,7 @@ int ledger_drop(struct ledger_client *c, enum ledger_collection which);
 int ledger_put(struct ledger_client *c, enum ledger_collection which, uint32_t first, uint32_t count,
                uint32_t version);
 int ledger_delete(struct ledger_client *c, enum ledger_collection which, uint32_t first, uint32_t count);
-/* Not noted: it changes nothing that is seen. */
+/* Not noted: it changes nothing that is seen. Once it is acknowledged its file has to be there. */
 int ledger_checkpoint(struct ledger_client *c, enum ledger_collection which);
 
 /*
