@@ -516,6 +516,7 @@ static bool run(struct world *w, const struct point *p, bool *out_reached, bool 
         snprintf(c->only_path, sizeof c->only_path, "%s", p->only_path);
     }
     atomic_store(&c->tiny_log, !is_start(p->scenario));
+    atomic_store(&c->backwards, p->at == 0); /* of the time of day nothing depends on */
     atomic_store(&c->begin, is_start(p->scenario) ? 1u << FAIL_SYSTEM | 1u << FAIL_MEMORY : 0);
     bool ok = endure(w, p, out_left);
     if (!ok || w->show)
@@ -569,7 +570,7 @@ static bool try_point(struct world *w, struct point p, struct figures *out, char
     return true;
 }
 
-/* Without failures: how many calls there are, and how many descriptors. */
+/* Without failures, but with a clock that goes backwards: how many calls there are, and how many descriptors. */
 static bool measure(struct world *w, struct point p, uint64_t out_count[FAIL_CLASS_COUNT])
 {
     bool reached, left;

@@ -39,6 +39,7 @@ struct fail_control {
     _Atomic uint32_t begin; /* armed with these once main() reads its options */
     _Atomic uint32_t
         tiny_log; /* log files of the full size are refused with ENOSPC: kithd makes do with 1 MiB */
+    _Atomic uint32_t backwards; /* CLOCK_REALTIME goes back by an hour whenever it is read */
     uint32_t what, mode, way;
     uint64_t at;                    /* 0: none fails */
     char only[FAIL_NAME_SIZE];      /* count calls of this name alone; "": of all */

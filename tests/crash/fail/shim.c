@@ -36,6 +36,7 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/base/io_priv.h"
@@ -488,6 +489,16 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*fn)(vo
     REAL(pthread_create);
     int error = decide(CALL_pthread_create, -1, NULL, CALLER);
     return error ? error : real(thread, attr, fn, arg);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *out)
+{
+    static _Atomic long reads;
+    REAL(clock_gettime);
+    int r = real(clock, out);
+    if (clock == CLOCK_REALTIME && control && atomic_load(&control->backwards))
+        out->tv_sec -= 3600 * atomic_fetch_add(&reads, 1);
+    return r;
 }
 
 /* ---- io_uring ---- */
