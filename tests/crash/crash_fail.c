@@ -1,7 +1,7 @@
 /*
  * crash_fail.c - the k-th system call of kithd fails, or its k-th allocation: what then?
  *
- *   crash_fail [--scenarios NAME,...] [--range FIRST:COUNT] [--tally FILE]
+ *   crash_fail [--scenarios NAME,...] [--range FIRST:COUNT] [--share N] [--tally FILE]
  *   crash_fail --only SCENARIO:IO:CLASS:MODE:WAY:K
  *
  * A library stands before kithd's others and lets calls fail (fail/fail.h). For each scenario, with io_uring and without, k
@@ -22,6 +22,7 @@
  * verify is clean and no file is left over.
  *
  *   --range FIRST:COUNT  these k only
+ *   --share N            every N-th k; 1: all of them
  *   --tally FILE         a line a k is appended; what stands in it is done, and the sum is over all of it
  *
  * Without options: what was found so far, and some k of each scenario for a while, chosen by KITH_SEED; with KITH_TEST_LONG=1 all of them.
@@ -685,7 +686,7 @@ static uint64_t print_sums(const struct sums *s)
 
 struct options {
     const char *scenarios, *tally, *only;
-    uint64_t first, count;
+    uint64_t first, count, share;
 };
 
 static bool is_wanted(const struct options *o, enum scenario s)
@@ -708,7 +709,7 @@ static void all_points(struct world *w, const struct options *o, struct sums *su
                    io_names[p.io], counts[FAIL_SYSTEM], counts[FAIL_MEMORY]);
             fflush(stdout);
             for (p.what = 0; p.what < FAIL_CLASS_COUNT; p.what++) {
-                for (p.at = o->first; p.at < o->first + o->count; p.at++) {
+                for (p.at = o->first; p.at < o->first + o->count; p.at += o->share) {
                     struct figures f;
                     char name[FAIL_NAME_SIZE] = "-";
                     if (o->tally && tally_read(o->tally, &p, sums))
@@ -841,10 +842,11 @@ int main(int argc, char **argv)
 {
     static const struct option options[] = { { "scenarios", required_argument, NULL, 's' },
                                              { "range", required_argument, NULL, 'r' },
+                                             { "share", required_argument, NULL, 'n' },
                                              { "tally", required_argument, NULL, 't' },
                                              { "only", required_argument, NULL, 'o' },
                                              { NULL, 0, NULL, 0 } };
-    struct options o = { .first = 1, .count = UINT32_MAX };
+    struct options o = { .first = 1, .count = UINT32_MAX, .share = 1 };
     struct sums sums = { 0 };
     bool whole = test_long();
     int c;
@@ -856,6 +858,10 @@ int main(int argc, char **argv)
             good = sscanf(optarg, "%" SCNu64 ":%" SCNu64, &o.first, &o.count) == 2 && o.first > 0;
             whole = true;
             break;
+        case 'n':
+            good = sscanf(optarg, "%" SCNu64, &o.share) == 1 && o.share > 0;
+            whole = true;
+            break;
         case 't':
             o.tally = optarg;
             whole = true;
@@ -864,7 +870,7 @@ int main(int argc, char **argv)
         default: good = false;
         }
         if (!good) {
-            fprintf(stderr, "usage: crash_fail [--scenarios NAME,...] [--range FIRST:COUNT] [--tally FILE]\n"
+            fprintf(stderr, "usage: crash_fail [--scenarios NAME,...] [--range FIRST:COUNT] [--share N] [--tally FILE]\n"
                             "       crash_fail --only SCENARIO:IO:CLASS:MODE:WAY:K\n");
             return 2;
         }
