@@ -3,7 +3,7 @@
  *
  *   - It succeeds, at an epoch that is not below the last one that was acknowledged or seen, and serves exactly the writes
  *     that had their place in a group up to that epoch.
- *   - With one damaged checkpoint it succeeds as well. With damage in the log it may refuse, saying why; when the bytes are
+ *   - A checkpoint that has its name is whole. With one damaged checkpoint it succeeds as well. With damage in the log it may refuse, saying why; when the bytes are
  *     put back, the next start succeeds.
  *   - One thing damage may do: last groups that were acknowledged, all of them damaged on a machine that lost its segment,
  *     look like what a crash has left (WAL.md, R5), and are cut off.
@@ -214,6 +214,9 @@ bool sim_judge(struct sim_world *w, struct kithi_daemon *d, int status, const st
     w->figures->cold += sim_logged(w, "loaded");
     w->figures->adopted += sim_logged(w, "adopted");
     w->figures->passed_over += sim_logged(w, "checkpoint-refused");
+    /* One that has its name is whole, if nobody damages it. */
+    if (sim_logged(w, "checkpoint-refused") && w->checkpoints_damaged == 0 && !w->reads_fail)
+        return sim_wrong(w, "a checkpoint that nobody has damaged is not good");
     if (status == 0)
         return d->collections ? judge_served(w, d->collections) : sim_wrong(w, "the collection is gone");
     w->figures->refusals++;

@@ -176,7 +176,7 @@ static void live_some_steps(struct sim_world *w, struct kithi_daemon *d)
 static void plan_trouble(struct sim_world *w)
 {
     uint32_t soon = one_in(w, 2) ? 16 : 140; /* while it starts, or later */
-    w->faulty = false;
+    w->faulty = w->reads_fail = false;
     w->read_fail = 0;
     switch (test_rand_below(&w->r, 9)) {
     case 0:
@@ -186,7 +186,10 @@ static void plan_trouble(struct sim_world *w)
     case 2:
     case 3:
     case 4: kithi_sim_end_at(w->io, 1 + test_rand_below(&w->r, soon)); break;
-    case 5: w->read_fail = 1 + test_rand_below(&w->r, soon / 4); break;
+    case 5:
+        w->read_fail = 1 + test_rand_below(&w->r, soon / 4);
+        w->reads_fail = true;
+        break;
     default: return;
     }
     w->figures->faults++;

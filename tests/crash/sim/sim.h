@@ -78,6 +78,7 @@ struct sim_world {
     uint64_t
         cut_epoch; /* as it was when an earlier start cut the log, and did not come to its end; UINT64_MAX: none did */
     bool segment_lives; /* there is one: the last life was a process that died, not a machine */
+    bool reads_fail;    /* one of them will, or has */
     bool faulty;        /* something may fail in this life that is nobody's damage */
     struct sim_figures *figures;
     bool bad;
