@@ -224,6 +224,12 @@ int kithi_io_file_write(struct kithi_io *io, int fd, const void *buf, size_t len
     return io->vt->file_write(io, fd, buf, len, off);
 }
 
+void kithi_io_file_close(struct kithi_io *io, int fd)
+{
+    if (fd >= 0)
+        io->vt->file_close(io, fd);
+}
+
 int kithi_io_file_sync(struct kithi_io *io, int fd)
 {
     return io->vt->file_sync(io, fd);
@@ -330,6 +336,12 @@ int kithi_io_real_write(struct kithi_io *io, int fd, const void *buf, size_t len
 {
     (void)io;
     return write_whole(fd, buf, len, off, true);
+}
+
+void kithi_io_real_close(struct kithi_io *io, int fd)
+{
+    (void)io;
+    close(fd);
 }
 
 int kithi_io_real_sync(struct kithi_io *io, int fd)

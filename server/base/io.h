@@ -138,8 +138,8 @@ void kithi_io_cancel(struct kithi_io *io, struct kithi_io_op *op);
 void kithi_io_close(struct kithi_io *io, int fd);
 
 /*
- * File operations of the log. They block; all but kithi_io_close() may be called from any
- * thread. 0 or a descriptor on success, -errno otherwise.
+ * File operations of the log. They block, and may be called from any thread. 0 or a descriptor on success,
+ * -errno otherwise.
  */
 
 /*
@@ -155,6 +155,9 @@ int kithi_io_file_allocate(struct kithi_io *io, int fd, uint64_t len);
 
 /* Write and make durable, blocking. */
 int kithi_io_file_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off);
+
+/* Close a descriptor that no op has used: the loop knows nothing of it. -1 is fine. */
+void kithi_io_file_close(struct kithi_io *io, int fd);
 
 /* Content and size reach stable storage. */
 int kithi_io_file_sync(struct kithi_io *io, int fd);

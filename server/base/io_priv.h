@@ -43,6 +43,7 @@ struct kithi_io_vtable {
     int (*file_create)(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);
     int (*file_allocate)(struct kithi_io *io, int fd, uint64_t len);
     int (*file_write)(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off);
+    void (*file_close)(struct kithi_io *io, int fd);
     int (*file_sync)(struct kithi_io *io, int fd);
     int (*file_rename)(struct kithi_io *io, const char *from, const char *to);
     int (*file_unlink)(struct kithi_io *io, const char *path);
@@ -75,6 +76,7 @@ static inline uint64_t kithi_io_advance(uint64_t pos, uint64_t n, uint64_t len)
 int kithi_io_real_create(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);
 int kithi_io_real_allocate(struct kithi_io *io, int fd, uint64_t len);
 int kithi_io_real_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off);
+void kithi_io_real_close(struct kithi_io *io, int fd);
 int kithi_io_real_sync(struct kithi_io *io, int fd);
 int kithi_io_real_rename(struct kithi_io *io, const char *from, const char *to);
 int kithi_io_real_unlink(struct kithi_io *io, const char *path);

@@ -822,6 +822,7 @@ static const struct kithi_io_vtable sim_vtable = {
     .file_create = sim_create,
     .file_allocate = sim_allocate,
     .file_write = sim_write,
+    .file_close = sim_close,
     .file_sync = sim_sync,
     .file_rename = sim_rename,
     .file_unlink = sim_unlink,

@@ -373,6 +373,7 @@ static const struct kithi_io_vtable uring_vtable = {
     .file_create = kithi_io_real_create,
     .file_allocate = kithi_io_real_allocate,
     .file_write = kithi_io_real_write,
+    .file_close = kithi_io_real_close,
     .file_sync = kithi_io_real_sync,
     .file_rename = kithi_io_real_rename,
     .file_unlink = kithi_io_real_unlink,

@@ -109,7 +109,7 @@ static void fresh_drop(struct kithi_io *io, struct fresh *file, const char *path
 {
     if (file->fd < 0)
         return;
-    kithi_io_close(io, file->fd);
+    kithi_io_file_close(io, file->fd); /* no op has used it; a start or a create is on a thread of its own */
     kithi_io_file_unlink(io, path);
     file->fd = -1;
 }
