@@ -153,6 +153,25 @@ struct rest {
 };
 
 /*
+ * The next block from off on that is not in a hole, and in *out_end where a hole begins behind it; the file's size when there is
+ * none. Space that is allocated and was never written counts as data once its zeros were read into the page cache,
+ * ahead of what was asked for, too: so these pages are let go first, or looking for holes would fill them.
+ */
+static uint64_t next_data(struct scan *s, uint64_t off, uint64_t *out_end)
+{
+    posix_fadvise(s->fd, (off_t)off, 0, POSIX_FADV_DONTNEED);
+    off_t data = lseek(s->fd, (off_t)off, SEEK_DATA), hole = -1;
+    if (data < 0 && errno == ENXIO)
+        return s->size;
+    if (data > (off_t)off)
+        off = (uint64_t)data & ~(uint64_t)(KITHI_WAL_BLOCK - 1);
+    if (data >= 0)
+        hole = lseek(s->fd, data, SEEK_HOLE);
+    *out_end = hole > (off_t)off ? (uint64_t)hole : s->size; /* a file system that does not say has none */
+    return off;
+}
+
+/*
  * Rule 5: look at every block from off to the end of the file for a group that was written after
  * the one that is missing was durable, as it says itself: of the groups of one write any may be there and
  * any missing. number 0: of any file. Holes are skipped, so that the preallocated part of a file costs nothing.
@@ -160,12 +179,12 @@ struct rest {
 static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t expected, struct rest *rest)
 {
     static const uint8_t zeros[KITHI_WAL_BLOCK];
+    uint64_t data_end = off; /* what lies before it was asked for holes */
     while (off < s->size && !rest->later) {
-        off_t data = lseek(s->fd, (off_t)off, SEEK_DATA);
-        if (data < 0 && errno == ENXIO)
-            break;
-        if (data > (off_t)off)
-            off = (uint64_t)data & ~(uint64_t)(KITHI_WAL_BLOCK - 1);
+        if (off >= data_end) {
+            off = next_data(s, off, &data_end);
+            continue;
+        }
         const uint8_t *p = NULL;
         size_t len = 0;
         struct kithi_wal_group_header h;
