@@ -25,6 +25,7 @@ struct kithi_pool {
     struct kithi_io *io;
     pthread_mutex_t lock; /* of everything below but threads and workers */
     pthread_cond_t todo;
+    pthread_cond_t ended;        /* a work that somebody waits for */
     struct kithi_work *turn;     /* ring of works with jobs left; whose turn it is */
     struct kithi_work *finished; /* chain, by next */
     bool ending;
@@ -79,10 +80,15 @@ static void *worker_main(void *arg)
         work->fn(work->arg, self->number, i);
 
         pthread_mutex_lock(&pool->lock);
-        if (++work->ended == work->n) {
+        if (++work->ended < work->n) {
+            continue;
+        }
+        if (work->done) {
             work->next = pool->finished;
             pool->finished = work;
             kithi_io_wake(pool->io);
+        } else {
+            pthread_cond_broadcast(&pool->ended);
         }
     }
     pthread_mutex_unlock(&pool->lock);
@@ -114,6 +120,7 @@ int kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_pool **o
     pool->io = io;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->todo, NULL);
+    pthread_cond_init(&pool->ended, NULL);
     kithi_io_on_wake(io, on_wake, pool);
     for (unsigned i = 0; i < threads; i++) {
         struct worker *w = &pool->workers[i];
@@ -137,17 +144,37 @@ unsigned kithi_pool_threads(const struct kithi_pool *pool)
     return pool->threads;
 }
 
-void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
+/* Under the lock. */
+static void add(struct kithi_pool *pool, struct kithi_work *work)
 {
-    KITHI_ASSERT(work->n > 0);
     work->next_job = 0;
     work->ended = 0;
-    pthread_mutex_lock(&pool->lock);
     ring_add(pool, work);
     if (work->n == 1) {
         pthread_cond_signal(&pool->todo);
     } else {
         pthread_cond_broadcast(&pool->todo);
+    }
+}
+
+void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
+{
+    KITHI_ASSERT(work->n > 0 && work->done);
+    pthread_mutex_lock(&pool->lock);
+    add(pool, work);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
+{
+    struct kithi_work work = { .fn = fn, .arg = arg, .n = n };
+    if (!n) {
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    add(pool, &work);
+    while (work.ended < work.n) {
+        pthread_cond_wait(&pool->ended, &pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
 }
@@ -166,6 +193,7 @@ void kithi_pool_free(struct kithi_pool *pool)
     }
     kithi_io_on_wake(pool->io, NULL, NULL);
     pthread_cond_destroy(&pool->todo);
+    pthread_cond_destroy(&pool->ended);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }

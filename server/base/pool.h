@@ -6,7 +6,8 @@
  * work's done is called in the loop's thread, from kithi_io_run().
  *
  * Threads: one thread, the loop's, opens, submits and frees. The pool owns the loop's wake
- *          callback (kithi_io_on_wake).
+ *          callback (kithi_io_on_wake). Other threads, none of them a worker, may have jobs done for
+ *          themselves and wait for them (kithi_pool_run).
  * Memory:  a work belongs to the caller, who leaves it alone from submit until done; inside done
  *          it may be submitted again or freed. Nothing is allocated for a work.
  */
@@ -27,7 +28,7 @@ typedef void kithi_pool_done(struct kithi_work *work);
 
 struct kithi_work {
     kithi_pool_fn *fn;     /* the caller's */
-    kithi_pool_done *done; /* the caller's */
+    kithi_pool_done *done; /* the caller's; NULL is kithi_pool_run()'s own: somebody waits */
     void *arg;             /* the caller's */
     uint32_t n;            /* jobs, 1 or more; the caller's */
 
@@ -45,6 +46,12 @@ unsigned kithi_pool_threads(const struct kithi_pool *pool);
 
 /* Queue a work; never calls done itself. */
 void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+
+/*
+ * Have n jobs done, in turn with all other works, and return when the last one has ended; what they stored is seen then.
+ * Blocks: for threads that are neither the loop's nor workers. They have returned before the pool is freed.
+ */
+void kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 
 /* Ends the threads once the jobs they are in have ended. Works that are not done are dropped without
  * done. To be called before kithi_io_free(). NULL is fine. */

@@ -77,6 +77,60 @@ static void every_job_of_every_work_runs_once(void **state)
     kithi_io_free(io);
 }
 
+struct waiter {
+    struct kithi_pool *pool;
+    pthread_t thread;
+    unsigned n;
+    unsigned runs[JOBS]; /* plain: what jobs stored is seen when kithi_pool_run() returns */
+};
+
+static void plain_job(void *arg, unsigned worker, uint32_t i)
+{
+    struct waiter *w = arg;
+    (void)worker;
+    w->runs[i]++;
+}
+
+static void *wait_for_jobs(void *arg)
+{
+    struct waiter *w = arg;
+    for (unsigned r = 0; r < REPEATS; r++) {
+        kithi_pool_run(w->pool, plain_job, w, w->n);
+        for (unsigned i = 0; i < JOBS; i++) {
+            assert_int_equal(w->runs[i], i < w->n ? r + 1 : 0);
+        }
+    }
+    return NULL;
+}
+
+/* Beside works of the loop, which are reported there as ever. */
+static void other_threads_wait_for_jobs_of_their_own(void **state)
+{
+    (void)state;
+    struct kithi_io *io;
+    struct kithi_pool *pool;
+    static struct waiter waiters[WORKS];
+    static struct book b;
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, NULL), 0);
+    assert_int_equal(kithi_pool_open(io, THREADS, &pool, NULL), 0);
+    b = (struct book){ .pool = pool, .loop = pthread_self(), .repeats = REPEATS };
+    b.work = (struct kithi_work){ .fn = job, .done = done, .arg = &b, .n = JOBS };
+    kithi_pool_submit(pool, &b.work);
+    for (unsigned w = 0; w < WORKS; w++) {
+        waiters[w].pool = pool;
+        waiters[w].n = w == 0 ? 0 : w == 1 ? 1 : JOBS - w;
+        assert_int_equal(pthread_create(&waiters[w].thread, NULL, wait_for_jobs, &waiters[w]), 0);
+    }
+    while (b.done < b.repeats) {
+        assert_true(kithi_io_run(io, DEADLINE_MS) >= 0);
+    }
+    for (unsigned w = 0; w < WORKS; w++) {
+        pthread_join(waiters[w].thread, NULL);
+    }
+    kithi_pool_free(pool);
+    kithi_io_free(io);
+}
+
 static void freeing_drops_what_waits(void **state)
 {
     (void)state;
@@ -97,6 +151,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_job_of_every_work_runs_once),
+        cmocka_unit_test(other_threads_wait_for_jobs_of_their_own),
         cmocka_unit_test(freeing_drops_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
