@@ -98,11 +98,47 @@ int kithi_cmd_drop(struct kithi_tool *t, int argc, char **argv)
     return KITHI_TOOL_OK;
 }
 
-/* One line of the list. A collection that cannot be opened is told of on stderr and skipped. */
-static int list_one(const struct kithi_tool *t, const char *name, struct kithi_table *table)
+/* What the daemon says of a collection, in the answer of kith_readiness(). json may be NULL. */
+static bool find_state(const char *json, const char *name, struct kithi_ready_state *out)
+{
+    while (json != NULL && kithi_ready_next(&json, out))
+        if (strcmp(out->name, name) == 0)
+            return true;
+    return false;
+}
+
+static void list_coming(const struct kithi_tool *t, const struct kithi_ready_state *state,
+                        struct kithi_table *table)
+{
+    char text[80];
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, state->name);
+        kithi_object_text(&o, "state", NULL, state->state);
+        kithi_object_end(&o);
+        return;
+    }
+    kithi_table_cell(table, "%s", state->name);
+    for (size_t i = 0; i < 6; i++)
+        kithi_table_cell(table, "-");
+    kithi_table_cell(table, "%s", kithi_ready_text(state, text, sizeof text));
+}
+
+/* One line of the list. A collection that cannot be opened is told of on stderr and skipped, unless it is still coming
+ * back; state is NULL when no daemon says anything of it. */
+static int list_one(const struct kithi_tool *t, const char *name, const struct kithi_ready_state *state,
+                    bool with_states, struct kithi_table *table)
 {
     kith *index = NULL;
-    int status = kithi_tool_open(t, name, &index);
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    opts.run_dir = t->run_dir;
+    bool coming = state != NULL && strcmp(state->state, "served") != 0;
+    if (coming && kith_open(name, &opts, &index) != 0) {
+        list_coming(t, state, table);
+        return KITHI_TOOL_OK;
+    }
+    int status = index ? KITHI_TOOL_OK : kithi_tool_open(t, name, &index);
     if (status != KITHI_TOOL_OK)
         return status;
     struct kith_stats s = KITH_STATS_INIT;
@@ -122,17 +158,11 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
         kithi_object_text(&o, "keep", NULL, kithi_keep_name(s.keep));
         kithi_object_bytes(&o, "bytes_taken", NULL, s.bytes_taken);
         kithi_object_count(&o, "epoch", NULL, s.epoch);
+        kithi_object_text(&o, "state", NULL, state != NULL ? state->state : NULL);
         kithi_object_end(&o);
         return KITHI_TOOL_OK;
     }
-    char text[KITHI_OUT_TEXT_SIZE];
-    if (table->count == 0) {
-        static const char *const HEADING[] = {
-            "NAME", "VECTORS", "DIM", "METRIC", "CODES", "KEPT", "MEMORY"
-        };
-        for (size_t i = 0; i < sizeof HEADING / sizeof *HEADING; i++)
-            kithi_table_cell(table, "%s", HEADING[i]);
-    }
+    char text[KITHI_OUT_TEXT_SIZE], words[80];
     kithi_table_cell(table, "%s", name);
     kithi_table_cell(table, "%s", kithi_out_count(text, s.live_count));
     kithi_table_cell(table, "%u", s.dim);
@@ -140,7 +170,17 @@ static int list_one(const struct kithi_tool *t, const char *name, struct kithi_t
     kithi_table_cell(table, "%s", kithi_quantization_name(s.quantization));
     kithi_table_cell(table, "%s", kithi_keep_name(s.keep));
     kithi_table_cell(table, "%s", kithi_out_bytes(text, s.bytes_taken));
+    if (with_states)
+        kithi_table_cell(table, "%s", state != NULL ? kithi_ready_text(state, words, sizeof words) : "");
     return KITHI_TOOL_OK;
+}
+
+static void list_heading(struct kithi_table *table, bool with_states)
+{
+    static const char *const HEADING[] = { "NAME",  "VECTORS", "DIM",    "METRIC",
+                                           "CODES", "KEPT",    "MEMORY", "STATE" };
+    for (size_t i = 0; i < (with_states ? 8u : 7u); i++)
+        kithi_table_cell(table, "%s", HEADING[i]);
 }
 
 int kithi_cmd_list(struct kithi_tool *t, int argc, char **argv)
@@ -153,16 +193,28 @@ int kithi_cmd_list(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "list takes no arguments");
 
     struct kith_error error = { 0 };
-    char *names = NULL;
+    char *names = NULL, *json = NULL;
+    /* Asked for before the names: what became whole in between is in the states, and one that is new is served. */
+    bool with_states = kith_readiness(NULL, t->run_dir, &json, NULL) > 0;
     int n = kith_list(t->run_dir, &names, &error);
-    if (n < 0)
+    if (n < 0) {
+        free(json);
         return kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(n));
+    }
 
     struct kithi_table table;
-    kithi_table_begin(&table, "lrrlllr");
+    kithi_table_begin(&table, with_states ? "lrrlllrl" : "lrrlllr");
+    if (n > 0 && !t->json)
+        list_heading(&table, with_states);
     const char *name = names;
     for (int i = 0; i < n; i++, name += strlen(name) + 1) {
-        int one = list_one(t, name, &table);
+        struct kithi_ready_state state;
+        bool known = find_state(json, name, &state);
+        if (!known && json != NULL) { /* created since */
+            snprintf(state.state, sizeof state.state, "served");
+            known = true;
+        }
+        int one = list_one(t, name, known ? &state : NULL, with_states, &table);
         if (one != KITHI_TOOL_OK)
             status = one;
     }
@@ -170,6 +222,7 @@ int kithi_cmd_list(struct kithi_tool *t, int argc, char **argv)
     if (n == 0 && !t->json)
         printf("no collections\n");
     free(names);
+    free(json);
     return status;
 }
 
@@ -223,6 +276,22 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
     kithi_object_text(o, "", "kept vectors", text);
 }
 
+/* Is it served, or still on its way back after a start of the daemon? */
+static void put_state(struct kithi_object *o, const struct kithi_tool *t, kith *index,
+                      const struct kith_stats *s)
+{
+    struct kithi_ready_state state;
+    char *json = NULL, text[80];
+    bool known = s->daemon_alive && strchr(kith_name(index), '/') == NULL &&
+                 kith_readiness(kith_name(index), t->run_dir, &json, NULL) >= 0 &&
+                 find_state(json, kith_name(index), &state);
+    if (o->json)
+        kithi_object_text(o, "state", NULL, known ? state.state : NULL);
+    else if (known && strcmp(state.state, "served") != 0)
+        kithi_object_text(o, "", "start of kithd", kithi_ready_text(&state, text, sizeof text));
+    free(json);
+}
+
 /* A command line that is one name and nothing else: open that collection. Returns an exit status. */
 static int open_only(struct kithi_tool *t, int argc, char **argv, kith **out)
 {
@@ -233,10 +302,45 @@ static int open_only(struct kithi_tool *t, int argc, char **argv, kith **out)
     return count == 1 ? kithi_tool_open(t, argv[1], out) : kithi_tool_usage(t, "give one name");
 }
 
+/* What a probe asks: exit status 0 once kithd serves the collection, or all of them. */
+static int print_ready(struct kithi_tool *t, const char *name)
+{
+    struct kith_error error = { 0 };
+    struct kithi_ready_state state;
+    char *json = NULL, text[80];
+    int missing = kith_readiness(name, t->run_dir, &json, &error);
+    if (missing < 0)
+        return name != NULL
+                   ? kithi_tool_fail_with(t, name, missing, error.text)
+                   : kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(missing));
+    if (t->json) {
+        puts(json);
+    } else if (missing == 0) {
+        puts("ready");
+    } else {
+        printf("%d not served yet\n", missing);
+        for (const char *at = json; kithi_ready_next(&at, &state);)
+            if (strcmp(state.state, "served") != 0)
+                printf("%s: %s\n", state.name, kithi_ready_text(&state, text, sizeof text));
+    }
+    free(json);
+    return missing == 0 ? KITHI_TOOL_OK : KITHI_TOOL_FAILED;
+}
+
 int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
 {
     kith *index = NULL;
-    int status = open_only(t, argc, argv, &index);
+    bool ready = false;
+    int count = 0;
+    const struct kithi_arg args[] = { { "--ready", KITHI_ARG_FLAG, &ready, 0, 0 } };
+    int status = kithi_args_parse(t, argc, argv, args, 1, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (ready && count <= 1)
+        return print_ready(t, count == 1 ? argv[1] : NULL);
+    if (count != 1)
+        return kithi_tool_usage(t, ready ? "give one name, or none for all collections" : "give one name");
+    status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
     struct kith_stats s = KITH_STATS_INIT;
@@ -266,6 +370,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
         print_huge(&o, &s);
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
+        put_state(&o, t, index, &s);
         if (t->json) {
             char *text = NULL;
             kithi_object_json(&o, "daemon_stats",

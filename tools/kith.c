@@ -29,7 +29,8 @@ static const struct command COMMANDS[] = {
       "make a new collection" },
     { "drop", kithi_cmd_drop, "NAME", "remove a collection and its log for good" },
     { "list", kithi_cmd_list, "", "name all collections" },
-    { "stats", kithi_cmd_stats, "NAME", "counts, memory and state of a collection" },
+    { "stats", kithi_cmd_stats, "NAME | --ready [NAME]",
+      "counts, memory and state of a collection; is kithd's start over" },
     { "count", kithi_cmd_count, "NAME", "number of vectors" },
     { "load", kithi_cmd_load, "NAME FILE [--ids FILE] [--durability durable|applied|none]",
       "add the vectors of an .fvecs, .bvecs, .npy or .jsonl file" },
@@ -191,9 +192,52 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
     opts.error = &error;
     opts.counters = t->searches ? KITH_COUNTERS_AUTO : KITH_COUNTERS_OFF;
     int rc = kith_open(name, &opts, out);
-    if (rc != 0)
-        return kithi_tool_fail_with(t, name, rc, error.text);
-    return KITHI_TOOL_OK;
+    if (rc == 0)
+        return KITHI_TOOL_OK;
+    /* There is no segment yet when kithd has just been started. */
+    char *json = NULL;
+    if (rc == KITH_E_NO_COLLECTION && strchr(name, '/') == NULL &&
+        kith_readiness(name, t->run_dir, &json, NULL) > 0) {
+        struct kithi_ready_state s;
+        const char *at = json;
+        char text[80];
+        rc = kithi_ready_next(&at, &s)
+                 ? kithi_tool_fail(t, "kithd is still bringing %s back (%s); wait for kith stats %s --ready",
+                                   name, kithi_ready_text(&s, text, sizeof text), name)
+                 : kithi_tool_fail(t, "kithd is still bringing %s back", name);
+        free(json);
+        return rc;
+    }
+    return kithi_tool_fail_with(t, name, rc, error.text);
+}
+
+bool kithi_ready_next(const char **at, struct kithi_ready_state *out)
+{
+    int len = 0, more = 0;
+    const char *p = strstr(*at, "{\"name\":\"");
+    memset(out, 0, sizeof *out);
+    if (p == NULL ||
+        sscanf(p, "{\"name\":\"%64[^\"]\",\"state\":\"%15[^\"]\"%n", out->name, out->state, &len) < 2 ||
+        len == 0)
+        return false;
+    p += len;
+    out->counts = sscanf(p, ",\"unit\":\"%7[^\"]\",\"done\":%llu,\"total\":%llu,\"percent\":%u%n", out->unit,
+                         &out->done, &out->total, &out->percent, &more) == 4;
+    *at = p + more;
+    return true;
+}
+
+const char *kithi_ready_text(const struct kithi_ready_state *s, char *buf, size_t size)
+{
+    char total[KITHI_OUT_TEXT_SIZE];
+    bool bytes = strcmp(s->unit, "bytes") == 0;
+    if (s->counts)
+        snprintf(buf, size, "%s, %u %% of %s%s%s", s->state, s->percent, bytes ? "" : "at least ",
+                 bytes ? kithi_out_bytes(total, s->total) : kithi_out_count(total, s->total),
+                 bytes ? "" : " groups");
+    else
+        snprintf(buf, size, "%s", s->state);
+    return buf;
 }
 
 const char *kithi_tool_run_dir(const struct kithi_tool *t, const char **out_rule)

@@ -13,14 +13,17 @@
 #include "client/src/rundir_priv.h"
 #include "shm/base/id.h"
 
+/* A daemon that says nothing for so long does not answer a probe. */
+#define PROBE_PATIENCE_MS 1000u
+
 /* One request on a connection of its own. 0 with the answer's text still valid in conn, or the error. */
-static int ask(const char *run_dir, uint16_t type, const struct iovec *body, int n, struct kithi_conn *conn,
-               struct kithi_answer *answer, struct kithi_errmsg *err)
+static int ask_within(uint32_t patience_ms, const char *run_dir, uint16_t type, const struct iovec *body,
+                      int n, struct kithi_conn *conn, struct kithi_answer *answer, struct kithi_errmsg *err)
 {
     run_dir = kithi_run_dir(run_dir);
     int rc = kithi_run_dir_check(run_dir, err);
     if (rc == 0)
-        rc = kithi_conn_open(conn, run_dir, 0, err);
+        rc = kithi_conn_open(conn, run_dir, patience_ms, err);
     if (rc < 0)
         return rc;
     rc = kithi_conn_call(conn, type, 0, body, n, answer);
@@ -32,6 +35,12 @@ static int ask(const char *run_dir, uint16_t type, const struct iovec *body, int
     if (answer->head.text_len == 0)
         return kithi_error_set(err, rc, "%s", kithi_error_text(rc));
     return kithi_error_set(err, rc, "%.*s", (int)answer->head.text_len, answer->text);
+}
+
+static int ask(const char *run_dir, uint16_t type, const struct iovec *body, int n, struct kithi_conn *conn,
+               struct kithi_answer *answer, struct kithi_errmsg *err)
+{
+    return ask_within(0, run_dir, type, body, n, conn, answer, err);
 }
 
 /* The name as frames carry it: zero-padded to a multiple of 8. */
@@ -223,4 +232,36 @@ int kith_list(const char *run_dir, char **out_names, struct kith_error *error)
     kithi_conn_close(&conn);
     free(n.text);
     return kithi_report(error, &err, rc);
+}
+
+int kith_readiness(const char *name, const char *run_dir, char **out_json, struct kith_error *error)
+{
+    struct kithi_errmsg err = { 0 };
+    struct kithi_answer answer;
+    struct kithi_conn conn;
+    uint64_t padded[(KITHI_NAME_MAX + 8) / 8];
+    uint32_t head[2] = { KITHI_LIST_STATES, name ? (uint32_t)strnlen(name, KITHI_NAME_MAX + 1) : 0 };
+    struct iovec body[2] = { { .iov_base = head, .iov_len = sizeof head } };
+
+    kithi_conn_init(&conn);
+    int rc = name ? pad_name(name, padded, &body[1], &err) : 0;
+    if (rc == 0)
+        rc = ask_within(PROBE_PATIENCE_MS, run_dir, KITHI_FRAME_LIST, body, name ? 2 : 1, &conn, &answer,
+                        &err);
+    if (rc == KITHI_E_PROTOCOL)
+        rc = kithi_error_set(&err, KITHI_E_UNSUPPORTED,
+                             "this kithd is older and does not say how far its start is");
+    else if (rc == -EAGAIN)
+        rc = kithi_error_set(&err, KITHI_E_TIMEOUT, "kithd gave no answer for %u ms", PROBE_PATIENCE_MS);
+    else if (rc == KITHI_E_UNKNOWN_OUTCOME)
+        rc = kithi_error_set(&err, KITHI_E_NO_DAEMON, "kithd went away before it answered");
+    if (rc == 0 && out_json) {
+        *out_json = strndup(answer.text, answer.head.text_len);
+        if (!*out_json)
+            rc = kithi_error_set(&err, -ENOMEM, "out of memory");
+    }
+    if (rc == 0)
+        rc = answer.head.found > INT32_MAX ? INT32_MAX : (int)answer.head.found;
+    kithi_conn_close(&conn);
+    return rc < 0 ? kithi_report(error, &err, rc) : rc;
 }

@@ -59,8 +59,9 @@ static void ask_daemon(struct kith *index, struct kith_stats *s)
     struct kithi_conn conn;
     struct kithi_opened opened;
     kithi_conn_init(&conn);
-    if (kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS, &opened) == 0) {
-        s->daemon_alive = 1;
+    int rc = kithi_handle_connect(index, &conn, ALIVE_PATIENCE_MS, &opened);
+    s->daemon_alive = rc == 0 || rc == KITHI_E_STARTING;
+    if (rc == 0) {
         s->quantization_wanted = opened.quantization;
         s->keep_wanted = opened.keep;
         s->undecided = opened.undecided ? 1 : opened.layout != s->quantization ? 2 : 0;

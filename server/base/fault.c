@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -58,6 +59,17 @@ bool kithi_fault(const char *point)
     }
     pthread_mutex_unlock(&lock);
     return hit;
+}
+
+bool kithi_fault_held(const char *point, const char *name)
+{
+    char path[512];
+    const char *dir = getenv("KITH_HOLD");
+    if (!dir) {
+        return false;
+    }
+    int n = snprintf(path, sizeof path, "%s/%s-%s", dir, point, name);
+    return n > 0 && (size_t)n < sizeof path && access(path, F_OK) == 0;
 }
 
 void kithi_fault_crash(const char *point)

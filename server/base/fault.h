@@ -3,7 +3,8 @@
  *
  * KITH_FAULT="wal-write-eio:5,crash-before-publish:3" in the environment: the fifth passage of the
  * first place fails, the third of the second one ends the process by SIGKILL. A place without a
- * number means its first passage. Builds without KITH_FAULT_POINTS (release) hold none of this.
+ * number means its first passage. KITH_HOLD names a directory; whoever comes to a place that a file there holds waits until
+ * the file is gone. Builds without KITH_FAULT_POINTS (release) hold none of this.
  */
 #ifndef KITHI_SERVER_FAULT_H
 #define KITHI_SERVER_FAULT_H
@@ -14,16 +15,20 @@
 
 /* True when this passage is the one that shall fail. Thread-safe. */
 bool kithi_fault(const char *point);
+/* True while a test holds this place for name: while there is a file $KITH_HOLD/<point>-<name>. Thread-safe. */
+bool kithi_fault_held(const char *point, const char *name);
 /* Does not return when this passage is the one at which to die. Thread-safe. */
 void kithi_fault_crash(const char *point);
 
-#define KITHI_FAULT(point)       kithi_fault(point)
-#define KITHI_FAULT_CRASH(point) kithi_fault_crash(point)
+#define KITHI_FAULT(point)            kithi_fault(point)
+#define KITHI_FAULT_CRASH(point)      kithi_fault_crash(point)
+#define KITHI_FAULT_HELD(point, name) kithi_fault_held(point, name)
 
 #else
 
-#define KITHI_FAULT(point)       false
-#define KITHI_FAULT_CRASH(point) ((void)0)
+#define KITHI_FAULT(point)            false
+#define KITHI_FAULT_CRASH(point)      ((void)0)
+#define KITHI_FAULT_HELD(point, name) ((void)(name), false)
 
 #endif
 

@@ -17,6 +17,7 @@
 
 #include "server/base/log.h"
 #include "server/writer/collection.h"
+#include "server/writer/start.h"
 #include "shm/base/bytes.h"
 
 enum admin_step {
@@ -140,7 +141,12 @@ static void create_begin(struct kithi_admin *a)
 {
     struct kithi_daemon *d = a->daemon;
     int status = 0;
-    if (kithi_daemon_find(d, a->settings.name)) {
+    if (kithi_start_find(d, a->settings.name, &a->err)) {
+        status = kithi_error_set(
+            &a->err, KITHI_E_EXISTS,
+            "a collection \"%s\" exists, which kithd is still bringing back; take another name",
+            a->settings.name);
+    } else if (kithi_daemon_find(d, a->settings.name)) {
         status = kithi_error_set(&a->err, KITHI_E_EXISTS,
                                  "a collection \"%s\" exists; drop it first, or take another "
                                  "name",
@@ -242,8 +248,12 @@ static void drop_begin(struct kithi_admin *a)
     struct kithi_daemon *d = a->daemon;
     struct kithi_collection *c = kithi_daemon_find(d, a->settings.name);
     if (!c) {
-        kithi_error_set(&a->err, KITHI_E_NO_COLLECTION, "there is no collection \"%s\"", a->settings.name);
-        finish(d, KITHI_E_NO_COLLECTION);
+        int status = kithi_start_find(d, a->settings.name, &a->err);
+        if (!status) {
+            status = kithi_error_set(&a->err, KITHI_E_NO_COLLECTION, "there is no collection \"%s\"",
+                                     a->settings.name);
+        }
+        finish(d, status);
         return;
     }
     c->dropping = true;
@@ -297,10 +307,46 @@ void kithi_admin_turn(struct kithi_daemon *d)
 
 /* ---- questions ---- */
 
+/* How far the start is, of all collections or of the one that is named. */
+static void list_states(struct kithi_daemon *d, struct kithi_request *r)
+{
+    struct kithi_errmsg err;
+    struct kithi_answer a = { .item = KITHI_NO_ITEM };
+    uint32_t head[2]; /* form, length of the name */
+    char name[KITHI_NAME_MAX + 1], *text = NULL;
+    memcpy(head, r->body, sizeof head);
+    int status = head[0] == KITHI_LIST_STATES
+                     ? 0
+                     : kithi_error_set(&err, KITHI_E_UNSUPPORTED,
+                                       "a list of form %u is not known to this kithd", head[0]);
+    if (!status && (head[1] || r->frame.len > sizeof head)) {
+        status = read_name(r->body + sizeof head, r->frame.len - sizeof head, head[1], name, &err);
+    }
+    if (!status) {
+        status = kithi_start_status(d, head[1] ? name : NULL, &text, &a.found, &err);
+    }
+    if (status) {
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+        return;
+    }
+    a.text = text;
+    a.text_len = strlen(text);
+    kithi_request_answer(r, &a);
+    free(text);
+}
+
 void kithi_admin_list(struct kithi_daemon *d, struct kithi_request *r)
 {
-    size_t len = 0, at = 0;
+    size_t len = 0, at = 0, i = 0;
     uint32_t count = 0;
+    const char *coming;
+    if (r->frame.len) {
+        list_states(d, r);
+        return;
+    }
+    while ((coming = kithi_start_next(d, &i)) != NULL) {
+        len += strlen(coming) + 1;
+    }
     for (const struct kithi_collection *c = d->collections; c; c = c->next) {
         len += strlen(c->settings.name) + 1;
     }
@@ -320,6 +366,12 @@ void kithi_admin_list(struct kithi_daemon *d, struct kithi_request *r)
             count++;
         }
     }
+    for (i = 0; (coming = kithi_start_next(d, &i)) != NULL; count++) {
+        size_t n = strlen(coming);
+        memcpy(text + at, coming, n);
+        text[at + n] = '\n';
+        at += n + 1;
+    }
     answer_text(r, count, text, at);
     free(text);
 }
@@ -330,6 +382,9 @@ void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r)
     char name[KITHI_NAME_MAX + 1];
     int status = read_name(r->body, r->frame.len, strnlen((const char *)r->body, r->frame.len), name, &err);
     const struct kithi_collection *c = status ? NULL : kithi_daemon_find(d, name);
+    if (!status && !c) {
+        status = kithi_start_find(d, name, &err);
+    }
     if (!status && (!c || c->dropping)) {
         status = kithi_error_set(&err, KITHI_E_NO_COLLECTION, "there is no collection \"%s\"", name);
     }
@@ -357,6 +412,10 @@ void kithi_admin_stats(struct kithi_daemon *d, struct kithi_request *r)
 {
     struct kithi_errmsg err;
     struct kithi_collection *c = kithi_daemon_find_uid(d, r->body);
+    if (!c && kithi_start_find_uid(d, r->body, &err)) {
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+        return;
+    }
     if (!c) {
         kithi_error_set(&err, KITHI_E_NO_COLLECTION,
                         "this collection is not here any more: it was dropped; open it again by name");

@@ -30,6 +30,8 @@
 /* Readers look at `moved` with every search; a new attach finds the new segment. */
 #define KITHI_OLD_GRACE_MS 10000u
 
+struct kithi_recover_progress;
+
 struct kithi_collection {
     struct kithi_collection *next; /* in the daemon's list */
     struct kithi_daemon *daemon;
@@ -42,7 +44,8 @@ struct kithi_collection {
     struct kithi_checkpointer checkpointer;
     struct kithi_marker marker;
     struct kithi_boards boards;
-    uint64_t old_until_ms; /* remove segment.old then; KITHI_NEVER: there is none */
+    struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */
+    uint64_t old_until_ms;                   /* remove segment.old then; KITHI_NEVER: there is none */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];
     char run_dir[KITHI_PATH_MAX];

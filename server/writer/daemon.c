@@ -22,6 +22,7 @@
 #include "server/writer/admin.h"
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
+#include "server/writer/start.h"
 
 #define LEAVE_MS                                                                                             \
     5000u /* how long answers wait for clients that do not read, once there is nothing else to do */
@@ -187,6 +188,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
 
 void kithi_daemon_fini(struct kithi_daemon *d)
 {
+    kithi_start_fini(d); /* its threads use the pool */
     kithi_pool_free(d->pool);
     while (d->collections) {
         struct kithi_collection *c = d->collections;
@@ -241,37 +243,6 @@ void kithi_daemon_remove(struct kithi_daemon *d, struct kithi_collection *c)
     *at = c->next;
 }
 
-/* ---- work before serving ---- */
-
-static void work_done(struct kithi_work *work)
-{
-    work->arg = NULL;
-}
-
-struct wait {
-    struct kithi_work work;
-    kithi_pool_fn *fn;
-    void *arg;
-};
-
-static void wait_job(void *arg, unsigned worker, uint32_t i)
-{
-    struct wait *w = arg;
-    w->fn(w->arg, worker, i);
-}
-
-void kithi_daemon_work(struct kithi_daemon *d, kithi_pool_fn *fn, void *arg, uint32_t n)
-{
-    struct wait w = { .fn = fn, .arg = arg };
-    w.work = (struct kithi_work){ .fn = wait_job, .done = work_done, .arg = &w, .n = n };
-    if (n) {
-        kithi_pool_submit(d->pool, &w.work);
-        while (w.work.arg) {
-            kithi_io_run(d->io, -1);
-        }
-    }
-}
-
 /* ---- serving ---- */
 
 void kithi_daemon_fail(struct kithi_daemon *d)
@@ -306,6 +277,7 @@ static uint64_t turn(struct kithi_daemon *d, uint64_t now_ms)
     do {
         d->again = false;
         again_ms = KITHI_NEVER;
+        kithi_start_turn(d);
         kithi_admin_turn(d);
         for (struct kithi_collection *c = d->collections; c; c = c->next) {
             uint64_t t = collection_turn(c, now_ms);
@@ -319,7 +291,7 @@ static uint64_t turn(struct kithi_daemon *d, uint64_t now_ms)
 
 static bool work_left(const struct kithi_daemon *d)
 {
-    bool left = d->admin != NULL;
+    bool left = d->admin != NULL || d->start != NULL;
     for (const struct kithi_collection *c = d->collections; c && !left; c = c->next) {
         left = !kithi_collection_idle(c);
     }

@@ -2,7 +2,8 @@
  * daemon.h - what one kithd process is: its directories, loop, workers, collections and sessions.
  *
  * Everything here belongs to the loop's thread. Pool workers see an index and its jobs only; helper
- * threads (kithi_io_call) make and remove collections that are not in the list.
+ * threads (kithi_io_call) make and remove collections that are not in the list, and the threads of a start (start.h) bring
+ * such collections back. These read what is constant once the daemon is set up, and `stopping`.
  */
 #ifndef KITHI_WRITER_DAEMON_H
 #define KITHI_WRITER_DAEMON_H
@@ -22,6 +23,7 @@
 struct kithi_collection;
 struct kithi_session;
 struct kithi_admin;
+struct kithi_start;
 
 struct kithi_options {
     char data[KITHI_PATH_MAX];
@@ -70,10 +72,15 @@ struct kithi_daemon {
 
     struct kithi_admin *admin; /* creates and drops, oldest first; the first one is being done */
 
+    struct kithi_start *start;   /* collections that are coming back; NULL once all of them are served */
+    void (*on_ready)(void *arg); /* called when they are; may be NULL */
+    void *ready_arg;
+    struct kithi_errmsg start_err; /* why the start failed; code 0: it did not */
+
     int signal_fd;
     struct kithi_io_op signal_op;
     uint64_t signal_at_ms; /* wait for signals again then, after that failed; KITHI_NEVER */
-    bool stopping;         /* SIGTERM, or failing: nothing new is read */
+    _Atomic bool stopping; /* SIGTERM, or failing: nothing new is read; threads of a start look at it, too */
     bool failing;          /* a log failed: what waits is refused */
     uint64_t stop_by_ms;   /* when to stop waiting for clients that do not read; KITHI_NEVER before */
     int exit_status;
@@ -89,9 +96,6 @@ int kithi_daemon_run(struct kithi_daemon *d);
 
 /* A log has failed: refuse what waits, answer what is under way, and leave with status 1. */
 void kithi_daemon_fail(struct kithi_daemon *d);
-
-/* Run n jobs on the pool and wait for them; only before the daemon serves. */
-void kithi_daemon_work(struct kithi_daemon *d, kithi_pool_fn *fn, void *arg, uint32_t n);
 
 struct kithi_collection *kithi_daemon_find(const struct kithi_daemon *d, const char *name);
 struct kithi_collection *kithi_daemon_find_uid(const struct kithi_daemon *d, const uint8_t uid[16]);

@@ -26,6 +26,7 @@
 #include "server/base/needs.h"
 #include "server/writer/admin.h"
 #include "server/writer/collection.h"
+#include "server/writer/start.h"
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 
@@ -310,7 +311,9 @@ static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
     struct kithi_errmsg err;
     struct kithi_collection *c = r->frame.len >= 16 ? kithi_daemon_find_uid(s->daemon, r->body) : NULL;
     uint32_t item = KITHI_NO_ITEM;
-    if (!c) {
+    if (!c && r->frame.len >= 16 && kithi_start_find_uid(s->daemon, r->body, &err)) {
+        kithi_request_refuse(r, item, &err);
+    } else if (!c) {
         kithi_error_set(&err, KITHI_E_NO_COLLECTION,
                         "this collection is not here any more: it was dropped; open it again by name");
         kithi_request_refuse(r, item, &err);
@@ -384,7 +387,7 @@ static bool length_fits(const struct kithi_frame *f)
 {
     switch (f->type) {
     case KITHI_FRAME_HELLO: return f->len == 8;
-    case KITHI_FRAME_LIST: return f->len == 0;
+    case KITHI_FRAME_LIST: return f->len == 0 || (f->len >= 8 && f->len <= SMALL_BODY_MAX);
     case KITHI_FRAME_FLUSH:
     case KITHI_FRAME_CHECKPOINT:
     case KITHI_FRAME_STATS: return f->len == 16;
@@ -791,7 +794,7 @@ static void accept_next(struct kithi_daemon *d)
 
 static unsigned client_limit(const struct kithi_daemon *d, unsigned wanted)
 {
-    rlim_t slack = KITHI_NEED_DESCRIPTORS;
+    rlim_t slack = KITHI_NEED_DESCRIPTORS + KITHI_NEED_DESCRIPTORS_EACH * kithi_start_count(d);
     for (const struct kithi_collection *c = d->collections; c; c = c->next) {
         slack += KITHI_NEED_DESCRIPTORS_EACH;
     }

@@ -16,6 +16,7 @@
 #include "server/base/log.h"
 #include "server/checkpoint/read.h"
 #include "server/index/restore.h"
+#include "server/writer/recover.h"
 
 #define PROGRESS_MS    1000u
 #define CHUNKS_PER_JOB 8u
@@ -49,8 +50,11 @@ static int read_chunk(struct load *l, uint32_t i, struct kithi_errmsg *err)
     if (!status)
         status = kithi_checkpoint_read(&l->checkpoint, i,
                                        kithi_restore_place(l->restore, chunk.region, chunk.off), err);
-    if (!status)
-        tell_progress(l, atomic_fetch_add(&l->bytes, chunk.size) + chunk.size);
+    if (!status) {
+        uint64_t bytes = atomic_fetch_add(&l->bytes, chunk.size) + chunk.size;
+        kithi_recover_tell(l->c, RECOVER_LOADING, bytes, l->checkpoint.plan.table_off);
+        tell_progress(l, bytes);
+    }
     return status;
 }
 
@@ -62,7 +66,9 @@ static void read_job(void *arg, unsigned worker, uint32_t i)
     (void)worker;
     for (uint32_t at = i * CHUNKS_PER_JOB;
          at < (i + 1) * CHUNKS_PER_JOB && at < l->checkpoint.plan.chunk_count; at++) {
-        int none = 0, status = atomic_load(&l->status) ? 0 : read_chunk(l, at, &err);
+        int none = 0;
+        bool skip = atomic_load(&l->status) || l->c->daemon->stopping;
+        int status = skip ? 0 : read_chunk(l, at, &err);
         if (status && atomic_compare_exchange_strong(&l->status, &none, status))
             l->err = err; /* the first one only: read once all jobs have ended */
     }
@@ -110,10 +116,12 @@ static int fill(struct load *l, struct kithi_errmsg *err)
         kithi_restore_begin(c->segment_next, &id, settings.generation, &d->tuning, &shape, &l->restore, err);
     if (status)
         return status;
-    kithi_daemon_work(d, read_job, l, (l->checkpoint.plan.chunk_count + CHUNKS_PER_JOB - 1) / CHUNKS_PER_JOB);
+    kithi_pool_run(d->pool, read_job, l,
+                   (l->checkpoint.plan.chunk_count + CHUNKS_PER_JOB - 1) / CHUNKS_PER_JOB);
     status = atomic_load(&l->status);
     if (status)
         *err = l->err;
+    kithi_recover_hold(c, "load");
     if (!status && d->stopping)
         status = kithi_error_set(err, -ECANCELED, "told to stop");
     if (status) {

@@ -16,7 +16,8 @@ void kithi_load_look(struct kithi_collection *c);
  * Build segment.next from the newest checkpoint that is whole, damaged ones being told of and passed over. 1: c->index
  * is that segment, at the checkpoint's epoch, for the log after it to be replayed on; 0: there is none;
  * KITHI_E_NO_SPACE, -ENOMEM, -ECANCELED when told to stop, -errno. Either way the log has to reach *out_end_epoch, which
- * was durable, as one of the checkpoints says: one that was passed over says it by its name. Only before the daemon serves.
+ * was durable, as one of the checkpoints says: one that was passed over says it by its name. On a thread of the start; c is in no
+ * list.
  */
 int kithi_load_checkpoint(struct kithi_collection *c, uint64_t *out_end_epoch, struct kithi_errmsg *err);
 

@@ -1,5 +1,5 @@
 /*
- * recover.c - start-up. See recover.h.
+ * recover.c - a start's work on one collection. See recover.h.
  *
  *   .creating-*  -> removed: it was never answered
  *   .dropped-*   -> removed, with its files in the run directory
@@ -9,10 +9,24 @@
  *            |                      (readers that are attached notice nothing)
  *            no
  *            v
- *      build segment.next from the whole log --> switch (readers move over by themselves)
+ *      build segment.next from the newest checkpoint and the log after it, or the whole log
+ *            |
+ *            v
+ *      nothing to replace?  --yes--> switch: readers find it --> open the log for writing --> the loop's list: writes
+ *            |
+ *            no
+ *            v
+ *      open the log for writing --> switch: readers move over by themselves --> the loop's list: writes
  *
  * Groups of the log are gathered into larger ones for replay, so that all workers have something to do;
  * what readers of an adopted segment see are states that existed, only fewer of them.
+ *
+ * Readers need not wait until the log is open again, which takes several syncs: writes do. All groups are durable but those of
+ * the last write, as the ones behind them say (WAL.md, W1); these may have come from pages that never reached the disk. Where
+ * nothing else proves that they are durable they are kept back until opening the log has written them anew (W5), and applied
+ * then, so that no epoch is visible, in a segment that readers have or find, before it is durable. Where the new segment
+ * replaces one, its readers have seen these last groups, and search the old segment meanwhile: the switch then comes when
+ * the log is open.
  */
 #include "server/writer/recover.h"
 
@@ -22,21 +36,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/index/ahead.h"
-#include "server/writer/collection.h"
+#include "server/wal/files.h"
 #include "server/writer/load.h"
 
 #define CHUNK_OPS   8192u
 #define CHUNK_BYTES (8u << 20)
 #define PROGRESS_MS 1000u
+#define NAP_MS      20u /* how long being told to stop may go unnoticed */
 
 struct boundary { /* where a group of the log ends in a chunk */
     uint64_t epoch;
     uint32_t ops_end;
+    size_t end;
 };
 
 struct replay {
@@ -48,9 +65,43 @@ struct replay {
     uint32_t op_count, op_capacity;
     struct boundary *groups;
     uint32_t group_count, group_capacity;
+    uint32_t applied; /* of the groups that are gathered */
+    bool adopted;     /* the segment is the one that was there: it may have more than the log */
 
+    uint64_t proven;     /* groups up to this epoch are durable for sure */
+    uint64_t from, goal; /* epochs: replayed after it, and known to be in the log */
     uint64_t began_ms, told_ms, ops_done, groups_done;
 };
+
+/* ---- being told, and telling ---- */
+
+static int nap(const struct kithi_daemon *d, uint32_t ms)
+{
+    while (ms && !d->stopping) {
+        uint32_t step = ms < NAP_MS ? ms : NAP_MS;
+        nanosleep(&(struct timespec){ .tv_nsec = (long)step * 1000000 }, NULL);
+        ms -= step;
+    }
+    return d->stopping;
+}
+
+void kithi_recover_hold(const struct kithi_collection *c, const char *point)
+{
+    while (KITHI_FAULT_HELD(point, c->settings.name) && !nap(c->daemon, NAP_MS)) {
+    }
+}
+
+void kithi_recover_tell(const struct kithi_collection *c, enum kithi_recover_step step, uint64_t done,
+                        uint64_t total)
+{
+    struct kithi_recover_progress *p = c->progress;
+    if (p) {
+        /* Relaxed: each is a figure for people. */
+        atomic_store_explicit(&p->step, (uint32_t)step, memory_order_relaxed);
+        atomic_store_explicit(&p->done, done, memory_order_relaxed);
+        atomic_store_explicit(&p->total, total, memory_order_relaxed);
+    }
+}
 
 /* ---- applying a chunk ---- */
 
@@ -71,7 +122,7 @@ static uint32_t sweep(struct replay *r)
     uint32_t wait_ms = UINT32_MAX;
     uint32_t jobs = kithi_sweep_begin(ix, kithi_now_ms(), &wait_ms);
     if (jobs) {
-        kithi_daemon_work(r->c->daemon, sweep_job, ix, jobs);
+        kithi_pool_run(r->c->daemon->pool, sweep_job, ix, jobs);
         kithi_sweep_end(ix, kithi_now_ms());
         wait_ms = 0;
     }
@@ -88,7 +139,7 @@ static int apply_groups(struct replay *r, uint32_t from, uint32_t to)
     if (status) {
         return status;
     }
-    kithi_daemon_work(r->c->daemon, insertion_job, ix, kithi_group_job_count(ix));
+    kithi_pool_run(r->c->daemon->pool, insertion_job, ix, kithi_group_job_count(ix));
     kithi_group_publish(ix, r->groups[to - 1].epoch, kithi_now_ms());
     sweep(r);
     return 0;
@@ -110,10 +161,7 @@ static int apply_group_patiently(struct replay *r, uint32_t i)
         }
         kithi_sweep_hurry(r->c->index);
         wait_ms = sweep(r);
-        if (wait_ms && wait_ms != UINT32_MAX) {
-            kithi_io_run(r->c->daemon->io, wait_ms < 1000 ? (int)wait_ms : 1000);
-        }
-        if (r->c->daemon->stopping) {
+        if (nap(r->c->daemon, wait_ms == UINT32_MAX ? 0 : wait_ms < 1000 ? wait_ms : 1000)) {
             return kithi_error_set(r->err, -ECANCELED, "told to stop");
         }
     }
@@ -121,29 +169,46 @@ static int apply_group_patiently(struct replay *r, uint32_t i)
 
 static void tell_progress(struct replay *r)
 {
-    uint64_t now_ms = kithi_now_ms();
+    uint64_t now_ms = kithi_now_ms(), epoch = kithi_index_epoch(r->c->index);
+    kithi_recover_tell(r->c, RECOVER_REPLAYING, epoch - r->from,
+                       (r->goal > epoch ? r->goal : epoch) - r->from);
     if (now_ms - r->told_ms < PROGRESS_MS) {
         return;
     }
     r->told_ms = now_ms;
     kithi_log(KITHI_LOG_INFO, "replay",
-              "name=%s epoch=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64 " per_second=%" PRIu64,
-              r->c->settings.name, kithi_index_epoch(r->c->index), r->groups_done, r->ops_done,
+              "name=%s epoch=%" PRIu64 " of_at_least=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
+              " per_second=%" PRIu64,
+              r->c->settings.name, epoch, r->goal, r->groups_done, r->ops_done,
               r->ops_done * 1000 / (now_ms - r->began_ms + 1));
 }
 
-static int apply_chunk(struct replay *r)
+/* How many of the gathered groups are durable for sure. */
+static uint32_t proven_count(const struct replay *r)
 {
-    struct kithi_daemon *d = r->c->daemon;
+    uint32_t n = r->group_count;
+    while (n && r->groups[n - 1].epoch > r->proven) {
+        n--;
+    }
+    return n;
+}
+
+/* Apply the first n groups of the chunk. What is left of it waits for another call. */
+static int apply_chunk(struct replay *r, uint32_t n)
+{
     int status = 0;
-    if (!r->group_count) {
+    if (n == r->applied) {
         return 0;
     }
-    status = apply_groups(r, 0, r->group_count);
+    if (r->c->daemon->stopping) {
+        return kithi_error_set(r->err, -ECANCELED, "told to stop");
+    }
+    uint32_t from = r->applied;
+    status = apply_groups(r, from, n);
     if (is_room(status)) {
         /* Together they need more room than one after the other. */
         status = 0;
-        for (uint32_t i = 0; i < r->group_count && !status; i++) {
+        for (uint32_t i = from; i < n && !status; i++) {
             status = apply_group_patiently(r, i);
         }
     }
@@ -151,21 +216,22 @@ static int apply_chunk(struct replay *r)
         if (r->err && status != -ECANCELED) {
             char why[sizeof r->err->text];
             memcpy(why, r->err->text, sizeof why);
-            kithi_error_set(r->err, status,
-                            "collection \"%s\": cannot apply epochs %" PRIu64 " to %" PRIu64
-                            " of its log: %.200s",
-                            r->c->settings.name, kithi_index_epoch(r->c->index) + 1,
-                            r->groups[r->group_count - 1].epoch, why);
+            kithi_error_set(
+                r->err, status,
+                "collection \"%s\": cannot apply epochs %" PRIu64 " to %" PRIu64 " of its log: %.200s",
+                r->c->settings.name, kithi_index_epoch(r->c->index) + 1, r->groups[n - 1].epoch, why);
         }
         return status;
     }
-    r->ops_done += r->op_count;
-    r->groups_done += r->group_count;
-    r->len = 0;
-    r->op_count = r->group_count = 0;
+    r->ops_done += r->groups[n - 1].ops_end - (from ? r->groups[from - 1].ops_end : 0);
+    r->groups_done += n - from;
+    r->applied = n;
+    if (n == r->group_count) {
+        r->len = 0;
+        r->op_count = r->group_count = r->applied = 0;
+    }
     tell_progress(r);
-    kithi_io_run(d->io, 0);
-    return d->stopping ? kithi_error_set(r->err, -ECANCELED, "told to stop") : 0;
+    return 0;
 }
 
 /* ---- gathering ---- */
@@ -191,22 +257,58 @@ static int grow(void **items, uint32_t *capacity, uint64_t want, size_t size)
     return 0;
 }
 
+/* Apply what is durable for sure, and make room for more bytes behind the rest, which is at most what one write holds. */
+static int make_room(struct replay *r, size_t more)
+{
+    int status = apply_chunk(r, proven_count(r));
+    if (status) {
+        return status;
+    }
+    uint32_t keep = r->applied, ops = keep ? r->groups[keep - 1].ops_end : 0;
+    size_t from = keep ? r->groups[keep - 1].end : 0, len = r->len - from;
+    if (len == 0 && more <= r->capacity) {
+        return 0; /* all of it was applied, and what held it will do */
+    }
+    size_t capacity = len + more > CHUNK_BYTES ? len + more : CHUNK_BYTES;
+    unsigned char *bytes = malloc(capacity);
+    if (!bytes) {
+        return kithi_error_set(r->err, -ENOMEM, "no memory for groups of %zu bytes", len + more);
+    }
+    if (len) {
+        memcpy(bytes, r->bytes + from, len);
+    }
+    r->group_count -= keep;
+    r->applied = 0;
+    for (uint32_t i = 0; i < r->group_count; i++) {
+        r->groups[i] = r->groups[i + keep];
+        r->groups[i].ops_end -= ops;
+        r->groups[i].end -= from;
+    }
+    r->op_count = 0;
+    for (size_t at = 0; at < len;) { /* decoded before, so there is nothing to refuse */
+        struct kithi_op op;
+        at += (size_t)kithi_op_decode(bytes + at, len - at, &op);
+        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
+            r->ops[r->op_count++] = op;
+        }
+    }
+    free(r->bytes);
+    r->bytes = bytes;
+    r->capacity = capacity;
+    r->len = len;
+    return 0;
+}
+
 static int take_group(void *arg, const struct kithi_wal_group *g)
 {
     struct replay *r = arg;
-    if (r->group_count && (r->len + g->len > r->capacity || (uint64_t)r->op_count + g->n_ops > CHUNK_OPS)) {
-        int status = apply_chunk(r);
+    if (r->proven < g->durable_epoch) {
+        r->proven = g->durable_epoch;
+    }
+    if (r->len + g->len > r->capacity || (r->group_count && (uint64_t)r->op_count + g->n_ops > CHUNK_OPS)) {
+        int status = make_room(r, g->len);
         if (status) {
             return status;
-        }
-    }
-    if (g->len > r->capacity) {
-        free(r->bytes);
-        r->capacity = g->len > CHUNK_BYTES ? g->len : CHUNK_BYTES;
-        r->bytes = malloc(r->capacity);
-        if (!r->bytes) {
-            r->capacity = 0;
-            return kithi_error_set(r->err, -ENOMEM, "no memory for a group of %zu bytes", g->len);
         }
     }
     if (grow((void **)&r->ops, &r->op_capacity, (uint64_t)r->op_count + g->n_ops, sizeof *r->ops) ||
@@ -232,78 +334,99 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
         at += (size_t)step;
     }
     r->len += g->len;
-    r->groups[r->group_count++] = (struct boundary){ .epoch = g->epoch, .ops_end = r->op_count };
+    r->groups[r->group_count++] =
+        (struct boundary){ .epoch = g->epoch, .ops_end = r->op_count, .end = r->len };
     return 0;
 }
 
-/* Open the log behind report; ahead: what the segment has and the log has not, which is written first. */
-static int open_log(struct kithi_collection *c, const struct kithi_wal_report *report,
-                    const struct kithi_ahead *ahead, struct kithi_errmsg *err)
+static void replay_fini(struct replay *r)
 {
-    struct kithi_wal_open_opts opts = { .dir = c->wal_dir,
-                                        .timeline = c->settings.timeline,
-                                        .report = report,
-                                        .more_count = ahead->group_count };
-    struct kithi_wal_content *more = calloc(ahead->group_count + 1u, sizeof *more);
-    if (!more) {
-        return kithi_error_set(err, -ENOMEM, "no memory to open the log");
-    }
-    for (uint32_t i = 0; i < ahead->group_count; i++) {
-        more[i] = (struct kithi_wal_content){ .ops = ahead->groups[i].ops,
-                                              .len = ahead->groups[i].len,
-                                              .n_ops = ahead->groups[i].op_count };
-    }
-    opts.more = more;
-    memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
-    KITHI_FAULT_CRASH("crash-before-log-opened");
-    int status = kithi_wal_open(c->daemon->io, &opts, &c->wal, err);
-    free(more);
-    if (!status) {
-        KITHI_FAULT_CRASH("crash-after-log-opened");
-        kithi_index_set_durable(c->index, kithi_index_epoch(c->index));
-    }
-    return status;
+    free(r->bytes);
+    free(r->ops);
+    free(r->groups);
 }
 
-/* Replay the log after the index's epoch, to end_epoch at least, and open it for writing. */
-static int replay_log(struct kithi_collection *c, bool adopted, uint64_t end_epoch, struct kithi_errmsg *err)
+/* An epoch that the log has, without reading through it. */
+static uint64_t epoch_in_log(const struct kithi_collection *c)
 {
-    struct kithi_wal_report report = { 0 };
-    struct replay r = { .c = c, .err = err, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
-    uint64_t from = kithi_index_epoch(c->index);
-    struct kithi_wal_scan_opts opts = { .dir = c->wal_dir,
-                                        .after_epoch = from,
-                                        .known_durable_epoch = kithi_index_durable_epoch(c->index),
-                                        .fn = take_group,
-                                        .arg = &r };
-    memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
-    if (opts.known_durable_epoch < end_epoch) {
-        opts.known_durable_epoch = end_epoch;
-    }
-    int status = kithi_wal_scan(&opts, &report, err);
-    if (!status) {
-        status = apply_chunk(&r);
-    }
-    free(r.bytes);
-    free(r.ops);
-    free(r.groups);
-    if (status) {
-        return status;
-    }
-    if (!report.files) {
+    struct kithi_wal_file *files = NULL;
+    int64_t n = kithi_wal_files_list(c->wal_dir, &files, NULL);
+    uint64_t epoch = n > 0 ? files[n - 1].first_epoch - 1 : 0;
+    free(files);
+    return epoch;
+}
+
+/* Did what was found go as far as the log does, and is there a log at all? */
+static int check_end(const struct replay *r, const struct kithi_wal_report *report, struct kithi_errmsg *err)
+{
+    const struct kithi_collection *c = r->c;
+    uint64_t end = r->group_count ? r->groups[r->group_count - 1].epoch : kithi_index_epoch(c->index);
+    if (!report->files) {
         return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
                                "%s %s, though a collection has a log before it has its name; restore the log "
                                "from a copy, or move %s away to drop the collection",
                                c->wal_dir,
-                               access(c->wal_dir, F_OK) ? "is missing"
-                               : report.ignored_file[0] ? "holds no log file with a header"
-                                                        : "holds no log file",
+                               access(c->wal_dir, F_OK)  ? "is missing"
+                               : report->ignored_file[0] ? "holds no log file with a header"
+                                                         : "holds no log file",
                                c->data_dir);
     }
+    if (report->last_epoch != end && !(r->adopted && report->last_epoch < end)) {
+        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                               "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64
+                               "; put the log "
+                               "back that belongs to it, or move the segment away to fall back to the log",
+                               c->wal_dir, report->last_epoch, c->segment, end);
+    }
+    return 0;
+}
+
+/*
+ * Replay the log after the index's epoch, which has to go on to end_epoch at least. The groups of the last write stay in the
+ * chunk when nothing says that they are durable.
+ */
+static int replay_log(struct replay *r, uint64_t end_epoch, struct kithi_wal_report *report,
+                      struct kithi_errmsg *err)
+{
+    struct kithi_collection *c = r->c;
+    r->from = kithi_index_epoch(c->index);
+    struct kithi_wal_scan_opts opts = { .dir = c->wal_dir,
+                                        .after_epoch = r->from,
+                                        .known_durable_epoch = kithi_index_durable_epoch(c->index),
+                                        .fn = take_group,
+                                        .arg = r };
+    memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+    if (opts.known_durable_epoch < end_epoch) {
+        opts.known_durable_epoch = end_epoch;
+    }
+    r->proven = opts.known_durable_epoch;
+    r->goal = epoch_in_log(c);
+    if (r->goal < opts.known_durable_epoch) {
+        r->goal = opts.known_durable_epoch;
+    }
+    tell_progress(r);
+    kithi_recover_hold(c, "replay");
+    int status = kithi_wal_scan(&opts, report, err);
+    if (!status) {
+        status = apply_chunk(r, proven_count(r));
+    }
+    return status ? status : check_end(r, report, err);
+}
+
+/* Open the log behind report; what an adopted segment has and the log has not is written first. */
+static int open_behind(const struct replay *r, const struct kithi_wal_report *report,
+                       struct kithi_errmsg *err)
+{
+    struct kithi_collection *c = r->c;
+    struct kithi_wal_open_opts opts = { .dir = c->wal_dir,
+                                        .timeline = c->settings.timeline,
+                                        .report = report };
     struct kithi_ahead ahead = { 0 };
-    if (adopted && report.last_epoch < kithi_index_epoch(c->index)) {
+    uint64_t epoch = kithi_index_epoch(c->index);
+    int status = 0;
+    if (r->adopted && report->last_epoch < epoch) {
         /* No less than what was durable, or the scan had refused it. */
-        status = kithi_ahead_collect(c->index, report.last_epoch, &ahead, err);
+        status = kithi_ahead_collect(c->index, report->last_epoch, &ahead, err);
         if (status) {
             return status;
         }
@@ -311,33 +434,56 @@ static int replay_log(struct kithi_collection *c, bool adopted, uint64_t end_epo
                   "name=%s from=%" PRIu64 " to=%" PRIu64
                   " msg=the segment was ahead of the log, by writes that did "
                   "not ask to be durable; they are written to it now",
-                  c->settings.name, report.last_epoch + 1, kithi_index_epoch(c->index));
-    } else if (report.last_epoch != kithi_index_epoch(c->index)) {
-        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
-                               "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64
-                               "; put the log "
-                               "back that belongs to it, or move the segment away to fall back to the log",
-                               c->wal_dir, report.last_epoch, c->segment, kithi_index_epoch(c->index));
+                  c->settings.name, report->last_epoch + 1, epoch);
     }
-    if (report.torn_file[0]) {
+    struct kithi_wal_content *more = calloc(ahead.group_count + 1u, sizeof *more);
+    for (uint32_t i = 0; more && i < ahead.group_count; i++) {
+        more[i] = (struct kithi_wal_content){ .ops = ahead.groups[i].ops,
+                                              .len = ahead.groups[i].len,
+                                              .n_ops = ahead.groups[i].op_count };
+    }
+    opts.more = more;
+    opts.more_count = ahead.group_count;
+    memcpy(opts.uid, c->settings.uid, sizeof opts.uid);
+    KITHI_FAULT_CRASH("crash-before-log-opened");
+    status = more ? kithi_wal_open(c->daemon->io, &opts, &c->wal, err)
+                  : kithi_error_set(err, -ENOMEM, "no memory to open the log");
+    free(more);
+    kithi_ahead_fini(&ahead);
+    if (!status) {
+        KITHI_FAULT_CRASH("crash-after-log-opened");
+        kithi_index_set_durable(c->index, epoch);
+    }
+    return status;
+}
+
+/* Open the log for writing, and apply what was kept back until its end is durable for sure. */
+static int open_log(struct replay *r, struct kithi_wal_report *report, struct kithi_errmsg *err)
+{
+    struct kithi_collection *c = r->c;
+    kithi_recover_tell(c, RECOVER_OPENING, 0, 0);
+    kithi_recover_hold(c, "open");
+    if (report->torn_file[0]) {
         kithi_log(KITHI_LOG_WARN, "log-cut",
                   "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " msg=the last group was "
                   "torn by a crash and was never acknowledged: %s",
-                  c->settings.name, c->wal_dir, report.torn_file, report.torn_off, report.torn_end,
-                  report.torn_reason);
+                  c->settings.name, c->wal_dir, report->torn_file, report->torn_off, report->torn_end,
+                  report->torn_reason);
     }
-    if (report.ignored_file[0]) {
+    if (report->ignored_file[0]) {
         kithi_log(KITHI_LOG_WARN, "log-ignored", "name=%s file=%s/%s msg=%s", c->settings.name, c->wal_dir,
-                  report.ignored_file, report.ignored_reason);
+                  report->ignored_file, report->ignored_reason);
     }
-    status = open_log(c, &report, &ahead, err);
-    kithi_ahead_fini(&ahead);
+    int status = open_behind(r, report, err);
+    if (!status) {
+        status = apply_chunk(r, r->group_count);
+    }
     if (!status) {
         kithi_log(KITHI_LOG_INFO, "replayed",
                   "name=%s from=%" PRIu64 " to=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
                   " ms=%" PRIu64,
-                  c->settings.name, from, report.last_epoch, r.groups_done, r.ops_done,
-                  kithi_now_ms() - r.began_ms);
+                  c->settings.name, r->from, report->last_epoch, r->groups_done, r->ops_done,
+                  kithi_now_ms() - r->began_ms);
     }
     return status;
 }
@@ -463,7 +609,9 @@ static int fork_timeline(struct kithi_collection *c, struct kithi_errmsg *err)
     return status;
 }
 
-static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
+/* The segment: adopted, or begun anew as segment.next. */
+static int find_segment(struct kithi_collection *c, bool *out_adopted, uint64_t *out_end_epoch,
+                        struct kithi_errmsg *err)
 {
     int status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
     if (!status) {
@@ -484,6 +632,7 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (!adopted && c->old_until_ms != KITHI_NEVER) {
         kithi_collection_end_old(c); /* early: there is no memory for three */
     }
+    *out_adopted = adopted;
     status = adopted ? 0 : fork_timeline(c, err);
     if (status) {
         return status;
@@ -493,27 +642,56 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     if (loaded < 0) {
         return loaded;
     }
+    *out_end_epoch = end_epoch;
     if (adopted) { /* the group may be another one than the last daemon's */
-        status = kithi_collection_share(c, c->segment, err);
-    } else if (!loaded) {
-        status = kithi_collection_build(c, &c->settings, &c->index, err);
+        return kithi_collection_share(c, c->segment, err);
     }
-    if (!status && !adopted) {
+    status = loaded ? 0 : kithi_collection_build(c, &c->settings, &c->index, err);
+    if (!status) {
         kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
     }
+    return status;
+}
+
+/* Put what was built in the segment's place. */
+static int put_in_place(struct kithi_collection *c, bool *switched, struct kithi_errmsg *err)
+{
+    kithi_index_tune(c->index, c->daemon->tuning.grace_ms, c->daemon->tuning.rest_ms);
+    int status = kithi_collection_switch(c, err);
+    *switched = !status;
+    return status;
+}
+
+static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    struct kithi_wal_report report = { 0 };
+    struct replay r = { .c = c, .err = err, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
+    uint64_t end_epoch = 0;
+    bool adopted = false, switched = false;
+    kithi_recover_tell(c, RECOVER_ADOPTING, 0, 0);
+    kithi_recover_hold(c, "adopt");
+    int status = find_segment(c, &adopted, &end_epoch, err);
     if (!status) {
         kithi_index_set_timeline(c->index, c->settings.timeline);
-        status = replay_log(c, adopted, end_epoch, err);
+        r.adopted = adopted;
+        r.began_ms = r.told_ms = kithi_now_ms();
+        status = replay_log(&r, end_epoch, &report, err);
     }
-    if (!adopted) {
-        if (!status) {
-            kithi_index_tune(c->index, c->daemon->tuning.grace_ms, c->daemon->tuning.rest_ms);
-            status = kithi_collection_switch(c, err);
-        }
-        if (status) {
-            unlink(c->segment_next);
-        }
+    struct stat st;
+    bool replaces = !adopted && !lstat(c->segment, &st);
+    if (!status && !adopted && !replaces) {
+        status = put_in_place(c, &switched, err);
     }
+    if (!status) {
+        status = open_log(&r, &report, err);
+    }
+    if (!status && replaces) {
+        status = put_in_place(c, &switched, err);
+    }
+    if (status && !adopted && !switched) {
+        unlink(c->segment_next);
+    }
+    replay_fini(&r);
     return status;
 }
 
@@ -529,45 +707,38 @@ static void settings_lost(const char *dir, int status, struct kithi_errmsg *err)
                     why, dir);
 }
 
-static int recover_collection(struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
+int kithi_recover_settings(const struct kithi_daemon *d, const char *name, struct kithi_settings *out,
+                           struct kithi_errmsg *err)
 {
-    struct kithi_collection *c = NULL;
-    struct kithi_settings settings;
     char dir[KITHI_PATH_MAX];
     int status = kithi_path(dir, err, "%s/%s", d->data.path, name);
     if (!status) {
-        status = kithi_settings_read(dir, &settings, err);
+        status = kithi_settings_read(dir, out, err);
         if (status) {
             settings_lost(dir, status, err);
         }
     }
-    if (!status && strcmp(settings.name, name)) {
+    if (!status && strcmp(out->name, name)) {
         status = kithi_error_set(err, KITHI_E_FORMAT,
                                  "%s/%s is for a collection \"%s\"; a collection's directory cannot "
                                  "be renamed",
-                                 dir, KITHI_SETTINGS_NAME, settings.name);
+                                 dir, KITHI_SETTINGS_NAME, out->name);
     }
+    return status;
+}
+
+int kithi_recover(struct kithi_daemon *d, const struct kithi_settings *settings,
+                  struct kithi_recover_progress *progress, struct kithi_collection **out,
+                  struct kithi_errmsg *err)
+{
+    *out = NULL;
+    int status = kithi_collection_new(d, settings, out, err);
     if (!status) {
-        status = kithi_collection_new(d, &settings, &c, err);
+        (*out)->progress = progress;
+        status = recover_into(*out, err);
+        (*out)->progress = NULL;
     }
-    if (!status) {
-        status = recover_into(c, err);
-    }
-    if (status) {
-        kithi_collection_free(c);
-        if (status != -ECANCELED) {
-            kithi_log(
-                KITHI_LOG_ERROR, "collection-refused",
-                "name=%s dir=%s msg=kithd does not start because of this one; to start the others, move "
-                "its directory out of the data directory",
-                name, dir);
-        }
-        return status;
-    }
-    kithi_daemon_add(d, c);
-    kithi_log(KITHI_LOG_INFO, "collection-ready", "name=%s epoch=%" PRIu64 " live=%" PRIu64, name,
-              kithi_index_epoch(c->index), kithi_index_live(c->index));
-    return 0;
+    return status;
 }
 
 /* ---- the directories ---- */
@@ -577,10 +748,9 @@ static bool begins_with(const char *name, const char *prefix)
     return !strncmp(name, prefix, strlen(prefix));
 }
 
-static int recover_entry(struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
+static int clear_entry(struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
 {
     char path[KITHI_PATH_MAX];
-    struct stat st;
     int status = kithi_path(path, err, "%s/%s", d->data.path, name);
     if (status) {
         return status;
@@ -593,19 +763,7 @@ static int recover_entry(struct kithi_daemon *d, const char *name, struct kithi_
         kithi_log(KITHI_LOG_INFO, "drop-finished", "path=%s", path);
         return kithi_collection_remove(d, path, err);
     }
-    if (!strcmp(name, KITHI_LOCK_NAME)) {
-        return 0;
-    }
-    /* What cannot be looked at may be a collection: to start without it would be to set its segment aside. */
-    if (lstat(path, &st)) {
-        int e = errno;
-        return kithi_error_set(err, -e, "cannot look at %s: %s", path, strerror(e));
-    }
-    if (!kithi_name_valid(name, strlen(name)) || !S_ISDIR(st.st_mode)) {
-        kithi_log(KITHI_LOG_WARN, "not-ours", "path=%s msg=left alone", path);
-        return 0;
-    }
-    return recover_collection(d, name, err);
+    return 0;
 }
 
 /* Segments in the run directory that no collection of ours stands behind. */
@@ -616,7 +774,11 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
     struct stat st;
     int status = kithi_dir_list(d->run.path, &names, &n, err);
     for (size_t i = 0; i < n && !status; i++) {
-        if (!kithi_name_valid(names[i], strlen(names[i])) || kithi_daemon_find(d, names[i])) {
+        if (!kithi_name_valid(names[i], strlen(names[i]))) {
+            continue;
+        }
+        status = kithi_path(from, err, "%s/%s/" KITHI_SETTINGS_NAME, d->data.path, names[i]);
+        if (status || !access(from, F_OK)) {
             continue;
         }
         status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);
@@ -651,14 +813,13 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
     return status;
 }
 
-int kithi_recover(struct kithi_daemon *d, struct kithi_errmsg *err)
+int kithi_recover_clear(struct kithi_daemon *d, struct kithi_errmsg *err)
 {
     char **names = NULL;
     size_t n = 0;
-    /* Sorted: names that begin with a dot, what is to be removed, come first. */
     int status = kithi_dir_list(d->data.path, &names, &n, err);
     for (size_t i = 0; i < n && !status; i++) {
-        status = recover_entry(d, names[i], err);
+        status = clear_entry(d, names[i], err);
     }
     kithi_dir_list_free(names, n);
     return status ? status : clear_strangers(d, err);

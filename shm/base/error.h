@@ -46,7 +46,8 @@
     X(UNSUPPORTED, 10030, "not in this version")                                                   \
     X(PARAMETER,   10031, "a parameter is out of range")                                           \
     X(RUN_DIR,     10032, "the run directory cannot be used")                                      \
-    X(SHUTDOWN,    10033, "the daemon is stopping")
+    X(SHUTDOWN,    10033, "the daemon is stopping")                                                \
+    X(STARTING,    10034, "the daemon is still bringing this collection back; try again")
 /* clang-format on */
 
 #define KITHI_ERROR_ENUM(name, number, text) KITHI_E_##name = -(number),

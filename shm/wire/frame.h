@@ -15,13 +15,18 @@
  *   HELLO   u32 protocol version, u32 zero. First frame of a connection.
  *   CREATE  struct kithi_create (below), then the name
  *   DROP    name                     (names are zero-padded to 8 bytes)
- *   LIST    nothing
+ *   LIST    nothing: names; or u32 form, u32 bytes of a name, then the name. Form 1 (states): JSON, how far
+ *           kithd's start is with that collection, or with all when the name has no bytes; `found` of
+ *           the reply is the number of them that are not served yet
  *   OPEN    name                     -> uid and geometry of the collection
  *   WRITE   16 bytes uid, then `count` ops (op.h): applied whole or not at all. flags: enum kithi_durability; those of
  *           every other request are 0
  *   FLUSH   16 bytes uid: answered when all that was accepted before is durable and visible
  *   STATS   16 bytes uid             -> JSON text of the daemon's own view
  *   CHECKPOINT  16 bytes uid: answered when a checkpoint of what is visible now is durable; epoch is its epoch
+ *
+ * A collection that is still coming back after a start of kithd is in the list, and is answered with
+ * KITH_E_STARTING everywhere else.
  *
  * Reply: type REPLY, count = number of items (LIST), body:
  *    0 | i32 status (0, KITH_E_*, -errno) | u32 item: index of the op that failed, or UINT32_MAX
@@ -42,6 +47,7 @@
 #define KITHI_FRAME_MAGIC  0x3148544bu /* "KTH1" */
 #define KITHI_FRAME_MAX    (32u << 20) /* bytes of body */
 #define KITHI_WIRE_VERSION 2u
+#define KITHI_LIST_STATES  1u /* a form of LIST */
 
 enum kithi_frame_type {
     KITHI_FRAME_HELLO = 1,

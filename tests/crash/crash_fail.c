@@ -840,12 +840,11 @@ static void world_init(struct world *w)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = { { "scenarios", required_argument, NULL, 's' },
-                                             { "range", required_argument, NULL, 'r' },
-                                             { "share", required_argument, NULL, 'n' },
-                                             { "tally", required_argument, NULL, 't' },
-                                             { "only", required_argument, NULL, 'o' },
-                                             { NULL, 0, NULL, 0 } };
+    static const struct option options[] = {
+        { "scenarios", required_argument, NULL, 's' }, { "range", required_argument, NULL, 'r' },
+        { "share", required_argument, NULL, 'n' },     { "tally", required_argument, NULL, 't' },
+        { "only", required_argument, NULL, 'o' },      { NULL, 0, NULL, 0 }
+    };
     struct options o = { .first = 1, .count = UINT32_MAX, .share = 1 };
     struct sums sums = { 0 };
     bool whole = test_long();
@@ -870,8 +869,10 @@ int main(int argc, char **argv)
         default: good = false;
         }
         if (!good) {
-            fprintf(stderr, "usage: crash_fail [--scenarios NAME,...] [--range FIRST:COUNT] [--share N] [--tally FILE]\n"
-                            "       crash_fail --only SCENARIO:IO:CLASS:MODE:WAY:K\n");
+            fprintf(
+                stderr,
+                "usage: crash_fail [--scenarios NAME,...] [--range FIRST:COUNT] [--share N] [--tally FILE]\n"
+                "       crash_fail --only SCENARIO:IO:CLASS:MODE:WAY:K\n");
             return 2;
         }
     }

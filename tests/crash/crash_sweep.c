@@ -41,9 +41,9 @@
 #include "server/wal/files.h"
 #include "server/wal/format.h"
 #include "server/writer/collection.h"
-#include "server/writer/recover.h"
 #include "shm/graph/scan.h"
 #include "tests/crash/fail/place.h"
+#include "tests/crash/start_here.h"
 #include "tests/support/daemon.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
@@ -506,7 +506,7 @@ static enum served recover(struct kithi_errmsg *err)
     if (kithi_daemon_init(&daemon, &options, err))
         test_die("%s", err->text);
     enum served served = REFUSED;
-    if (kithi_recover(&daemon, err) == 0) {
+    if (test_start_here(&daemon, err) == 0) {
         served = SERVED_WRONG;
         if (daemon.collections && read_versions(kithi_index_map(daemon.collections->index), there)) {
             versions_after(GROUPS, want);

@@ -237,8 +237,12 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_says(
         KITH("--json", "list"),
         "{\"name\":\"views\",\"count\":1,\"dim\":3,\"metric\":\"ip\",\"quantization\":\"none\",\"keep\":\"f32\",",
-        "\"bytes_taken\":", "\"epoch\":1}", NULL);
+        "\"bytes_taken\":", "\"epoch\":1,\"state\":\"served\"}", NULL);
     expect_says(KITH("list"), "views", "METRIC", NULL);
+    expect_ok(KITH("stats", "--ready"), "ready\n");
+    expect_ok(KITH("--json", "stats", "--ready", "views"),
+              "{\"ready\":true,\"served\":1,\"coming\":0,\"collections\":[{\"name\":\"views\","
+              "\"state\":\"served\"}]}\n");
     expect_says(
         KITH("--json", "stats", "views"),
         "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
@@ -247,9 +251,10 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"level_max\":", "\"epoch\":1,", "\"generation\":1,", "\"dead\":0,", "\"resting\":0,", "\"free\":0,",
         "\"slots\":1,", "\"slots_max\":16777216,",
         "\"bytes_taken\":", "\"bytes_per_vector\":", "\"bytes_reserved\":", "\"huge_bytes\":0,",
-        "\"huge_wanted_bytes\":0,", "\"daemon\":true,", "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,",
-        "\"sync_us_below_pow2\":[", "\"version\":\"0.1.0\",\"data_dir\":\"/",
-        "/data\",\"readers\":{\"alive\":0,\"gone\":0,", "\"latency_ns\":[],\"list\":[]}}}\n", NULL);
+        "\"huge_wanted_bytes\":0,", "\"daemon\":true,\"state\":\"served\",",
+        "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,", "\"sync_us_below_pow2\":[",
+        "\"version\":\"0.1.0\",\"data_dir\":\"/", "/data\",\"readers\":{\"alive\":0,\"gone\":0,",
+        "\"latency_ns\":[],\"list\":[]}}}\n", NULL);
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",
@@ -831,7 +836,8 @@ static void without_a_daemon_reads_go_on_and_writes_say_why_not(void **state)
     expect_ok(KITH("get", "alone", "a"), "[1,2]\n");
     expect_ok(KITH("count", "alone"), "1\n");
     expect_says(KITH("list"), "alone", NULL);
-    expect_says(KITH("--json", "stats", "alone"), "\"daemon\":false,\"daemon_stats\":null}", NULL);
+    expect_says(KITH("--json", "stats", "alone"), "\"daemon\":false,\"state\":null,\"daemon_stats\":null}",
+                NULL);
     expect_verified("alone");
     expect_says(KITH("search", "alone", "--vector", "[1,2]"), "a", NULL);
     expect_fail(KITH("put", "alone", "b", "--vector", "[1,2]"), 1, "no daemon answers");

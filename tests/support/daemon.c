@@ -67,6 +67,8 @@ void test_daemon_spawn(struct test_daemon *d)
             _exit(EXIT_NO_RUN);
         if (d->fault[0])
             setenv("KITH_FAULT", d->fault, 1);
+        if (d->hold[0])
+            setenv("KITH_HOLD", d->hold, 1);
         dup2(null, 0);
         dup2(fd, 1);
         dup2(fd, 2);
@@ -108,7 +110,28 @@ static bool receive(int fd, void *buf, size_t len)
     return true;
 }
 
-bool test_daemon_answers(const struct test_daemon *d)
+/* Greet, then ask whether all collections are served. The daemon says no while some are coming back. */
+static bool ask(int fd, const void *request, size_t len, struct kithi_reply *out)
+{
+    struct {
+        struct kithi_frame head;
+        struct kithi_reply reply;
+    } answer;
+    char rest[4096];
+    if (send(fd, request, len, MSG_NOSIGNAL) != (ssize_t)len || !receive(fd, &answer, sizeof answer) ||
+        answer.head.type != KITHI_FRAME_REPLY || answer.head.len < sizeof answer.reply)
+        return false;
+    for (size_t left = answer.head.len - sizeof answer.reply; left;) {
+        size_t n = left < sizeof rest ? left : sizeof rest;
+        if (!receive(fd, rest, n))
+            return false;
+        left -= n;
+    }
+    *out = answer.reply;
+    return answer.reply.status == 0;
+}
+
+static bool answers(const struct test_daemon *d, bool all_served)
 {
     bool ok = false;
     struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -126,14 +149,26 @@ bool test_daemon_answers(const struct test_daemon *d)
                     .version = KITHI_WIRE_VERSION };
         struct {
             struct kithi_frame head;
-            struct kithi_reply reply;
-        } answer;
-        ok = send(fd, &hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello &&
-             receive(fd, &answer, sizeof answer) && answer.head.type == KITHI_FRAME_REPLY &&
-             answer.reply.status == 0;
+            uint32_t form, name_len;
+        } list = { .head = { .magic = KITHI_FRAME_MAGIC, .len = 8, .type = KITHI_FRAME_LIST, .tag = 8 },
+                   .form = KITHI_LIST_STATES };
+        struct kithi_reply reply;
+        ok = ask(fd, &hello, sizeof hello, &reply);
+        if (ok && all_served)
+            ok = ask(fd, &list, sizeof list, &reply) && reply.found == 0;
     }
     close(fd);
     return ok;
+}
+
+bool test_daemon_answers(const struct test_daemon *d)
+{
+    return answers(d, true);
+}
+
+bool test_daemon_listens(const struct test_daemon *d)
+{
+    return answers(d, false);
 }
 
 int test_daemon_wait_ready(struct test_daemon *d)

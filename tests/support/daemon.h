@@ -17,6 +17,7 @@ struct test_daemon {
     char sock[TEST_PATH_SIZE];  /* where it listens */
     char fault[TEST_PATH_SIZE]; /* KITH_FAULT of the next start (server/base/fault.h); "" none */
     const char *option, *value; /* of its command line, besides the directories; NULL: none */
+    char hold[TEST_PATH_SIZE];  /* KITH_HOLD, the same */
     unsigned ready_s;           /* patience of test_daemon_start(); 0: 60 */
     pid_t pid;                  /* 0: not running */
 };
@@ -27,7 +28,7 @@ void test_daemon_init(struct test_daemon *d);
 void test_daemon_fini(struct test_daemon *d);
 
 /*
- * Start it and wait until it answers on its socket. Returns 0, or -1 when it exited or did not answer within
+ * Start it and wait until it answers on its socket and serves all collections. Returns 0, or -1 when it exited or did not answer within
  * ready_s; its log is printed then.
  */
 int test_daemon_start(struct test_daemon *d);
@@ -35,8 +36,10 @@ int test_daemon_start(struct test_daemon *d);
 void test_daemon_spawn(struct test_daemon *d);
 /* Wait until it answers; as test_daemon_start. */
 int test_daemon_wait_ready(struct test_daemon *d);
-/* True when it answers now. */
+/* True when it answers now, and serves all its collections. */
 bool test_daemon_answers(const struct test_daemon *d);
+/* True when it answers now, whatever it serves. */
+bool test_daemon_listens(const struct test_daemon *d);
 
 /* kill -9, and wait until it is gone. */
 void test_daemon_kill(struct test_daemon *d);

@@ -157,8 +157,7 @@ static int start_daemon(struct demo *d)
     free(data);
     if (d->daemon < 0)
         return fail(d, "kithd cannot be started: %s", strerror(-d->daemon));
-    /* kith_list() answers without a daemon, too; kith_drop() of what is not there does not. */
-    while (kith_drop("no-such-collection", d->run, NULL) != KITH_E_NO_COLLECTION) {
+    while (kith_readiness(NULL, d->run, NULL, NULL) != 0) {
         if (kithi_tool_now_ns() - begin > START_MS * UINT64_C(1000000))
             return fail(d, "kithd did not answer within %d s", START_MS / 1000);
         if (!rest_ms(5))

@@ -75,7 +75,8 @@ enum {
     KITH_E_UNSUPPORTED = -10030,
     KITH_E_PARAMETER = -10031,
     KITH_E_RUN_DIR = -10032,
-    KITH_E_SHUTDOWN = -10033
+    KITH_E_SHUTDOWN = -10033,
+    KITH_E_STARTING = -10034
 };
 
 enum kith_metric { KITH_METRIC_L2 = 1, KITH_METRIC_COSINE = 2, KITH_METRIC_IP = 3 };
@@ -331,6 +332,7 @@ KITH_API int kith_set_durability(kith *index, enum kith_durability durability);
  * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered; upserts and deletes of single
  * ids may simply be repeated. KITH_E_DENIED, KITH_E_FULL,
  * KITH_E_NO_SPACE, KITH_E_LOG_FAILED and the checks of id and vector refuse the write whole.
+ * KITH_E_STARTING: kithd was started and is still bringing the collection back (kith_readiness); nothing was done, try again.
  * Thread-safe: a handle has one socket, calls take turns.
  */
 KITH_API int kith_upsert(kith *index, const char *id, const float *vector, size_t len, uint64_t *out_epoch);
@@ -454,6 +456,14 @@ KITH_API int kith_drop(const char *name, const char *run_dir, struct kith_error 
  * of the run directory.
  */
 KITH_API int kith_list(const char *run_dir, char **out_names, struct kith_error *error);
+/*
+ * After a start kithd serves each collection as soon as it has brought it back; until then writes to it are KITH_E_STARTING.
+ * How far is it, with the collection name, or with all (NULL)? Returns how many of them are not served yet: 0 is ready.
+ * *out_json (out_json may be NULL) is one JSON object, to be freed by the caller; kithd(8) lists its members, later versions
+ * add to them. Waits a second at most. KITH_E_NO_DAEMON, KITH_E_NO_COLLECTION, KITH_E_TIMEOUT, KITH_E_DENIED,
+ * KITH_E_UNSUPPORTED (by an older kithd), KITH_E_NAME, KITH_E_RUN_DIR, -ENOMEM, -errno.
+ */
+KITH_API int kith_readiness(const char *name, const char *run_dir, char **out_json, struct kith_error *error);
 
 #ifdef __cplusplus
 }

@@ -13,8 +13,9 @@
 #include "server/base/io_sim.h"
 #include "server/base/log.h"
 #include "server/wal/append.h"
-#include "server/writer/recover.h"
+#include "server/writer/collection.h"
 #include "tests/crash/sim/sim.h"
+#include "tests/crash/start_here.h"
 
 #define STEPS_MAX 260u
 #define DRAIN_MAX 200000u
@@ -258,7 +259,7 @@ static void live(struct sim_world *w)
     plan_trouble(w);
     w->figures->lives++;
     must(kithi_daemon_init(&d, &options, &err), &err);
-    int status = kithi_recover(&d, &err);
+    int status = test_start_here(&d, &err);
     if (!w->bad && sim_judge(w, &d, status, &err)) {
         /* Whoever runs a machine puts the bytes back after a refusal, and may or may not otherwise. */
         if (status || one_in(w, 2))

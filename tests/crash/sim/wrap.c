@@ -33,12 +33,21 @@ uint64_t __wrap_kithi_now_ms(void)
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *out);
 ssize_t __wrap_getrandom(void *buf, size_t len, unsigned flags);
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left);
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *out)
 {
     (void)clock;
     uint64_t us = sim_world ? __wrap_kithi_now_us() : 0;
     *out = (struct timespec){ .tv_sec = (time_t)(us / 1000000), .tv_nsec = (long)(us % 1000000) * 1000 };
+    return 0;
+}
+
+/* Whoever sleeps lets the clock go on. */
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left)
+{
+    (void)left;
+    sim_world->now_us += (uint64_t)time->tv_sec * 1000000 + (uint64_t)time->tv_nsec / 1000;
     return 0;
 }
 
@@ -89,6 +98,7 @@ int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_p
                            struct kithi_errmsg *err);
 unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool);
 void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 void __wrap_kithi_pool_free(struct kithi_pool *pool);
 
 static void do_job(void *arg)
@@ -136,6 +146,13 @@ void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
     work->next = pool->works;
     pool->works = work;
     kithi_io_wake(pool->io);
+}
+
+/* Somebody waits for these, as if the others stood still meanwhile. */
+void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        fn(arg, test_rand_below(&sim_world->r, pool->threads), i);
 }
 
 void __wrap_kithi_pool_free(struct kithi_pool *pool)

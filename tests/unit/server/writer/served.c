@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "server/writer/intake.h"
-#include "server/writer/recover.h"
+#include "server/writer/start.h"
 
 void served_init(struct served *s)
 {
@@ -34,25 +34,49 @@ void served_init(struct served *s)
     s->options.rest_ms = 5;
 }
 
+/* All collections are served. */
+static void ready(void *arg)
+{
+    struct served *s = arg;
+    if (!s->ready) {
+        s->ready = true;
+        s->start_status = 0;
+        sem_post(&s->started);
+    }
+}
+
 /* A loop belongs to the thread that opened it, so all of the daemon's life is here. */
 static void *serve(void *arg)
 {
     struct served *s = arg;
     int status = kithi_daemon_init(&s->daemon, &s->options, &s->err);
     bool begun = !status;
+    s->ready = false;
     if (!status) {
-        status = kithi_recover(&s->daemon, &s->err);
+        s->daemon.on_ready = ready;
+        s->daemon.ready_arg = s;
+        status = kithi_start_begin(&s->daemon, &s->err);
     }
     if (!status) {
         status = kithi_intake_open(&s->daemon, &s->err);
     }
-    s->start_status = status;
-    sem_post(&s->started);
+    if (!status) {
+        status = kithi_start_go(&s->daemon, &s->err);
+    }
+    if (!status && s->unready) {
+        ready(s);
+    }
     if (!status) {
         s->exit_status = kithi_daemon_run(&s->daemon);
+        s->err = s->daemon.start_err;
+        status = s->err.code;
     }
     if (begun) {
         kithi_daemon_fini(&s->daemon);
+    }
+    if (!s->ready) {
+        s->start_status = status;
+        sem_post(&s->started);
     }
     return NULL;
 }

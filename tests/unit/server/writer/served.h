@@ -15,6 +15,8 @@ struct served {
     struct kithi_options options;
     struct kithi_daemon daemon;
     pthread_t thread;
+    bool unready;  /* served_start() waits for the socket only, not for the collections */
+    bool ready;    /* the thread's own: started was posted */
     sem_t started; /* or failed to */
     int start_status;
     struct kithi_errmsg err;

@@ -275,9 +275,10 @@ static void bytes_that_are_no_frame_get_a_reply_and_the_end(void **state)
     f.count = 1;
     assert_refused(true, f, NULL, 0, KITHI_E_PROTOCOL);
     f = list;
-    f.len = 8;
-    assert_refused(true, f, bytes, 8, KITHI_E_PROTOCOL);
+    f.len = sizeof bytes;
+    assert_refused(true, f, bytes, sizeof bytes, KITHI_E_PROTOCOL);
     f.type = KITHI_FRAME_STATS;
+    f.len = 8;
     assert_refused(true, f, bytes, 8, KITHI_E_PROTOCOL);
     f.type = KITHI_FRAME_WRITE;
     f.len = 17;
@@ -289,6 +290,34 @@ static void bytes_that_are_no_frame_get_a_reply_and_the_end(void **state)
     f.type = KITHI_FRAME_DROP;
     f.len = sizeof bytes;
     assert_refused(true, f, bytes, sizeof bytes, KITHI_E_PROTOCOL);
+}
+
+static void a_list_says_which_collections_are_served(void **state)
+{
+    struct peer p;
+    struct peer_reply r;
+    uint32_t body[4] = { KITHI_LIST_STATES, 0, 0, 0 };
+    (void)state;
+    peer_open(&p, served.run.path);
+    assert_int_equal(peer_create(&p, "listed", DIM, 0, NULL), 0);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 8, 0, &r), 0);
+    assert_int_equal(r.reply.found, 0);
+    assert_non_null(strstr(r.text, "{\"ready\":true,"));
+    assert_non_null(strstr(r.text, "{\"name\":\"listed\",\"state\":\"served\"}"));
+    body[1] = 6;
+    memcpy(&body[2], "listed\0\0", 8);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 16, 0, &r), 0);
+    assert_string_equal(r.text, "{\"ready\":true,\"served\":1,\"coming\":0,\"collections\":["
+                                "{\"name\":\"listed\",\"state\":\"served\"}]}");
+    memcpy(&body[2], "absent\0\0", 8);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 16, 0, &r), KITHI_E_NO_COLLECTION);
+    body[1] = 60; /* more than there is */
+    assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 16, 0, &r), KITHI_E_PROTOCOL);
+    body[0] = 2;
+    body[1] = 0;
+    assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 8, 0, &r), KITHI_E_UNSUPPORTED);
+    assert_int_equal(peer_drop(&p, "listed", NULL), 0);
+    peer_close(&p);
 }
 
 static void a_frame_above_the_limit_is_refused_though_the_client_goes_on_sending(void **state)
@@ -428,6 +457,7 @@ int main(void)
         cmocka_unit_test(collections_are_checked_as_they_are_made),
         cmocka_unit_test(a_collection_is_opened_with_the_codes_that_were_asked_for),
         cmocka_unit_test(bytes_that_are_no_frame_get_a_reply_and_the_end),
+        cmocka_unit_test(a_list_says_which_collections_are_served),
         cmocka_unit_test(a_frame_above_the_limit_is_refused_though_the_client_goes_on_sending),
         cmocka_unit_test(a_client_that_leaves_in_the_middle_hurts_nobody),
         cmocka_unit_test(a_write_that_came_whole_is_done_though_its_client_has_left),

@@ -442,6 +442,72 @@ static void a_rebuild_waits_for_no_readers(void **state)
     end();
 }
 
+static uint64_t bytes_read(void)
+{
+    unsigned long long n = 0;
+    FILE *f = fopen("/proc/self/io", "re");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "rchar: %llu", &n), 1);
+    fclose(f);
+    return n;
+}
+
+/* Nor does what a start has read make the next one read more. */
+static void space_that_the_log_took_ahead_is_not_read(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t before = bytes_read();
+        begin();
+        assert_in_range(bytes_read() - before, 0, 16u << 20); /* of a log of 64 MiB */
+        assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+        assert_int_equal(peer_stat(&peer, "epoch"), 31);
+        end();
+    }
+}
+
+#ifdef KITH_FAULT_POINTS
+/* By whatever it is asked for. */
+static void a_collection_that_is_not_back_is_told_of(void **state)
+{
+    struct peer_reply r;
+    struct kithi_settings settings;
+    uint64_t end_ms = kithi_now_ms() + 60000;
+    char path[KITHI_PATH_MAX];
+    uint32_t states[2] = { KITHI_LIST_STATES, 0 };
+    (void)state;
+    assert_int_equal(kithi_settings_read(test_path(&served.data, "docs"), &settings, NULL), 0);
+    snprintf(path, sizeof path, "%s/adopt-docs", served.run.path);
+    fclose(fopen(path, "w"));
+    setenv("KITH_HOLD", served.run.path, 1);
+    served.unready = true;
+    begin();
+    do {
+        assert_true(kithi_now_ms() < end_ms);
+        assert_int_equal(peer_call(&peer, KITHI_FRAME_LIST, states, sizeof states, 0, &r), 0);
+        assert_int_equal(r.reply.found, 1);
+    } while (!strstr(r.text, "\"name\":\"docs\",\"state\":\"adopting\""));
+    assert_int_equal(peer_use(&peer, "docs", &r), KITHI_E_STARTING);
+    assert_non_null(strstr(r.text, "still bringing \"docs\" back: its segment is looked at"));
+    memcpy(peer.uid, settings.uid, sizeof peer.uid);
+    assert_int_equal(peer_write(&peer, "d", 0, 1, DIM, 1, &r), KITHI_E_STARTING);
+    assert_int_equal(peer_call(&peer, KITHI_FRAME_STATS, settings.uid, 16, 0, &r), KITHI_E_STARTING);
+    assert_int_equal(peer_call(&peer, KITHI_FRAME_FLUSH, settings.uid, 16, 0, &r), KITHI_E_STARTING);
+    assert_int_equal(peer_create(&peer, "docs", DIM, 0, &r), KITHI_E_EXISTS);
+    assert_int_equal(peer_drop(&peer, "docs", &r), KITHI_E_STARTING);
+    assert_int_equal(peer_call(&peer, KITHI_FRAME_LIST, NULL, 0, 0, &r), 0);
+    assert_string_equal(r.text, "docs\n");
+    assert_int_equal(unlink(path), 0);
+    while (peer_use(&peer, "docs", &r) == KITHI_E_STARTING) {
+        assert_true(kithi_now_ms() < end_ms);
+    }
+    unsetenv("KITH_HOLD");
+    assert_all_is_back();
+    end();
+    served.unready = false;
+}
+#endif
+
 static void strangers_in_the_run_directory_are_set_aside(void **state)
 {
     (void)state;
@@ -497,6 +563,10 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_is_in_the_way_is_named_with_a_way_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_rebuild_waits_for_no_readers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(space_that_the_log_took_ahead_is_not_read, set_up, tear_down),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test_setup_teardown(a_collection_that_is_not_back_is_told_of, set_up, tear_down),
+#endif
         cmocka_unit_test_setup_teardown(strangers_in_the_run_directory_are_set_aside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_rewrites_than_slots_are_replayed, set_up, tear_down),
     };

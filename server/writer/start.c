@@ -1,0 +1,482 @@
+/*
+ * start.c - see start.h.
+ */
+#include "server/writer/start.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "server/base/log.h"
+#include "server/checkpoint/read.h"
+#include "server/wal/files.h"
+#include "server/writer/recover.h"
+#include "shm/base/id.h"
+
+#define THREADS 8u /* as many syncs wait at a time; more gain little on any disk */
+/* From so many bytes of checkpoint and log on a collection is a large one. Below that the memory that reading the log takes, some
+ * 10 MiB, counts for little beside the segments'. */
+#define LARGE_BYTES (160u << 20)
+#define LINE_SIZE   320u /* of one collection's status, as JSON */
+
+struct entry {
+    struct kithi_settings settings;
+    bool warm;      /* there is a segment of it */
+    uint64_t bytes; /* of the newest checkpoint and the log */
+    struct kithi_recover_progress progress;
+    bool taken; /* over by the loop */
+
+    /* Its thread's, until it has ended. */
+    struct kithi_collection *collection;
+    int status;
+    struct kithi_errmsg err;
+    struct entry *next_ended;
+};
+
+struct kithi_start {
+    struct kithi_daemon *daemon;
+    struct entry *entries; /* in the order in which they are begun */
+    size_t count, left;    /* left: not taken */
+    uint64_t began_ms;
+    pthread_t threads[THREADS];
+    unsigned thread_count;
+
+    pthread_mutex_t lock; /* of what follows */
+    size_t next;          /* entries below have been begun */
+    bool large;           /* one of the large ones is on its way back */
+    struct entry *ended;
+    unsigned running; /* threads */
+};
+
+/* ---- threads ---- */
+
+static bool is_large(const struct entry *e)
+{
+    return !e->warm && e->bytes >= LARGE_BYTES;
+}
+
+/* The next one for a thread; NULL: it may end. Behind a large one are only large ones, and the thread that has it sees to them.
+ * Under the lock. */
+static struct entry *take(struct kithi_start *s)
+{
+    if (s->daemon->stopping || s->next == s->count) {
+        return NULL;
+    }
+    struct entry *e = &s->entries[s->next];
+    if (is_large(e) && s->large) {
+        return NULL;
+    }
+    s->large |= is_large(e);
+    s->next++;
+    return e;
+}
+
+static void *thread_main(void *arg)
+{
+    struct kithi_start *s = arg;
+    struct entry *e;
+    pthread_mutex_lock(&s->lock);
+    while ((e = take(s)) != NULL) {
+        pthread_mutex_unlock(&s->lock);
+        e->status = kithi_recover(s->daemon, &e->settings, &e->progress, &e->collection, &e->err);
+        pthread_mutex_lock(&s->lock);
+        if (is_large(e)) {
+            s->large = false;
+        }
+        e->next_ended = s->ended;
+        s->ended = e;
+        kithi_io_wake(s->daemon->io);
+    }
+    s->running--;
+    kithi_io_wake(s->daemon->io);
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* ---- the list ---- */
+
+static uint64_t file_size(const char *dir, const char *name)
+{
+    char path[KITHI_PATH_MAX];
+    struct stat st;
+    return !kithi_path(path, NULL, "%s/%s", dir, name) && !stat(path, &st) ? (uint64_t)st.st_size : 0;
+}
+
+/* What a cold start has to read, about. */
+static uint64_t bytes_of(const char *data_dir)
+{
+    uint64_t *epochs = NULL, bytes = 0;
+    struct kithi_wal_file *files = NULL;
+    char wal[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
+    if (kithi_checkpoint_list(data_dir, &epochs, NULL) > 0) {
+        kithi_checkpoint_name(name, epochs[0]);
+        bytes = file_size(data_dir, name);
+    }
+    int64_t n = kithi_path(wal, NULL, "%s/wal", data_dir) ? 0 : kithi_wal_files_list(wal, &files, NULL);
+    for (int64_t i = 0; i < n; i++) {
+        bytes += file_size(wal, files[i].name);
+    }
+    free(epochs);
+    free(files);
+    return bytes;
+}
+
+static int look_at(struct kithi_start *s, const char *name, struct kithi_errmsg *err)
+{
+    const struct kithi_daemon *d = s->daemon;
+    struct entry *e = &s->entries[s->count];
+    struct kithi_segment_peek peek;
+    char path[KITHI_PATH_MAX];
+    struct stat st;
+    if (name[0] == '.' || !strcmp(name, KITHI_LOCK_NAME)) {
+        return 0; /* kithi_recover_clear() */
+    }
+    int status = kithi_path(path, err, "%s/%s", d->data.path, name);
+    /* What cannot be looked at may be a collection: to start without it would be to set its segment aside. */
+    if (!status && lstat(path, &st)) {
+        int number = errno;
+        status = kithi_error_set(err, -number, "cannot look at %s: %s", path, strerror(number));
+    }
+    if (!status && (!kithi_name_valid(name, strlen(name)) || !S_ISDIR(st.st_mode))) {
+        kithi_log(KITHI_LOG_WARN, "not-ours", "path=%s msg=left alone", path);
+        return 0;
+    }
+    if (!status) {
+        status = kithi_recover_settings(d, name, &e->settings, err);
+    }
+    if (status) {
+        return status;
+    }
+    e->bytes = bytes_of(path);
+    if (!kithi_path(path, NULL, "%s/%s/segment", d->run.path, name)) {
+        e->warm = kithi_segment_peek(path, &peek) && !memcmp(peek.uid, e->settings.uid, sizeof peek.uid);
+    }
+    s->count++;
+    return 0;
+}
+
+/* The order of start.h; names for what is equal, so that two starts do the same. */
+static int compare(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    if (x->warm != y->warm) {
+        return x->warm ? -1 : 1;
+    }
+    if (x->bytes != y->bytes) {
+        return x->bytes < y->bytes ? -1 : 1;
+    }
+    return strcmp(x->settings.name, y->settings.name);
+}
+
+int kithi_start_begin(struct kithi_daemon *d, struct kithi_errmsg *err)
+{
+    char **names = NULL;
+    size_t n = 0;
+    struct kithi_start *s = calloc(1, sizeof *s);
+    if (!s) {
+        return kithi_error_set(err, -ENOMEM, "no memory for the list of collections");
+    }
+    s->daemon = d;
+    s->began_ms = kithi_now_ms();
+    pthread_mutex_init(&s->lock, NULL);
+    d->start = s;
+    int status = kithi_dir_list(d->data.path, &names, &n, err);
+    if (!status) {
+        s->entries = calloc(n + 1, sizeof *s->entries);
+        status =
+            s->entries ? 0 : kithi_error_set(err, -ENOMEM, "no memory for the list of %zu collections", n);
+    }
+    for (size_t i = 0; i < n && !status; i++) {
+        status = look_at(s, names[i], err);
+        if (status) {
+            kithi_log(KITHI_LOG_ERROR, "collection-refused",
+                      "name=%s dir=%s/%s msg=kithd does not start because of this one", names[i],
+                      d->data.path, names[i]);
+        }
+    }
+    kithi_dir_list_free(names, n);
+    if (!status) {
+        status = kithi_recover_clear(d, err);
+    }
+    if (!status && s->count) {
+        qsort(s->entries, s->count, sizeof *s->entries, compare);
+    }
+    s->left = s->count;
+    return status;
+}
+
+int kithi_start_go(struct kithi_daemon *d, struct kithi_errmsg *err)
+{
+    struct kithi_start *s = d->start;
+    int status = 0;
+    while (!status && s->thread_count < THREADS && s->thread_count < s->count) {
+        pthread_mutex_lock(&s->lock);
+        s->running++;
+        pthread_mutex_unlock(&s->lock);
+        status = -pthread_create(&s->threads[s->thread_count], NULL, thread_main, s);
+        if (status) {
+            pthread_mutex_lock(&s->lock);
+            s->running--;
+            pthread_mutex_unlock(&s->lock);
+        } else {
+            s->thread_count++;
+        }
+    }
+    if (status && s->thread_count) {
+        status = 0; /* those that there are do the work of all */
+    }
+    d->again = true;
+    return status ? kithi_error_set(err, status, "cannot start a thread to bring collections back: %s",
+                                    kithi_error_text(status))
+                  : 0;
+}
+
+/* ---- the loop's part ---- */
+
+/* Its thread has done with it. */
+static void take_over(struct kithi_start *s, struct entry *e)
+{
+    struct kithi_daemon *d = s->daemon;
+    const char *name = e->settings.name;
+    e->taken = true;
+    s->left--;
+    if (!e->status && !d->stopping) {
+        kithi_log(KITHI_LOG_INFO, "collection-ready",
+                  "name=%s epoch=%" PRIu64 " live=%" PRIu64 " ms=%" PRIu64 " left=%zu", name,
+                  kithi_index_epoch(e->collection->index), kithi_index_live(e->collection->index),
+                  kithi_now_ms() - s->began_ms, s->left);
+        kithi_daemon_add(d, e->collection);
+        d->again = true;
+        return;
+    }
+    kithi_collection_free(e->collection);
+    if (!e->status || e->status == -ECANCELED) {
+        return;
+    }
+    kithi_log(
+        KITHI_LOG_ERROR, "collection-refused",
+        "name=%s dir=%s/%s status=%s msg=%s; kithd leaves because of this one; to start the others, move "
+        "its directory out of the data directory",
+        name, d->data.path, name, kithi_error_name(e->status), e->err.text);
+    if (!d->start_err.code) {
+        d->start_err = e->err;
+        d->start_err.code = e->status;
+    }
+    /* What is served is stopped as by SIGTERM: what was accepted is finished. */
+    d->stopping = true;
+    d->exit_status = 1;
+    d->again = true;
+}
+
+void kithi_start_turn(struct kithi_daemon *d)
+{
+    struct kithi_start *s = d->start;
+    if (!s) {
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    struct entry *e = s->ended;
+    s->ended = NULL;
+    bool over = !s->running;
+    pthread_mutex_unlock(&s->lock);
+    for (; e; e = e->next_ended) {
+        take_over(s, e);
+    }
+    if (!over) {
+        return;
+    }
+    bool ready = !s->left && !d->stopping;
+    if (ready) {
+        kithi_log(KITHI_LOG_INFO, "ready", "socket=%s/%s collections=%zu clients=%u ms=%" PRIu64, d->run.path,
+                  KITHI_SOCKET_NAME, s->count, d->session_max, kithi_now_ms() - s->began_ms);
+    } else {
+        kithi_log(KITHI_LOG_INFO, "start-stopped",
+                  "left=%zu msg=kithd leaves before these collections are back; nothing of them is lost",
+                  s->left);
+    }
+    kithi_start_fini(d);
+    if (ready && d->on_ready) {
+        d->on_ready(d->ready_arg);
+    }
+}
+
+void kithi_start_fini(struct kithi_daemon *d)
+{
+    struct kithi_start *s = d->start;
+    if (!s) {
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    s->next = s->count; /* whoever looks for another one ends */
+    bool running = s->running;
+    pthread_mutex_unlock(&s->lock);
+    if (running) {
+        d->stopping = true;
+    }
+    for (unsigned i = 0; i < s->thread_count; i++) {
+        pthread_join(s->threads[i], NULL);
+    }
+    for (struct entry *e = s->ended; e; e = e->next_ended) {
+        kithi_collection_free(e->collection);
+    }
+    pthread_mutex_destroy(&s->lock);
+    free(s->entries);
+    free(s);
+    d->start = NULL;
+}
+
+/* ---- questions ---- */
+
+size_t kithi_start_count(const struct kithi_daemon *d)
+{
+    return d->start ? d->start->left : 0;
+}
+
+const char *kithi_start_next(const struct kithi_daemon *d, size_t *at)
+{
+    const struct kithi_start *s = d->start;
+    while (s && *at < s->count) {
+        const struct entry *e = &s->entries[(*at)++];
+        if (!e->taken) {
+            return e->settings.name;
+        }
+    }
+    return NULL;
+}
+
+static const char *const step_names[] = { "waiting", "adopting", "loading", "replaying", "opening" };
+
+struct figures {
+    enum kithi_recover_step step;
+    uint64_t done, total;
+    unsigned percent; /* of this step */
+};
+
+/* Relaxed: each is right by itself, which is enough for people. */
+static struct figures figures_of(const struct entry *e)
+{
+    struct figures f = { .step = atomic_load_explicit(&e->progress.step, memory_order_relaxed),
+                         .done = atomic_load_explicit(&e->progress.done, memory_order_relaxed),
+                         .total = atomic_load_explicit(&e->progress.total, memory_order_relaxed) };
+    f.done = f.done < f.total ? f.done : f.total;
+    f.percent = f.total ? (unsigned)((double)f.done / (double)f.total * 100) : 0;
+    return f;
+}
+
+static int refuse(const struct entry *e, struct kithi_errmsg *err)
+{
+    char how[160] = "";
+    struct figures f = figures_of(e);
+    switch (f.step) {
+    case RECOVER_WAITING: snprintf(how, sizeof how, "others come first"); break;
+    case RECOVER_ADOPTING: snprintf(how, sizeof how, "its segment is looked at"); break;
+    case RECOVER_LOADING:
+        snprintf(how, sizeof how, "%u %% of its checkpoint is loaded, %" PRIu64 " of %" PRIu64 " MiB",
+                 f.percent, f.done >> 20, f.total >> 20);
+        break;
+    case RECOVER_REPLAYING:
+        snprintf(how, sizeof how, "%" PRIu64 " of at least %" PRIu64 " groups of its log are replayed",
+                 f.done, f.total);
+        break;
+    case RECOVER_OPENING: snprintf(how, sizeof how, "its log is being opened, searches go on already"); break;
+    }
+    return kithi_error_set(err, KITHI_E_STARTING,
+                           "kithd is still bringing \"%s\" back: %s; try again, or wait for 'kith stats %s "
+                           "--ready'",
+                           e->settings.name, how, e->settings.name);
+}
+
+int kithi_start_find(const struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
+{
+    const struct kithi_start *s = d->start;
+    for (size_t i = 0; s && i < s->count; i++) {
+        if (!s->entries[i].taken && !strcmp(s->entries[i].settings.name, name)) {
+            return refuse(&s->entries[i], err);
+        }
+    }
+    return 0;
+}
+
+int kithi_start_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], struct kithi_errmsg *err)
+{
+    const struct kithi_start *s = d->start;
+    for (size_t i = 0; s && i < s->count; i++) {
+        const struct entry *e = &s->entries[i];
+        if (!e->taken && !memcmp(e->settings.uid, uid, sizeof e->settings.uid)) {
+            return refuse(e, err);
+        }
+    }
+    return 0;
+}
+
+struct text {
+    char *bytes;
+    size_t len, capacity;
+    uint32_t served, missing;
+};
+
+static void put_served(struct text *t, const struct kithi_collection *c)
+{
+    t->len +=
+        (size_t)snprintf(t->bytes + t->len, t->capacity - t->len, "%s{\"name\":\"%s\",\"state\":\"served\"}",
+                         t->served + t->missing ? "," : "", c->settings.name);
+    t->served++;
+}
+
+static void put_entry(struct text *t, const struct entry *e)
+{
+    struct figures f = figures_of(e);
+    t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len, "%s{\"name\":\"%s\",\"state\":\"%s\"",
+                               t->served + t->missing ? "," : "", e->settings.name, step_names[f.step]);
+    if (f.step == RECOVER_LOADING || f.step == RECOVER_REPLAYING) {
+        t->len +=
+            (size_t)snprintf(t->bytes + t->len, t->capacity - t->len,
+                             ",\"unit\":\"%s\",\"done\":%" PRIu64 ",\"total\":%" PRIu64 ",\"percent\":%u",
+                             f.step == RECOVER_LOADING ? "bytes" : "groups", f.done, f.total, f.percent);
+    }
+    t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len, "}");
+    t->missing++;
+}
+
+int kithi_start_status(const struct kithi_daemon *d, const char *name, char **out, uint32_t *out_missing,
+                       struct kithi_errmsg *err)
+{
+    const struct kithi_start *s = d->start;
+    size_t n = s ? s->count : 0;
+    for (const struct kithi_collection *c = d->collections; c; c = c->next) {
+        n++;
+    }
+    struct text list = { .capacity = (n + 1) * LINE_SIZE };
+    list.bytes = malloc(list.capacity);
+    *out = malloc(list.capacity + LINE_SIZE);
+    int status = list.bytes && *out ? 0 : kithi_error_set(err, -ENOMEM, "no memory for the answer");
+    for (const struct kithi_collection *c = d->collections; c && !status; c = c->next) {
+        if (!c->dropping && (!name || !strcmp(name, c->settings.name))) {
+            put_served(&list, c);
+        }
+    }
+    for (size_t i = 0; s && i < s->count && !status; i++) {
+        const struct entry *e = &s->entries[i];
+        if (!e->taken && (!name || !strcmp(name, e->settings.name))) {
+            put_entry(&list, e);
+        }
+    }
+    if (!status && name && !list.served && !list.missing) {
+        status = kithi_error_set(err, KITHI_E_NO_COLLECTION, "there is no collection \"%s\"", name);
+    }
+    if (!status) {
+        snprintf(*out, list.capacity + LINE_SIZE,
+                 "{\"ready\":%s,\"served\":%u,\"coming\":%u,\"collections\":[%.*s]}",
+                 list.missing ? "false" : "true", list.served, list.missing, (int)list.len, list.bytes);
+        *out_missing = list.missing;
+    } else {
+        free(*out);
+        *out = NULL;
+    }
+    free(list.bytes);
+    return status;
+}
