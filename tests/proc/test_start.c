@@ -69,6 +69,7 @@ static void create(const struct start *t, const char *name)
     struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
     opts.dim = DIM;
     opts.metric = KITH_METRIC_L2;
+    opts.max_vectors = 100000; /* there are many, and sanitizers have little address space for them */
     opts.run_dir = t->run;
     assert_int_equal(kith_create(name, &opts), 0);
 }
