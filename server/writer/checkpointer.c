@@ -23,6 +23,7 @@
 /* Writes wait when so large a share of the slots in use is dead or rests for the image's sake, and more than a few. */
 #define HELD_SHARE 4u
 #define HELD_MIN   4096u
+#define HOLD_NS    2000000 /* between two looks whether a test holds it still */
 
 static void pump(struct kithi_collection *c);
 
@@ -117,6 +118,9 @@ static int create_call(void *arg)
     struct kithi_io *io = c->daemon->io;
     void *head = NULL;
     bool direct;
+    while (KITHI_FAULT_HELD("checkpoint", c->settings.name)) {
+        nanosleep(&(struct timespec){ .tv_nsec = HOLD_NS }, NULL);
+    }
     k->fd = kithi_io_file_create(io, k->path, true, &direct);
     int r = k->fd < 0 ? k->fd : kithi_io_file_allocate(io, k->fd, k->plan.file_size);
     if (r >= 0) {
