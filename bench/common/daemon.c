@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -25,6 +26,7 @@
 #include "bench/common/clock.h"
 
 #define START_WAIT_MS  10000
+#define AWAIT_MS       600000
 #define SETTLE_STEP_MS 200
 #define SETTLE_STEPS   150
 #define KEEPER_END     'e'
@@ -161,6 +163,42 @@ static bool answers_within(const struct bench_daemon *d, unsigned wait_ms)
         poll(NULL, 0, 20);
     }
     return false;
+}
+
+void bench_daemon_await(const struct bench_daemon *d)
+{
+    uint64_t end_ns = bench_now_ns() + AWAIT_MS * UINT64_C(1000000);
+    while (kith_readiness(NULL, d->run_dir, NULL, NULL) != 0) {
+        if (bench_now_ns() > end_ns) {
+            show_log(d);
+            bench_die("kithd does not come back in %s", d->run_dir);
+        }
+        poll(NULL, 0, 1);
+    }
+}
+
+double bench_daemon_logged(const struct bench_daemon *d, const char *event, const char *collection,
+                           const char *key)
+{
+    char path[300];
+    char line[4096];
+    char what[128];
+    char who[128];
+    char field[64];
+    double found = NAN;
+    snprintf(path, sizeof(path), "%s/kithd.log", d->data_dir);
+    snprintf(what, sizeof(what), " event=%s ", event);
+    snprintf(who, sizeof(who), " name=%s ", collection);
+    snprintf(field, sizeof(field), " %s=", key);
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof(line), f)) {
+        const char *at = strstr(line, what) && strstr(line, who) ? strstr(line, field) : NULL;
+        if (at)
+            found = strtod(at + strlen(field), NULL);
+    }
+    if (f)
+        fclose(f);
+    return found;
 }
 
 void bench_daemon_start(struct bench_daemon *d, unsigned threads)

@@ -29,6 +29,14 @@ void bench_daemon_stop(struct bench_daemon *d);
 void bench_daemon_kill(struct bench_daemon *d);
 void bench_daemon_again(struct bench_daemon *d);
 
+/* Wait until it serves all its collections. */
+void bench_daemon_await(const struct bench_daemon *d);
+/*
+ * The number behind "key=" in the last line of its log that has this event and name=collection; NaN when there is none.
+ */
+double bench_daemon_logged(const struct bench_daemon *d, const char *event, const char *collection,
+                           const char *key);
+
 /* Keep all threads of kithd on one CPU from now on. */
 void bench_daemon_pin(const struct bench_daemon *d, int cpu);
 /* Wait until it has nothing to do, half a minute at most. */

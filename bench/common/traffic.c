@@ -20,7 +20,7 @@
 #include "bench/common/clock.h"
 
 #define DEPTH       8u
-#define PROCESS_MAX 65u
+#define PROCESS_MAX 66u
 
 /* What a child process has counted, in memory that it shares with its parent. */
 struct tally {
@@ -29,6 +29,7 @@ struct tally {
     uint64_t errors;
     int last_error; /* negative: of the library; else hits of a search that found fewer than k */
     uint64_t writes;
+    uint64_t checkpoints;
 };
 
 struct shared {
@@ -137,6 +138,24 @@ static void write_at_full_speed(const struct job *j, struct tally *t)
     kith_close(index);
 }
 
+static void ask_for_checkpoints(const struct job *j, struct tally *t)
+{
+    if (j->phase->pinned)
+        bench_pin(j->opts->daemon_cpu);
+    kith *index = open_collection(j);
+    atomic_fetch_add(&j->shared->ready, 1);
+    while (!atomic_load_explicit(&j->shared->stop, memory_order_relaxed)) {
+        int rc = kith_checkpoint(index, NULL, NULL);
+        if (rc < 0) {
+            t->errors++;
+            t->last_error = rc;
+            break;
+        }
+        t->checkpoints++;
+    }
+    kith_close(index);
+}
+
 static void sleep_seconds(double seconds)
 {
     struct timespec t = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
@@ -155,8 +174,10 @@ static void start(const struct job *j, unsigned n)
             prctl(PR_SET_PDEATHSIG, SIGKILL);
             if (i < j->phase->readers)
                 read_at_full_speed(j, i, &j->shared->tally[i]);
-            else
+            else if (i == j->phase->readers && j->phase->writer)
                 write_at_full_speed(j, &j->shared->tally[i]);
+            else
+                ask_for_checkpoints(j, &j->shared->tally[i]);
             _exit(0);
         }
     }
@@ -172,7 +193,7 @@ void bench_traffic_run(const struct bench_phase *p, const struct bench_daemon *d
                        const struct bench_options *o, const struct bench_config *config,
                        struct bench_traffic *out)
 {
-    unsigned n = p->readers + (p->writer ? 1 : 0);
+    unsigned n = p->readers + (p->writer ? 1 : 0) + (p->checkpoints ? 1 : 0);
     struct shared *shared =
         mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
@@ -195,6 +216,7 @@ void bench_traffic_run(const struct bench_phase *p, const struct bench_daemon *d
         bench_histogram_merge(&out->cpu, &t->cpu);
         out->errors += t->errors;
         out->writes += t->writes;
+        out->checkpoints += t->checkpoints;
         if (t->errors)
             fprintf(stderr, "bench: process %u of phase \"%s\": %llu errors, the last: %s (%d)\n", i, p->name,
                     (unsigned long long)t->errors,

@@ -1,5 +1,5 @@
 /*
- * traffic.h - reader processes, alone or beside a writer at full speed.
+ * traffic.h - reader processes, alone or beside a writer at full speed, or beside that and checkpoints.
  *
  * The writer replaces random rows by their own vectors, so that slots turn over, the collection keeps its
  * size and the true neighbours stay what they are: recall can be compared before and after.
@@ -17,7 +17,8 @@ struct bench_phase {
     const char *name;
     unsigned readers;
     bool writer;
-    bool pinned; /* readers on opts->cpu and opts->daemon_cpu by turns, the writer on the latter */
+    bool pinned;      /* readers on opts->cpu and opts->daemon_cpu by turns, the writer on the latter */
+    bool checkpoints; /* a process asks for one checkpoint after the other */
     double seconds;
 };
 
@@ -26,6 +27,7 @@ struct bench_traffic {
     struct bench_histogram cpu;     /* CPU time of the same searches: without other programs' time slices */
     double seconds;
     uint64_t writes;
+    uint64_t checkpoints; /* that have ended */
     uint64_t errors; /* failed writes, failed searches, searches with fewer than k hits; each kind is shown */
 };
 

@@ -28,7 +28,7 @@ void kithi_fault_crash(const char *point);
 
 #define KITHI_FAULT(point)            false
 #define KITHI_FAULT_CRASH(point)      ((void)0)
-#define KITHI_FAULT_HELD(point, name) ((void)(name), false)
+#define KITHI_FAULT_HELD(point, name) ((void)(point), (void)(name), false)
 
 #endif
 

@@ -10,6 +10,7 @@
 #           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
 #           restart  checkpoints, cold and warm starts
+#           durable  readers without a daemon, writing beside checkpoints, replay to writing
 #           growth   rate, memory and building from 10,000 to 1,000,000 vectors
 #           all      the tables of bench/README.md
 #   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
@@ -76,7 +77,7 @@ run() { # TABLE SET [OPTION...]
     mkdir -p "$out"
     case $name in
     search | core) files=(--json "$file.json" --svg "$file.svg") ;;
-    build | scaling | growth | restart) files=(--json "$file.json") ;;
+    build | scaling | growth | restart | durable) files=(--json "$file.json") ;;
     esac
     {
         echo
@@ -103,17 +104,17 @@ if [ "$table" = all ]; then
             run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
             run scaling "$set" "${options[@]}"
         done
-        for name in mixed attach growth restart; do
+        for name in mixed attach growth restart durable; do
             run "$name" sift-grocery "${options[@]}"
         done
     else
-        for name in search build mixed scaling attach growth restart; do
+        for name in search build mixed scaling attach growth restart durable; do
             run "$name" generated "${options[@]}"
         done
     fi
     exit 0
 fi
-case $table in search | core | build | mixed | scaling | attach | growth | restart) ;; *) usage 2 ;; esac
+case $table in search | core | build | mixed | scaling | attach | growth | restart | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
