@@ -201,6 +201,15 @@ double bench_daemon_logged(const struct bench_daemon *d, const char *event, cons
     return found;
 }
 
+double bench_daemon_cpu(const struct bench_daemon *d)
+{
+    clockid_t clock;
+    struct timespec t;
+    if (clock_getcpuclockid(d->pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
+        bench_die("kithd has ended");
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
 void bench_daemon_start(struct bench_daemon *d, unsigned threads)
 {
     const char *tmp = getenv("TMPDIR");

@@ -37,6 +37,9 @@ void bench_daemon_await(const struct bench_daemon *d);
 double bench_daemon_logged(const struct bench_daemon *d, const char *event, const char *collection,
                            const char *key);
 
+/* CPU time that it has used since it was started, in seconds. */
+double bench_daemon_cpu(const struct bench_daemon *d);
+
 /* Keep all threads of kithd on one CPU from now on. */
 void bench_daemon_pin(const struct bench_daemon *d, int cpu);
 /* Wait until it has nothing to do, half a minute at most. */
