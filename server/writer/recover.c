@@ -778,8 +778,8 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
             continue;
         }
         status = kithi_path(from, err, "%s/%s/" KITHI_SETTINGS_NAME, d->data.path, names[i]);
-        if (status || !access(from, F_OK)) {
-            continue;
+        if (status || !access(from, F_OK) || (errno != ENOENT && errno != ENOTDIR)) {
+            continue; /* what cannot be looked at may be a collection */
         }
         status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);
         if (!status) {
