@@ -1,6 +1,7 @@
 /*
- * cmd_manage.c - create, drop, list, stats, count, checkpoint: collections as a whole.
+ * cmd_manage.c - create, drop, list, stats, count, checkpoint, restore: collections as a whole.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -403,10 +404,10 @@ int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
     return status;
 }
 
-int kithi_cmd_checkpoint(struct kithi_tool *t, int argc, char **argv)
+static int checkpoint(struct kithi_tool *t, const char *name)
 {
     kith *index = NULL;
-    int status = open_only(t, argc, argv, &index);
+    int status = kithi_tool_open(t, name, &index);
     if (status != KITHI_TOOL_OK)
         return status;
     struct kith_error error = { 0 };
@@ -414,15 +415,116 @@ int kithi_cmd_checkpoint(struct kithi_tool *t, int argc, char **argv)
     int rc = kith_checkpoint(index, &epoch, &error);
     kith_close(index);
     if (rc != 0)
-        return kithi_tool_fail_with(t, argv[1], rc, error.text);
+        return kithi_tool_fail_with(t, name, rc, error.text);
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, name);
+        kithi_object_count(&o, "epoch", NULL, epoch);
+        kithi_object_end(&o);
+    } else {
+        printf("checkpoint of %s: epoch %llu is durable\n", name, (unsigned long long)epoch);
+    }
+    return KITHI_TOOL_OK;
+}
+
+static int show_progress(void *arg, uint64_t done, uint64_t total)
+{
+    kithi_progress_update(arg, done >> 20, total > 0 ? (double)done / (double)total : -1);
+    return 0;
+}
+
+static int back_up(struct kithi_tool *t, const char *name, const char *path, bool force)
+{
+    kith *index = NULL;
+    int status = kithi_tool_open(t, name, &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    struct kithi_progress progress;
+    struct kith_error error = { 0 };
+    struct kith_backup_info info = KITH_BACKUP_INFO_INIT;
+    struct kith_backup_opts opts = KITH_BACKUP_OPTS_INIT;
+    opts.replace = force;
+    opts.progress = show_progress;
+    opts.arg = &progress;
+    opts.error = &error;
+    kithi_progress_begin(&progress, "MiB");
+    int rc = kith_backup(index, path, &opts, &info);
+    kithi_progress_end(&progress);
+    kith_close(index);
+    if (rc == -EEXIST && !force)
+        return kithi_tool_fail(t, "%s%s", error.text, "; --force replaces a file");
+    if (rc != 0)
+        return kithi_tool_fail_with(t, name, rc, error.text);
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "name", NULL, name);
+        kithi_object_text(&o, "file", NULL, path);
+        kithi_object_count(&o, "epoch", NULL, info.epoch);
+        kithi_object_bytes(&o, "bytes", NULL, info.bytes);
+        kithi_object_end(&o);
+    } else {
+        char text[KITHI_OUT_TEXT_SIZE];
+        printf("back-up of %s: epoch %llu, %s in %s\n", name, (unsigned long long)info.epoch,
+               kithi_out_bytes(text, info.bytes), path);
+    }
+    return KITHI_TOOL_OK;
+}
+
+int kithi_cmd_checkpoint(struct kithi_tool *t, int argc, char **argv)
+{
+    const char *to = NULL;
+    bool force = false;
+    const struct kithi_arg args[] = {
+        { "--to", KITHI_ARG_STRING, &to, 0, 0 },
+        { "--force", KITHI_ARG_FLAG, &force, 0, 0 },
+    };
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+    if (to == NULL && force)
+        return kithi_tool_usage(t, "--force is about the file of --to");
+    return to == NULL ? checkpoint(t, argv[1]) : back_up(t, argv[1], to, force);
+}
+
+int kithi_cmd_restore(struct kithi_tool *t, int argc, char **argv)
+{
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    if (count != 2)
+        return kithi_tool_usage(t, "give a name for the collection and the file of a back-up");
+    struct kithi_progress progress;
+    struct kith_error error = { 0 };
+    struct kith_backup_info info = KITH_BACKUP_INFO_INIT;
+    struct kith_backup_opts opts = KITH_BACKUP_OPTS_INIT;
+    opts.run_dir = t->run_dir;
+    opts.progress = show_progress;
+    opts.arg = &progress;
+    opts.error = &error;
+    kithi_progress_begin(&progress, "MiB");
+    int rc = kith_restore(argv[1], argv[2], &opts, &info);
+    kithi_progress_end(&progress);
+    if (rc != 0)
+        return kithi_tool_fail(t, "%s", error.text[0] != '\0' ? error.text : kith_strerror(rc));
     if (t->json) {
         struct kithi_object o;
         kithi_object_begin(&o, true);
         kithi_object_text(&o, "name", NULL, argv[1]);
-        kithi_object_count(&o, "epoch", NULL, epoch);
+        kithi_object_text(&o, "file", NULL, argv[2]);
+        kithi_object_count(&o, "live", NULL, info.live_count);
+        kithi_object_count(&o, "epoch", NULL, info.epoch);
+        kithi_object_count(&o, "timeline", NULL, info.timeline);
         kithi_object_end(&o);
     } else {
-        printf("checkpoint of %s: epoch %llu is durable\n", argv[1], (unsigned long long)epoch);
+        char text[KITHI_OUT_TEXT_SIZE];
+        printf("restored %s: %s vectors, epoch %llu\n", argv[1], kithi_out_count(text, info.live_count),
+               (unsigned long long)info.epoch);
     }
     return KITHI_TOOL_OK;
 }

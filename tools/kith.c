@@ -48,7 +48,9 @@ static const struct command COMMANDS[] = {
       "recall, searches a second and latency" },
     { "inspect", kithi_cmd_inspect, "NAME", "header, regions, memory and shape of the graph" },
     { "verify", kithi_cmd_verify, "NAME", "check every structural rule of the segment" },
-    { "checkpoint", kithi_cmd_checkpoint, "NAME", "write a checkpoint, which a cold start begins with" },
+    { "checkpoint", kithi_cmd_checkpoint, "NAME [--to FILE [--force]]",
+      "write a checkpoint, which a cold start begins with, or a back-up" },
+    { "restore", kithi_cmd_restore, "NAME FILE", "make a collection of a back-up" },
     { "wal", kithi_cmd_wal,
       "NAME [--data DIR] [--groups] [--records] [--from EPOCH] [--to EPOCH]\n"
       "           NAME [--data DIR] --salvage [--yes]",

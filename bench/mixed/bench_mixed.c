@@ -56,10 +56,10 @@ int main(int argc, char **argv)
         "errors |\n");
     printf("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     const struct bench_phase phases[] = {
-        { "one reader, undisturbed", 1, false, false, opts.seconds / 4 },
-        { "all readers, undisturbed", opts.readers, false, false, opts.seconds / 2 },
-        { "one reader, one writer", 1, true, false, opts.seconds / 2 },
-        { "all readers, one writer", opts.readers, true, false, opts.seconds },
+        { "one reader, undisturbed", 1, false, false, false, opts.seconds / 4 },
+        { "all readers, undisturbed", opts.readers, false, false, false, opts.seconds / 2 },
+        { "one reader, one writer", 1, true, false, false, opts.seconds / 2 },
+        { "all readers, one writer", opts.readers, true, false, false, opts.seconds },
     };
     uint64_t errors = 0;
     static struct bench_traffic traffic;

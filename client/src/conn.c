@@ -188,6 +188,18 @@ int kithi_conn_write(struct kithi_conn *c, enum kithi_durability durability, uin
     return call(c, KITHI_FRAME_WRITE, (uint16_t)durability, count, body, n, out);
 }
 
+static void set_patience(int fd, uint32_t patience_ms)
+{
+    struct timeval t = { .tv_sec = patience_ms / 1000, .tv_usec = patience_ms % 1000 * 1000 };
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+}
+
+void kithi_conn_patience(struct kithi_conn *c, uint32_t patience_ms)
+{
+    set_patience(c->fd, patience_ms);
+}
+
 static int connect_to(const char *path, uint32_t patience_ms, int *out_fd, struct kithi_errmsg *err)
 {
     struct sockaddr_un addr = { .sun_family = AF_UNIX };
@@ -202,11 +214,8 @@ static int connect_to(const char *path, uint32_t patience_ms, int *out_fd, struc
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return kithi_error_set(err, -errno, "cannot make a socket: %s", kithi_error_text(-errno));
-    if (patience_ms) {
-        struct timeval t = { .tv_sec = patience_ms / 1000, .tv_usec = patience_ms % 1000 * 1000 };
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t); /* connecting, too */
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
-    }
+    if (patience_ms)
+        set_patience(fd, patience_ms); /* of connecting, too */
     int rc;
     do
         rc = connect(fd, (const struct sockaddr *)&addr, sizeof addr) < 0 ? -errno : 0;

@@ -43,6 +43,9 @@ void kithi_conn_init(struct kithi_conn *c);
 int kithi_conn_open(struct kithi_conn *c, const char *run_dir, uint32_t patience_ms,
                     struct kithi_errmsg *err);
 
+/* Another bound on every later wait for the daemon; 0: none. */
+void kithi_conn_patience(struct kithi_conn *c, uint32_t patience_ms);
+
 /* Accepts a connection that is not open. Leaves the peer's view of a parent's socket alone. */
 void kithi_conn_close(struct kithi_conn *c);
 

@@ -107,8 +107,10 @@ static int judge(struct kithi_checkpoint *c, const uint8_t uid[16], const void *
     switch (kithi_checkpoint_header_decode(head, uid, &c->header)) {
     case KITHI_CHECKPOINT_OK: break;
     case KITHI_CHECKPOINT_BAD:
-        return kithi_error_set(err, KITHI_E_CORRUPT, "%s is damaged: its header does not match its checksum",
-                               c->path);
+        return kithi_error_set(err, KITHI_E_CORRUPT,
+                               "%s is damaged: bytes %" PRIu64 " to %" PRIu64
+                               ", the header of a checkpoint, do not match their checksum",
+                               c->path, c->shown_off, c->shown_off + KITHI_CHECKPOINT_BLOCK);
     case KITHI_CHECKPOINT_NEWER:
         return kithi_error_set(err, KITHI_E_VERSION, "%s was written by another version of kithd", c->path);
     case KITHI_CHECKPOINT_FOREIGN:
@@ -120,10 +122,17 @@ static int judge(struct kithi_checkpoint *c, const uint8_t uid[16], const void *
 int kithi_checkpoint_open(const char *path, const uint8_t uid[16], struct kithi_checkpoint *c,
                           struct kithi_errmsg *err)
 {
+    return kithi_checkpoint_open_as(path, path, 0, uid, c, err);
+}
+
+int kithi_checkpoint_open_as(const char *path, const char *shown, uint64_t shown_off, const uint8_t uid[16],
+                             struct kithi_checkpoint *c, struct kithi_errmsg *err)
+{
     struct stat st;
     void *head = NULL;
     memset(c, 0, sizeof *c);
-    snprintf(c->path, sizeof c->path, "%s", path);
+    snprintf(c->path, sizeof c->path, "%s", shown);
+    c->shown_off = shown_off;
     c->fd = open_file(path);
     int rc = c->fd < 0 || fstat(c->fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
     if (rc == 0 && posix_memalign(&head, KITHI_CHECKPOINT_BLOCK, KITHI_CHECKPOINT_BLOCK) != 0)
@@ -131,7 +140,7 @@ int kithi_checkpoint_open(const char *path, const uint8_t uid[16], struct kithi_
     if (rc == 0)
         rc = read_whole(c->fd, head, KITHI_CHECKPOINT_BLOCK, 0);
     if (rc < 0)
-        kithi_error_set(err, rc, "%s cannot be read: %s", path,
+        kithi_error_set(err, rc, "%s cannot be read: %s", shown,
                         rc == KITHI_E_CORRUPT ? "it is too short for a header" : kithi_error_text(rc));
     if (rc == 0)
         rc = judge(c, uid, head, err);
@@ -142,17 +151,20 @@ int kithi_checkpoint_open(const char *path, const uint8_t uid[16], struct kithi_
             rc = kithi_error_set(err, KITHI_E_CORRUPT,
                                  "%s has %" PRIu64 " bytes and should have %" PRIu64
                                  ": it was cut off or not copied to its end",
-                                 path, (uint64_t)st.st_size, c->plan.file_size);
+                                 shown, (uint64_t)st.st_size, c->plan.file_size);
     }
     if (rc == 0 && posix_memalign(&c->table, KITHI_CHECKPOINT_BLOCK, c->plan.table_size) != 0)
-        rc = kithi_error_set(err, -ENOMEM, "no memory for the checksums of %s", path);
+        rc = kithi_error_set(err, -ENOMEM, "no memory for the checksums of %s", shown);
     if (rc == 0) {
         rc = read_whole(c->fd, c->table, c->plan.table_size, c->plan.table_off);
         if (rc < 0)
-            kithi_error_set(err, rc, "%s cannot be read: %s", path, kithi_error_text(rc));
+            kithi_error_set(err, rc, "%s cannot be read: %s", shown, kithi_error_text(rc));
     }
     if (rc == 0 && !kithi_checkpoint_table_decode(c->table, &c->header, &c->plan, &c->sums, &c->end_epoch))
-        rc = kithi_error_set(err, KITHI_E_CORRUPT, "%s is damaged: its table of checksums is not good", path);
+        rc = kithi_error_set(err, KITHI_E_CORRUPT,
+                             "%s is damaged: bytes %" PRIu64 " to %" PRIu64
+                             ", the checksums of a checkpoint, do not match their own",
+                             shown, shown_off + c->plan.table_off, shown_off + c->plan.file_size);
     if (rc < 0)
         kithi_checkpoint_close(c);
     return rc;
@@ -163,13 +175,15 @@ int kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to
     struct kithi_checkpoint_chunk chunk = kithi_checkpoint_chunk_at(&c->header, &c->plan, i);
     int rc = read_whole(c->fd, to, chunk.size, chunk.file_off);
     if (rc < 0)
-        return kithi_error_set(err, rc, "%s cannot be read at byte %" PRIu64 ": %s", c->path, chunk.file_off,
+        return kithi_error_set(err, rc, "%s cannot be read at byte %" PRIu64 ": %s", c->path,
+                               c->shown_off + chunk.file_off,
                                rc == KITHI_E_CORRUPT ? "it ends there" : kithi_error_text(rc));
     if (kithi_crc32c(0, to, chunk.size) != c->sums[i])
-        return kithi_error_set(
-            err, KITHI_E_CORRUPT,
-            "%s is damaged: bytes %" PRIu64 " to %" PRIu64 " (%s) do not match their checksum", c->path,
-            chunk.file_off, chunk.file_off + chunk.size, kithi_region_name(chunk.region));
+        return kithi_error_set(err, KITHI_E_CORRUPT,
+                               "%s is damaged: bytes %" PRIu64 " to %" PRIu64
+                               " (%s) do not match their checksum",
+                               c->path, c->shown_off + chunk.file_off,
+                               c->shown_off + chunk.file_off + chunk.size, kithi_region_name(chunk.region));
     return 0;
 }
 

@@ -26,7 +26,8 @@ struct kithi_checkpoint {
     uint64_t end_epoch; /* visible, and so durable, when the copy ended */
     int fd;
     void *table;
-    char path[4096];
+    uint64_t shown_off; /* added to what messages say of bytes: where it begins in a larger whole */
+    char path[4096];    /* in messages */
 };
 
 /*
@@ -35,6 +36,10 @@ struct kithi_checkpoint {
  */
 int kithi_checkpoint_open(const char *path, const uint8_t uid[16], struct kithi_checkpoint *out,
                           struct kithi_errmsg *err);
+
+/* The same for one that people know as something else: shown, from byte shown_off of it on. */
+int kithi_checkpoint_open_as(const char *path, const char *shown, uint64_t shown_off, const uint8_t uid[16],
+                             struct kithi_checkpoint *out, struct kithi_errmsg *err);
 
 /*
  * Read chunk i to `to`, which has room for its padding and is 4096-byte aligned, and compare it with its checksum. 0, -errno or

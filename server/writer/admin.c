@@ -7,6 +7,7 @@
  *
  *   CREATE  check --helper: files, index, log--> in the list, answered
  *   DROP    take no more requests --pipeline idle--> helper: rename --> out of the list, helper: remove --> answered
+ *   RESTORE (its last step only, revive.h) helper: rename, switch --> in the list, answered
  */
 #include "server/writer/admin.h"
 
@@ -17,6 +18,7 @@
 
 #include "server/base/log.h"
 #include "server/writer/collection.h"
+#include "server/writer/revive.h"
 #include "server/writer/start.h"
 #include "shm/base/bytes.h"
 
@@ -31,6 +33,7 @@ struct kithi_admin {
     struct kithi_admin *next;
     struct kithi_daemon *daemon;
     struct kithi_request *request;
+    struct kithi_revive *revive; /* a restore: it answers for itself */
     struct kithi_collection *collection;
     enum admin_step step;
     bool gone; /* drop: the collection's files have moved */
@@ -46,8 +49,7 @@ static void answer_text(struct kithi_request *r, uint32_t count, const void *tex
     kithi_request_answer(r, &a);
 }
 
-/* The name in a body of len bytes at p, zero-padded to 8. 0 or KITHI_E_NAME. */
-static int read_name(const unsigned char *p, size_t len, size_t name_len, char out[KITHI_NAME_MAX + 1],
+int kithi_admin_name(const unsigned char *p, size_t len, size_t name_len, char out[KITHI_NAME_MAX + 1],
                      struct kithi_errmsg *err)
 {
     bool padded = name_len <= len && kithi_round_up(name_len, 8) == len;
@@ -77,22 +79,30 @@ static int read_name(const unsigned char *p, size_t len, size_t name_len, char o
 
 /* ---- the queue ---- */
 
-static struct kithi_admin *enqueue(struct kithi_daemon *d, struct kithi_request *r)
+static struct kithi_admin *append(struct kithi_daemon *d)
 {
     struct kithi_admin *a = calloc(1, sizeof *a), **at = &d->admin;
+    if (a) {
+        a->daemon = d;
+        while (*at) {
+            at = &(*at)->next;
+        }
+        *at = a;
+        d->again = true;
+    }
+    return a;
+}
+
+static struct kithi_admin *enqueue(struct kithi_daemon *d, struct kithi_request *r)
+{
+    struct kithi_admin *a = append(d);
     if (!a) {
         struct kithi_errmsg err;
         kithi_error_set(&err, -ENOMEM, "no memory for another request");
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
         return NULL;
     }
-    a->daemon = d;
     a->request = r;
-    while (*at) {
-        at = &(*at)->next;
-    }
-    *at = a;
-    d->again = true;
     return a;
 }
 
@@ -171,7 +181,7 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
     struct kithi_settings settings;
     char name[KITHI_NAME_MAX + 1];
     memcpy(&c, r->body, sizeof c); /* the frame's length was checked */
-    int status = read_name(r->body + sizeof c, r->frame.len - sizeof c, c.name_len, name, &err);
+    int status = kithi_admin_name(r->body + sizeof c, r->frame.len - sizeof c, c.name_len, name, &err);
     struct kithi_geometry g = { .dim = c.dim,
                                 .metric = c.metric,
                                 .m = c.m ? c.m : KITHI_M_DEFAULT,
@@ -278,7 +288,7 @@ void kithi_admin_drop(struct kithi_daemon *d, struct kithi_request *r)
 {
     struct kithi_errmsg err;
     char name[KITHI_NAME_MAX + 1];
-    if (read_name(r->body, r->frame.len, strnlen((const char *)r->body, r->frame.len), name, &err)) {
+    if (kithi_admin_name(r->body, r->frame.len, strnlen((const char *)r->body, r->frame.len), name, &err)) {
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
         return;
     }
@@ -288,13 +298,35 @@ void kithi_admin_drop(struct kithi_daemon *d, struct kithi_request *r)
     }
 }
 
+/* ---- restore ---- */
+
+bool kithi_admin_place(struct kithi_daemon *d, struct kithi_revive *v)
+{
+    struct kithi_admin *a = append(d);
+    if (a) {
+        a->revive = v;
+    }
+    return a != NULL;
+}
+
+void kithi_admin_placed(struct kithi_daemon *d)
+{
+    struct kithi_admin *a = d->admin;
+    d->admin = a->next;
+    d->again = true;
+    free(a);
+}
+
 void kithi_admin_turn(struct kithi_daemon *d)
 {
     struct kithi_admin *a = d->admin;
     if (!a || a->step != ADMIN_WAITING) {
         return;
     }
-    if (d->failing) {
+    if (a->revive) {
+        a->step = ADMIN_MAKING;
+        kithi_revive_place(a->revive);
+    } else if (d->failing) {
         kithi_error_set(&a->err, KITHI_E_SHUTDOWN,
                         "the daemon is stopping because a log failed; nothing was done");
         finish(d, KITHI_E_SHUTDOWN);
@@ -320,7 +352,7 @@ static void list_states(struct kithi_daemon *d, struct kithi_request *r)
                      : kithi_error_set(&err, KITHI_E_UNSUPPORTED,
                                        "a list of form %u is not known to this kithd", head[0]);
     if (!status && (head[1] || r->frame.len > sizeof head)) {
-        status = read_name(r->body + sizeof head, r->frame.len - sizeof head, head[1], name, &err);
+        status = kithi_admin_name(r->body + sizeof head, r->frame.len - sizeof head, head[1], name, &err);
     }
     if (!status) {
         status = kithi_start_status(d, head[1] ? name : NULL, &text, &a.found, &err);
@@ -380,7 +412,8 @@ void kithi_admin_open(struct kithi_daemon *d, struct kithi_request *r)
 {
     struct kithi_errmsg err;
     char name[KITHI_NAME_MAX + 1];
-    int status = read_name(r->body, r->frame.len, strnlen((const char *)r->body, r->frame.len), name, &err);
+    int status =
+        kithi_admin_name(r->body, r->frame.len, strnlen((const char *)r->body, r->frame.len), name, &err);
     const struct kithi_collection *c = status ? NULL : kithi_daemon_find(d, name);
     if (!status && !c) {
         status = kithi_start_find(d, name, &err);

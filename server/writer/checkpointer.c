@@ -15,6 +15,7 @@
 #include "server/base/log.h"
 #include "server/wal/append.h"
 #include "server/wal/files.h"
+#include "server/writer/backup.h"
 #include "server/writer/collection.h"
 #include "shm/base/checksum.h"
 
@@ -39,6 +40,8 @@ static void answer_all(struct kithi_collection *c, int status)
         list = r->next;
         if (status) {
             kithi_request_refuse(r, KITHI_NO_ITEM, &k->err);
+        } else if (r->seq <= k->last_epoch && r->backup) {
+            kithi_backup_open(c, r);
         } else if (r->seq <= k->last_epoch) {
             struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = k->last_epoch };
             kithi_request_answer(r, &a);
@@ -55,10 +58,16 @@ void kithi_checkpointer_request(struct kithi_collection *c, struct kithi_request
     r->seq = kithi_index_epoch(c->index);
     r->next = k->waiting;
     k->waiting = r;
-    if (k->step == CHECKPOINTER_REST && k->last_epoch == r->seq && r->seq > 0) {
+    if (k->step == CHECKPOINTER_REST && k->last_epoch == r->seq && r->seq > 0 && !k->distrusted) {
         answer_all(c, 0); /* nothing has changed since */
     }
     c->daemon->again = true;
+}
+
+void kithi_checkpointer_distrust(struct kithi_collection *c, uint64_t epoch)
+{
+    struct kithi_checkpointer *k = &c->checkpointer;
+    k->distrusted |= k->last_epoch == epoch;
 }
 
 /* ---- buffers ---- */
@@ -234,7 +243,10 @@ static void rest(struct kithi_collection *c, int status)
         answer_all(c, status);
         return;
     }
-    k->older_epoch = k->last_epoch;
+    k->distrusted = false;
+    if (k->last_epoch != k->header.epoch) { /* else it took the damaged one's place */
+        k->older_epoch = k->last_epoch;
+    }
     k->last_epoch = k->header.epoch;
     k->last_ms = k->began_ms;
     k->last_time = (int64_t)time(NULL);
@@ -458,7 +470,7 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
         answer_all(c, KITHI_E_SHUTDOWN);
         return KITHI_NEVER;
     }
-    if (!kithi_relayout_idle(&c->relayout) || c->pipeline.held) {
+    if (!kithi_relayout_idle(&c->relayout) || c->pipeline.held || k->giving) {
         return KITHI_NEVER; /* its end brings the next turn */
     }
     bool last = is_last_due(c) && kithi_pipeline_idle(&c->pipeline);
@@ -471,7 +483,8 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
 
 bool kithi_checkpointer_idle(const struct kithi_collection *c)
 {
-    return c->checkpointer.step == CHECKPOINTER_REST && !c->checkpointer.waiting && !is_last_due(c);
+    return c->checkpointer.step == CHECKPOINTER_REST && !c->checkpointer.waiting && !c->checkpointer.giving &&
+           !is_last_due(c);
 }
 
 bool kithi_checkpointer_is_full(const struct kithi_collection *c)

@@ -87,6 +87,8 @@ struct kithi_checkpointer {
     bool last_failed;              /* the one on the way out */
     uint64_t again_ms;             /* none before then, as the last one failed */
     struct kithi_request *waiting; /* requests for one; their seq is the epoch that it has to hold */
+    unsigned giving; /* back-ups that open the last one: none is written, and so none removed, meanwhile */
+    bool distrusted; /* the last one was found damaged: it is written again when somebody asks */
 
     /* For stats. */
     uint64_t count, failures, took_ms;
@@ -103,8 +105,12 @@ void kithi_checkpointer_found(struct kithi_collection *c, uint64_t last_epoch, u
 /* Go on, or begin one that is due. Returns when it wants to be called again, in ms of the clock. */
 uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms);
 
-/* A request for a checkpoint of what is visible now: answered when it is durable, or why it could not be. */
+/* A request for a checkpoint of what is visible now: answered, or its back-up opened, when it is durable, or why it could
+ * not be. */
 void kithi_checkpointer_request(struct kithi_collection *c, struct kithi_request *r);
+
+/* The checkpoint of epoch was found damaged: if it is the newest, the next request gets another one. */
+void kithi_checkpointer_distrust(struct kithi_collection *c, uint64_t epoch);
 
 /* Nothing is under way, and on the way out nothing is left to be written. */
 bool kithi_checkpointer_idle(const struct kithi_collection *c);

@@ -9,10 +9,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
+
+#define PAUSE_STEP_MS 20u /* how long being told to stop may go unnoticed */
+
+int kithi_collection_at(struct kithi_collection *c, const char *name, struct kithi_errmsg *err)
+{
+    const struct kithi_daemon *d = c->daemon;
+    int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, name);
+    if (!status) {
+        status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
+    }
+    if (!status) {
+        status = kithi_path(c->run_dir, err, "%s/%s", d->run.path, name);
+    }
+    if (!status) {
+        status = kithi_path(c->segment, err, "%s/segment", c->run_dir);
+    }
+    if (!status) {
+        status = kithi_path(c->segment_next, err, "%s.next", c->segment);
+    }
+    if (!status) {
+        status = kithi_path(c->segment_old, err, "%s.old", c->segment);
+    }
+    return status;
+}
 
 int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
                          struct kithi_collection **out, struct kithi_errmsg *err)
@@ -29,22 +54,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     kithi_checkpointer_init(&c->checkpointer, c);
     kithi_marker_init(&c->marker, c);
     kithi_boards_init(&c->boards, c);
-    int status = kithi_path(c->data_dir, err, "%s/%s", d->data.path, s->name);
-    if (!status) {
-        status = kithi_path(c->wal_dir, err, "%s/wal", c->data_dir);
-    }
-    if (!status) {
-        status = kithi_path(c->run_dir, err, "%s/%s", d->run.path, s->name);
-    }
-    if (!status) {
-        status = kithi_path(c->segment, err, "%s/segment", c->run_dir);
-    }
-    if (!status) {
-        status = kithi_path(c->segment_next, err, "%s.next", c->segment);
-    }
-    if (!status) {
-        status = kithi_path(c->segment_old, err, "%s.old", c->segment);
-    }
+    int status = kithi_collection_at(c, s->name, err);
     if (status) {
         kithi_collection_free(c);
         return status;
@@ -56,7 +66,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 void kithi_collection_free(struct kithi_collection *c)
 {
     /* A helper that is still at it means that the loop has failed: the process ends. */
-    if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->marker.op.busy) {
+    if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->checkpointer.giving || c->marker.op.busy) {
         return;
     }
     kithi_boards_fini(&c->boards);
@@ -72,6 +82,17 @@ bool kithi_collection_idle(const struct kithi_collection *c)
 {
     return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout) &&
            kithi_checkpointer_idle(c) && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
+}
+
+bool kithi_collection_pause(const struct kithi_collection *c, uint32_t ms)
+{
+    const _Atomic bool *end = c->apart ? c->apart : &c->daemon->stopping;
+    while (ms && !*end) {
+        uint32_t step = ms < PAUSE_STEP_MS ? ms : PAUSE_STEP_MS;
+        nanosleep(&(struct timespec){ .tv_nsec = (long)step * 1000000 }, NULL);
+        ms -= step;
+    }
+    return *end;
 }
 
 bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
@@ -101,7 +122,7 @@ static int make_dir(const char *path, mode_t mode, struct kithi_errmsg *err)
     return 0;
 }
 
-static int rename_new(const char *from, const char *to, struct kithi_errmsg *err)
+int kithi_collection_rename(const char *from, const char *to, struct kithi_errmsg *err)
 {
     if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE)) {
         int e = errno;
@@ -113,8 +134,7 @@ static int rename_new(const char *from, const char *to, struct kithi_errmsg *err
     return 0;
 }
 
-/* Put away whatever stands in the run directory under our name: it is not ours. */
-static int clear_run_dir(struct kithi_collection *c, struct kithi_errmsg *err)
+int kithi_collection_clear_run(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     char aside[KITHI_PATH_MAX];
     if (access(c->run_dir, F_OK)) {
@@ -123,7 +143,7 @@ static int clear_run_dir(struct kithi_collection *c, struct kithi_errmsg *err)
     int status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX,
                             c->settings.name, kithi_now_us());
     if (!status) {
-        status = rename_new(c->run_dir, aside, err);
+        status = kithi_collection_rename(c->run_dir, aside, err);
     }
     if (!status) {
         kithi_log(KITHI_LOG_WARN, "set-aside",
@@ -238,7 +258,7 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
         status = make_dir(wal, 0700, err);
     }
     if (!status) {
-        status = clear_run_dir(c, err);
+        status = kithi_collection_clear_run(c, err);
     }
     if (!status) {
         status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
@@ -262,7 +282,7 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
         status = kithi_error_set(err, -ENAMETOOLONG, "%s: the path is too long", c->wal_dir);
     }
     if (!status) {
-        status = rename_new(creating, c->data_dir, err);
+        status = kithi_collection_rename(creating, c->data_dir, err);
     }
     KITHI_FAULT_CRASH("crash-in-create-renamed");
     if (!status) {
@@ -329,7 +349,7 @@ int kithi_collection_bury(struct kithi_collection *c, bool *out_gone, struct kit
     char buried[KITHI_PATH_MAX];
     int status = kithi_collection_buried_path(c, buried, err);
     if (!status) {
-        status = rename_new(c->data_dir, buried, err);
+        status = kithi_collection_rename(c->data_dir, buried, err);
     }
     *out_gone = !status;
     KITHI_FAULT_CRASH("crash-in-drop-renamed");

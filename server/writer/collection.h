@@ -13,6 +13,8 @@
 #ifndef KITHI_WRITER_COLLECTION_H
 #define KITHI_WRITER_COLLECTION_H
 
+#include <stdatomic.h>
+
 #include "server/index/index.h"
 #include "server/wal/append.h"
 #include "server/writer/boards.h"
@@ -36,7 +38,8 @@ struct kithi_collection {
     struct kithi_collection *next; /* in the daemon's list */
     struct kithi_daemon *daemon;
     struct kithi_settings settings;
-    bool dropping; /* takes no more requests */
+    bool dropping;             /* takes no more requests */
+    const _Atomic bool *apart; /* not NULL: made by a thread of its own; true: that is told to stop */
     struct kithi_index *index;
     struct kithi_wal *wal;
     struct kithi_pipeline pipeline;
@@ -65,6 +68,18 @@ void kithi_collection_free(struct kithi_collection *c);
  * a helper thread.
  */
 int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err);
+
+/* For a thread that brings c back, or makes it: let ms pass. True, at once: told to stop. */
+bool kithi_collection_pause(const struct kithi_collection *c, uint32_t ms);
+
+/* Its paths, with directories of these names. 0 or -ENAMETOOLONG. */
+int kithi_collection_at(struct kithi_collection *c, const char *name, struct kithi_errmsg *err);
+
+/* Put away whatever stands in the run directory under our name: it is not ours. */
+int kithi_collection_clear_run(struct kithi_collection *c, struct kithi_errmsg *err);
+
+/* rename(2) that replaces nothing. */
+int kithi_collection_rename(const char *from, const char *to, struct kithi_errmsg *err);
 
 /* Let the read group read the segment at path. */
 int kithi_collection_share(const struct kithi_collection *c, const char *path, struct kithi_errmsg *err);

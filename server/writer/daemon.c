@@ -22,6 +22,7 @@
 #include "server/writer/admin.h"
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
+#include "server/writer/revive.h"
 #include "server/writer/start.h"
 
 #define LEAVE_MS                                                                                             \
@@ -188,7 +189,8 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
 
 void kithi_daemon_fini(struct kithi_daemon *d)
 {
-    kithi_start_fini(d); /* its threads use the pool */
+    kithi_start_fini(d);  /* its threads use the pool, */
+    kithi_revive_fini(d); /* and so do theirs */
     kithi_pool_free(d->pool);
     while (d->collections) {
         struct kithi_collection *c = d->collections;
@@ -196,6 +198,7 @@ void kithi_daemon_fini(struct kithi_daemon *d)
         kithi_collection_free(c);
     }
     kithi_io_free(d->io); /* nothing that an op points at is freed before */
+    d->io = NULL;
     kithi_intake_fini(d);
     if (d->signal_fd >= 0) {
         close(d->signal_fd);
@@ -291,7 +294,7 @@ static uint64_t turn(struct kithi_daemon *d, uint64_t now_ms)
 
 static bool work_left(const struct kithi_daemon *d)
 {
-    bool left = d->admin != NULL || d->start != NULL;
+    bool left = d->admin || d->start || d->revives;
     for (const struct kithi_collection *c = d->collections; c && !left; c = c->next) {
         left = !kithi_collection_idle(c);
     }
@@ -306,6 +309,7 @@ int kithi_daemon_run(struct kithi_daemon *d)
         if (d->stopping && !stopped) {
             stopped = true;
             kithi_intake_stop(d);
+            kithi_revive_stop(d);
         }
         uint64_t again_ms = turn(d, now_ms);
         if (stopped && !work_left(d)) {

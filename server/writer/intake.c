@@ -25,7 +25,9 @@
 #include "server/base/log.h"
 #include "server/base/needs.h"
 #include "server/writer/admin.h"
+#include "server/writer/backup.h"
 #include "server/writer/collection.h"
+#include "server/writer/revive.h"
 #include "server/writer/start.h"
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
@@ -39,12 +41,13 @@
 #define HELLO_MS          10000u /* a peer that has not said hello by then is let go */
 #define OWN_PLACES        8u     /* of the clients' places: kept for kithd's own user and root */
 #define LEAVING_MAX       32u    /* peers without a place that get a reply; more are let go without one */
-#define HALF_FRAME_MS     60000u /* a peer that stops in the middle of a frame is let go after this */
-#define DRAIN_MS          5000u /* how long a refused peer may take to read its last reply, and then to stop */
-#define DRAIN_BYTES       (64u << 20)
-#define LOOK_MS           1000u /* how often deadlines of sessions are looked at */
-#define ACCEPT_RETRY_MS   200u
-#define LISTEN_BACKLOG    256
+#define HALF_FRAME_MS                                                                                        \
+    60000u /* a peer that stops in the middle of a frame, or a back-up, is let go after this */
+#define DRAIN_MS        5000u /* how long a refused peer may take to read its last reply, and then to stop */
+#define DRAIN_BYTES     (64u << 20)
+#define LOOK_MS         1000u /* how often deadlines of sessions are looked at */
+#define ACCEPT_RETRY_MS 200u
+#define LISTEN_BACKLOG  256
 
 enum session_state {
     SESSION_OPEN,
@@ -82,6 +85,9 @@ struct kithi_session {
     size_t skip; /* bytes of a refused body still to throw away */
     size_t drained;
     uint64_t deadline_ms; /* of a half frame or the draining; KITHI_NEVER */
+
+    struct kithi_backup *backup; /* that it reads; NULL */
+    struct kithi_revive *revive; /* that it sends the back-up of; NULL */
 
     unsigned pending;    /* accepted requests whose reply has not been sent */
     unsigned unanswered; /* of them without a reply yet */
@@ -306,6 +312,43 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
     return 0;
 }
 
+static void begin_backup(struct kithi_session *s, struct kithi_collection *c, struct kithi_request *r)
+{
+    struct kithi_errmsg err;
+    int status = s->backup ? kithi_error_set(&err, KITHI_E_PROTOCOL, "a connection is for one back-up") : 0;
+    if (!status) {
+        s->backup = r->backup = kithi_backup_new(s->daemon);
+        status = s->backup ? 0 : kithi_error_set(&err, -ENOMEM, "no memory for a back-up");
+    }
+    if (status) {
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+    } else {
+        kithi_checkpointer_request(c, r);
+    }
+}
+
+/* A request that belongs to the back-up which the connection reads or sends. */
+static void dispatch_transfer(struct kithi_session *s, struct kithi_request *r)
+{
+    struct kithi_errmsg err;
+    bool reads = r->frame.type == KITHI_FRAME_BACKUP_NEXT, begins = r->frame.type == KITHI_FRAME_RESTORE;
+    if (begins && !s->revive) {
+        kithi_revive_begin(s->daemon, &s->revive, r);
+    } else if (reads ? !s->backup : begins || !s->revive) {
+        kithi_error_set(&err, KITHI_E_PROTOCOL, "%s",
+                        begins  ? "a connection is for one restore"
+                        : reads ? "no back-up has begun on this connection"
+                                : "no restore has begun on this connection");
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+    } else if (reads) {
+        kithi_backup_next(s->backup, r);
+    } else if (r->frame.type == KITHI_FRAME_RESTORE_DATA) {
+        kithi_revive_data(s->revive, r);
+    } else if (kithi_revive_end(s->revive, r)) {
+        s->revive = NULL;
+    }
+}
+
 static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
 {
     struct kithi_errmsg err;
@@ -321,6 +364,8 @@ static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
         kithi_pipeline_flush(c, r);
     } else if (r->frame.type == KITHI_FRAME_CHECKPOINT) {
         kithi_checkpointer_request(c, r);
+    } else if (r->frame.type == KITHI_FRAME_BACKUP) {
+        begin_backup(s, c, r);
     } else if (decode_ops(r, &item, &err)) {
         kithi_request_refuse(r, item, &err);
     } else {
@@ -362,6 +407,10 @@ static void dispatch(struct kithi_session *s, struct kithi_request *r)
     case KITHI_FRAME_LIST: kithi_admin_list(d, r); break;
     case KITHI_FRAME_OPEN: kithi_admin_open(d, r); break;
     case KITHI_FRAME_STATS: kithi_admin_stats(d, r); break;
+    case KITHI_FRAME_BACKUP_NEXT:
+    case KITHI_FRAME_RESTORE:
+    case KITHI_FRAME_RESTORE_DATA:
+    case KITHI_FRAME_RESTORE_END: dispatch_transfer(s, r); break;
     default: dispatch_uid(s, r); break;
     }
 }
@@ -378,6 +427,11 @@ static const char *type_text(uint16_t type)
     case KITHI_FRAME_FLUSH: return "flush";
     case KITHI_FRAME_STATS: return "stats";
     case KITHI_FRAME_CHECKPOINT: return "checkpoint";
+    case KITHI_FRAME_BACKUP:
+    case KITHI_FRAME_BACKUP_NEXT: return "back-up";
+    case KITHI_FRAME_RESTORE:
+    case KITHI_FRAME_RESTORE_DATA:
+    case KITHI_FRAME_RESTORE_END: return "restore";
     default: return NULL;
     }
 }
@@ -388,11 +442,18 @@ static bool length_fits(const struct kithi_frame *f)
     switch (f->type) {
     case KITHI_FRAME_HELLO: return f->len == 8;
     case KITHI_FRAME_LIST: return f->len == 0 || (f->len >= 8 && f->len <= SMALL_BODY_MAX);
+    case KITHI_FRAME_BACKUP_NEXT:
+    case KITHI_FRAME_RESTORE_END: return f->len == 0;
     case KITHI_FRAME_FLUSH:
     case KITHI_FRAME_CHECKPOINT:
+    case KITHI_FRAME_BACKUP:
     case KITHI_FRAME_STATS: return f->len == 16;
     case KITHI_FRAME_WRITE: return f->len >= 16;
     case KITHI_FRAME_CREATE: return f->len >= sizeof(struct kithi_create) && f->len <= SMALL_BODY_MAX;
+    case KITHI_FRAME_RESTORE:
+        return f->len >= sizeof(struct kithi_restore) &&
+               f->len <= sizeof(struct kithi_restore) + KITHI_NAME_MAX + 8;
+    case KITHI_FRAME_RESTORE_DATA: return f->len > 0 && f->len <= KITHI_RESTORE_PIECE_MAX;
     default: return f->len <= SMALL_BODY_MAX;
     }
 }
@@ -434,7 +495,9 @@ static int frame_check(const struct kithi_session *s, const struct kithi_frame *
 static bool needs_write(uint16_t type)
 {
     return type == KITHI_FRAME_WRITE || type == KITHI_FRAME_FLUSH || type == KITHI_FRAME_CREATE ||
-           type == KITHI_FRAME_DROP || type == KITHI_FRAME_CHECKPOINT;
+           type == KITHI_FRAME_DROP || type == KITHI_FRAME_CHECKPOINT || type == KITHI_FRAME_BACKUP ||
+           type == KITHI_FRAME_BACKUP_NEXT || type == KITHI_FRAME_RESTORE ||
+           type == KITHI_FRAME_RESTORE_DATA || type == KITHI_FRAME_RESTORE_END;
 }
 
 /* A frame's header has come: make room for its body, or refuse. Returns false when the session is over. */
@@ -476,7 +539,8 @@ static bool frame_begin(struct kithi_session *s, const struct kithi_frame *f)
 static bool may_read(const struct kithi_session *s)
 {
     const struct kithi_daemon *d = s->daemon;
-    return s->state == SESSION_OPEN && !d->stopping && s->pending < PENDING_MAX &&
+    unsigned pending_max = s->backup ? KITHI_BACKUP_AHEAD : PENDING_MAX;
+    return s->state == SESSION_OPEN && !d->stopping && s->pending < pending_max &&
            s->queued_bytes < SESSION_BYTES_MAX && d->queued_bytes < DAEMON_BYTES_HARD &&
            (d->queued_bytes < DAEMON_BYTES_SOFT || !s->queued_bytes);
 }
@@ -528,7 +592,7 @@ static void session_parse(struct kithi_session *s)
     s->input_len -= at;
     bool half = s->state == SESSION_OPEN && !s->paused && (s->input_len || s->partial || s->skip);
     if (s->state == SESSION_OPEN && s->greeted) {
-        s->deadline_ms = half ? kithi_now_ms() + HALF_FRAME_MS : KITHI_NEVER;
+        s->deadline_ms = half || s->backup || s->revive ? kithi_now_ms() + HALF_FRAME_MS : KITHI_NEVER;
     }
 }
 
@@ -641,6 +705,8 @@ static void session_free(struct kithi_session *s)
         free(s->partial->body);
         free(s->partial);
     }
+    kithi_backup_free(s->backup);
+    kithi_revive_abandon(s->revive);
     free(s->out[0].bytes);
     free(s->out[1].bytes);
     free(s);
@@ -658,9 +724,14 @@ static bool session_turn(struct kithi_session *s, uint64_t now_ms)
         session_read(s);
         if (s->peer_done && !s->paused && !s->pending) {
             session_close(s);
+        } else if (now_ms >= s->deadline_ms && (s->backup || s->revive) && s->unanswered) {
+            s->deadline_ms = now_ms + HALF_FRAME_MS; /* it is our turn: a checkpoint may take long */
         } else if (now_ms >= s->deadline_ms) {
             kithi_log(KITHI_LOG_WARN, "client-stalled", "uid=%u msg=%s for %u s; the connection is closed",
-                      (unsigned)s->uid, s->greeted ? "no byte in the middle of a request" : "no hello",
+                      (unsigned)s->uid,
+                      s->backup || s->revive ? "no byte in the middle of a back-up"
+                      : s->greeted           ? "no byte in the middle of a request"
+                                             : "no hello",
                       (s->greeted ? HALF_FRAME_MS : HELLO_MS) / 1000);
             session_close(s);
         }

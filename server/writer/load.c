@@ -122,7 +122,7 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     if (status)
         *err = l->err;
     kithi_recover_hold(c, "load");
-    if (!status && d->stopping)
+    if (!status && kithi_collection_pause(c, 0))
         status = kithi_error_set(err, -ECANCELED, "told to stop");
     if (status) {
         kithi_restore_abort(l->restore);
@@ -132,8 +132,8 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     return status ? status : kithi_collection_share(c, c->segment_next, err);
 }
 
-static int load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch,
-                    struct kithi_errmsg *err)
+int kithi_load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch,
+                   struct kithi_errmsg *err)
 {
     struct load l = { .c = c, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
     char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
@@ -181,7 +181,7 @@ int kithi_load_checkpoint(struct kithi_collection *c, uint64_t *out_end_epoch, s
     int result = n < 0 ? (int)n : 0;
     *out_end_epoch = 0;
     for (int64_t i = 0; i < n && result == 0; i++) {
-        int status = load_one(c, epochs[i], &end_epoch, err);
+        int status = kithi_load_one(c, epochs[i], &end_epoch, err);
         if (*out_end_epoch < end_epoch)
             *out_end_epoch = end_epoch;
         if (status == 0) {

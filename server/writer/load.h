@@ -21,4 +21,11 @@ void kithi_load_look(struct kithi_collection *c);
  */
 int kithi_load_checkpoint(struct kithi_collection *c, uint64_t *out_end_epoch, struct kithi_errmsg *err);
 
+/*
+ * The same with the checkpoint of epoch and no other. 0, or what is wrong with it. Also for a collection that is made apart
+ * (collection.h).
+ */
+int kithi_load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch,
+                   struct kithi_errmsg *err);
+
 #endif

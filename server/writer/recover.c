@@ -48,7 +48,7 @@
 #define CHUNK_OPS   8192u
 #define CHUNK_BYTES (8u << 20)
 #define PROGRESS_MS 1000u
-#define NAP_MS      20u /* how long being told to stop may go unnoticed */
+#define HOLD_MS     20u /* between two looks at what a test holds */
 
 struct boundary { /* where a group of the log ends in a chunk */
     uint64_t epoch;
@@ -75,19 +75,9 @@ struct replay {
 
 /* ---- being told, and telling ---- */
 
-static int nap(const struct kithi_daemon *d, uint32_t ms)
-{
-    while (ms && !d->stopping) {
-        uint32_t step = ms < NAP_MS ? ms : NAP_MS;
-        nanosleep(&(struct timespec){ .tv_nsec = (long)step * 1000000 }, NULL);
-        ms -= step;
-    }
-    return d->stopping;
-}
-
 void kithi_recover_hold(const struct kithi_collection *c, const char *point)
 {
-    while (KITHI_FAULT_HELD(point, c->settings.name) && !nap(c->daemon, NAP_MS)) {
+    while (KITHI_FAULT_HELD(point, c->settings.name) && !kithi_collection_pause(c, HOLD_MS)) {
     }
 }
 
@@ -161,7 +151,7 @@ static int apply_group_patiently(struct replay *r, uint32_t i)
         }
         kithi_sweep_hurry(r->c->index);
         wait_ms = sweep(r);
-        if (nap(r->c->daemon, wait_ms == UINT32_MAX ? 0 : wait_ms < 1000 ? wait_ms : 1000)) {
+        if (kithi_collection_pause(r->c, wait_ms == UINT32_MAX ? 0 : wait_ms < 1000 ? wait_ms : 1000)) {
             return kithi_error_set(r->err, -ECANCELED, "told to stop");
         }
     }
@@ -231,7 +221,7 @@ static int apply_chunk(struct replay *r, uint32_t n)
         r->op_count = r->group_count = r->applied = 0;
     }
     tell_progress(r);
-    return 0;
+    return kithi_collection_pause(r->c, 0) ? kithi_error_set(r->err, -ECANCELED, "told to stop") : 0;
 }
 
 /* ---- gathering ---- */
@@ -485,6 +475,18 @@ static int open_log(struct replay *r, struct kithi_wal_report *report, struct ki
                   c->settings.name, r->from, report->last_epoch, r->groups_done, r->ops_done,
                   kithi_now_ms() - r->began_ms);
     }
+    return status;
+}
+
+int kithi_recover_log(struct kithi_collection *c, uint64_t end_epoch, struct kithi_errmsg *err)
+{
+    struct kithi_wal_report report = { 0 };
+    struct replay r = { .c = c, .err = err, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
+    int status = replay_log(&r, end_epoch, &report, err);
+    if (!status) {
+        status = open_log(&r, &report, err);
+    }
+    replay_fini(&r);
     return status;
 }
 
@@ -774,7 +776,11 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
     struct stat st;
     int status = kithi_dir_list(d->run.path, &names, &n, err);
     for (size_t i = 0; i < n && !status; i++) {
-        if (!kithi_name_valid(names[i], strlen(names[i]))) {
+        if (begins_with(names[i], KITHI_CREATING_PREFIX)) { /* of a restore that was never answered */
+            status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);
+            status = status ? status : kithi_tree_remove(from, err);
+        }
+        if (status || !kithi_name_valid(names[i], strlen(names[i]))) {
             continue;
         }
         status = kithi_path(from, err, "%s/%s/" KITHI_SETTINGS_NAME, d->data.path, names[i]);

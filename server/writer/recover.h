@@ -48,4 +48,10 @@ void kithi_recover_tell(const struct kithi_collection *c, enum kithi_recover_ste
 /* Wait while a test holds this point (fault.h), or until told to stop. */
 void kithi_recover_hold(const struct kithi_collection *c, const char *point);
 
+/*
+ * Replay the log of c after the epoch of its index, to end_epoch at least, which was durable, and open it for writing. 0,
+ * KITHI_E_LOG_DAMAGED, KITHI_E_NO_SPACE, -ECANCELED, -errno. Also for a collection that is made apart (collection.h).
+ */
+int kithi_recover_log(struct kithi_collection *c, uint64_t end_epoch, struct kithi_errmsg *err);
+
 #endif

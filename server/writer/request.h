@@ -14,6 +14,7 @@
 #include "shm/wire/frame.h"
 #include "shm/wire/op.h"
 
+struct kithi_backup;
 struct kithi_collection;
 struct kithi_session;
 
@@ -38,6 +39,9 @@ struct kithi_request {
 
     /* A flush (pipeline.c). */
     uint64_t waits_for; /* writes before it that are not answered */
+
+    /* A back-up (backup.c), once its checkpoint is there. */
+    struct kithi_backup *backup;
 };
 
 struct kithi_answer {

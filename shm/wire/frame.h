@@ -24,6 +24,12 @@
  *   FLUSH   16 bytes uid: answered when all that was accepted before is durable and visible
  *   STATS   16 bytes uid             -> JSON text of the daemon's own view
  *   CHECKPOINT  16 bytes uid: answered when a checkpoint of what is visible now is durable; epoch is its epoch
+ *   BACKUP  16 bytes uid: as CHECKPOINT; then it can be read, one on a connection -> struct kithi_backup_begun; epoch is the
+ *           last one that it holds
+ *   BACKUP_NEXT  nothing -> the next bytes of the back-up, none at its end
+ *   RESTORE struct kithi_restore (below), then the name: begins to bring back a collection under it, one on a connection
+ *   RESTORE_DATA  the next bytes of the back-up, a multiple of 8, from byte 4096 of it on
+ *   RESTORE_END   nothing: answered when the collection is there, durable and served; epoch is what it holds
  *
  * A collection that is still coming back after a start of kithd is in the list, and is answered with
  * KITH_E_STARTING everywhere else.
@@ -59,6 +65,11 @@ enum kithi_frame_type {
     KITHI_FRAME_FLUSH = 7,
     KITHI_FRAME_STATS = 8,
     KITHI_FRAME_CHECKPOINT = 9,
+    KITHI_FRAME_BACKUP = 10,
+    KITHI_FRAME_BACKUP_NEXT = 11,
+    KITHI_FRAME_RESTORE = 12,
+    KITHI_FRAME_RESTORE_DATA = 13,
+    KITHI_FRAME_RESTORE_END = 14,
     KITHI_FRAME_REPLY = 128,
 };
 
@@ -124,5 +135,30 @@ struct kithi_written {
     uint32_t reserved;      /* 12..15 zero */
 };
 _Static_assert(sizeof(struct kithi_written) == 16, "written body is format");
+
+/* Answer to BACKUP. */
+struct kithi_backup_begun {
+    uint64_t bytes; /* 0..7  that BACKUP_NEXT will give in all */
+    uint64_t live;  /* 8..15 vectors in its checkpoint */
+};
+_Static_assert(sizeof(struct kithi_backup_begun) == 16, "backup body is format");
+
+#define KITHI_RESTORE_HEAD      4096u      /* bytes of a back-up that RESTORE itself carries */
+#define KITHI_RESTORE_PIECE_MAX (1u << 20) /* bytes that a RESTORE_DATA carries at most */
+
+struct kithi_restore {
+    uint64_t size;                    /*  0..7    bytes of the back-up in all */
+    uint32_t name_len;                /*  8..11 */
+    uint32_t reserved;                /* 12..15   0 */
+    uint8_t head[KITHI_RESTORE_HEAD]; /* 16..4111 its first bytes; zeros behind the end of a shorter one */
+};
+_Static_assert(sizeof(struct kithi_restore) == 4112, "restore body is format");
+
+/* Answer to RESTORE_END. */
+struct kithi_restored {
+    uint64_t live;     /*  0..7 */
+    uint64_t timeline; /*  8..15 */
+};
+_Static_assert(sizeof(struct kithi_restored) == 16, "restored body is format");
 
 #endif

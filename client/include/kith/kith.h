@@ -384,6 +384,66 @@ KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
 KITH_API int kith_checkpoint(kith *index, uint64_t *out_epoch, struct kith_error *error);
 
 /*
+ * What a back-up is, and how one is written and brought back. The file is self-contained: what the collection is, its vectors,
+ * its graph and its ids; kithd's data directory is not needed for it, nor the name that the collection had.
+ */
+struct kith_backup_opts {
+    size_t struct_size;
+    uint32_t replace;    /* kith_backup, 1: a file that is there may be replaced; kith_restore: 0 */
+    uint32_t reserved;   /* 0 */
+    const char *run_dir; /* kith_restore: as in kith_open_opts; kith_backup: NULL */
+    /* Called now and then by the calling thread, with the bytes that are done and those that there are; NULL: not. A value
+     * other than 0 ends the call with -ECANCELED. */
+    int (*progress)(void *arg, uint64_t done, uint64_t total);
+    void *arg;
+    struct kith_error *error; /* may be NULL; filled on failure */
+};
+/* clang-format off */
+#define KITH_BACKUP_OPTS_INIT { sizeof(struct kith_backup_opts), 0, 0, NULL, NULL, NULL, NULL }
+/* clang-format on */
+
+struct kith_backup_info {
+    size_t struct_size;
+    uint64_t epoch; /* the last one that it holds */
+    uint64_t bytes; /* of the file */
+    uint64_t
+        live_count;    /* kith_restore: vectors; kith_backup: of its checkpoint, a few commits before epoch */
+    uint64_t timeline; /* kith_restore: of the new collection; kith_backup: 0 */
+};
+/* clang-format off */
+#define KITH_BACKUP_INFO_INIT { sizeof(struct kith_backup_info), 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Write a back-up of a collection to a file, while everybody goes on reading and writing. It holds all that was visible
+ * before the call, and some of what came after: whole commits up to info's epoch.
+ *   path  made by this process, with its rights, mode 0600. The daemon sends the bytes; it needs no access to the file, nor
+ *         this process any to the daemon's. They go to <path>.new, which takes the name once it is synced; a failure
+ *         leaves nothing but what was there before.
+ *   opts, out   may be NULL
+ * Takes the right to write to the collection. Makes a connection of its own; other calls on the handle go on meanwhile. Waits
+ * as long as the daemon's checkpoint takes. 0; -EEXIST: path is there, and opts->replace is not 1; -EBUSY: another back-up is
+ * being written to it; -ENOSPC, on this side or the daemon's, error says which; -ECANCELED; KITH_E_NO_DAEMON, KITH_E_DENIED,
+ * KITH_E_REPLACED; KITH_E_CORRUPT: the daemon's checkpoint was damaged, try again, it writes another; -errno. Thread-safe.
+ */
+KITH_API int kith_backup(kith *index, const char *path, const struct kith_backup_opts *opts,
+                         struct kith_backup_info *out);
+
+/*
+ * Make a new collection of a back-up: with everything that was in it, under this name, which must be free, a new uid and
+ * another timeline. When this returns 0 it is durable, was checked as a whole, and is being served. Interrupted at any point it leaves the
+ * whole collection or nothing.
+ *   path  read by this process, with its rights, and sent to the daemon
+ *   opts, out   may be NULL
+ * 0; KITH_E_EXISTS, KITH_E_NAME; KITH_E_FORMAT: no back-up; KITH_E_TRUNCATED: cut off, or half copied; KITH_E_CORRUPT: damaged, error
+ * says where; KITH_E_VERSION: of a later version; -ENOSPC: no room in the data directory; KITH_E_NO_SPACE: none in the run
+ * directory; KITH_E_NO_DAEMON; KITH_E_DENIED; KITH_E_UNKNOWN_OUTCOME: the daemon went away when it had everything, kith_list tells;
+ * KITH_E_SHUTDOWN, -ECANCELED, -errno: nothing was made.
+ */
+KITH_API int kith_restore(const char *name, const char *path, const struct kith_backup_opts *opts,
+                          struct kith_backup_info *out);
+
+/*
  * Wait until epoch is visible, at most timeout_ms (-1: for ever). 0, KITH_E_TIMEOUT or KITH_E_REPLACED.
  * Sleeps on a futex of the read-only mapping: no daemon is asked, none is needed.
  */

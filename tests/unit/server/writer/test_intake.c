@@ -393,6 +393,84 @@ static void a_client_that_does_not_read_is_not_read_from_and_blocks_nobody(void 
     peer_close(&p);
 }
 
+static void transfers_of_back_ups_are_held_to_their_order(void **state)
+{
+    struct peer p;
+    struct peer_reply r;
+    struct kithi_backup_begun begun;
+    (void)state;
+    peer_open(&p, served.run.path);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP_NEXT, NULL, 0, 0, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_DATA, "12345678", 8, 0, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_END, NULL, 0, 0, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP, "no uid of a coll", 16, 0, &r), KITHI_E_NO_COLLECTION);
+
+    /* One on a connection; the first piece is the header. */
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP, good.uid, 16, 0, &r), 0);
+    assert_int_equal(r.reply.text_len, sizeof begun);
+    memcpy(&begun, r.text, sizeof begun);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP, good.uid, 16, 0, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP_NEXT, NULL, 0, 0, &r), 0);
+    assert_int_equal(r.reply.text_len, KITHI_RESTORE_HEAD);
+
+    struct {
+        struct kithi_restore head;
+        char name[8];
+    } restore = { .head = { .size = begun.bytes, .name_len = 5 }, .name = "again" };
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), KITHI_E_FORMAT);
+    peer_close(&p);
+    peer_open(&p, served.run.path);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP, good.uid, 16, 0, &r), 0);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_BACKUP_NEXT, NULL, 0, 0, &r), 0);
+    memcpy(restore.head.head, r.text, KITHI_RESTORE_HEAD);
+    peer_close(&p);
+
+    peer_open(&p, served.run.path);
+    restore.head.reserved = 1;
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), KITHI_E_PROTOCOL);
+    restore.head.reserved = 0;
+    restore.name[0] = '.';
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), KITHI_E_NAME);
+    restore.name[0] = 'a';
+    restore.head.size += 8;
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), KITHI_E_TRUNCATED);
+    restore.head.size -= 8;
+    /* Neither bytes nor end wait for the answer of the beginning. */
+    peer_send_frame(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0);
+    peer_send_frame(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0);
+    unsigned begins = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(peer_reply(&p, &r));
+        begins += r.reply.status == 0;
+        assert_true(r.reply.status == 0 || r.reply.status == KITHI_E_PROTOCOL);
+    }
+    assert_int_equal(begins, 1);
+
+    /* Too little, too early. */
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_END, NULL, 0, 0, &r), KITHI_E_TRUNCATED);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_DATA, "12345678", 8, 0, &r), KITHI_E_PROTOCOL);
+    /* Too much. */
+    static const unsigned char zeros[KITHI_RESTORE_PIECE_MAX];
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), 0);
+    for (uint64_t sent = 0; sent < begun.bytes - KITHI_RESTORE_HEAD; sent += 4096) {
+        assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_DATA, zeros, 4096, 0, &r), 0);
+    }
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_DATA, zeros, 8, 0, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_DATA, zeros, 8, 0, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_END, NULL, 0, 0, &r), KITHI_E_PROTOCOL);
+    /* As many as there are, and no back-up at all. */
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), 0);
+    for (uint64_t sent = 0; sent < begun.bytes - KITHI_RESTORE_HEAD; sent += 4096) {
+        assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_DATA, zeros, 4096, 0, &r), 0);
+    }
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE_END, NULL, 0, 0, &r), KITHI_E_CORRUPT);
+    /* In the middle of it, the peer leaves. */
+    assert_int_equal(peer_call(&p, KITHI_FRAME_RESTORE, &restore, sizeof restore, 0, &r), 0);
+    peer_send_frame(&p, KITHI_FRAME_RESTORE_DATA, zeros, 4096, 0);
+    peer_close(&p);
+    assert_daemon_goes_on();
+}
+
 static void any_bytes_at_all_leave_the_daemon_as_it_was(void **state)
 {
     struct test_rand rand;
@@ -416,7 +494,9 @@ static void any_bytes_at_all_leave_the_daemon_as_it_was(void **state)
             }
             if (test_rand_below(&rand, 4)) {
                 peer_send_frame(&p,
-                                test_rand_below(&rand, 2) ? KITHI_FRAME_WRITE : 1 + test_rand_below(&rand, 9),
+                                test_rand_below(&rand, 2)
+                                    ? KITHI_FRAME_WRITE
+                                    : 1 + test_rand_below(&rand, KITHI_FRAME_RESTORE_END),
                                 body, test_rand_below(&rand, 2) ? len : 8 * test_rand_below(&rand, 4),
                                 test_rand_below(&rand, 4));
             } else {
@@ -462,6 +542,7 @@ int main(void)
         cmocka_unit_test(a_client_that_leaves_in_the_middle_hurts_nobody),
         cmocka_unit_test(a_write_that_came_whole_is_done_though_its_client_has_left),
         cmocka_unit_test(a_client_that_does_not_read_is_not_read_from_and_blocks_nobody),
+        cmocka_unit_test(transfers_of_back_ups_are_held_to_their_order),
         cmocka_unit_test(any_bytes_at_all_leave_the_daemon_as_it_was),
         cmocka_unit_test(a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fit),
     };
