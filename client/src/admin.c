@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "client/src/admin_priv.h"
 #include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/rundir_priv.h"
@@ -16,17 +17,43 @@
 /* A daemon that says nothing for so long does not answer a probe. */
 #define PROBE_PATIENCE_MS 1000u
 
-/* One request on a connection of its own. 0 with the answer's text still valid in conn, or the error. */
-static int ask_within(uint32_t patience_ms, const char *run_dir, uint16_t type, const struct iovec *body,
-                      int n, struct kithi_conn *conn, struct kithi_answer *answer, struct kithi_errmsg *err)
+uint32_t kithi_admin_hello_ms = 5000;
+uint32_t kithi_admin_answer_ms = 30000;
+
+/*
+ * One request on a connection of its own. 0 with the answer's text still valid in conn, or the error. what says of a
+ * change what is unknown when no answer comes; NULL: nothing is to be changed.
+ */
+static int ask_within(uint32_t hello_ms, const char *run_dir, uint16_t type, const struct iovec *body, int n,
+                      const char *what, struct kithi_conn *conn, struct kithi_answer *answer,
+                      struct kithi_errmsg *err)
 {
     run_dir = kithi_run_dir(run_dir);
     int rc = kithi_run_dir_check(run_dir, err);
     if (rc == 0)
-        rc = kithi_conn_open(conn, run_dir, patience_ms, err);
+        rc = kithi_conn_open(conn, run_dir, hello_ms, err);
+    if (rc == -EAGAIN)
+        return kithi_error_set(
+            err, KITHI_E_TIMEOUT,
+            "the daemon of %.200s has not answered for %u ms: it is stopped, or hangs; nothing was "
+            "asked of it",
+            run_dir, hello_ms);
     if (rc < 0)
         return rc;
+    /* The question is no more work than the hello was; a change waits for others, and for the disk. */
+    if (what)
+        kithi_conn_patience(conn, kithi_admin_answer_ms);
     rc = kithi_conn_call(conn, type, 0, body, n, answer);
+    if (rc == -EAGAIN && what)
+        return kithi_error_set(
+            err, KITHI_E_TIMEOUT,
+            "the daemon of %.150s has not answered for %u ms: it is stopped, or hangs. Whether it "
+            "%s is unknown; kith list tells once it answers again",
+            run_dir, kithi_admin_answer_ms, what);
+    if (rc == -EAGAIN)
+        return kithi_error_set(err, KITHI_E_TIMEOUT,
+                               "the daemon of %.200s has not answered for %u ms: it is stopped, or hangs",
+                               run_dir, hello_ms);
     if (rc < 0)
         return kithi_error_set(err, rc, "%s", kithi_error_text(rc));
     if (answer->head.status >= 0)
@@ -37,10 +64,10 @@ static int ask_within(uint32_t patience_ms, const char *run_dir, uint16_t type, 
     return kithi_error_set(err, rc, "%.*s", (int)answer->head.text_len, answer->text);
 }
 
-static int ask(const char *run_dir, uint16_t type, const struct iovec *body, int n, struct kithi_conn *conn,
-               struct kithi_answer *answer, struct kithi_errmsg *err)
+static int ask(const char *run_dir, uint16_t type, const struct iovec *body, int n, const char *what,
+               struct kithi_conn *conn, struct kithi_answer *answer, struct kithi_errmsg *err)
 {
-    return ask_within(0, run_dir, type, body, n, conn, answer, err);
+    return ask_within(kithi_admin_hello_ms, run_dir, type, body, n, what, conn, answer, err);
 }
 
 /* The name as frames carry it: zero-padded to a multiple of 8. */
@@ -98,7 +125,7 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
     if (rc == 0) {
         create.name_len = (uint32_t)strlen(name);
         body[0] = (struct iovec){ .iov_base = &create, .iov_len = sizeof create };
-        rc = ask(o.run_dir, KITHI_FRAME_CREATE, body, 2, &conn, &answer, &err);
+        rc = ask(o.run_dir, KITHI_FRAME_CREATE, body, 2, "made the collection", &conn, &answer, &err);
     }
     kithi_conn_close(&conn);
     return kithi_report(o.error, &err, rc);
@@ -117,7 +144,7 @@ int kith_drop(const char *name, const char *run_dir, struct kith_error *error)
     kithi_conn_init(&conn);
     int rc = pad_name(name, padded, &body, &err);
     if (rc == 0)
-        rc = ask(run_dir, KITHI_FRAME_DROP, &body, 1, &conn, &answer, &err);
+        rc = ask(run_dir, KITHI_FRAME_DROP, &body, 1, "removed the collection", &conn, &answer, &err);
     kithi_conn_close(&conn);
     return kithi_report(error, &err, rc);
 }
@@ -220,7 +247,7 @@ int kith_list(const char *run_dir, char **out_names, struct kith_error *error)
     if (!out_names)
         return -EINVAL;
     kithi_conn_init(&conn);
-    int rc = ask(run_dir, KITHI_FRAME_LIST, NULL, 0, &conn, &answer, &err);
+    int rc = ask(run_dir, KITHI_FRAME_LIST, NULL, 0, NULL, &conn, &answer, &err);
     if (rc == 0)
         rc = names_from_answer(&n, &answer);
     else if (rc == KITHI_E_NO_DAEMON || rc == KITHI_E_UNKNOWN_OUTCOME || rc == KITHI_E_DENIED)
@@ -246,8 +273,8 @@ int kith_readiness(const char *name, const char *run_dir, char **out_json, struc
     kithi_conn_init(&conn);
     int rc = name ? pad_name(name, padded, &body[1], &err) : 0;
     if (rc == 0)
-        rc = ask_within(PROBE_PATIENCE_MS, run_dir, KITHI_FRAME_LIST, body, name ? 2 : 1, &conn, &answer,
-                        &err);
+        rc = ask_within(PROBE_PATIENCE_MS, run_dir, KITHI_FRAME_LIST, body, name ? 2 : 1, NULL, &conn,
+                        &answer, &err);
     if (rc == KITHI_E_PROTOCOL)
         rc = kithi_error_set(&err, KITHI_E_UNSUPPORTED,
                              "this kithd is older and does not say how far its start is");

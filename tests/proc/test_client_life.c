@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -410,6 +411,32 @@ static void a_dropped_collection_is_gone_for_every_handle(void **state)
     end(&d, again);
 }
 
+static void a_stopped_daemon_is_told_of_and_does_nothing_that_was_given_up(void **state)
+{
+    (void)state;
+    struct test_daemon d;
+    struct kith_error err = { 0 };
+    kith *index = begin(&d, KITH_METRIC_L2);
+    struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
+    char *names = NULL;
+    create.dim = DIM;
+    create.metric = KITH_METRIC_L2;
+    create.run_dir = run_dir(&d);
+    create.error = &err;
+    assert_int_equal(kill(d.pid, SIGSTOP), 0);
+    assert_int_equal(kith_list(run_dir(&d), &names, &err), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "not answered"));
+    assert_int_equal(kith_create("late", &create), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "nothing was asked"));
+    assert_int_equal(kith_drop("c", run_dir(&d), &err), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "nothing was asked"));
+    assert_int_equal(kill(d.pid, SIGCONT), 0);
+    assert_int_equal(kith_list(run_dir(&d), &names, &err), 1);
+    assert_string_equal(names, "c");
+    free(names);
+    end(&d, index);
+}
+
 static void a_batch_beyond_the_ceiling_is_refused_whole(void **state)
 {
     (void)state;
@@ -463,6 +490,7 @@ int main(void)
         cmocka_unit_test(handles_leave_a_removed_segment),
         cmocka_unit_test(another_process_waits_for_an_epoch),
         cmocka_unit_test(a_dropped_collection_is_gone_for_every_handle),
+        cmocka_unit_test(a_stopped_daemon_is_told_of_and_does_nothing_that_was_given_up),
         cmocka_unit_test(a_batch_beyond_the_ceiling_is_refused_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -506,14 +506,20 @@ struct kith_create_opts {
 #define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0 }
 /* clang-format on */
 
-/* Ask the daemon for a new collection. 0 when it is there and synced. KITH_E_EXISTS, KITH_E_NAME, ... */
+/*
+ * Calls about collections do not wait for ever on a daemon that is stopped or hangs: after 5 s without a greeting, or 30 s
+ * without the answer of a create or a drop, they return KITH_E_TIMEOUT. error says which: without a greeting nothing was asked;
+ * after it the outcome is unknown, and the daemon may still do what was asked once it goes on. kith_list tells then.
+ */
+
+/* Ask the daemon for a new collection. 0 when it is there and synced. KITH_E_EXISTS, KITH_E_NAME, KITH_E_TIMEOUT, ... */
 KITH_API int kith_create(const char *name, const struct kith_create_opts *opts);
-/* Remove a collection and its log for good. Readers that have it open get KITH_E_REPLACED. */
+/* Remove a collection and its log for good. Readers that have it open get KITH_E_REPLACED. KITH_E_TIMEOUT as above. */
 KITH_API int kith_drop(const char *name, const char *run_dir, struct kith_error *error);
 /*
  * Names of all collections, sorted: *out_names is one malloc'ed block of NUL-terminated names, to
  * be freed by the caller; returns their number. Asks the daemon; without one it lists the segments
- * of the run directory.
+ * of the run directory. KITH_E_TIMEOUT after 5 s when there is one that does not answer.
  */
 KITH_API int kith_list(const char *run_dir, char **out_names, struct kith_error *error);
 /*

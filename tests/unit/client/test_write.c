@@ -21,6 +21,7 @@
 
 #include <cmocka.h>
 
+#include "client/src/admin_priv.h"
 #include "shm/base/compiler.h"
 #include "shm/base/error.h"
 #include "shm/wire/frame.h"
@@ -40,6 +41,8 @@ enum manner {
     MANNER_REVERSE, /* gather requests until told, then answer the last first */
     MANNER_VERSION, /* refuse the greeting */
     MANNER_OTHER,   /* the name belongs to another uid */
+    MANNER_SILENT,  /* greet, and say nothing after it */
+    MANNER_MUTE,    /* not even greet */
     MANNER_GOODBYE, /* say why without reading the request, close */
 };
 
@@ -109,7 +112,7 @@ static bool serve(struct played *p, int fd, uint64_t *held)
     unsigned char *body = calloc(1, f.len + 1u);
     bool go_on = body && read_full(fd, body, f.len);
     struct kithi_reply head = { .item = UINT32_MAX };
-    if (!go_on)
+    if (!go_on || manner == MANNER_MUTE || (manner == MANNER_SILENT && !greeting))
         goto out;
     if (f.type == KITHI_FRAME_HELLO) {
         if (manner == MANNER_VERSION)
@@ -713,6 +716,45 @@ static void collections_are_listed_in_order_with_and_without_a_daemon(void **sta
     end(&p, index);
 }
 
+static void a_daemon_that_does_not_answer_is_not_waited_for_without_end(void **state)
+{
+    (void)state;
+    struct played p;
+    const uint32_t hello_ms = kithi_admin_hello_ms, answer_ms = kithi_admin_answer_ms;
+    kith *index = begin(&p, MANNER_MUTE);
+    struct kith_create_opts o = KITH_CREATE_OPTS_INIT;
+    struct kith_error err = { 0 };
+    char *names = NULL;
+    o.run_dir = p.run.path;
+    o.error = &err;
+    o.dim = 7;
+    o.metric = KITH_METRIC_IP;
+    kithi_admin_hello_ms = 50;
+    for (unsigned silent = 0; silent < 2; silent++) {
+        assert_int_equal(kith_list(p.run.path, &names, &err), KITH_E_TIMEOUT);
+        assert_null(names);
+        assert_non_null(strstr(err.text, "not answered"));
+        assert_null(strstr(err.text, "unknown"));
+        err = (struct kith_error){ 0 };
+        assert_int_equal(kith_create("new", &o), KITH_E_TIMEOUT);
+        assert_int_equal(err.code, KITH_E_TIMEOUT);
+        assert_non_null(
+            strstr(err.text, silent ? "Whether it made the collection is unknown" : "nothing was asked"));
+        assert_int_equal(kith_drop("new", p.run.path, &err), KITH_E_TIMEOUT);
+        assert_non_null(
+            strstr(err.text, silent ? "Whether it removed the collection is unknown" : "nothing was asked"));
+        atomic_store(&p.manner, MANNER_SILENT);
+        kithi_admin_hello_ms = 500;
+        kithi_admin_answer_ms = 50;
+    }
+    kithi_admin_hello_ms = hello_ms;
+    kithi_admin_answer_ms = answer_ms;
+    atomic_store(&p.manner, MANNER_ANSWER);
+    assert_int_equal(kith_list(p.run.path, &names, NULL), 3);
+    free(names);
+    end(&p, index);
+}
+
 static void create_and_drop_say_what_is_wrong(void **state)
 {
     (void)state;
@@ -793,6 +835,7 @@ int main(void)
         cmocka_unit_test(a_pipe_matches_answers_that_come_out_of_order),
         cmocka_unit_test(a_pipe_takes_answers_while_its_socket_is_full),
         cmocka_unit_test(a_pipe_tells_refusals_from_a_lost_connection),
+        cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_without_end),
         cmocka_unit_test(collections_are_listed_in_order_with_and_without_a_daemon),
         cmocka_unit_test(create_and_drop_say_what_is_wrong),
     };
