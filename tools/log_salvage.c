@@ -16,17 +16,28 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/checkpoint/read.h"
 #include "server/wal/salvage.h"
 #include "server/writer/dirs.h"
 #include "tools/out.h"
+
+struct held_checkpoint {
+    uint64_t epoch, end_epoch; /* a log that ends before the latter is refused for its sake */
+    bool whole;                /* to its last checksum */
+};
 
 struct salvage {
     const struct kithi_tool *t;
     const struct kithi_log_place *place;
     struct kithi_wal_plan plan;
+    struct held_checkpoint *checkpoints; /* the newest first */
+    uint32_t checkpoint_count;
+    uint64_t base_epoch; /* of the checkpoint that a start begins with then; NO_BASE: with none */
     uint32_t number;     /* of the directories */
     uint64_t held_epoch; /* of the segment in the run directory; 0: none */
 };
+
+#define NO_BASE UINT64_MAX
 
 /* ---- may it be done? --------------------------------------------------------------------- */
 
@@ -77,6 +88,117 @@ static int accept_group(void *arg, const struct kithi_wal_group *g)
     return kithi_log_ops(g, NULL, NULL, &at) ? 0 : 1;
 }
 
+/* Compare all of a checkpoint with its checksums. false: it is another collection's, and says nothing. */
+static bool look_at_checkpoint(const char *path, uint64_t epoch, const uint8_t uid[16],
+                               struct held_checkpoint *out)
+{
+    struct kithi_checkpoint c;
+    void *chunk = NULL;
+    int r = kithi_checkpoint_open(path, uid, &c, NULL);
+    /* It got its name when its epoch was durable, so that of one that cannot be read the name counts. */
+    *out = (struct held_checkpoint){ .epoch = epoch, .end_epoch = epoch };
+    if (r != 0)
+        return r != KITHI_E_REPLACED;
+    bool whole = posix_memalign(&chunk, KITHI_CHECKPOINT_BLOCK,
+                                (size_t)c.plan.chunk_max + KITHI_CHECKPOINT_BLOCK) == 0;
+    for (uint32_t i = 0; i < c.plan.chunk_count && whole; i++)
+        whole = kithi_checkpoint_read(&c, i, chunk, NULL) == 0;
+    out->whole = whole && c.header.epoch == epoch;
+    out->end_epoch = c.end_epoch > epoch ? c.end_epoch : epoch;
+    free(chunk);
+    kithi_checkpoint_close(&c);
+    return true;
+}
+
+static int checkpoint_path(const struct salvage *s, uint64_t epoch, char **out)
+{
+    char name[KITHI_CHECKPOINT_NAME_SIZE];
+    kithi_checkpoint_name(name, epoch);
+    return asprintf(out, "%s/%s", s->place->collection, name) < 0 ? -ENOMEM : 0;
+}
+
+static int look_at_checkpoints(struct salvage *s, struct kithi_errmsg *err)
+{
+    uint64_t *epochs;
+    int64_t n = kithi_checkpoint_list(s->place->collection, &epochs, err);
+    if (n < 0)
+        return (int)n;
+    if (n == 0) {
+        free(epochs);
+        return 0;
+    }
+    s->checkpoints = calloc((size_t)n, sizeof *s->checkpoints);
+    int r = s->checkpoints ? 0 : kithi_error_set(err, -ENOMEM, "out of memory");
+    for (int64_t i = 0; i < n && r == 0; i++) {
+        char *path = NULL;
+        struct held_checkpoint *c = &s->checkpoints[s->checkpoint_count];
+        r = checkpoint_path(s, epochs[i], &path);
+        if (r == 0 && look_at_checkpoint(path, epochs[i], s->place->settings.uid, c))
+            s->checkpoint_count++;
+        free(path);
+    }
+    free(epochs);
+    return r;
+}
+
+/* The newest checkpoint that a log from first_epoch to last_epoch makes whole. */
+static uint64_t base_of(const struct salvage *s, uint64_t first_epoch, uint64_t last_epoch)
+{
+    for (uint32_t i = 0; i < s->checkpoint_count; i++)
+        if (s->checkpoints[i].whole && s->checkpoints[i].epoch + 1 >= first_epoch &&
+            s->checkpoints[i].end_epoch <= last_epoch)
+            return s->checkpoints[i].epoch;
+    return NO_BASE;
+}
+
+/*
+ * What loses least: the readable beginning of the log, or what is readable after a checkpoint, damage before that being of no
+ * concern. The one that reaches furthest; of two that do, the one with more of the log, so that a checkpoint that is
+ * damaged later costs no more than a longer replay. s->plan is the beginning; lost_epoch is what anything tells of.
+ */
+static int choose(struct salvage *s, struct kithi_errmsg *err)
+{
+    uint64_t told = s->plan.lost_epoch;
+    int r = 0;
+    s->base_epoch = base_of(s, s->plan.first_epoch, s->plan.last_epoch);
+    bool usable = kithi_wal_plan_useful(&s->plan) && (s->plan.first_epoch <= 1 || s->base_epoch != NO_BASE);
+    for (uint32_t i = s->checkpoint_count; i-- > 0 && r == 0;) {
+        const struct held_checkpoint *c = &s->checkpoints[i];
+        struct kithi_wal_plan other;
+        told = c->end_epoch > told ? c->end_epoch : told;
+        if (!c->whole)
+            continue;
+        r = kithi_wal_plan_after(s->place->wal, s->place->settings.uid, c->epoch, accept_group, NULL, &other,
+                                 err);
+        told = c->end_epoch > told ? c->end_epoch : told;
+        told = r == 0 && other.lost_epoch > told ? other.lost_epoch : told;
+        if (r == 0 && other.last_epoch >= c->end_epoch &&
+            (!usable || other.last_epoch > s->plan.last_epoch)) {
+            struct kithi_wal_plan before = s->plan;
+            s->plan = other;
+            other = before;
+            s->base_epoch = base_of(s, c->epoch + 1, s->plan.last_epoch);
+            usable = true;
+        }
+        kithi_wal_plan_fini(&other);
+    }
+    s->plan.lost_epoch = told;
+    return r;
+}
+
+static bool is_ahead(const struct salvage *s, uint32_t i)
+{
+    return s->checkpoints[i].end_epoch > s->plan.last_epoch;
+}
+
+static uint32_t ahead_count(const struct salvage *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->checkpoint_count; i++)
+        n += is_ahead(s, i);
+    return n;
+}
+
 /* Would a start take the log as it is? Returns 1 (it would), 0, or an error. */
 static int scan_is_whole(const struct salvage *s, struct kithi_errmsg *err)
 {
@@ -84,6 +206,16 @@ static int scan_is_whole(const struct salvage *s, struct kithi_errmsg *err)
     struct kithi_wal_scan_opts o = { .dir = s->place->wal, .fn = accept_group };
     memcpy(o.uid, s->place->settings.uid, sizeof o.uid);
     o.after_epoch = s->plan.first_epoch > 0 ? s->plan.first_epoch - 1 : 0;
+    /* As a start without a segment would: after the newest checkpoint that is whole, to what any of them proves. */
+    bool any = false;
+    for (uint32_t i = 0; i < s->checkpoint_count; i++) {
+        const struct held_checkpoint *c = &s->checkpoints[i];
+        if (c->end_epoch > o.known_durable_epoch)
+            o.known_durable_epoch = c->end_epoch;
+        if (c->whole && !any)
+            o.after_epoch = c->epoch;
+        any |= c->whole;
+    }
     int r = kithi_wal_scan(&o, &report, err);
     if (r == KITHI_E_LOG_DAMAGED || r == 1)
         return 0;
@@ -131,6 +263,8 @@ static void print_plan(const struct salvage *s, bool done)
         kithi_object_text(&o, "end_file", NULL, p->end_file[0] != '\0' ? p->end_file : NULL);
         kithi_object_count(&o, "end_byte", NULL, p->end_off);
         kithi_object_text(&o, "end_reason", NULL, p->end_reason);
+        kithi_object_count(&o, "checkpoint_epoch", NULL, s->base_epoch == NO_BASE ? 0 : s->base_epoch);
+        kithi_object_count(&o, "checkpoints_aside", NULL, useful ? ahead_count(s) : 0);
         snprintf(text, sizeof text, KITHI_WAL_DAMAGED "%u", s->number);
         kithi_object_text(&o, "damaged_dir", NULL, done ? text : NULL);
         kithi_object_end(&o);
@@ -145,6 +279,18 @@ static void print_plan(const struct salvage *s, bool done)
     else
         snprintf(text, sizeof text, "nothing");
     kithi_object_text(&o, "", done ? "kept" : "readable", text);
+    if (useful && s->base_epoch != NO_BASE) {
+        snprintf(text, sizeof text, "of epoch %" PRIu64 ", whole: a start begins with it", s->base_epoch);
+        kithi_object_text(&o, "", "checkpoint", text);
+    }
+    for (uint32_t i = 0; useful && i < s->checkpoint_count; i++)
+        if (is_ahead(s, i)) {
+            snprintf(text, sizeof text, "the checkpoint of epoch %" PRIu64 ": it %s epoch %" PRIu64,
+                     s->checkpoints[i].epoch,
+                     s->checkpoints[i].whole ? "needs the log up to" : "is damaged, and proves",
+                     s->checkpoints[i].end_epoch);
+            kithi_object_text(&o, "", done ? "set aside" : "to be set aside", text);
+        }
     if (useful && !done)
         kithi_object_text(&o, "", "needs", kithi_out_bytes(size, p->bytes));
     if (p->rebuilt > 0)
@@ -155,7 +301,8 @@ static void print_plan(const struct salvage *s, bool done)
         snprintf(text, sizeof text, "epochs %" PRIu64 " to %" PRIu64 ", at least", p->last_epoch + 1,
                  p->lost_epoch);
     else
-        snprintf(text, sizeof text, "nothing that the log tells of");
+        snprintf(text, sizeof text, "nothing that the log tells of%s",
+                 s->checkpoint_count > 0 ? ", or a checkpoint" : "");
     kithi_object_text(&o, "", "lost", text);
     if (s->held_epoch > p->last_epoch) {
         snprintf(text, sizeof text, "holds epoch %" PRIu64 ", with what the log has lost up to there",
@@ -180,6 +327,30 @@ static void print_next(const struct salvage *s)
 }
 
 /* ---- doing it ---------------------------------------------------------------------------- */
+
+/* Checkpoints that need more of the log than is kept: kithd would refuse the log for their sake. */
+static int set_aside(const struct salvage *s)
+{
+    for (uint32_t i = 0; i < s->checkpoint_count; i++) {
+        char *from = NULL, *to = NULL;
+        if (!is_ahead(s, i))
+            continue;
+        int r = checkpoint_path(s, s->checkpoints[i].epoch, &from);
+        if (r == 0 && asprintf(&to, "%s.aside-%u", from, s->number) < 0)
+            r = -ENOMEM;
+        if (r == 0 && rename(from, to) != 0)
+            r = -errno;
+        int status = r == 0
+                         ? KITHI_TOOL_OK
+                         : kithi_tool_fail(s->t, "%s cannot be set aside: %s; the damaged log is as it was",
+                                           from, kithi_error_text(r));
+        free(from);
+        free(to);
+        if (status != KITHI_TOOL_OK)
+            return status;
+    }
+    return KITHI_TOOL_OK;
+}
 
 /* The copy is complete; where this fails halfway, the next salvage goes on. */
 static int swap(struct salvage *s)
@@ -214,7 +385,9 @@ static int keep(struct salvage *s)
     if (r < 0)
         return kithi_tool_fail(s->t, "%s; the damaged log is as it was: mend that, and salvage again",
                                err.text);
-    return swap(s);
+    /* Before the swap as well, whose directory syncs make it last: with the damaged log they are of no use either. */
+    int status = set_aside(s);
+    return status == KITHI_TOOL_OK ? swap(s) : status;
 }
 
 /* The log was moved away, and a complete copy has still to take its place. */
@@ -227,6 +400,7 @@ static int go_on(struct salvage *s, bool yes)
         return kithi_tool_fail(s->t, "%s: the path is too long", copy.collection);
     int r = kithi_wal_plan(copy.wal, copy.settings.uid, accept_group, NULL, &s->plan, &err);
     if (r == 0) {
+        s->base_epoch = base_of(s, s->plan.first_epoch, s->plan.last_epoch);
         struct salvage of_copy = { .t = s->t, .place = &copy, .plan = s->plan };
         r = scan_is_whole(&of_copy, &err);
     }
@@ -254,12 +428,17 @@ static int salvage(struct salvage *s, bool yes)
     if (status != KITHI_TOOL_OK)
         return status;
     look_at_segment(s);
+    int r = look_at_checkpoints(s, &err);
+    if (r < 0)
+        return kithi_tool_fail(s->t, "%s", err.text);
     s->number = kithi_wal_salvage_interrupted(p->collection);
     if (s->number > 0)
         return go_on(s, yes);
-    int r = kithi_wal_plan(p->wal, p->settings.uid, accept_group, NULL, &s->plan, &err);
+    r = kithi_wal_plan(p->wal, p->settings.uid, accept_group, NULL, &s->plan, &err);
     if (r == 0)
         r = scan_is_whole(s, &err);
+    if (r == 0)
+        r = choose(s, &err);
     if (r < 0)
         return kithi_tool_fail(s->t, "%s", err.text);
     if (r > 0) {
@@ -274,7 +453,7 @@ static int salvage(struct salvage *s, bool yes)
         print_plan(s, false);
         return kithi_tool_fail(
             s->t,
-            "nothing of the log of \"%s\" is readable from its beginning; restore %s from a "
+            "nothing of the log of \"%s\" is readable from its beginning, and no checkpoint is whole without it; restore %s from a "
             "back-up, or move %s out of it to start without the collection",
             p->name, p->data, p->collection);
     }
@@ -290,12 +469,13 @@ static int salvage(struct salvage *s, bool yes)
 
 int kithi_log_salvage(const struct kithi_tool *t, const struct kithi_log_place *place, bool yes)
 {
-    struct salvage s = { .t = t, .place = place };
+    struct salvage s = { .t = t, .place = place, .base_epoch = NO_BASE };
     int fd = -1;
     int status = lock_data(&s, yes, &fd);
     if (status == KITHI_TOOL_OK)
         status = salvage(&s, yes);
     kithi_wal_plan_fini(&s.plan);
+    free(s.checkpoints);
     if (fd >= 0)
         close(fd);
     return status;

@@ -278,8 +278,6 @@ int kith_readiness(const char *name, const char *run_dir, char **out_json, struc
     if (rc == KITHI_E_PROTOCOL)
         rc = kithi_error_set(&err, KITHI_E_UNSUPPORTED,
                              "this kithd is older and does not say how far its start is");
-    else if (rc == -EAGAIN)
-        rc = kithi_error_set(&err, KITHI_E_TIMEOUT, "kithd gave no answer for %u ms", PROBE_PATIENCE_MS);
     else if (rc == KITHI_E_UNKNOWN_OUTCOME)
         rc = kithi_error_set(&err, KITHI_E_NO_DAEMON, "kithd went away before it answered");
     if (rc == 0 && out_json) {

@@ -1,7 +1,8 @@
 /*
  * salvage.c - see salvage.h. The walk follows the reading rules of WAL.md (R1 to R3) as far as they hold, and
  * where scan.c would refuse the whole log, the walk says: up to here. It is more patient in one place: a file
- * header that is bad follows from the file's name and its first group, if that group checks.
+ * header that is bad follows from the file's name and its first group, if that group checks. A log that goes on
+ * from a checkpoint may begin in the middle of a file: that group becomes the first of a file of its own.
  */
 #include "server/wal/salvage.h"
 
@@ -23,12 +24,14 @@
 #include "shm/base/bytes.h"
 
 #define COPY_BYTES    (1u << 20)
+#define EMPTY_BYTES   (1u << 20)       /* of a file without groups; the next start begins one of its own */
 #define NO_FILE_AFTER (UINT64_MAX - 1) /* so that an epoch that is counted up to it does not wrap */
 
 struct kithi_wal_kept {
-    char name[KITHI_WAL_NAME_SIZE];
-    struct kithi_wal_file_header header; /* as the copy has it */
-    uint64_t end;                        /* of the last group that is kept; zeros follow */
+    char name[KITHI_WAL_NAME_SIZE]; /* as the copy has it, and the header */
+    struct kithi_wal_file_header header;
+    char source[KITHI_WAL_NAME_SIZE]; /* the file that its groups are in; "": it has none */
+    uint64_t start, end; /* of the groups that are kept, in that file; zeros follow in the copy */
 };
 
 /* ---- one file ---- */
@@ -272,10 +275,11 @@ static int walk_file(struct walk *w, int64_t i)
     struct kithi_wal_plan *plan = w->plan;
     const struct kithi_wal_file *file = &w->files[i];
     const uint64_t until = i + 1 < w->n ? file[1].first_epoch : NO_FILE_AFTER;
-    struct kithi_wal_kept kept = { .end = KITHI_WAL_BLOCK };
+    struct kithi_wal_kept kept = { .start = KITHI_WAL_BLOCK, .end = KITHI_WAL_BLOCK };
     const uint64_t groups = plan->groups, last = plan->last_epoch;
     const uint32_t rebuilt = plan->rebuilt;
     memcpy(kept.name, file->name, sizeof kept.name);
+    memcpy(kept.source, file->name, sizeof kept.source);
     int r = walk_header(w, i, &kept.header);
     if (r < 0 || w->ended)
         return r;
@@ -298,6 +302,68 @@ static int walk_file(struct walk *w, int64_t i)
     w->last_number = kept.header.number;
     plan->files[plan->file_count++] = kept;
     return 0;
+}
+
+/* Begin in the middle of file i, with the group of epoch, if it stands there. */
+static int walk_from(struct walk *w, int64_t i, uint64_t epoch)
+{
+    struct kithi_wal_plan *plan = w->plan;
+    struct kithi_wal_kept kept = { .start = 0 };
+    struct kithi_wal_group_header h;
+    struct kithi_wal_look look;
+    const uint64_t until = i + 1 < w->n ? w->files[i + 1].first_epoch : NO_FILE_AFTER;
+    int r = kithi_wal_look(w->dir, w->name, w->uid, &look, w->err);
+    if (r < 0 || look.verdict == KITHI_WAL_NEWER)
+        return r < 0 ? r : newer(w);
+    if (look.verdict == KITHI_WAL_FOREIGN)
+        return end_here(w, w->name, 0, "the file belongs to another collection");
+    for (uint64_t off = KITHI_WAL_BLOCK; off < w->size && kept.start == 0; off += KITHI_WAL_BLOCK) {
+        off_t data = lseek(w->fd, (off_t)off, SEEK_DATA);
+        if (data < 0 && errno == ENXIO)
+            break;
+        if (data > (off_t)off)
+            off = (uint64_t)data & ~(uint64_t)(KITHI_WAL_BLOCK - 1);
+        int v = group_at(w, off, 0, &h);
+        if (v < 0)
+            return v;
+        if (v == KITHI_WAL_NEWER)
+            return newer(w);
+        if (v == KITHI_WAL_OK && look.verdict == KITHI_WAL_OK && h.number != look.header.number)
+            continue; /* left from a file that was here before */
+        if (v == KITHI_WAL_OK && h.epoch == epoch)
+            kept.start = off;
+        else if (v == KITHI_WAL_OK)
+            off += kithi_wal_group_size(h.len) - KITHI_WAL_BLOCK; /* what it holds is no header */
+    }
+    if (kept.start == 0)
+        return end_here(w, w->name, KITHI_WAL_BLOCK, "group %" PRIu64 " is nowhere in it", epoch);
+    kept.end = kept.start;
+    kept.header =
+        (struct kithi_wal_file_header){ .number = h.number, .first_epoch = epoch, .timeline = h.timeline };
+    memcpy(kept.header.uid, w->uid, sizeof kept.header.uid);
+    memcpy(kept.source, w->name, strlen(w->name) + 1);
+    kithi_wal_file_name(kept.name, epoch);
+    r = walk_groups(w, &kept, until);
+    if (r < 0)
+        return r;
+    /* As long as the file was, and no longer: damage may have made it any length. */
+    kept.header.size = kithi_round_up(w->size, KITHI_WAL_BLOCK);
+    plan->bytes += kept.header.size;
+    w->last_number = kept.header.number;
+    plan->files[plan->file_count++] = kept;
+    return 0;
+}
+
+/* A log that is begun behind epoch, and has no group. */
+static void begin_empty(struct walk *w, uint64_t epoch)
+{
+    struct kithi_wal_kept kept = { .start = KITHI_WAL_BLOCK, .end = KITHI_WAL_BLOCK };
+    kept.header =
+        (struct kithi_wal_file_header){ .number = 1, .first_epoch = epoch + 1, .size = EMPTY_BYTES };
+    memcpy(kept.header.uid, w->uid, sizeof kept.header.uid);
+    kithi_wal_file_name(kept.name, epoch + 1);
+    w->plan->bytes += kept.header.size;
+    w->plan->files[w->plan->file_count++] = kept;
 }
 
 /* ---- what is lost ---- */
@@ -363,38 +429,85 @@ static int find_lost(struct walk *w, int64_t i)
     return r;
 }
 
+static int plan_open(struct walk *w, struct kithi_wal_plan *out)
+{
+    memset(out, 0, sizeof *out);
+    w->plan = out;
+    w->fd = -1;
+    w->n = kithi_wal_files_list(w->dir, &w->files, w->err);
+    if (w->n < 0)
+        return (int)w->n;
+    if (w->n == 0)
+        end_here(w, "", 0, "there is no log file");
+    out->files = calloc((size_t)w->n + 1, sizeof *out->files);
+    return out->files ? 0
+                      : kithi_error_set(w->err, -ENOMEM, "no memory for a log of %" PRId64 " files", w->n);
+}
+
+static void plan_close(struct walk *w)
+{
+    if (w->fd >= 0)
+        close(w->fd);
+    free(w->buf);
+    free(w->files);
+}
+
+/* Files from i on, as far as they can be read. Returns 0 or an error; *out_i is where it ended. */
+static int walk_files(struct walk *w, int64_t i, int64_t *out_i)
+{
+    int r = 0;
+    for (; i < w->n && r == 0 && !w->ended; i += r == 0 && !w->ended) {
+        r = file_open(w, i);
+        if (r == 0)
+            r = walk_file(w, i);
+    }
+    *out_i = i;
+    return r;
+}
+
 int kithi_wal_plan(const char *dir, const uint8_t uid[16], kithi_wal_group_fn *accept, void *arg,
                    struct kithi_wal_plan *out, struct kithi_errmsg *err)
 {
-    struct walk w = {
-        .dir = dir, .uid = uid, .accept = accept, .arg = arg, .plan = out, .err = err, .fd = -1
-    };
-    memset(out, 0, sizeof *out);
-    w.n = kithi_wal_files_list(dir, &w.files, err);
-    if (w.n < 0)
-        return (int)w.n;
-    int r = 0;
-    if (w.n == 0)
-        end_here(&w, "", 0, "there is no log file");
-    out->files = calloc((size_t)w.n + 1, sizeof *out->files);
-    if (!out->files)
-        r = kithi_error_set(err, -ENOMEM, "no memory for a log of %" PRId64 " files", w.n);
+    struct walk w = { .dir = dir, .uid = uid, .accept = accept, .arg = arg, .err = err };
+    int64_t i;
+    int r = plan_open(&w, out);
     if (r == 0 && w.n > 0) {
         out->first_epoch = w.files[0].first_epoch;
         out->last_epoch = out->first_epoch ? out->first_epoch - 1 : 0;
     }
-    int64_t i = 0;
-    for (; i < w.n && r == 0 && !w.ended; i += r == 0 && !w.ended) {
-        r = file_open(&w, i);
-        if (r == 0)
-            r = walk_file(&w, i);
-    }
+    if (r == 0)
+        r = walk_files(&w, 0, &i);
     if (r == 0 && w.n > 0 && w.ended)
         r = find_lost(&w, i);
-    if (w.fd >= 0)
-        close(w.fd);
-    free(w.buf);
-    free(w.files);
+    plan_close(&w);
+    return r;
+}
+
+int kithi_wal_plan_after(const char *dir, const uint8_t uid[16], uint64_t epoch, kithi_wal_group_fn *accept,
+                         void *arg, struct kithi_wal_plan *out, struct kithi_errmsg *err)
+{
+    struct walk w = { .dir = dir, .uid = uid, .accept = accept, .arg = arg, .err = err };
+    int r = plan_open(&w, out);
+    out->first_epoch = epoch + 1;
+    out->last_epoch = epoch;
+    int64_t i = 0;
+    while (i + 1 < w.n && w.files[i + 1].first_epoch <= epoch + 1)
+        i++;
+    if (r == 0 && w.n > 0 && w.files[i].first_epoch > epoch + 1)
+        end_here(&w, w.files[i].name, 0, "the log begins with epoch %" PRIu64 " only",
+                 w.files[i].first_epoch);
+    if (r == 0 && w.n > 0)
+        r = file_open(&w, i);
+    if (r == 0 && w.n > 0 && !w.ended)
+        r = walk_from(&w, i, epoch + 1);
+    /* What is lost is behind the end, or anywhere when there is no beginning. */
+    if (r == 0 && w.n > 0 && !w.ended)
+        r = walk_files(&w, i + 1, &i);
+    if (r == 0 && w.n > 0 && w.ended)
+        r = find_lost(&w, i);
+    if (r == 0 && out->file_count == 0)
+        begin_empty(&w, epoch);
+    plan_close(&w);
     return r;
 }
 
@@ -447,9 +560,14 @@ static int copy_file(const char *from_dir, const char *to_dir, const struct kith
     uint64_t size;
     uint8_t *buf = malloc(COPY_BYTES);
     int to = -1, r = kithi_wal_path(path, to_dir, kept->name);
-    int from = r < 0 ? r : kithi_wal_file_open(from_dir, kept->name, &size);
-    if (from < 0 || !buf) {
-        r = cannot(err, from < 0 ? from : -ENOMEM, "read the log file", from_dir, kept->name);
+    const bool any = kept->source[0] != '\0';
+    int from = r < 0 ? r : any ? kithi_wal_file_open(from_dir, kept->source, &size) : -1;
+    if ((from < 0 && any) || r < 0 || !buf) {
+        r = cannot(err,
+                   r < 0             ? r
+                   : from < 0 && any ? from
+                                     : -ENOMEM,
+                   "read the log file", from_dir, kept->source);
         goto out;
     }
     to = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0640);
@@ -458,14 +576,15 @@ static int copy_file(const char *from_dir, const char *to_dir, const struct kith
         kithi_wal_file_header_encode(buf, &kept->header);
         r = put(to, buf, KITHI_WAL_BLOCK, 0);
     }
-    for (uint64_t off = KITHI_WAL_BLOCK; r == 0 && off < kept->end;) {
+    for (uint64_t off = kept->start; r == 0 && off < kept->end;) {
         size_t want = kept->end - off < COPY_BYTES ? (size_t)(kept->end - off) : COPY_BYTES;
         int64_t got = kithi_wal_pread(from, buf, want, off);
         if (got != (int64_t)want) {
-            r = cannot(err, got < 0 ? (int)got : -EIO, "read the log file again", from_dir, kept->name);
+            r = cannot(err, got < 0 ? (int)got : -EIO, "read the log file again", from_dir, kept->source);
             goto out;
         }
-        r = KITHI_FAULT("salvage-write-enospc") ? -ENOSPC : put(to, buf, want, off);
+        r = KITHI_FAULT("salvage-write-enospc") ? -ENOSPC
+                                                : put(to, buf, want, off - kept->start + KITHI_WAL_BLOCK);
         off += want;
     }
     if (r == 0 && fsync(to) != 0)

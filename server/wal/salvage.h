@@ -72,6 +72,14 @@ struct kithi_wal_plan {
  */
 int kithi_wal_plan(const char *dir, const uint8_t uid[16], kithi_wal_group_fn *accept, void *arg,
                    struct kithi_wal_plan *out, struct kithi_errmsg *err);
+
+/*
+ * The same for a log that is to go on from a checkpoint of epoch: it begins with the group after that, wherever in the log this
+ * stands, and damage before it is of no concern. Without that group it is a log that is begun and empty (last_epoch is
+ * epoch then).
+ */
+int kithi_wal_plan_after(const char *dir, const uint8_t uid[16], uint64_t epoch, kithi_wal_group_fn *accept,
+                         void *arg, struct kithi_wal_plan *out, struct kithi_errmsg *err);
 void kithi_wal_plan_fini(struct kithi_wal_plan *plan);
 
 /* Is there anything that a start could go on from? */

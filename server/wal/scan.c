@@ -454,9 +454,11 @@ static int judge_whole(struct scan *s)
     bool ahead = proven > s->proven_epoch && proven > s->last_epoch;
     return kithi_error_set(
         s->err, KITHI_E_LOG_DAMAGED, "%s: %s%s", o->dir, what,
-        ahead ? ", as the segment or the newest checkpoint says; put the log back that "
-                "belongs to it, or move the segment away, or else the checkpoint, to fall back to the log"
-              : "; " REMEDY);
+        ahead
+            ? ", as the segment or the newest checkpoint says; put the log back that "
+              "belongs to it, or move the segment away to fall back to checkpoint and log; kith wal --salvage "
+              "goes on from what is whole of both"
+            : "; " REMEDY);
 }
 
 int kithi_wal_scan(const struct kithi_wal_scan_opts *opts, struct kithi_wal_report *out_report,

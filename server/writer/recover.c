@@ -41,8 +41,10 @@
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
+#include "server/checkpoint/read.h"
 #include "server/index/ahead.h"
 #include "server/wal/files.h"
+#include "server/wal/salvage.h"
 #include "server/writer/load.h"
 
 #define CHUNK_OPS   8192u
@@ -329,6 +331,35 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
     return 0;
 }
 
+/* A log is refused: is it damaged only where the newest checkpoint makes it needless? Then that is worth knowing. */
+static void tell_covered(const struct kithi_collection *c)
+{
+    struct kithi_checkpoint checkpoint;
+    struct kithi_wal_plan plan;
+    struct kithi_errmsg ignored;
+    char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
+    uint64_t epoch = c->checkpointer.last_epoch;
+    kithi_checkpoint_name(name, epoch);
+    if (kithi_path(path, NULL, "%s/%s", c->data_dir, name) ||
+        kithi_checkpoint_open(path, c->settings.uid, &checkpoint, &ignored)) {
+        return;
+    }
+    int status = kithi_wal_plan_after(c->wal_dir, c->settings.uid, epoch, NULL, NULL, &plan, &ignored);
+    uint64_t known = kithi_index_durable_epoch(c->index);
+    known = checkpoint.end_epoch > known ? checkpoint.end_epoch : known;
+    known = plan.lost_epoch > known ? plan.lost_epoch : known;
+    if (!status && plan.last_epoch >= known) {
+        kithi_log(
+            KITHI_LOG_ERROR, "log-damage-covered",
+            "name=%s checkpoint=%" PRIu64 " epoch=%" PRIu64
+            " msg=the damage is in a part of the log that this checkpoint makes needless; if the checkpoint is "
+            "whole, nothing is lost by: kith wal %s --data %s --salvage --yes",
+            c->settings.name, epoch, plan.last_epoch, c->settings.name, c->daemon->data.path);
+    }
+    kithi_wal_plan_fini(&plan);
+    kithi_checkpoint_close(&checkpoint);
+}
+
 static void replay_fini(struct replay *r)
 {
     free(r->bytes);
@@ -399,6 +430,9 @@ static int replay_log(struct replay *r, uint64_t end_epoch, struct kithi_wal_rep
     int status = kithi_wal_scan(&opts, report, err);
     if (!status) {
         status = apply_chunk(r, proven_count(r));
+    }
+    if (status == KITHI_E_LOG_DAMAGED) {
+        tell_covered(c);
     }
     return status ? status : check_end(r, report, err);
 }

@@ -814,6 +814,10 @@ static int place_call(void *arg)
         status = kithi_collection_rename(v->run_dir, c->run_dir, &v->err);
         run_moved = !status;
     }
+    if (!status) {
+        kithi_boards_open(&c->boards, c->run_dir, c->settings.uid, &v->daemon->policy,
+                          !v->daemon->no_counters);
+    }
     KITHI_FAULT_CRASH("crash-in-restore-run-renamed");
     if (!status && kithi_wal_moved(c->wal, c->wal_dir)) {
         status = kithi_error_set(&v->err, -ENAMETOOLONG, "%s: the path is too long", c->wal_dir);

@@ -111,6 +111,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         plan.bytes > size + 2 * KITHI_WAL_BLOCK)
         abort();
     kithi_wal_plan_fini(&plan);
+    uint64_t epoch = size > 0 ? data[size - 1] : 0;
+    p = kithi_wal_plan_after(dir, uid, epoch, NULL, NULL, &plan, &err);
+    if (p > 0 || (p < 0 && err.code != p) ||
+        (p == 0 &&
+         (plan.last_epoch < epoch || plan.groups != plan.last_epoch - epoch || plan.file_count == 0)))
+        abort();
+    kithi_wal_plan_fini(&plan);
     unlink(path);
     free(copy);
     return 0;

@@ -18,6 +18,7 @@
 
 #include <kith/kith.h>
 
+#include "server/checkpoint/format.h"
 #include "tests/support/child.h"
 #include "tests/support/daemon.h"
 #include "tests/support/rand.h"
@@ -314,6 +315,200 @@ static void damage_is_named_and_a_salvage_keeps_what_is_before_it(void **state)
                          strtoull(strstr(six, "\"timeline\":") + 11, NULL, 10));
 }
 
+/* ---- checkpoints ------------------------------------------------------------------------- */
+
+/* Groups of epochs up to `epoch`, then a checkpoint, then more up to `last`; the daemon is dead then. */
+static void begin_with_checkpoint(unsigned epoch, unsigned last)
+{
+    begin(epoch);
+    expect(tool("checkpoint docs"), 0);
+    for (unsigned i = epoch + 1; i <= last; i++)
+        expect(tool("put docs id%u --vector '[%u,1]'", i, i), 0);
+    test_daemon_kill(&d);
+}
+
+static void damage_group(unsigned epoch)
+{
+    flip((off_t)epoch * BLOCK + 130);
+}
+
+/* A start from what is on disk has ids 1 to count, and takes more. */
+static void cold_start_has(unsigned count)
+{
+    unlink(test_daemon_segment(&d, "docs"));
+    assert_int_equal(test_daemon_start(&d), 0);
+    expect(tool("count docs"), 0);
+    assert_int_equal(strtoul(out, NULL, 10), count);
+    for (unsigned i = 1; i <= count; i++)
+        expect(tool("get docs id%u", i), 0);
+    expect(tool("verify docs"), 0);
+    expect(tool("put docs more --vector '[1,1]'"), 0);
+    test_daemon_kill(&d);
+    unlink(test_daemon_segment(&d, "docs"));
+    assert_int_equal(test_daemon_start(&d), 0);
+    expect(tool("get docs more"), 0);
+    test_daemon_kill(&d);
+}
+
+static void damage_before_a_checkpoint_loses_nothing(void **state)
+{
+    (void)state;
+    begin_with_checkpoint(20, 25);
+    damage_group(10);
+    refuses();
+    assert_true(test_daemon_logged(&d, "event=log-damage-covered"));
+    assert_true(test_daemon_logged(&d, "nothing is lost by: kith wal docs"));
+    expect(tool("wal docs --salvage --data '%s'", data), 1);
+    says("epochs 21 to 25: 5 groups, 5 changes");
+    says("of epoch 20, whole: a start begins with it");
+    says("nothing that the log tells of, or a checkpoint");
+    says("nothing was changed");
+    says_not("holds epoch"); /* the segment is not ahead of that */
+    assert_false(there("wal.damaged-1"));
+    expect(tool("--json wal docs --salvage --yes --data '%s'", data), 0);
+    says("\"salvaged\":true,\"groups\":5,\"changes\":5,\"first_epoch\":21,\"last_epoch\":25,");
+    says("\"lost_first_epoch\":0,\"lost_last_epoch\":0,");
+    says("\"checkpoint_epoch\":20,\"checkpoints_aside\":0,");
+    assert_true(there("wal/00000000000000000021.wal"));
+    /* The segment is adopted as it is, and a start without it has the same. */
+    assert_int_equal(test_daemon_start(&d), 0);
+    expect(tool("count docs"), 0);
+    says("25\n");
+    test_daemon_kill(&d);
+    cold_start_has(25);
+}
+
+static void damage_at_the_very_end_that_a_checkpoint_covers_loses_nothing(void **state)
+{
+    (void)state;
+    begin_with_checkpoint(12, 12);
+    damage_group(12); /* would be a torn tail, if the checkpoint did not prove it */
+    remove_segment();
+    refuses();
+    assert_true(test_daemon_logged(&d, "event=log-damage-covered"));
+    expect(tool("wal docs --salvage --data '%s'", data), 1);
+    says("no group; the log goes on from epoch 13");
+    says("of epoch 12, whole");
+    says("nothing that the log tells of, or a checkpoint");
+    expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
+    cold_start_has(12);
+}
+
+static void damage_on_both_sides_of_a_checkpoint_keeps_what_is_between(void **state)
+{
+    (void)state;
+    begin_with_checkpoint(12, 16);
+    damage_group(5);
+    damage_group(15);
+    refuses();
+    assert_false(test_daemon_logged(&d, "event=log-damage-covered"));
+    expect(tool("wal docs --salvage --data '%s'", data), 1);
+    says("epochs 13 to 14: 2 groups, 2 changes");
+    says("epochs 15 to 16, at least");
+    says("holds epoch 16");
+    expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
+    remove_segment();
+    cold_start_has(14);
+}
+
+static void damage_after_a_checkpoint_keeps_the_whole_beginning(void **state)
+{
+    (void)state;
+    begin_with_checkpoint(12, 16);
+    damage_group(15);
+    expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
+    says("epochs 1 to 14: 14 groups");
+    says("of epoch 12, whole");
+    remove_segment();
+    cold_start_has(14);
+}
+
+/* Say that the copy of the checkpoint ended at this epoch only, as under writers. */
+static void end_checkpoint_at(unsigned epoch, unsigned end)
+{
+    char path[2 * TEST_PATH_SIZE];
+    static unsigned char bytes[4 << 20];
+    static uint32_t sums[1024];
+    struct kithi_checkpoint_header h;
+    struct kithi_checkpoint_plan plan;
+    const uint32_t *have;
+    uint64_t old;
+    snprintf(path, sizeof path, "%s/docs/checkpoint-%020u", data, epoch);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    ssize_t len = read(fd, bytes, sizeof bytes);
+    assert_int_equal(kithi_checkpoint_header_decode(bytes, NULL, &h), KITHI_CHECKPOINT_OK);
+    assert_true(kithi_checkpoint_plan(&h, &plan) && plan.file_size == (uint64_t)len &&
+                plan.chunk_count <= 1024);
+    assert_true(kithi_checkpoint_table_decode(bytes + plan.table_off, &h, &plan, &have, &old));
+    memcpy(sums, have, plan.chunk_count * sizeof *sums);
+    kithi_checkpoint_table_encode(bytes + plan.table_off, &h, &plan, sums, end);
+    assert_int_equal(pwrite(fd, bytes, (size_t)len, 0), len);
+    close(fd);
+}
+
+static void a_checkpoint_that_needs_more_of_the_log_is_set_aside(void **state)
+{
+    (void)state;
+    begin_with_checkpoint(12, 16);
+    end_checkpoint_at(12, 14);
+    damage_group(14);
+    remove_segment();
+    refuses();
+    expect(tool("wal docs --salvage --data '%s'", data), 1);
+    says("epochs 1 to 13: 13 groups");
+    says("the checkpoint of epoch 12: it needs the log up to epoch 14");
+    says("epochs 14 to 16, at least");
+    assert_true(there("checkpoint-00000000000000000012"));
+    expect(tool("--json wal docs --salvage --yes --data '%s'", data), 0);
+    says("\"checkpoint_epoch\":0,\"checkpoints_aside\":1,");
+    assert_false(there("checkpoint-00000000000000000012"));
+    assert_true(there("checkpoint-00000000000000000012.aside-1"));
+    cold_start_has(13);
+}
+
+static void a_log_that_ends_before_its_checkpoint_goes_on_behind_it(void **state)
+{
+    (void)state;
+    char line[4 * TEST_PATH_SIZE];
+    begin_with_checkpoint(12, 12);
+    remove_segment();
+    /* What an older kith left: the log salvaged to before the checkpoint, whole in itself. */
+    for (unsigned i = 9; i <= 12; i++) {
+        snprintf(line, sizeof line,
+                 "dd if=/dev/zero of='%s' bs=4096 seek=%u count=1 conv=notrunc status=none", log_file(), i);
+        assert_int_equal(system(line), 0);
+    }
+    refuses();
+    expect(tool("wal docs --data '%s'", data), 0); /* by itself */
+    expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
+    says("of epoch 12, whole");
+    cold_start_has(12);
+}
+
+/* A checkpoint that is damaged itself is nothing to go on from. */
+static void a_damaged_checkpoint_saves_no_log(void **state)
+{
+    (void)state;
+    char path[2 * TEST_PATH_SIZE];
+    unsigned char byte;
+    begin_with_checkpoint(12, 14);
+    snprintf(path, sizeof path, "%s/docs/checkpoint-%020u", data, 12);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pread(fd, &byte, 1, 4096 + 100), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, 4096 + 100), 1);
+    close(fd);
+    damage_group(5);
+    remove_segment();
+    refuses();
+    expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
+    says("epochs 1 to 4: 4 groups");
+    says("the checkpoint of epoch 12: it is damaged, and proves epoch 12");
+    says_not("whole: a start begins");
+    assert_true(there("checkpoint-00000000000000000012.aside-1"));
+    cold_start_has(4);
+}
+
 /* The crash points one by one, each with a collection of its own. */
 static void killed_at(const char *point, bool swapped)
 {
@@ -533,6 +728,13 @@ int main(void)
         CLAIM(a_log_that_is_being_written_is_whole),
         CLAIM(a_torn_tail_is_no_damage),
         CLAIM(damage_is_named_and_a_salvage_keeps_what_is_before_it),
+        CLAIM(damage_before_a_checkpoint_loses_nothing),
+        CLAIM(damage_at_the_very_end_that_a_checkpoint_covers_loses_nothing),
+        CLAIM(damage_on_both_sides_of_a_checkpoint_keeps_what_is_between),
+        CLAIM(damage_after_a_checkpoint_keeps_the_whole_beginning),
+        CLAIM(a_checkpoint_that_needs_more_of_the_log_is_set_aside),
+        CLAIM(a_log_that_ends_before_its_checkpoint_goes_on_behind_it),
+        CLAIM(a_damaged_checkpoint_saves_no_log),
 #ifdef KITH_FAULT_POINTS
         CLAIM(killed_with_half_a_copy_a_salvage_begins_anew),
         CLAIM(killed_before_the_swap_a_salvage_begins_anew),

@@ -430,6 +430,51 @@ static void a_log_that_begins_later_is_kept_from_there(void **state)
     free(f.at);
 }
 
+/* With a checkpoint of any epoch, and any group damaged: the groups after the checkpoint up to the damage, or all. */
+static void a_log_goes_on_from_a_checkpoint_wherever_its_group_stands(void **state)
+{
+    (void)state;
+    unsigned copies = 0, cases = 0;
+    write_log(FILE_, GROUPS);
+    struct files f = list(wal);
+    for (int64_t i = 0; i < f.n; i++)
+        for (off_t at = KITHI_WAL_BLOCK + 40; at < (off_t)FILE_; at += KITHI_WAL_BLOCK) {
+            struct kithi_wal_plan p;
+            flip(f.at[i].name, at);
+            assert_int_equal(plan(&p), 0);
+            const uint64_t hurt = p.last_epoch + 1;
+            kithi_wal_plan_fini(&p);
+            for (uint64_t epoch = 0; epoch <= GROUPS; epoch++, cases++) {
+                const uint64_t last = epoch < hurt ? hurt - 1 : GROUPS;
+                uint32_t n;
+                assert_int_equal(kithi_wal_plan_after(wal, history_uid, epoch, NULL, NULL, &p, &err), 0);
+                assert_int_equal(p.first_epoch, epoch + 1);
+                assert_int_equal(p.last_epoch, last);
+                assert_int_equal(p.groups, last - epoch);
+                /* Of the last group of all nothing tells but itself. */
+                assert_true(p.lost_epoch <= GROUPS &&
+                            (last == GROUPS || hurt == GROUPS || p.lost_epoch == GROUPS));
+                if (cases % 29 == 0) {
+                    struct history h = { 0 };
+                    struct kithi_wal_report report;
+                    assert_int_equal(kithi_wal_salvage_number(dir.path, &n, &err), 0);
+                    assert_int_equal(kithi_wal_salvage_copy(dir.path, history_uid, &p, n, &err), 0);
+                    assert_int_equal(kithi_wal_salvage_swap(dir.path, n, &err), 0);
+                    assert_int_equal(history_scan(wal, SALT, epoch, 0, &h, &report, &err), 0);
+                    assert_false(h.wrong);
+                    assert_int_equal(report.last_epoch, last);
+                    assert_int_equal(report.groups, last - epoch);
+                    undo();
+                    copies++;
+                }
+                kithi_wal_plan_fini(&p);
+            }
+            flip(f.at[i].name, at);
+        }
+    assert_true(copies > 20);
+    free(f.at);
+}
+
 static void a_crash_between_any_two_steps_leaves_a_log_that_is_refused_or_read(void **state)
 {
     (void)state;
@@ -518,6 +563,7 @@ int main(void)
         CLAIM(a_later_version_is_left_alone),
         CLAIM(what_stands_behind_the_end_is_not_copied),
         CLAIM(a_log_that_begins_later_is_kept_from_there),
+        CLAIM(a_log_goes_on_from_a_checkpoint_wherever_its_group_stands),
         CLAIM(a_crash_between_any_two_steps_leaves_a_log_that_is_refused_or_read),
         CLAIM(a_copy_that_cannot_be_written_leaves_nothing_behind),
         CLAIM(a_lock_on_the_last_file_says_that_the_log_is_in_use),
