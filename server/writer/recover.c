@@ -332,7 +332,7 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
 }
 
 /* A log is refused: is it damaged only where the newest checkpoint makes it needless? Then that is worth knowing. */
-static void tell_covered(const struct kithi_collection *c)
+static void tell_covered(const struct kithi_collection *c, uint64_t end_epoch)
 {
     struct kithi_checkpoint checkpoint;
     struct kithi_wal_plan plan;
@@ -347,6 +347,7 @@ static void tell_covered(const struct kithi_collection *c)
     int status = kithi_wal_plan_after(c->wal_dir, c->settings.uid, epoch, NULL, NULL, &plan, &ignored);
     uint64_t known = kithi_index_durable_epoch(c->index);
     known = checkpoint.end_epoch > known ? checkpoint.end_epoch : known;
+    known = end_epoch > known ? end_epoch : known; /* of a newer one that is damaged */
     known = plan.lost_epoch > known ? plan.lost_epoch : known;
     if (!status && plan.last_epoch >= known) {
         kithi_log(
@@ -432,7 +433,7 @@ static int replay_log(struct replay *r, uint64_t end_epoch, struct kithi_wal_rep
         status = apply_chunk(r, proven_count(r));
     }
     if (status == KITHI_E_LOG_DAMAGED) {
-        tell_covered(c);
+        tell_covered(c, end_epoch);
     }
     return status ? status : check_end(r, report, err);
 }

@@ -9,13 +9,18 @@
 #include <glob.h>
 #include <inttypes.h>
 #include <kith/kith.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/stat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "shm/layout/geometry.h"
+#include "server/checkpoint/backup.h"
 #include "tests/golden/pack.h"
 #include "tests/golden/sample.h"
+#include "tests/support/child.h"
 #include "tests/support/daemon.h"
 
 static void commit(kith_batch *b)
@@ -87,12 +92,63 @@ static int pack_checkpoint(const struct test_daemon *d, const char *to)
     return rc;
 }
 
+/* Writes the same vectors again until it is killed, so that the log grows and the content does not change. */
+static int write_again(void *run)
+{
+    struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
+    kith *k = NULL;
+    char id[80];
+    float vector[SAMPLE_DIM];
+    open.run_dir = run;
+    if (kith_open(SAMPLE_NAME, &open, &k) < 0)
+        return 1;
+    for (uint32_t n = 0;; n = (n + 1) % SAMPLE_COUNT) {
+        sample_id(n, id);
+        sample_vector(n, SAMPLE_FINAL, vector);
+        if (sample_is_there(n) && kith_upsert(k, id, vector, SAMPLE_DIM, NULL) < 0)
+            return 1;
+    }
+}
+
+/* A back-up that has groups of the log in it. */
+static int pack_backup(const struct test_daemon *d, char *run, const char *packed)
+{
+    struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
+    struct kith_backup_opts opts = KITH_BACKUP_OPTS_INIT;
+    struct kithi_backup_header h = { 0 };
+    struct test_child writer = { 0 };
+    unsigned char head[KITHI_BACKUP_BLOCK];
+    char file[2 * TEST_PATH_SIZE];
+    struct stat st;
+    kith *k = NULL;
+    snprintf(file, sizeof file, "%s/backup", d->data.path);
+    open.run_dir = run;
+    opts.replace = 1;
+    test_child_start(&writer, "writer", write_again, run);
+    int rc = kith_open(SAMPLE_NAME, &open, &k);
+    for (unsigned i = 0; i < 1000 && rc == 0 && h.log_bytes == 0; i++) {
+        rc = kith_backup(k, file, &opts, NULL);
+        FILE *f = fopen(file, "rbe");
+        if (rc == 0 && (!f || fread(head, 1, sizeof head, f) != sizeof head || stat(file, &st) < 0))
+            rc = -EIO;
+        if (f)
+            fclose(f);
+        if (rc == 0)
+            rc = kithi_backup_header_decode(head, (uint64_t)st.st_size, &h, NULL);
+    }
+    kith_close(k);
+    kill(writer.pid, SIGKILL);
+    test_child_wait(&writer, 10000);
+    return rc < 0 ? rc : h.log_bytes == 0 ? -EAGAIN : test_pack(file, packed);
+}
+
 int main(int argc, char **argv)
 {
     struct test_daemon d;
+    const bool backup = argc == 5 && strcmp(argv[4], "backup") == 0;
     char run[TEST_PATH_SIZE + 8], command[4096], packed[1024];
-    if (argc != 4) {
-        fprintf(stderr, "usage: golden.generate DIRECTORY QUANTIZATION KEEP\n");
+    if (argc != 4 && !backup) {
+        fprintf(stderr, "usage: golden.generate DIRECTORY QUANTIZATION KEEP [backup]\n");
         return 2;
     }
     uint32_t quantization = number(argv[2], kithi_quantization_name, KITHI_QUANTIZATION_BITS);
@@ -102,6 +158,14 @@ int main(int argc, char **argv)
     if (test_daemon_start(&d) < 0)
         return 1;
     write_sample(run, quantization, keep);
+    if (backup) {
+        snprintf(packed, sizeof packed, "%s/backup.pack", argv[1]);
+        int made = pack_backup(&d, run, packed);
+        test_daemon_fini(&d);
+        if (made < 0)
+            test_die("cannot pack: %s", kith_strerror(made));
+        return 0;
+    }
     if (test_daemon_stop(&d) != 0)
         test_die("kithd did not stop cleanly");
 

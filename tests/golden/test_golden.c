@@ -215,6 +215,39 @@ static void old_checkpoints_are_loaded_or_passed_over(void **state)
             serve(&goldens[i], CHECKPOINT);
 }
 
+/* Back-ups of format version 1, with segments of format version 2. */
+static void old_back_ups_are_restored_or_refused(void **state)
+{
+    (void)state;
+    static const struct golden backups[] = { { "v2-backup-v1/none", 2, "none", "f32", 1e-4f, 1e-5f, 1 },
+                                             { "v2-backup-v1/bits", 2, "bits", "none", 0.06f, 1e-2f, 1 } };
+    for (size_t i = 0; i < sizeof backups / sizeof backups[0]; i++) {
+        const struct golden *g = &backups[i];
+        struct kith_backup_opts opts = KITH_BACKUP_OPTS_INIT;
+        struct kith_error error = { 0 };
+        struct test_daemon d;
+        char run[TEST_PATH_SIZE + 16], file[TEST_PATH_SIZE + 16];
+        test_daemon_init(&d);
+        snprintf(run, sizeof run, "%s/run", d.run.path);
+        snprintf(file, sizeof file, "%s/backup", d.data.path);
+        unpack(g->dir, "backup.pack", file);
+        assert_int_equal(test_daemon_start(&d), 0);
+        opts.run_dir = run;
+        opts.error = &error;
+        int rc = kith_restore("again", file, &opts, NULL);
+        if (g->format == KITHI_FORMAT_VERSION && g->checkpoint == KITHI_CHECKPOINT_VERSION) {
+            if (rc < 0)
+                fail_msg("%s", error.text);
+            check_contents(g, "again", run);
+            assert_true(test_verify_path(test_daemon_segment(&d, "again")));
+        } else {
+            assert_int_equal(rc, KITH_E_VERSION);
+        }
+        assert_int_equal(test_daemon_stop(&d), 0);
+        test_daemon_fini(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +255,7 @@ int main(void)
         cmocka_unit_test(old_segments_are_adopted_or_replaced),
         cmocka_unit_test(old_logs_are_replayed),
         cmocka_unit_test(old_checkpoints_are_loaded_or_passed_over),
+        cmocka_unit_test(old_back_ups_are_restored_or_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
