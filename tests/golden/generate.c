@@ -11,13 +11,13 @@
 #include <kith/kith.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <sys/stat.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "shm/layout/geometry.h"
 #include "server/checkpoint/backup.h"
+#include "shm/layout/geometry.h"
 #include "tests/golden/pack.h"
 #include "tests/golden/sample.h"
 #include "tests/support/child.h"

@@ -703,6 +703,40 @@ static void bench_counts_recall_as_the_contract_says(void **state)
 
 /* ---- bad input ------------------------------------------------------------------------------ */
 
+static void a_back_up_is_a_file_and_a_collection_again(void **state)
+{
+    (void)state;
+    char file[TEST_PATH_SIZE + 16], line[2 * TEST_PATH_SIZE];
+    snprintf(file, sizeof file, "%s/kept.kith", files.path);
+    create("kept", "2", "l2");
+    expect(KITH("put", "kept", "a", "--vector", "[1,2]"), 0, NULL, "");
+    expect(KITH("put", "kept", "b", "--vector", "[3,4]"), 0, NULL, "");
+    expect_fail(KITH("checkpoint"), 2, "give one name");
+    expect_fail(KITH("checkpoint", "kept", "--force"), 2, "--to");
+    expect_fail(KITH("checkpoint", "kept", "--to"), 2, "needs a value");
+    expect_fail(KITH("checkpoint", "gone", "--to", file), 1, "gone");
+    assert_int_not_equal(access(file, F_OK), 0);
+    expect_says(KITH("checkpoint", "kept", "--to", file), "back-up of kept: epoch 2, ", file, NULL);
+    expect_fail(KITH("checkpoint", "kept", "--to", file), 1, "--force replaces a file");
+    snprintf(line, sizeof line, "{\"name\":\"kept\",\"file\":\"%s\",\"epoch\":2,\"bytes\":", file);
+    expect_says(KITH("--json", "checkpoint", "kept", "--to", file, "--force"), line, NULL);
+
+    expect_fail(KITH("restore", "kept2"), 2, "the file of a back-up");
+    expect_fail(KITH("restore", "kept", file), 1, "a collection \"kept\" exists");
+    expect_fail(KITH("restore", "not/a-name", file), 1, "not/a-name");
+    expect_fail(KITH("restore", "kept2", "/nowhere.kith"), 1, "/nowhere.kith");
+    expect_fail(KITH("restore", "kept2", write_text("text.kith", "no back-up\n")), 1,
+                "this is not a back-up");
+    expect_ok(KITH("restore", "kept2", file), "restored kept2: 2 vectors, epoch 2\n");
+    expect_ok(KITH("get", "kept2", "b"), "[3,4]\n");
+    expect_ok(KITH("drop", "kept2"), "dropped kept2\n");
+    snprintf(line, sizeof line,
+             "{\"name\":\"kept2\",\"file\":\"%s\",\"live\":2,\"epoch\":2,\"timeline\":", file);
+    expect_says(KITH("--json", "restore", "kept2", file), line, NULL);
+    expect_ok(KITH("drop", "kept2"), "dropped kept2\n");
+    expect_ok(KITH("drop", "kept"), "dropped kept\n");
+}
+
 static void bad_ids_names_and_vectors_are_refused(void **state)
 {
     (void)state;
@@ -975,6 +1009,7 @@ int main(void)
         cmocka_unit_test(wrong_vector_files_are_refused),
         cmocka_unit_test(a_full_collection_says_so_and_keeps_what_was_acknowledged),
         cmocka_unit_test(bench_counts_recall_as_the_contract_says),
+        cmocka_unit_test(a_back_up_is_a_file_and_a_collection_again),
         cmocka_unit_test(bad_ids_names_and_vectors_are_refused),
         cmocka_unit_test(run_directories_that_cannot_be_used_are_named),
         cmocka_unit_test(files_that_are_no_segments_are_refused),
