@@ -36,10 +36,10 @@
 
 #define IDS      2000u
 #define DIM      24u
-#define BATCH    8u
+#define BATCH    32u
 #define LOG_MAX  200000u
 #define DEATH_MS 60000u
-#define FIRE_MS  30000u
+#define FIRE_MS  120000u
 
 /* What one commit did: ids from `first` on, wrapping, each with this version or deleted. */
 struct commit {
@@ -364,7 +364,7 @@ static int set_up(void **state)
     if (kith_create("docs", &opts) < 0)
         return -1;
     fire();
-    wait_for_commits(IDS / BATCH + 50);
+    wait_for_commits(IDS / BATCH + 20);
     cease();
     return 0;
 }
@@ -390,7 +390,7 @@ static void a_back_up_under_fire_brings_back_the_epoch_that_it_says(void **state
         struct kith_backup_info info = KITH_BACKUP_INFO_INIT, back = KITH_BACKUP_INFO_INIT;
         struct stat st;
         fire();
-        wait_for_commits(20);
+        wait_for_commits(8);
         uint64_t before = history.commits[atomic_load(&history.count) - 1].epoch;
         must(back_up(path, true, &info, &error), &error);
         assert_true(info.epoch >= before);
