@@ -6,7 +6,11 @@
  * deaths beyond the epoch become 0 and births beyond it become 0. Each step is harmless to a
  * reader and leaves a segment that can be adopted again. Slots that were linked but never
  * born become ABORTED and wait for a sweep like dead ones; dead and resting ones cannot be told
- * apart and all wait for a sweep. Free lists are what the records do not hold.
+ * apart and all wait for a sweep.
+ *
+ * The last owner has noted which slots that may concern (notes.h), so it takes as long as its open group is large. Who
+ * is dead and what is free is found out behind, while the collection is served (census.c). Without notes all of it is
+ * done at once, from the records alone.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -47,125 +51,61 @@ static uint32_t earlier_version(const struct kithi_index *ix, uint32_t slot)
     return 0;
 }
 
-static void undo_open_group(struct kithi_index *ix)
+/* [P14 notes] What the open group has, or will have, touched: noted slots, or any. */
+static uint32_t touched_count(const struct kithi_index *ix)
+{
+    return ix->noted == KITHI_NOTES_OVERFLOW ? ix->slots_used : ix->noted;
+}
+
+static uint32_t touched_slot(const struct kithi_index *ix, uint32_t i)
+{
+    return ix->noted == KITHI_NOTES_OVERFLOW ? i : kithi_noted_slot(ix, i);
+}
+
+static void take_back(struct kithi_index *ix, uint32_t slot)
+{
+    struct kithi_record *r = kithi_view_record(&ix->view, slot);
+    if (atomic_load_explicit(&r->death, memory_order_relaxed) > ix->epoch && birth_of(r) <= ix->epoch &&
+        birth_of(r) != 0)
+        atomic_store_explicit(&r->death, 0, memory_order_relaxed);
+    if (birth_of(r) > ix->epoch)
+        atomic_store_explicit(&r->birth, 0, memory_order_release);
+    /* ABORTED: a death without a birth keeps insertions from choosing it; one that the epoch has seen need not be waited
+     * for. */
+    uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
+    if (is_linked(r) && birth_of(r) == 0 && (death == 0 || death > ix->epoch)) {
+        kithi_doubt_set(ix, slot);
+        atomic_store_explicit(&r->death, ix->epoch ? ix->epoch : 1, memory_order_relaxed);
+    }
+}
+
+static uint64_t count_live(const struct kithi_index *ix)
 {
     uint64_t live = 0;
     for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
-        if (birth_of(r) > ix->epoch)
-            kithi_ids_redirect(ix, slot, earlier_version(ix, slot));
         live +=
             is_linked(r) &&
             kithi_visible_at(birth_of(r), atomic_load_explicit(&r->death, memory_order_relaxed), ix->epoch);
     }
+    return live;
+}
+
+static void undo_open_group(struct kithi_index *ix)
+{
+    uint32_t n = touched_count(ix);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t slot = touched_slot(ix, i);
+        if (birth_of(kithi_view_record(&ix->view, slot)) > ix->epoch)
+            kithi_ids_redirect(ix, slot, earlier_version(ix, slot));
+    }
     /* The dead owner may have counted its group already. That is put right while the group can still be seen to be half
-     * there: afterwards nothing would say that the count is not that of the epoch. */
-    atomic_store_explicit(&ix->header->live, live, memory_order_relaxed);
+     * there: without notes, nothing would say afterwards that the count is not that of the epoch. */
+    atomic_store_explicit(&ix->header->live, ix->live, memory_order_relaxed);
     /* Release: no entry leads to an unborn slot once its birth is gone, and no count includes it. */
     atomic_thread_fence(memory_order_release);
-    for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
-        struct kithi_record *r = kithi_view_record(&ix->view, slot);
-        if (atomic_load_explicit(&r->death, memory_order_relaxed) > ix->epoch && birth_of(r) <= ix->epoch)
-            atomic_store_explicit(&r->death, 0, memory_order_relaxed);
-        if (birth_of(r) > ix->epoch)
-            atomic_store_explicit(&r->birth, 0, memory_order_release);
-    }
-}
-
-/* Note the upper rows of slot as held; false when the chain makes no sense. */
-static bool hold_uppers(struct kithi_index *ix, uint32_t slot, uint8_t *held)
-{
-    const struct kithi_record *r = kithi_view_record(&ix->view, slot);
-    uint32_t ref = atomic_load_explicit(&r->upper, memory_order_relaxed);
-    unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
-    if (level > KITHI_LEVEL_MAX)
-        return false;
-    for (unsigned at = 0; at < level; at++) {
-        if (ref == 0 || ref > ix->view.upper_limit || held[ref - 1])
-            return false;
-        const struct kithi_upper *u = kithi_view_upper(&ix->view, ref - 1);
-        if (atomic_load_explicit(&u->owner, memory_order_relaxed) != slot + 1)
-            return false;
-        held[ref - 1] = 1;
-        if (ref > ix->upper_used)
-            ix->upper_used = ref;
-        ref = atomic_load_explicit(&u->up, memory_order_relaxed);
-    }
-    return ref == 0;
-}
-
-static bool hold_blob(struct kithi_index *ix, uint32_t slot, uint8_t **held)
-{
-    const struct kithi_record *r = kithi_view_record(&ix->view, slot);
-    uint32_t len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed)), capacity;
-    if (len == 0 || len > 511)
-        return false;
-    if (len <= KITHI_ID_INLINE)
-        return true;
-    uint64_t ref = atomic_load_explicit(&r->id[0], memory_order_relaxed);
-    const struct kithi_blob *b = kithi_view_blob(&ix->view, ref, &capacity);
-    if (!b || len > capacity || atomic_load_explicit(&b->owner, memory_order_relaxed) != slot + 1)
-        return false;
-    unsigned class = (unsigned)(ref >> 56);
-    uint32_t number = (uint32_t)(ref & UINT32_MAX) - 1;
-    if (held[class][number])
-        return false;
-    held[class][number] = 1;
-    if (number + 1 > ix->blob_used[class])
-        ix->blob_used[class] = number + 1;
-    return true;
-}
-
-/* Sort every slot into live, dead or free, and see what they hold. */
-static int sort_slots(struct kithi_index *ix, uint8_t *uppers, uint8_t **blobs, struct kithi_errmsg *err)
-{
-    ix->live = 0;
-    for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
-        struct kithi_record *r = kithi_view_record(&ix->view, slot);
-        if (!is_linked(r)) {
-            /* Free, or being filled, or being freed: nothing leads here. */
-            atomic_store_explicit(&r->birth, 0, memory_order_release);
-            atomic_store_explicit(&r->upper, 0, memory_order_relaxed);
-            kithi_doubt_set(ix, slot);
-            if (kithi_stack_push(&ix->slots_free, slot) < 0)
-                return -ENOMEM;
-            continue;
-        }
-        if (!hold_uppers(ix, slot, uppers) || !hold_blob(ix, slot, blobs))
-            return kithi_error_set(err, KITHI_E_CORRUPT,
-                                   "slot %u refers to upper rows or a blob that are not its own", slot);
-        uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
-        if (birth_of(r) != 0 && death == 0) {
-            kithi_doubt_clear(ix, slot);
-            ix->live++;
-            continue;
-        }
-        kithi_doubt_set(ix, slot);
-        /* ABORTED: a death without a birth keeps insertions from choosing it. */
-        if (death == 0)
-            atomic_store_explicit(&r->death, ix->epoch ? ix->epoch : 1, memory_order_relaxed);
-        if (kithi_queue_push(&ix->dead, slot, 0) < 0)
-            return -ENOMEM;
-    }
-    for (uint32_t i = 0; i < ix->upper_used; i++) {
-        if (uppers[i])
-            continue;
-        atomic_store_explicit(&kithi_view_upper(&ix->view, i)->owner, 0, memory_order_relaxed);
-        if (kithi_stack_push(&ix->upper_free, i) < 0)
-            return -ENOMEM;
-    }
-    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
-        for (uint32_t i = 0; i < ix->blob_used[c]; i++) {
-            if (blobs[c][i])
-                continue;
-            uint32_t capacity;
-            struct kithi_blob *b = kithi_view_blob(&ix->view, kithi_blob_ref(c, i), &capacity);
-            atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
-            if (kithi_stack_push(&ix->blob_free[c], i) < 0)
-                return -ENOMEM;
-        }
-    }
-    return 0;
+    for (uint32_t i = 0; i < n; i++)
+        take_back(ix, touched_slot(ix, i));
 }
 
 /* Words of the header that everything else leans on. */
@@ -199,25 +139,36 @@ static int check_header(struct kithi_index *ix, struct kithi_errmsg *err)
         return kithi_error_set(err, KITHI_E_CORRUPT, "the marks (%llu, %llu) are beyond epoch %llu",
                                (unsigned long long)unlinked, (unsigned long long)reused,
                                (unsigned long long)ix->epoch);
-    return kithi_ids_adopt(ix, err);
+    if (kithi_notes_condemned(ix))
+        return kithi_error_set(err, KITHI_E_CORRUPT, "its last daemon found a record that makes no sense");
+    return kithi_ids_check(ix, err);
 }
 
-int kithi_private_rebuild(struct kithi_index *ix, struct kithi_errmsg *err)
+/* Take over what the dead owner noted; false: there is nothing to go by but the records. */
+static bool take_notes(struct kithi_index *ix)
 {
-    uint8_t *uppers = calloc((size_t)ix->view.upper_limit + 1, 1), *blobs[KITHI_BLOB_CLASS_COUNT] = { 0 };
-    int rc = uppers ? 0 : -ENOMEM;
-    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++) {
-        blobs[c] = calloc((size_t)ix->view.blob_limit[c] + 1, 1);
-        if (!blobs[c])
-            rc = -ENOMEM;
+    if (kithi_notes_usable(ix))
+        return true;
+    ix->noted = KITHI_NOTES_OVERFLOW;
+    ix->live = count_live(ix);
+    return false;
+}
+
+static int settle(struct kithi_index *ix, struct kithi_errmsg *err)
+{
+    bool noted = take_notes(ix);
+    undo_open_group(ix);
+    KITHI_FAULT_CRASH("crash-after-undoing");
+    int rc;
+    if (noted) {
+        kithi_notes_end_group(ix);
+        rc = kithi_census_begin(ix, true);
+        if (rc < 0)
+            kithi_error_set(err, rc, "the daemon is out of memory");
+    } else {
+        ix->live = 0; /* the census counts, too */
+        rc = kithi_private_rebuild(ix, err);
     }
-    if (rc == 0)
-        rc = sort_slots(ix, uppers, blobs, err);
-    if (rc == -ENOMEM)
-        kithi_error_set(err, rc, "the daemon is out of memory");
-    free(uppers);
-    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
-        free(blobs[c]);
     return rc;
 }
 
@@ -252,17 +203,16 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     rc = check_header(ix, err);
     if (rc < 0)
         goto fail;
-    undo_open_group(ix);
-    KITHI_FAULT_CRASH("crash-after-undoing");
-    rc = kithi_private_rebuild(ix, err);
+    rc = settle(ix, err);
     if (rc < 0)
         goto fail;
-    atomic_store_explicit(&ix->header->live, ix->live, memory_order_relaxed);
     struct demand room = { 0 };
     rc = kithi_alloc_reserve(ix, &room, err);
     if (rc < 0)
         goto fail;
     kithi_alloc_tallies(ix);
+    if (!kithi_index_census_due(ix))
+        kithi_notes_begin(ix);
     kithi_publish_wake(ix);
     *out = ix;
     return 0;

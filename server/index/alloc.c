@@ -40,7 +40,7 @@ static uint32_t stack_pop(struct stack *s)
     return s->items[--s->count];
 }
 
-static int queue_reserve(struct queue *q, uint32_t count)
+int kithi_queue_reserve(struct queue *q, uint32_t count)
 {
     if (q->capacity - q->count >= count)
         return 0;
@@ -61,7 +61,7 @@ static int queue_reserve(struct queue *q, uint32_t count)
 
 int kithi_queue_push(struct queue *q, uint32_t slot, uint64_t since_ms)
 {
-    int rc = queue_reserve(q, 1);
+    int rc = kithi_queue_reserve(q, 1);
     if (rc < 0)
         return rc;
     q->items[(q->head + q->count++) % q->capacity] = (struct waiting){ slot, since_ms };
@@ -152,9 +152,9 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         rc = kithi_stack_reserve(&ix->group.deaths, d->deaths);
     uint32_t dying = ix->group.deaths.count + d->deaths + ix->group.insertion_count + d->slots;
     if (rc == 0)
-        rc = queue_reserve(&ix->dead, dying);
+        rc = kithi_queue_reserve(&ix->dead, dying);
     if (rc == 0)
-        rc = queue_reserve(&ix->resting, ix->dead.count + ix->sweep.slots_doomed.count + dying);
+        rc = kithi_queue_reserve(&ix->resting, ix->dead.count + ix->sweep.slots_doomed.count + dying);
     if (rc == 0)
         rc = kithi_stack_reserve(&ix->sweep.slots_doomed, ix->dead.count + dying);
     if (rc < 0)
@@ -178,7 +178,13 @@ uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows
 {
     uint32_t up = 0;
     for (unsigned n = 0; n < rows; n++) { /* from the top down, so that each leads to the one above */
-        uint32_t number = ix->upper_free.count ? stack_pop(&ix->upper_free) : ix->upper_used++;
+        uint32_t number;
+        if (ix->upper_free.count) {
+            number = stack_pop(&ix->upper_free);
+        } else {
+            number = ix->upper_used++;
+            kithi_note_ends(ix);
+        }
         struct kithi_upper *u = kithi_view_upper(&ix->view, number);
         for (uint32_t i = 0; i < ix->view.link_count; i++)
             atomic_store_explicit(&u->links[i], 0, memory_order_relaxed);
@@ -191,7 +197,13 @@ uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows
 
 uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class)
 {
-    uint32_t number = ix->blob_free[class].count ? stack_pop(&ix->blob_free[class]) : ix->blob_used[class]++;
+    uint32_t number;
+    if (ix->blob_free[class].count) {
+        number = stack_pop(&ix->blob_free[class]);
+    } else {
+        number = ix->blob_used[class]++;
+        kithi_note_ends(ix);
+    }
     return kithi_blob_ref(class, number);
 }
 

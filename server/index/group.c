@@ -178,6 +178,7 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
         const struct kithi_record *r = kithi_view_record(&ix->view, entry - 1);
         if (atomic_load_explicit(&r->death, memory_order_relaxed) == 0) {
             g->deaths.items[g->deaths.count++] = entry - 1;
+            kithi_note_slot(ix, entry - 1);
             existed = true;
         }
     }
@@ -188,6 +189,7 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
     if (!entry)
         g->new_ids++;
     uint32_t slot = kithi_alloc_slot(ix);
+    kithi_note_slot(ix, slot);
     t->insertion = g->insertion_count;
     g->insertions[g->insertion_count++] = (struct insertion){
         .id = op->id,
@@ -272,6 +274,7 @@ void kithi_group_abort(struct kithi_index *ix)
         kithi_alloc_return(ix, in->slot, in->blob, in->upper);
     }
     kithi_group_clear(&ix->group);
+    kithi_notes_end_group(ix); /* nothing of it was stored in a record */
 }
 
 uint32_t kithi_group_job_count(const struct kithi_index *ix)

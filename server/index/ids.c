@@ -245,7 +245,9 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
             continue;
         /* [P7 id table] release: the table is whole before the word leads to it. Other half: kithi_lookup(). */
         atomic_store_explicit(&ix->header->id_table, next, memory_order_release);
-        ix->ids_filled = filled;
+        ix->ids_filled = filled; /* no more than before: the note of that stands until now */
+        kithi_note_ids(ix, 0);
+        kithi_census_table_anew(ix);
         return 0;
     }
 }
@@ -253,12 +255,15 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
 void kithi_ids_claims_bury(struct kithi_index *ix)
 {
     struct table t = table_now(ix);
+    kithi_note_ids(ix, ix->group.claimed.count);
     for (uint32_t i = 0; i < ix->group.claimed.count; i++) {
         _Atomic uint64_t *place = &t.places[ix->group.claimed.items[i]];
         if (atomic_load_explicit(place, memory_order_relaxed) != 0)
             continue;
-        atomic_store_explicit(place, kithi_ids_entry(0, KITHI_IDS_TOMBSTONE), memory_order_relaxed);
+        /* Release: how full the table is was noted before. */
+        atomic_store_explicit(place, kithi_ids_entry(0, KITHI_IDS_TOMBSTONE), memory_order_release);
         ix->ids_filled++;
+        kithi_census_place_filled(ix, ix->group.claimed.items[i]);
     }
 }
 
@@ -312,7 +317,7 @@ int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err)
     return 0;
 }
 
-int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err)
+int kithi_ids_check(const struct kithi_index *ix, struct kithi_errmsg *err)
 {
     uint64_t word = atomic_load_explicit(&ix->header->id_table, memory_order_relaxed);
     unsigned area = kithi_ids_area(word), log2 = kithi_ids_log2(word);
@@ -320,10 +325,15 @@ int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err)
         (UINT64_C(8) << log2) > ix->taken[KITHI_REGION_IDS0 + area])
         return kithi_error_set(err, KITHI_E_CORRUPT, "the id table word %016llx leads nowhere",
                                (unsigned long long)word);
-    struct table t = table_now(ix);
-    ix->ids_filled = 0;
-    for (uint64_t i = 0; i < t.capacity; i++)
-        if (atomic_load_explicit(&t.places[i], memory_order_relaxed))
-            ix->ids_filled++;
     return 0;
+}
+
+uint64_t kithi_ids_capacity(const struct kithi_index *ix)
+{
+    return table_now(ix).capacity;
+}
+
+bool kithi_ids_is_filled(const struct kithi_index *ix, uint64_t place)
+{
+    return atomic_load_explicit(&table_now(ix).places[place], memory_order_relaxed) != 0;
 }

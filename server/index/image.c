@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "server/index/index_priv.h"
+#include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/sync/slotbytes.h"
 
@@ -77,6 +78,7 @@ int kithi_image_regions(const struct kithi_geometry *g, const struct kithi_layou
 
 int kithi_image_begin(struct kithi_index *ix, struct kithi_image **out, struct kithi_errmsg *err)
 {
+    KITHI_ASSERT(!kithi_index_census_due(ix));
     struct kithi_image *image = calloc(1, sizeof *image);
     if (image)
         image->linked = calloc(((size_t)ix->slots_used + 63) / 64 + 1, sizeof *image->linked);

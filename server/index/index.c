@@ -94,6 +94,7 @@ void kithi_index_close(struct kithi_index *ix)
     }
     free(ix->workers);
     kithi_sweep_fini(ix);
+    kithi_census_fini(ix);
     free(ix->group.insertions);
     free(ix->group.deaths.items);
     free(ix->group.touched);
@@ -203,6 +204,7 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     }
     if (rc < 0)
         goto fail;
+    kithi_notes_begin(ix);
     /* [P0 ready] release: everything above is stored before the magic. Other half: kithi_map_attach(). */
     atomic_store_explicit(&ix->header->magic, KITHI_SEGMENT_MAGIC, memory_order_release);
     *out = ix;

@@ -49,13 +49,26 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
 
 /*
  * Adopt the segment at path, whatever instruction its last owner died at. Checks identity and
- * what it relies on; undoes the open group; rebuilds private lists. KITHI_E_NO_COLLECTION (no
+ * what it relies on; undoes the open group. What takes a look at every record is left to
+ * kithi_index_census(), where the last owner's notes permit it. KITHI_E_NO_COLLECTION (no
  * file), KITHI_E_REPLACED (another uid or geometry), KITHI_E_VERSION, KITHI_E_CORRUPT,
  * KITHI_E_NOT_SEGMENT: not adoptable, the caller builds a new one beside it.
  */
 int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
                       const struct kithi_index_tuning *tuning, struct kithi_index **out,
                       struct kithi_errmsg *err);
+
+/*
+ * Go on with what an adoption has left: look at so many slots more. 1 while there is more to look at, 0 once it is over.
+ * Until then groups are committed as ever, but take new room only, so that KITHI_E_FULL and KITHI_E_NO_SPACE need not be the
+ * last word; no sweep begins, and no image may be begun. *out_miscounted is, with the last piece, how many vectors more than
+ * the header said there are, which was put right. KITHI_E_CORRUPT: a record makes no sense, the segment is condemned, and
+ * the next adoption will refuse it; -ENOMEM: try again later. UINT32_MAX: all of it.
+ */
+int kithi_index_census(struct kithi_index *ix, uint32_t slots, int64_t *out_miscounted,
+                       struct kithi_errmsg *err);
+/* Whether there is anything left to do. */
+bool kithi_index_census_due(const struct kithi_index *ix);
 
 /* Other times for dead slots from now on, as in kithi_index_tuning: while nobody reads the segment, short ones. */
 void kithi_index_tune(struct kithi_index *ix, uint32_t grace_ms, uint32_t rest_ms);

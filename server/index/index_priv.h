@@ -1,7 +1,7 @@
 /*
  * index_priv.h - the writer's private state, shared by the files of this folder.
  *
- * Everything here can be rebuilt from the segment (adopt.c does). Fields belong to the owner
+ * Everything here can be rebuilt from the segment (adopt.c and census.c do). Fields belong to the owner
  * thread unless they say otherwise; workers touch the segment, their own worker entry, and the
  * locks.
  */
@@ -14,6 +14,7 @@
 #include "shm/graph/scratch.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
+#include "shm/layout/notes.h"
 
 /* Neighbours that a new slot chooses at level 0, where rows have 2m places: the rest is left for those
  * that will choose it. With m the recall at the smallest ef is 0.003 lower (bench_core), with 2m
@@ -124,6 +125,24 @@ struct pages {
     uint32_t delay_ms;   /* how long that is from the next refusal on */
 };
 
+enum census_step { CENSUS_OVER, CENSUS_SLOTS, CENSUS_UPPERS, CENSUS_BLOBS, CENSUS_PLACES, CENSUS_JOIN };
+
+struct census {
+    enum census_step step;
+    bool ends_known;      /* notes told where what was used ends; nothing beyond is looked at */
+    bool places_known;    /* the id table was made anew meanwhile, and counted */
+    uint64_t epoch, live; /* of the beginning */
+    uint64_t live_seen;
+    uint32_t slot, slot_end; /* the next one, and where they ended at the beginning */
+    uint32_t upper, upper_end, upper_last;
+    unsigned class;
+    uint32_t blob, blob_end[KITHI_BLOB_CLASS_COUNT], blob_last[KITHI_BLOB_CLASS_COUNT];
+    uint64_t place;
+    uint32_t filled;
+    uint8_t *uppers, *blobs[KITHI_BLOB_CLASS_COUNT]; /* [i]: held by a slot */
+    struct queue dead;                               /* before the epoch */
+};
+
 struct kithi_index {
     struct kithi_map map;
     struct kithi_header *header;
@@ -146,7 +165,9 @@ struct kithi_index {
     bool imaged; /* an image is being taken: what died after image_epoch is not freed */
     uint64_t image_epoch;
     struct group group;
+    uint32_t noted; /* slots of the group that are noted, or KITHI_NOTES_OVERFLOW */
     struct sweep sweep;
+    struct census census;
     struct pages pages;
     uint8_t *levels;  /* drawn for the request at hand, ... */
     uint32_t *places; /* ... and claimed for it */
@@ -184,6 +205,7 @@ int kithi_pages_fill(const struct kithi_index *ix, uint64_t off);
 
 int kithi_stack_push(struct stack *s, uint32_t v);
 int kithi_stack_reserve(struct stack *s, uint32_t count); /* room for count more */
+int kithi_queue_reserve(struct queue *q, uint32_t count);
 int kithi_queue_push(struct queue *q, uint32_t slot, uint64_t since_ms);
 struct waiting kithi_queue_pop(struct queue *q);
 
@@ -233,8 +255,10 @@ void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32
 void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link);
 /* Lead the id of each living slot to it, in a table that is empty. KITHI_E_CORRUPT when two have the same id, or what reserving says. */
 int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err);
-/* Count the places in use; KITHI_E_CORRUPT when the header word makes no sense. */
-int kithi_ids_adopt(struct kithi_index *ix, struct kithi_errmsg *err);
+/* KITHI_E_CORRUPT when the header's word makes no sense. */
+int kithi_ids_check(const struct kithi_index *ix, struct kithi_errmsg *err);
+uint64_t kithi_ids_capacity(const struct kithi_index *ix);
+bool kithi_ids_is_filled(const struct kithi_index *ix, uint64_t place);
 
 /* ---- select.c: choosing neighbours ---- */
 
@@ -289,12 +313,38 @@ uint64_t kithi_entry_replace(struct kithi_index *ix);
 /* Forget everything, as when the segment is closed. */
 void kithi_sweep_fini(struct kithi_index *ix);
 
-/* ---- adopt.c ---- */
+/* ---- notes.c: [P14 notes], what the next owner need not look for ---- */
+
+/* The group takes slot, or will be its death: noted before anything of its record changes. */
+void kithi_note_slot(struct kithi_index *ix, uint32_t slot);
+/* upper_used or blob_used have risen: noted before anything leads there. */
+void kithi_note_ends(struct kithi_index *ix);
+/* More places of the id table are about to be filled, at most so many; or the table is another one. */
+void kithi_note_ids(struct kithi_index *ix, uint32_t more);
+void kithi_note_wake(struct kithi_index *ix, uint32_t wake);
+/* Nothing in the records is beyond the epoch. */
+void kithi_notes_end_group(struct kithi_index *ix);
+void kithi_notes_correct_live(struct kithi_index *ix, uint64_t live);
+/* Keep notes from now on, with no group open. */
+void kithi_notes_begin(struct kithi_index *ix);
+void kithi_notes_condemn(struct kithi_index *ix);
+bool kithi_notes_condemned(const struct kithi_index *ix);
+/* Whether the last owner's notes can be used; if so they are taken over into ix: noted, live, ends, ids_filled. */
+bool kithi_notes_usable(struct kithi_index *ix);
+uint32_t kithi_noted_slot(const struct kithi_index *ix, uint32_t i);
+
+/* ---- census.c: free lists, the dead and the living, from all records ---- */
 
 /*
- * Free lists, dead queue and count of the living, from the records of slots_used slots, which have one of the states of
- * record.h; their doubt bits follow. 0, KITHI_E_CORRUPT or -ENOMEM.
+ * Begin to look at the slots_used slots, which have one of the states of record.h; their doubt bits follow. With
+ * ends_known: live, upper_used, blob_used are right, and others may be at work until it is over. 0 or -ENOMEM.
  */
+int kithi_census_begin(struct kithi_index *ix, bool ends_known);
+/* A place of the id table, empty before, was filled; the table is another one, which was counted. */
+void kithi_census_place_filled(struct kithi_index *ix, uint64_t place);
+void kithi_census_table_anew(struct kithi_index *ix);
+void kithi_census_fini(struct kithi_index *ix);
+/* A whole one, at once, with nobody else at work: 0, KITHI_E_CORRUPT or -ENOMEM. */
 int kithi_private_rebuild(struct kithi_index *ix, struct kithi_errmsg *err);
 
 /* ---- index.c ---- */

@@ -17,7 +17,8 @@
 void kithi_publish_wake(struct kithi_index *ix)
 {
     /* Release: whoever wakes sees what it was woken for. */
-    atomic_fetch_add_explicit(&ix->header->wake, 1, memory_order_release);
+    uint32_t wake = atomic_fetch_add_explicit(&ix->header->wake, 1, memory_order_release) + 1;
+    kithi_note_wake(ix, wake);
     (void)syscall(SYS_futex, &ix->header->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
@@ -81,6 +82,8 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
         kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
 
     kithi_group_clear(g);
+    kithi_notes_end_group(ix);
+    KITHI_FAULT_CRASH("crash-after-notes");
     atomic_fetch_add_explicit(&h->tally_commits, 1, memory_order_relaxed);
     kithi_alloc_tallies(ix);
 }

@@ -220,6 +220,7 @@ int kithi_restore_end(struct kithi_restore *r, struct kithi_index **out, struct 
     kithi_entry_replace(ix);
     pthread_mutex_unlock(&ix->entry_lock);
     kithi_alloc_tallies(ix);
+    kithi_notes_begin(ix);
     r->ix = NULL;
     kithi_restore_abort(r);
     *out = ix;

@@ -26,6 +26,8 @@
 /* ... or when the oldest has waited so long that passes take at most about 1 % of the time. */
 #define DUE_MS       250u
 #define SLOTS_PER_MS 500u
+/* Sweeps ask so often whether the census is over. */
+#define CENSUS_MS 1u
 /*
  * Of the living neighbours of a lost one, so many of the nearest and so many of the farthest are looked at
  * as heirs. The near ones keep the neighbourhood together. The far ones are the ways out of it: a vector
@@ -111,6 +113,10 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
 {
     struct sweep *s = &ix->sweep;
     KITHI_ASSERT(!s->running);
+    if (kithi_index_census_due(ix)) { /* who is dead is not known yet */
+        *out_wait_ms = CENSUS_MS;
+        return 0;
+    }
     free_rested(ix, now_ms);
 
     uint32_t wait = UINT32_MAX, n = due_count(ix, now_ms);

@@ -415,7 +415,7 @@ static bool is_changed(const struct kithi_collection *c)
 /* On the way out, once nothing is written any more: what the next cold start would have to replay. */
 static bool is_last_due(const struct kithi_collection *c)
 {
-    return c->daemon->stopping && !c->daemon->failing && !c->dropping && is_changed(c) &&
+    return c->daemon->stopping && !c->daemon->failing && !c->dropping && !c->condemned && is_changed(c) &&
            !c->checkpointer.last_failed;
 }
 
@@ -463,10 +463,12 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
         }
         return KITHI_NEVER;
     }
-    if (c->dropping || c->daemon->failing) {
+    if (c->dropping || c->condemned || c->daemon->failing) {
         kithi_error_set(&k->err, KITHI_E_SHUTDOWN, "%s",
                         c->dropping ? "the collection is being dropped"
-                                    : "the daemon is stopping: a log failed");
+                        : c->condemned
+                            ? "the daemon is stopping: the segment is damaged and has to be built anew"
+                            : "the daemon is stopping: a log failed");
         answer_all(c, KITHI_E_SHUTDOWN);
         return KITHI_NEVER;
     }

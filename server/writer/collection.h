@@ -39,6 +39,7 @@ struct kithi_collection {
     struct kithi_daemon *daemon;
     struct kithi_settings settings;
     bool dropping;             /* takes no more requests */
+    bool condemned;            /* its segment makes no sense: no image of it is taken (census.h) */
     const _Atomic bool *apart; /* not NULL: made by a thread of its own; true: that is told to stop */
     struct kithi_index *index;
     struct kithi_wal *wal;

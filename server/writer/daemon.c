@@ -20,6 +20,7 @@
 
 #include "server/base/log.h"
 #include "server/writer/admin.h"
+#include "server/writer/census.h"
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
 #include "server/writer/revive.h"
@@ -260,6 +261,10 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     if (now_ms >= c->old_until_ms) {
         kithi_collection_end_old(c);
+    }
+    if (kithi_census_turn(c)) { /* as long as that takes, only groups are committed */
+        kithi_pipeline_turn(c, now_ms);
+        return now_ms;
     }
     kithi_relayout_turn(c, now_ms);
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms), checkpoint_ms = kithi_checkpointer_turn(c, now_ms);

@@ -347,6 +347,10 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
         if (p->group) {
             return false; /* publish these first, then look again */
         }
+        if (kithi_index_census_due(c->index) && !c->condemned) {
+            p->stalled = true; /* what is free is not known yet; the next turn looks again */
+            return false;
+        }
         bool hope = room_may_come(c, r);
         if (hope && (!r->refuse_ms || kithi_image_held(c->index))) {
             r->refuse_ms =

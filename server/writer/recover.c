@@ -45,6 +45,7 @@
 #include "server/index/ahead.h"
 #include "server/wal/files.h"
 #include "server/wal/salvage.h"
+#include "server/writer/census.h"
 #include "server/writer/load.h"
 
 #define CHUNK_OPS   8192u
@@ -196,7 +197,19 @@ static int apply_chunk(struct replay *r, uint32_t n)
         return kithi_error_set(r->err, -ECANCELED, "told to stop");
     }
     uint32_t from = r->applied;
-    status = apply_groups(r, from, n);
+    if (r->groups_done) {
+        /* It takes its time anyway, and dead slots are wanted back. */
+        status = kithi_census_finish(r->c, r->err);
+    }
+    if (!status) {
+        status = apply_groups(r, from, n);
+    }
+    if (is_room(status) && kithi_index_census_due(r->c->index)) {
+        status = kithi_census_finish(r->c, r->err); /* what is free was not known yet */
+        if (!status) {
+            status = apply_groups(r, from, n);
+        }
+    }
     if (is_room(status)) {
         /* Together they need more room than one after the other. */
         status = 0;

@@ -26,6 +26,7 @@
 #include "shm/graph/lookup.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
+#include "shm/layout/notes.h"
 #include "shm/sync/slotbytes.h"
 
 #define SUSPECT_MAX      16384u /* more of them are judged before the pass goes on */
@@ -127,6 +128,56 @@ static bool check_identity(struct run *run, const struct kithi_header *h)
     return true;
 }
 
+static const struct kithi_notes *notes_of(const struct kithi_view *v)
+{
+    return (const struct kithi_notes *)(const void *)(v->map->base + KITHI_NOTES_OFF);
+}
+
+/* Does somebody keep notes? Right behind a commit or an adoption the answer may be no for a moment. */
+static bool are_kept(const struct kithi_view *v)
+{
+    const struct kithi_notes *n = notes_of(v);
+    return atomic_load_explicit(&n->magic, memory_order_acquire) == KITHI_NOTES_MAGIC &&
+           atomic_load_explicit(&n->wake, memory_order_relaxed) ==
+               atomic_load_explicit(&v->header->wake, memory_order_relaxed);
+}
+
+static bool check_notes(struct run *run, const struct kithi_view *v)
+{
+    const struct kithi_notes *n = notes_of(v);
+    if (!are_kept(v))
+        return true;
+    uint32_t count = atomic_load_explicit(&n->count, memory_order_acquire);
+    uint32_t uppers = atomic_load_explicit(&n->upper_used, memory_order_relaxed);
+    uint64_t epoch = atomic_load_explicit(&n->epoch, memory_order_relaxed);
+    if (count > KITHI_NOTES_MAX && count != KITHI_NOTES_OVERFLOW)
+        return wrong(run, "notes", "%u slots are noted, there is room for %u", count, KITHI_NOTES_MAX);
+    if (uppers > v->upper_limit)
+        return wrong(run, "notes", "%u upper rows are noted as used, there is memory for %u", uppers,
+                     v->upper_limit);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
+        if (atomic_load_explicit(&n->blob_used[c], memory_order_relaxed) > v->blob_limit[c])
+            return wrong(run, "notes", "more blobs of class %u are noted as used than there is memory for",
+                         c);
+    /* A group may be published meanwhile; nothing is noted ahead of it. */
+    if (epoch > atomic_load_explicit(&v->header->epoch, memory_order_acquire))
+        return wrong(run, "notes", "the last group is noted as that of epoch %" PRIu64, epoch);
+    return true;
+}
+
+/* [P14 notes] What is beyond the epoch is noted. */
+static bool is_noted(const struct kithi_view *v, uint32_t slot)
+{
+    const struct kithi_notes *n = notes_of(v);
+    uint32_t count = atomic_load_explicit(&n->count, memory_order_acquire);
+    if (!are_kept(v) || count > KITHI_NOTES_MAX)
+        return true;
+    for (uint32_t i = 0; i < count; i++)
+        if (atomic_load_explicit(&n->slots[i], memory_order_relaxed) == slot)
+            return true;
+    return false;
+}
+
 static bool check_header(struct run *run, const struct kithi_view *v)
 {
     const struct kithi_header *h = v->header;
@@ -147,8 +198,11 @@ static bool check_header(struct run *run, const struct kithi_view *v)
     if (!all_zero(h->reserved0, sizeof h->reserved0) || !all_zero(h->reserved1, sizeof h->reserved1) ||
         !all_zero(h->reserved2, sizeof h->reserved2) || !all_zero(h->reserved3, sizeof h->reserved3) ||
         !all_zero(h->reserved4, sizeof h->reserved4) ||
-        !all_zero((const uint8_t *)h + sizeof *h, KITHI_HEADER_SIZE - sizeof *h))
+        !all_zero((const uint8_t *)h + sizeof *h, KITHI_NOTES_OFF - sizeof *h) ||
+        !all_zero(notes_of(v)->reserved, sizeof notes_of(v)->reserved))
         return wrong(run, "header-reserved", "a reserved byte is not zero");
+    if (!check_notes(run, v))
+        return false;
 
     uint64_t used = atomic_load_explicit(&h->slots_used, memory_order_acquire);
     if (used > v->slot_limit)
@@ -250,6 +304,11 @@ static bool check_record_once(struct run *run, const struct kithi_view *v, uint3
                    "slot %u is not plainly alive (linked %u, birth %" PRIu64 ", death %" PRIu64
                    ", epoch %" PRIu64 ") and has no doubt bit",
                    slot, linked, birth, death, v->epoch);
+    else if (linked == 1 && (birth ? birth > v->epoch || death > v->epoch : death == 0) && !is_noted(v, slot))
+        ok = wrong(run, "notes",
+                   "slot %u (birth %" PRIu64 ", death %" PRIu64 ") is beyond epoch %" PRIu64
+                   " and is not noted",
+                   slot, birth, death, v->epoch);
     else if (linked == 1 && kithi_meta_level(meta) > KITHI_LEVEL_MAX)
         ok = wrong(run, "record-level", "slot %u is at level %u, the highest is %u", slot,
                    kithi_meta_level(meta), KITHI_LEVEL_MAX);

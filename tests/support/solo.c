@@ -3,13 +3,16 @@
  */
 #include "tests/support/solo.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shm/graph/lookup.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
+#include "shm/layout/notes.h"
 #include "tests/support/codes.h"
 
 struct kithi_geometry test_geometry(uint32_t dim, uint32_t metric, uint32_t slot_max)
@@ -63,7 +66,31 @@ void test_solo_leave(struct test_solo *t)
 
 int test_solo_adopt(struct test_solo *t, struct kithi_errmsg *err)
 {
+    int rc = test_solo_adopt_only(t, err);
+    return rc < 0 ? rc : test_solo_census(t, err);
+}
+
+int test_solo_adopt_only(struct test_solo *t, struct kithi_errmsg *err)
+{
     return kithi_index_adopt(t->path, &t->identity, &t->tuning, &t->ix, err);
+}
+
+int test_solo_census(struct test_solo *t, struct kithi_errmsg *err)
+{
+    int64_t miscounted;
+    int rc = kithi_index_census(t->ix, UINT32_MAX, &miscounted, err);
+    if (rc == 0 && miscounted)
+        test_die("%lld vectors were not counted", (long long)miscounted);
+    return rc;
+}
+
+void test_solo_forget_notes(const struct test_solo *t)
+{
+    uint32_t none = 0;
+    int fd = open(t->path, O_RDWR | O_CLOEXEC);
+    if (fd < 0 || pwrite(fd, &none, sizeof none, KITHI_NOTES_OFF) != sizeof none)
+        test_die("cannot write to %s", t->path);
+    close(fd);
 }
 
 const struct kithi_map *test_solo_map(const struct test_solo *t)

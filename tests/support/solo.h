@@ -33,6 +33,11 @@ void test_solo_close(struct test_solo *t);
 /* Close the index and keep the segment; take it over again. */
 void test_solo_leave(struct test_solo *t);
 int test_solo_adopt(struct test_solo *t, struct kithi_errmsg *err);
+/* The two halves of that: what an adoption does at once, and the look at every record. */
+int test_solo_adopt_only(struct test_solo *t, struct kithi_errmsg *err);
+int test_solo_census(struct test_solo *t, struct kithi_errmsg *err);
+/* As if nobody had kept notes (shm/layout/notes.h); the segment is closed. */
+void test_solo_forget_notes(const struct test_solo *t);
 
 const struct kithi_map *test_solo_map(const struct test_solo *t);
 struct kithi_header *test_solo_header(const struct test_solo *t);

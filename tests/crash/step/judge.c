@@ -14,6 +14,7 @@
 #include "shm/graph/scan.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
+#include "shm/layout/notes.h"
 #include "shm/wire/op.h"
 
 #define TOLD_MAX       40u
@@ -219,6 +220,24 @@ static bool adopt(struct trial *t)
     return rc == 0 || wrong(t, "adoption ends with %s: %s", kithi_error_name(rc), err.text);
 }
 
+/* Look at some of the records that the adoption has left for later, or at all of them. */
+static bool census(struct trial *t, uint32_t slots)
+{
+    struct kithi_errmsg err;
+    int64_t miscounted = 0;
+    int rc = kithi_index_census(t->ix, slots, &miscounted, &err);
+    if (rc < 0)
+        return wrong(t, "the census ends with %s: %s", kithi_error_name(rc), err.text);
+    return miscounted == 0 || wrong(t, "%" PRId64 " vectors were miscounted", miscounted);
+}
+
+/* The segment is closed. */
+static void forget_notes(const struct trial *t)
+{
+    const struct step_bytes *s = &t->j->frozen->segment;
+    memset(s->copy + KITHI_NOTES_OFF, 0, sizeof(uint32_t)); /* the magic */
+}
+
 static bool commit(struct trial *t, const struct kithi_op *ops, uint32_t n, uint64_t epoch)
 {
     struct kithi_group_result result;
@@ -312,6 +331,8 @@ static bool settle(struct trial *t)
     for (unsigned n = 0; n < SWEEPS_MAX; n++) {
         uint32_t wait_ms;
         t->now_ms += 1000;
+        if (!census(t, UINT32_MAX))
+            return false;
         uint32_t jobs = kithi_sweep_begin(t->ix, t->now_ms, &wait_ms);
         for (uint32_t i = 0; i < jobs; i++)
             kithi_sweep_job(t->ix, 0, i);
@@ -343,7 +364,8 @@ static bool judge_adopted(struct trial *t, const struct kithi_map *map)
 {
     uint64_t epoch = atomic_load(&kithi_map_header(map)->epoch);
     t->stage = "adopted";
-    if (!adopt(t))
+    /* With notes, the census goes on beside whatever comes next. */
+    if (!adopt(t) || !census(t, test_rand_below(&t->j->r, 64)))
         return false;
     if (kithi_index_epoch(t->ix) != epoch)
         return wrong(t, "adoption changes epoch %" PRIu64 " to %" PRIu64, epoch, kithi_index_epoch(t->ix));
@@ -352,7 +374,7 @@ static bool judge_adopted(struct trial *t, const struct kithi_map *map)
 
 static bool judge_future(struct trial *t, const struct kithi_map *map)
 {
-    if (!go_on(t) || !check_all(t, map, "going on"))
+    if (!go_on(t) || !census(t, test_rand_below(&t->j->r, 64)) || !check_all(t, map, "going on"))
         return false;
     t->stage = "adopted once more";
     if (!adopt(t) || !check_all(t, map, "adopted once more") || !settle(t) || !check_all(t, map, "swept"))
@@ -375,6 +397,8 @@ static bool judge_mapped(struct trial *t, const struct kithi_map *map, const str
     kithi_index_close(t->ix);
     t->ix = NULL;
     step_frozen_thaw(t->j->frozen);
+    if (t->j->trials++ % 2)
+        forget_notes(t);
     return judge_adopted(t, map) && judge_future(t, map);
 }
 

@@ -29,6 +29,7 @@ struct step_judge {
     unsigned told;         /* messages so far */
     uint64_t searches;     /* of readers, in frozen states */
     uint64_t found, least; /* hits of walks, and how many there were to be found */
+    uint64_t trials;       /* states judged */
     int64_t untaken;       /* step_untaken_bytes() of a segment from the beginning */
 };
 
@@ -40,11 +41,12 @@ void step_judge_fini(struct step_judge *j);
  * Judge the image of j->frozen: false after a message that says what is wrong.
  *
  *   1  readers, before anybody has taken it over: verify, content, searches and look-ups at the epoch that it shows
- *   2  adopted: the same once more, through the mapping that was there before
+ *   2  adopted: the same once more, through the mapping that was there before; what an adoption leaves for later (the
+ *      census) is done between the steps that follow
  *   3  recovered: the log is replayed; all that was promised is there, and the group is there whole or not at all
  *   4  it goes on: writes and deletes are possible
  *   5  adopted once more, as if that had died at its end; swept, until nothing is left to sweep and nothing has leaked
- *   6  2, 4 and 5 from the beginning, without the log
+ *   6  2, 4 and 5 from the beginning, without the log; every other time without the notes of the dead owner
  */
 bool step_judge(struct step_judge *j, const struct step_promise *p);
 

@@ -187,6 +187,31 @@ static void adopt(struct test_solo *t)
         fail_msg("%s", err.text);
 }
 
+/*
+ * Adopt in one of three ways, by turns: with a census at once; with a few groups committed between its pieces; without
+ * notes, all at once.
+ */
+static void adopt_by_turns(struct test_solo *t, uint64_t seed, unsigned turn)
+{
+    struct kithi_errmsg err = { 0 };
+    int64_t miscounted;
+    if (turn % 3 == 2)
+        test_solo_forget_notes(t);
+    if (test_solo_adopt_only(t, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(kithi_index_census_due(t->ix), turn % 3 != 2);
+    if (turn % 3 != 1)
+        assert_int_equal(test_solo_census(t, &err), 0);
+    /* Few groups: without sweeps in between graphs of so few vectors come apart. */
+    while (kithi_index_census_due(t->ix)) {
+        assert_true(holds(t, seed) && test_solo_clean(t));
+        run_group(t, seed, kithi_index_epoch(t->ix) + 1);
+        int rc = kithi_index_census(t->ix, 100 + turn % 100, &miscounted, &err);
+        assert_true(rc >= 0 && miscounted == 0);
+    }
+    assert_int_equal(kithi_index_census(t->ix, 1, &miscounted, &err), 0);
+}
+
 static void check_point(const char *point, unsigned least)
 {
     struct test_solo t;
@@ -210,13 +235,15 @@ static void check_point(const char *point, unsigned least)
         assert_true(seen >= 0);
         kithi_map_detach(&map);
 
-        adopt(&t);
+        if (n % 2)
+            test_solo_forget_notes(&t);
+        assert_int_equal(test_solo_adopt_only(&t, &err), 0);
         if (!holds(&t, seed) || !test_solo_clean(&t))
             fail_msg("%s, after %u deaths, KITH_SEED=%llu", fault, deaths, (unsigned long long)seed);
         assert_int_equal(seen, kithi_index_live(t.ix));
         assert_true(all_are_reached(&t));
         test_solo_leave(&t);
-        adopt(&t); /* twice changes nothing */
+        adopt_by_turns(&t, seed, n); /* twice changes nothing */
         assert_true(holds(&t, seed) && test_solo_clean(&t));
         run_group(&t, seed, kithi_index_epoch(t.ix) + 1);
         assert_true(holds(&t, seed));
@@ -434,7 +461,7 @@ static void an_empty_segment_is_adopted(void **state)
 static void assert_not_adoptable(struct test_solo *t, int code, const char *say)
 {
     struct kithi_errmsg err = { 0 };
-    int rc = test_solo_adopt(t, &err);
+    int rc = test_solo_adopt_only(t, &err);
     if (rc != code || err.code != code || !strstr(err.text, say))
         fail_msg("%s: %s; expected %s, \"%s\"", kithi_error_name(rc), err.text, kithi_error_name(code), say);
     t->ix = NULL;
@@ -499,9 +526,27 @@ static void a_segment_whose_words_make_no_sense_is_refused(void **state)
     while (!kithi_view_record(&v, slot)->linked || !kithi_view_record(&v, slot)->upper)
         slot++;
     test_solo_leave(&t);
-    poke(&t, record0 + slot * sizeof(struct kithi_record) + offsetof(struct kithi_record, upper), 0xffffff,
-         4);
+    uint64_t upper = record0 + slot * sizeof(struct kithi_record) + offsetof(struct kithi_record, upper),
+             good;
+    int fd = open(t.path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, &good, 4, (off_t)upper), 4);
+    close(fd);
+    test_solo_forget_notes(&t);
+    poke(&t, upper, 0xffffff, 4);
     assert_not_adoptable(&t, KITHI_E_CORRUPT, "upper rows or a blob");
+    poke(&t, upper, good, 4);
+    adopt(&t); /* without notes a start looks for itself, and nothing was condemned */
+    test_solo_leave(&t);
+
+    /* With notes it is found by the census, and the segment is adopted no more. */
+    struct kithi_errmsg err = { 0 };
+    poke(&t, upper, 0xffffff, 4);
+    assert_int_equal(test_solo_adopt_only(&t, &err), 0);
+    assert_int_equal(test_solo_census(&t, &err), KITHI_E_CORRUPT);
+    assert_non_null(strstr(err.text, "upper rows or a blob"));
+    assert_int_equal(test_solo_census(&t, &err), KITHI_E_CORRUPT);
+    test_solo_leave(&t);
+    assert_not_adoptable(&t, KITHI_E_CORRUPT, "last daemon found a record");
     test_solo_close(&t);
 }
 

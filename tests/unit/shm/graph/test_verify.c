@@ -16,6 +16,7 @@
 #include "shm/graph/verify.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
+#include "shm/layout/notes.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
@@ -165,7 +166,13 @@ static void broken_headers_are_named(void **state)
     BREAK(&f, "header-identity", &h->dim, DIM + 1);
     BREAK(&f, "header-identity", &h->generation, 7);
     BREAK(&f, "header-reserved", &h->reserved0[9], 1);
-    BREAK(&f, "header-reserved", beyond + 60000, 1);
+    BREAK(&f, "header-reserved", beyond + 4000, 1);
+    struct kithi_notes *notes = kithi_header_notes(h);
+    BREAK(&f, "header-reserved", &notes->reserved[7], 1);
+    BREAK(&f, "notes", &notes->count, KITHI_NOTES_MAX + 1);
+    BREAK(&f, "notes", &notes->upper_used, f.v.upper_limit + 1);
+    BREAK(&f, "notes", &notes->blob_used[2], f.v.blob_limit[2] + 1);
+    BREAK(&f, "notes", &notes->epoch, h->epoch + 1);
     BREAK(&f, "header-taken", &h->taken[KITHI_REGION_CODES], 1);
     BREAK(&f, "header-slots", &h->slots_used, 4095);
     BREAK(&f, "header-ids", &h->id_table, kithi_ids_word(1, 40, 0));
@@ -192,6 +199,13 @@ static void broken_records_are_named(void **state)
     BREAK(&f, "record-state", &r->linked, 0);
     BREAK(&f, "record-state", &r->linked, 2);
     BREAK(&f, "doubt", &r->birth, 0);
+    /* Beyond the epoch, and not noted. */
+    uint64_t plain = doubt[slot / 64];
+    doubt[slot / 64] = plain | UINT64_C(1) << (slot % 64);
+    BREAK(&f, "notes", &r->birth, 0);
+    BREAK(&f, "notes", &r->birth, f.v.epoch + 1);
+    BREAK(&f, "notes", &r->death, f.v.epoch + 1);
+    doubt[slot / 64] = plain;
     BREAK(&f, "doubt", &r->birth, f.v.epoch + 1);
     BREAK(&f, "doubt", &r->death, f.v.epoch);
     BREAK(&f, "doubt", &doubt[0], 0); /* of the dead */

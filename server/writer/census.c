@@ -1,0 +1,64 @@
+/*
+ * census.c - see census.h.
+ */
+#include "server/writer/census.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "server/base/log.h"
+#include "server/writer/collection.h"
+
+/* Slots of a turn: a tenth of a millisecond or so, for which a write may have to wait. */
+#define SLOTS_PER_TURN 2048u
+
+static int look(struct kithi_collection *c, uint32_t slots, struct kithi_errmsg *err)
+{
+    int64_t miscounted = 0;
+    int status = kithi_index_census(c->index, slots, &miscounted, err);
+    if (miscounted) {
+        kithi_log(KITHI_LOG_WARN, "miscounted",
+                  "name=%s live=%" PRIu64 " off_by=%" PRId64
+                  " msg=the segment's count of vectors was wrong; it "
+                  "was put right",
+                  c->settings.name, kithi_index_live(c->index), miscounted);
+    }
+    return status;
+}
+
+static void condemn(struct kithi_collection *c, const struct kithi_errmsg *why)
+{
+    kithi_log(
+        KITHI_LOG_ERROR, "segment-condemned",
+        "name=%s path=%s msg=%s; kithd leaves, and the next start builds the segment anew from checkpoint "
+        "and log: no write is lost, and readers go on",
+        c->settings.name, c->segment, why->text);
+    c->condemned = true;
+    c->daemon->stopping = true;
+    c->daemon->exit_status = 1;
+    c->daemon->again = true;
+}
+
+bool kithi_census_turn(struct kithi_collection *c)
+{
+    struct kithi_errmsg err = { .text = "" };
+    if (!kithi_index_census_due(c->index) || c->condemned || c->dropping || c->daemon->failing) {
+        return false;
+    }
+    int status = look(c, SLOTS_PER_TURN, &err);
+    if (status == KITHI_E_CORRUPT) {
+        condemn(c, &err);
+        return false;
+    }
+    if (status == 0) {
+        kithi_log(KITHI_LOG_DEBUG, "census", "name=%s live=%" PRIu64, c->settings.name,
+                  kithi_index_live(c->index));
+        c->pipeline.sweep_at_ms = 0;
+    }
+    return status != 0; /* without memory it is tried again */
+}
+
+int kithi_census_finish(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    return look(c, UINT32_MAX, err);
+}
