@@ -6,11 +6,14 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/writer/collection.h"
 
 /* Slots of a turn: a tenth of a millisecond or so, for which a write may have to wait. */
 #define SLOTS_PER_TURN 2048u
+/* For want of memory it is tried again so much later. */
+#define AGAIN_MS 500u
 
 static int look(struct kithi_collection *c, uint32_t slots, struct kithi_errmsg *err)
 {
@@ -39,14 +42,23 @@ static void condemn(struct kithi_collection *c, const struct kithi_errmsg *why)
     c->daemon->again = true;
 }
 
-bool kithi_census_turn(struct kithi_collection *c)
+bool kithi_census_turn(struct kithi_collection *c, uint64_t now_ms, uint64_t *out_ms)
 {
     struct kithi_errmsg err = { .text = "" };
     if (!kithi_index_census_due(c->index) || c->condemned || c->dropping || c->daemon->failing) {
         return false;
     }
-    int status = look(c, SLOTS_PER_TURN, &err);
-    if (status == KITHI_E_CORRUPT) {
+    *out_ms = now_ms;
+    if (now_ms < c->census_again_ms) {
+        *out_ms = c->census_again_ms;
+        return true;
+    }
+    int status = KITHI_FAULT("census-enomem") ? -ENOMEM : look(c, SLOTS_PER_TURN, &err);
+    if (status == -ENOMEM) {
+        *out_ms = c->census_again_ms = now_ms + AGAIN_MS;
+        return true;
+    }
+    if (status < 0) {
         condemn(c, &err);
         return false;
     }
@@ -55,7 +67,7 @@ bool kithi_census_turn(struct kithi_collection *c)
                   kithi_index_live(c->index));
         c->pipeline.sweep_at_ms = 0;
     }
-    return status != 0; /* without memory it is tried again */
+    return status != 0;
 }
 
 int kithi_census_finish(struct kithi_collection *c, struct kithi_errmsg *err)

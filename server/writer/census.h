@@ -12,13 +12,14 @@
 #define KITHI_WRITER_CENSUS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "shm/base/error.h"
 
 struct kithi_collection;
 
-/* Look at some more. True while there is more to look at: then the next turn is wanted at once. */
-bool kithi_census_turn(struct kithi_collection *c);
+/* Look at some more. True while there is more to look at; *out_ms says when the next turn is wanted. */
+bool kithi_census_turn(struct kithi_collection *c, uint64_t now_ms, uint64_t *out_ms);
 
 /* Look at everything that is left. 0, KITHI_E_CORRUPT or -ENOMEM. */
 int kithi_census_finish(struct kithi_collection *c, struct kithi_errmsg *err);

@@ -49,6 +49,7 @@ struct kithi_collection {
     struct kithi_marker marker;
     struct kithi_boards boards;
     struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */
+    uint64_t census_again_ms;                /* there was no memory for it; not before then */
     uint64_t old_until_ms;                   /* remove segment.old then; KITHI_NEVER: there is none */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];

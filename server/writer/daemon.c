@@ -262,9 +262,11 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     if (now_ms >= c->old_until_ms) {
         kithi_collection_end_old(c);
     }
-    if (kithi_census_turn(c)) { /* as long as that takes, only groups are committed */
+    uint64_t census_ms;
+    if (kithi_census_turn(c, now_ms,
+                          &census_ms)) { /* as long as that takes, groups are committed and nothing else */
         kithi_pipeline_turn(c, now_ms);
-        return now_ms;
+        return census_ms < c->old_until_ms ? census_ms : c->old_until_ms;
     }
     kithi_relayout_turn(c, now_ms);
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms), checkpoint_ms = kithi_checkpointer_turn(c, now_ms);

@@ -97,6 +97,11 @@ int served_start(struct served *s, struct kithi_errmsg *err)
 int served_stop(struct served *s)
 {
     kill(getpid(), SIGTERM); /* blocked in every thread; the loop reads it */
+    return served_wait(s);
+}
+
+int served_wait(struct served *s)
+{
     pthread_join(s->thread, NULL);
     return s->exit_status;
 }

@@ -29,6 +29,8 @@ void served_init(struct served *s);
 int served_start(struct served *s, struct kithi_errmsg *err);
 /* Stop as SIGTERM does; the exit status. */
 int served_stop(struct served *s);
+/* Wait until it has left by itself; the exit status. */
+int served_wait(struct served *s);
 /* Remove the directories. */
 void served_fini(struct served *s);
 

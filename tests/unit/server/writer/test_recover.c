@@ -20,6 +20,8 @@
 #include "server/wal/scan.h"
 #include "server/writer/collection.h"
 #include "shm/layout/header.h"
+#include "shm/layout/record.h"
+#include "shm/map/map.h"
 #include "tests/unit/server/writer/peer.h"
 #include "tests/unit/server/writer/served.h"
 
@@ -518,6 +520,70 @@ static void strangers_in_the_run_directory_are_set_aside(void **state)
     assert_int_not_equal(access(test_path(&served.run, "stranger"), F_OK), 0);
 }
 
+static void a_write_that_needs_what_is_free_waits_until_that_is_known(void **state)
+{
+    struct peer_reply r;
+    (void)state;
+    begin();
+    assert_int_equal(peer_create(&peer, "tight", DIM, 64, NULL), 0);
+    assert_int_equal(peer_use(&peer, "tight", NULL), 0);
+    assert_int_equal(peer_write(&peer, "t", 0, 64, DIM, 1, NULL), 0);
+    assert_int_equal(peer_write(&peer, "t", 0, 32, 0, 0, NULL), 0);
+    end();
+    setenv("KITH_FAULT", "census-enomem:1", 1);
+    begin();
+    assert_int_equal(peer_use(&peer, "tight", NULL), 0);
+    assert_int_equal(peer_write(&peer, "t", 40, 1, 0, 0, &r), 0); /* others do not wait */
+    assert_int_equal(r.reply.found, 1);
+    assert_int_equal(peer_write(&peer, "u", 0, 33, DIM, 2, NULL), 0);
+    assert_int_equal(peer_stat(&peer, "live"), 64);
+    end();
+    unsetenv("KITH_FAULT");
+}
+
+/* The upper row of a vector of docs, led nowhere. */
+static void damage_a_record(void)
+{
+    const struct kithi_header *h;
+    int fd = open(test_path(&served.run, "docs/segment"), O_RDWR);
+    assert_true(fd >= 0);
+    struct kithi_map map;
+    assert_int_equal(kithi_map_attach(fd, true, &map, NULL), 0);
+    h = kithi_map_header(&map);
+    struct kithi_record *r = (void *)(map.base + map.layout.off[KITHI_REGION_RECORDS]);
+    uint64_t slot = 0;
+    while (slot < h->slots_used && !(r[slot].birth && !r[slot].death && r[slot].upper)) {
+        slot++;
+    }
+    assert_true(slot < h->slots_used);
+    r[slot].upper = 0xffffff;
+    kithi_map_detach(&map);
+    close(fd);
+}
+
+static void a_segment_with_a_record_that_makes_no_sense_ends_the_daemon_and_is_replaced_by_the_next(
+    void **state)
+{
+    struct kithi_header h;
+    (void)state;
+    uint64_t before = generation();
+    damage_a_record();
+    int reader = open(test_path(&served.run, "docs/segment"), O_RDONLY);
+    assert_true(reader >= 0);
+    struct kithi_errmsg err;
+    assert_int_equal(served_start(&served, &err), 0); /* it is served until that is found */
+    assert_int_equal(served_wait(&served), 1);
+    assert_int_equal(generation(), before);
+
+    begin();
+    assert_true(generation() > before);
+    assert_all_is_back();
+    end();
+    assert_int_equal(pread(reader, &h, sizeof h, 0), (ssize_t)sizeof h);
+    assert_int_equal(atomic_load(&h.moved), 1);
+    close(reader);
+}
+
 static void more_rewrites_than_slots_are_replayed(void **state)
 {
     (void)state;
@@ -567,6 +633,13 @@ int main(void)
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test_setup_teardown(a_collection_that_is_not_back_is_told_of, set_up, tear_down),
 #endif
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test_setup_teardown(a_write_that_needs_what_is_free_waits_until_that_is_known, set_up,
+                                        tear_down),
+#endif
+        cmocka_unit_test_setup_teardown(
+            a_segment_with_a_record_that_makes_no_sense_ends_the_daemon_and_is_replaced_by_the_next, set_up,
+            tear_down),
         cmocka_unit_test_setup_teardown(strangers_in_the_run_directory_are_set_aside, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_rewrites_than_slots_are_replayed, set_up, tear_down),
     };
