@@ -132,6 +132,9 @@ static int look_at_slot(struct kithi_index *ix, uint32_t slot, struct kithi_errm
     if (!hold_uppers(ix, slot) || !hold_blob(ix, slot))
         return kithi_error_set(err, KITHI_E_CORRUPT,
                                "slot %u refers to upper rows or a blob that are not its own", slot);
+    if (s->ends_known && (birth > s->epoch || (birth ? death > ix->epoch : death == 0)))
+        return kithi_error_set(err, KITHI_E_CORRUPT,
+                               "slot %u is of a group that was never committed, and was not noted", slot);
     s->live_seen += kithi_visible_at(birth, death, s->epoch);
     if (birth && death == 0) {
         kithi_doubt_clear(ix, slot);

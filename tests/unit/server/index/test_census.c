@@ -195,6 +195,41 @@ static void notes_that_make_no_sense_are_not_used(void **state)
     test_solo_close(&t);
 }
 
+/* Notes that were lost, of a group with births, deaths and slots without either. */
+static void a_group_that_was_not_noted_is_found_by_the_census(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct test_solo t;
+        struct kithi_geometry g = geometry(1000);
+        struct kithi_group_result result;
+        struct kithi_errmsg err = { 0 };
+        float v[DIM] = { 1 };
+        test_solo_open(&t, &g);
+        change(&t, 0, 100, 20, false);
+        struct kithi_op ops[] = { test_upsert("new", v, DIM), test_delete("id-1") };
+        assert_int_equal(kithi_group_add(t.ix, ops, 2, &result, &err), 0);
+        struct kithi_record *born = kithi_view_record(&t.ix->view, notes(&t)->slots[0]);
+        struct kithi_record *dead = kithi_view_record(&t.ix->view, notes(&t)->slots[1]);
+        if (i < 2)
+            test_solo_jobs(&t);
+        if (i == 1)
+            born->birth = test_solo_header(&t)->epoch + 1;
+        if (i == 2) {
+            kithi_doubt_set(t.ix, notes(&t)->slots[1]);
+            dead->death = test_solo_header(&t)->epoch + 1;
+        }
+        assert_true(test_solo_clean(&t));
+        notes(&t)->count = 0;
+        assert_false(test_solo_clean(&t));
+        test_solo_leave(&t);
+        adopt_only(&t);
+        assert_int_equal(test_solo_census(&t, &err), KITHI_E_CORRUPT);
+        assert_non_null(strstr(err.text, "not noted"));
+        test_solo_close(&t);
+    }
+}
+
 /* Bytes by chance, in the fields that are believed: whatever comes of it is an adoption, or a segment that is refused or condemned. */
 static void arbitrary_notes_do_no_harm(void **state)
 {
@@ -416,6 +451,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_group_is_noted_from_its_staging_to_its_end),
         cmocka_unit_test(notes_that_make_no_sense_are_not_used),
+        cmocka_unit_test(a_group_that_was_not_noted_is_found_by_the_census),
         cmocka_unit_test(arbitrary_notes_do_no_harm),
         cmocka_unit_test(a_count_that_is_wrong_is_put_right),
 #ifdef KITH_FAULT_POINTS
