@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "shm/graph/view.h"
+#include "shm/layout/notes.h"
 #include "tools/args.h"
 #include "tools/out.h"
 
@@ -114,6 +115,26 @@ static void hex(char *out, const uint8_t *bytes, size_t n)
         snprintf(out + 2 * i, 3, "%02x", bytes[i]);
 }
 
+/* What the owner has written down for the next one; NULL: it keeps no notes. */
+static const struct kithi_notes *notes_of(const struct kithi_view *v)
+{
+    const struct kithi_notes *n = (const struct kithi_notes *)(const void *)(v->map->base + KITHI_NOTES_OFF);
+    bool kept = atomic_load_explicit(&n->magic, memory_order_acquire) == KITHI_NOTES_MAGIC;
+    return kept ? n : NULL;
+}
+
+/* Slots of the open group; -1: more than there is room for. */
+static int64_t noted(const struct kithi_notes *n)
+{
+    uint32_t count = atomic_load_explicit(&n->count, memory_order_relaxed);
+    return count > KITHI_NOTES_MAX ? -1 : (int64_t)count;
+}
+
+static bool is_condemned(const struct kithi_notes *n)
+{
+    return atomic_load_explicit(&n->condemned, memory_order_relaxed) != 0;
+}
+
 static void print_json(const char *name, const struct kithi_view *v, const struct shape *s)
 {
     const struct kithi_map *map = v->map;
@@ -156,6 +177,14 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
                ",\"rebuilds\":%" PRIu64 "}",
                kithi_ids_area(word), UINT64_C(1) << (kithi_ids_log2(word) & 63u), load(&h->tally_ids),
                kithi_ids_rebuilds(word));
+
+    const struct kithi_notes *n = notes_of(v);
+    if (n)
+        printf(",\"notes\":{\"epoch\":%" PRIu64 ",\"live\":%" PRIu64 ",\"slots\":%" PRId64
+               ",\"condemned\":%s}",
+               load(&n->epoch), load(&n->live), noted(n), is_condemned(n) ? "true" : "false");
+    else
+        fputs(",\"notes\":null", stdout);
 
     fputs(",\"regions\":[", stdout);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
@@ -310,6 +339,17 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
                  kithi_ids_area(word), load(&h->tally_ids), UINT64_C(1) << (kithi_ids_log2(word) & 63u),
                  kithi_ids_rebuilds(word));
     kithi_object_text(&o, "", "id table", text);
+    const struct kithi_notes *n = notes_of(v);
+    if (!n)
+        snprintf(text, sizeof text, "none, the next start looks at every record");
+    else if (noted(n) < 0)
+        snprintf(text, sizeof text, "epoch %" PRIu64 ", and an open group of more than %u slots",
+                 load(&n->epoch), KITHI_NOTES_MAX);
+    else
+        snprintf(text, sizeof text, "epoch %" PRIu64 ", %" PRId64 " slots of an open group%s",
+                 load(&n->epoch), noted(n),
+                 is_condemned(n) ? "; condemned, the next start builds the segment anew" : "");
+    kithi_object_text(&o, "", "notes", text);
     kithi_object_end(&o);
     putchar('\n');
     print_regions(v);

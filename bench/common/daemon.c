@@ -31,6 +31,7 @@
 #define SETTLE_STEPS   150
 #define KEEPER_END     'e'
 #define KEEPER_START   's'
+#define KEEPER_LEAVE   'l'
 #define IDLE_SHARE     0.02 /* of a CPU: the daemon's own clock ticks */
 /* As `kith load` does it. */
 #define LOAD_DEPTH 8u
@@ -112,6 +113,10 @@ static _Noreturn void keep(const struct bench_daemon *d, int leash, unsigned thr
     do {
         if (command == KEEPER_END) {
             end(pid);
+            pid = 0;
+        } else if (command == KEEPER_LEAVE) {
+            kill(pid, SIGTERM);
+            waitpid(pid, NULL, 0);
             pid = 0;
         } else if (command == KEEPER_START) {
             pid = spawn(d, threads);
@@ -246,6 +251,11 @@ void bench_daemon_start(struct bench_daemon *d, unsigned threads)
 void bench_daemon_kill(struct bench_daemon *d)
 {
     tell(d, KEEPER_END);
+}
+
+void bench_daemon_leave(struct bench_daemon *d)
+{
+    tell(d, KEEPER_LEAVE);
 }
 
 void bench_daemon_again(struct bench_daemon *d)

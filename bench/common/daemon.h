@@ -25,8 +25,9 @@ struct bench_daemon {
 void bench_daemon_start(struct bench_daemon *d, unsigned threads);
 void bench_daemon_stop(struct bench_daemon *d);
 
-/* kill -9, and wait until it is gone; start it again, without waiting for an answer. */
+/* kill -9, or SIGTERM, and wait until it is gone; start it again, without waiting for an answer. */
 void bench_daemon_kill(struct bench_daemon *d);
+void bench_daemon_leave(struct bench_daemon *d);
 void bench_daemon_again(struct bench_daemon *d);
 
 /* Wait until it serves all its collections. */

@@ -10,6 +10,7 @@
 #           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
 #           restart  checkpoints, cold and warm starts
+#           warm     restarts with the segment in place, a quarter of the set and all of it
 #           durable  readers without a daemon, writing beside checkpoints, replay to writing
 #           growth   rate, memory and building from 10,000 to 1,000,000 vectors
 #           all      the tables of bench/README.md
@@ -77,7 +78,7 @@ run() { # TABLE SET [OPTION...]
     mkdir -p "$out"
     case $name in
     search | core) files=(--json "$file.json" --svg "$file.svg") ;;
-    build | scaling | growth | restart | durable) files=(--json "$file.json") ;;
+    build | scaling | growth | restart | warm | durable) files=(--json "$file.json") ;;
     esac
     {
         echo
@@ -104,17 +105,17 @@ if [ "$table" = all ]; then
             run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
             run scaling "$set" "${options[@]}"
         done
-        for name in mixed attach growth restart durable; do
+        for name in mixed attach growth restart warm durable; do
             run "$name" sift-grocery "${options[@]}"
         done
     else
-        for name in search build mixed scaling attach growth restart durable; do
+        for name in search build mixed scaling attach growth restart warm durable; do
             run "$name" generated "${options[@]}"
         done
     fi
     exit 0
 fi
-case $table in search | core | build | mixed | scaling | attach | growth | restart | durable) ;; *) usage 2 ;; esac
+case $table in search | core | build | mixed | scaling | attach | growth | restart | warm | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
