@@ -263,8 +263,7 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
         kithi_collection_end_old(c);
     }
     uint64_t census_ms;
-    if (kithi_census_turn(c, now_ms,
-                          &census_ms)) { /* as long as that takes, groups are committed and nothing else */
+    if (kithi_census_turn(c, now_ms, &census_ms)) { /* until it is over, only groups are committed */
         kithi_pipeline_turn(c, now_ms);
         return census_ms < c->old_until_ms ? census_ms : c->old_until_ms;
     }

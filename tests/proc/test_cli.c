@@ -263,8 +263,7 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
         "\"moved\":false,", "\"dropped\":false,", "\"commits\":1,", "\"sweeps\":0,",
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
-        "\"filled\":1,\"rebuilds\":0}",
-        "\"notes\":{\"epoch\":1,\"live\":1,\"slots\":0,\"condemned\":false},",
+        "\"filled\":1,\"rebuilds\":0}", "\"notes\":{\"epoch\":1,\"live\":1,\"slots\":0,\"condemned\":false},",
         "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536}",
         "\"levels\":[", "\"degrees\":[1]}", NULL);
     expect_says(KITH("inspect", "views"), "REGION", "RESERVED", "LEVEL", "LINKS", "entry point",
