@@ -476,7 +476,7 @@ static void the_order_lets_few_wait(void **state)
     for (unsigned i = 0; i < 3; i++) {
         /* What says that it is a large one is the size of its newest checkpoint, which turns out not to be one. */
         char path[4 * TEST_PATH_SIZE];
-        snprintf(path, sizeof path, "%s/%s/checkpoint-%020u", t->data, large[i], 7);
+        snprintf(path, sizeof path, "%s/%s/checkpoint-%020u", t->data, large[i], 0);
         int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         assert_true(fd >= 0 && ftruncate(fd, (off_t)(i + 1) << 30) == 0);
         close(fd);
