@@ -642,6 +642,7 @@ static void what_checksums_alone_speak_for_hurts_nobody(void **state)
 
 /* ---- death ---- */
 
+#ifdef KITH_FAULT_POINTS
 static void wait_for_death(const char *point)
 {
     uint64_t end = test_now_ms() + DEATH_MS;
@@ -690,6 +691,8 @@ static void a_death_at_each_point_of_a_restore_leaves_all_or_nothing(void **stat
         nothing_is_left(&other, "mortal");
     }
 }
+
+#endif
 
 /* ---- what people do ---- */
 
@@ -789,6 +792,7 @@ static void no_room_is_said_with_where_and_leaves_nothing(void **state)
     const char *path = one_with_log(&h);
     struct test_dir small;
     char to[TEST_PATH_SIZE + 16];
+#ifdef KITH_FAULT_POINTS
     /* While kithd writes what it is sent. */
     test_daemon_kill(&other);
     snprintf(other.fault, sizeof other.fault, "restore-write-enospc:1");
@@ -799,6 +803,7 @@ static void no_room_is_said_with_where_and_leaves_nothing(void **state)
     must(restore(&other, "tight", path, NULL, &error), &error);
     drop(&other, "tight");
     other.fault[0] = '\0';
+#endif
 
     test_dir_make(&small);
     if (!test_dir_mount(&small, 256 << 10)) { /* the file's disk */
@@ -907,7 +912,9 @@ int main(void)
         cmocka_unit_test(no_damage_goes_unseen),
         cmocka_unit_test(what_checksums_alone_speak_for_hurts_nobody),
         cmocka_unit_test(a_later_version_is_told_from_damage),
+#ifdef KITH_FAULT_POINTS
         cmocka_unit_test(a_death_at_each_point_of_a_restore_leaves_all_or_nothing),
+#endif
         cmocka_unit_test(a_client_that_leaves_leaves_nothing),
         cmocka_unit_test(names_and_files_that_are_taken_are_refused),
         cmocka_unit_test(a_directory_that_cannot_be_written_is_said_and_nothing_else_happens),
