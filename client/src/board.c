@@ -41,6 +41,9 @@
 /* Inodes that stay free: kithd needs some for what it builds. */
 #define INODES_LEFT 16u
 
+/* Pages are not larger, but huge ones. */
+#define BLOCK_MAX (64u << 10)
+
 /* CPUs that share a lane. Two threads that add to one cache line at the same time cost each other some 100 ns. */
 #define CPUS_A_LANE 4u
 
@@ -76,6 +79,12 @@ static bool has_room(int dir, size_t len)
     bool inodes = fs.f_files == 0 || fs.f_ffree > INODES_LEFT;
     /* A tmpfs without a limit tells 0 blocks. */
     return inodes && (all == 0 || (uint64_t)fs.f_bavail * unit >= kithi_reserve_bytes(all) + len);
+}
+
+/* On a tmpfs that is mounted with huge=always each board takes a huge page, and is not worth that. */
+static bool is_huge(const struct stat *st, size_t len)
+{
+    return (uint64_t)st->st_blocks * 512 > len + BLOCK_MAX;
 }
 
 /* The board's bytes, but for its magic. */
@@ -117,7 +126,7 @@ static bool make(struct kithi_board *b, int dir, const char *name, int fd, const
     b->base = p;
     fill(b, uid);
     /* From now on not even its owner opens it for writing by mistake. */
-    if (fchmod(fd, 0444) < 0 || fstat(fd, &st) < 0)
+    if (fchmod(fd, 0444) < 0 || fstat(fd, &st) < 0 || is_huge(&st, b->len))
         goto bad;
     if (st.st_nlink == 0) { /* somebody looked before it was locked */
         *out_again = true;

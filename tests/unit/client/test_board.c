@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/wait.h>
@@ -461,6 +462,40 @@ static void a_full_file_system_means_no_board(void **state)
     world_remove(&w);
 }
 
+static void a_board_is_not_worth_a_huge_page(void **state)
+{
+    (void)state;
+    struct world w;
+    struct test_boards b;
+    test_dir_make_shm(&w.run);
+    if (!test_dir_mount(&w.run, 256 << 20)) {
+        test_dir_remove(&w.run);
+        skip();
+    }
+    assert_int_equal(chmod(w.run.path, 0755), 0);
+    world_fill(&w, true);
+    kith *index = open_in(&w, KITH_COUNTERS_AUTO);
+    test_boards_read(w.boards, &b);
+    assert_int_equal(b.files, 1);
+    kith_close(index);
+    if (mount(NULL, w.run.path, NULL, MS_REMOUNT, "huge=always") == 0) {
+        /* Whether the kernel has a huge page left shows in a file of the same size. */
+        struct stat st;
+        char path[TEST_PATH_SIZE + 16];
+        snprintf(path, sizeof path, "%s/probe", w.run.path);
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(fallocate(fd, 0, 0, 8192), 0);
+        assert_int_equal(fstat(fd, &st), 0);
+        close(fd);
+        if (st.st_blocks * 512 > 1 << 20)
+            expect_none(&w, KITH_COUNTERS_AUTO);
+        else
+            print_message("no huge pages here\n");
+    }
+    world_remove(&w);
+}
+
 static void a_disk_is_no_place_for_a_board(void **state)
 {
     (void)state;
@@ -492,6 +527,7 @@ int main(void)
         cmocka_unit_test(what_stands_in_the_way_is_left_alone),
         cmocka_unit_test(dead_boards_give_way_when_all_names_are_taken),
         cmocka_unit_test(a_full_file_system_means_no_board),
+        cmocka_unit_test(a_board_is_not_worth_a_huge_page),
         cmocka_unit_test(a_disk_is_no_place_for_a_board),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
