@@ -9,6 +9,7 @@
 #           mixed    reader processes beside a writer at full speed
 #           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
+#           counters what being counted costs a reader
 #           restart  checkpoints, cold and warm starts
 #           warm     restarts with the segment in place, a quarter of the set and all of it
 #           durable  readers without a daemon, writing beside checkpoints, replay to writing
@@ -105,17 +106,17 @@ if [ "$table" = all ]; then
             run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
             run scaling "$set" "${options[@]}"
         done
-        for name in mixed attach growth restart warm durable; do
+        for name in mixed attach counters growth restart warm durable; do
             run "$name" sift-grocery "${options[@]}"
         done
     else
-        for name in search build mixed scaling attach growth restart warm durable; do
+        for name in search build mixed scaling attach counters growth restart warm durable; do
             run "$name" generated "${options[@]}"
         done
     fi
     exit 0
 fi
-case $table in search | core | build | mixed | scaling | attach | growth | restart | warm | durable) ;; *) usage 2 ;; esac
+case $table in search | core | build | mixed | scaling | attach | counters | growth | restart | warm | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
