@@ -242,15 +242,15 @@ void kithi_board_close(struct kithi_board *b)
     *b = (struct kithi_board){ 0 };
 }
 
-void kithi_board_count(const struct kithi_board *b, struct kithi_board_lane *lane,
-                       const struct kithi_search_stats *stats, uint64_t ns, uint64_t epoch_now)
+void kithi_board_count(struct kithi_board_lane *lane, const struct kithi_search_stats *stats, uint64_t ns,
+                       uint64_t epoch_now)
 {
     /* Relaxed, all of them: each is a figure for people, right by itself. Additions are atomic, because threads and forked
      * children share lanes. */
     atomic_fetch_add_explicit(&lane->searches, 1, memory_order_relaxed);
     if (stats->expansion_count)
         atomic_fetch_add_explicit(&lane->expansions, stats->expansion_count, memory_order_relaxed);
-    if (b->timed)
+    if (ns != KITHI_BOARD_NOT_TIMED)
         atomic_fetch_add_explicit(&lane->latency[kithi_board_bucket(ns)], 1, memory_order_relaxed);
     if (KITHI_UNLIKELY(stats->restart_count))
         atomic_fetch_add_explicit(&lane->restarts, stats->restart_count, memory_order_relaxed);

@@ -45,8 +45,15 @@ static inline struct kithi_board_lane *kithi_board_lane(const struct kithi_board
     return (struct kithi_board_lane *)(void *)(b->base + kithi_board_size(n % b->lane_count));
 }
 
-/* A search has ended well: what it did, what time it took (where that is measured), and the epoch that is visible now. */
-void kithi_board_count(const struct kithi_board *b, struct kithi_board_lane *lane,
-                       const struct kithi_search_stats *stats, uint64_t ns, uint64_t epoch_now);
+/*
+ * One search of so many is timed, of those that come one by one: two looks at the clock, and a line of the histogram, cost
+ * the quickest ones more than 1 % otherwise.
+ */
+#define KITHI_BOARD_TIMED_EACH 4u
+#define KITHI_BOARD_NOT_TIMED  UINT64_MAX
+
+/* A search has ended well: what it did, what time it took (or KITHI_BOARD_NOT_TIMED), and the epoch that is visible now. */
+void kithi_board_count(struct kithi_board_lane *lane, const struct kithi_search_stats *stats, uint64_t ns,
+                       uint64_t epoch_now);
 
 #endif

@@ -40,6 +40,7 @@ struct kithi_generation {
 /* One call that is running, or could be. A cache line is not shared with another slot. */
 struct kithi_call {
     alignas(KITHI_CACHE_LINE) _Atomic(struct kithi_generation *) hazard; /* NULL: free */
+    uint32_t board_turn;                 /* searches, for the choice of those that are timed */
     struct kithi_call *next;             /* constant once the slot is in the list */
     struct kithi_board_lane *board_lane; /* where its searches are counted; NULL: nowhere. Constant */
     struct kithi_generation *at;         /* what the hazard names; for the owner alone */

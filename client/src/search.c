@@ -47,15 +47,8 @@ static int params_from(const struct kith_search_opts *opts, uint32_t k, struct k
     return 0;
 }
 
-/* The time, where it is measured. */
-static uint64_t counted_ns(const struct kith *index, const struct kithi_call *c)
-{
-    return c->board_lane && index->board.timed ? kithi_now_ns() : 0;
-}
-
 /* A search ended as rc says, and took ns. */
-static void count(const struct kith *index, const struct kithi_call *c, int rc,
-                  const struct kithi_search_stats *stats, uint64_t ns)
+static void count(const struct kithi_call *c, int rc, const struct kithi_search_stats *stats, uint64_t ns)
 {
     if (!c->board_lane)
         return;
@@ -63,20 +56,27 @@ static void count(const struct kith *index, const struct kithi_call *c, int rc,
     if (KITHI_UNLIKELY(rc < 0))
         atomic_fetch_add_explicit(&c->board_lane->failures, 1, memory_order_relaxed);
     else
-        kithi_board_count(&index->board, c->board_lane, stats, ns,
+        kithi_board_count(c->board_lane, stats, ns,
                           atomic_load_explicit(&kithi_call_header(c)->epoch, memory_order_relaxed));
+}
+
+/* Are searches of this call timed? */
+static bool is_timed(const struct kith *index, const struct kithi_call *c)
+{
+    return c->board_lane && index->board.timed;
 }
 
 static int search_in(struct kith *index, struct kithi_call *c, const float *query,
                      const struct kithi_search_params *params, kith_results *out)
 {
-    uint64_t began_ns = counted_ns(index, c);
+    bool timed = is_timed(index, c) && c->board_turn++ % KITHI_BOARD_TIMED_EACH == 0;
+    uint64_t began_ns = timed ? kithi_now_ns() : 0;
     int rc;
     do
         rc = kithi_search(kithi_call_map(c), &c->scratch, query, params, &out->found);
     while (kithi_call_again(index, c, &rc));
     out->generation_changed = c->changed;
-    count(index, c, rc, &out->found.stats, counted_ns(index, c) - began_ns);
+    count(c, rc, &out->found.stats, timed ? kithi_now_ns() - began_ns : KITHI_BOARD_NOT_TIMED);
     return rc;
 }
 
@@ -108,14 +108,15 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
     if (turns && !c->lanes)
         c->lanes = calloc(KITHI_LANES, sizeof *c->lanes);
     turns = turns && c->lanes;
-    uint64_t each_ns = 0; /* of searches in turns: its share of the time that all took */
+    uint64_t each_ns = KITHI_BOARD_NOT_TIMED; /* of searches in turns: its share of the time that all took */
     if (turns) {
-        uint64_t began_ns = counted_ns(index, c);
+        uint64_t began_ns = is_timed(index, c) ? kithi_now_ns() : 0;
         const struct kithi_batch b = {
             .queries = queries, .count = good, .params = params, .results = found, .counts = counts
         };
         kithi_search_batch(kithi_call_map(c), c->lanes, KITHI_LANES, &b);
-        each_ns = (counted_ns(index, c) - began_ns) / good;
+        if (is_timed(index, c))
+            each_ns = (kithi_now_ns() - began_ns) / good;
     }
     uint32_t i = 0;
     for (; i < good; i++) {
@@ -124,7 +125,7 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
             rc == KITHI_E_STALE) /* by itself, on the generation that is there by now */
             rc = search_in(index, c, queries + (size_t)i * dim, params, out[i]);
         else
-            count(index, c, rc, &out[i]->found.stats, each_ns);
+            count(c, rc, &out[i]->found.stats, each_ns);
         out[i]->generation_changed = c->changed;
         if (rc < 0)
             break;

@@ -196,7 +196,7 @@ static bool read_board(int fd, const uint8_t uid[16], struct kithi_board_reader 
     struct kithi_board_lane lane;
     memset(out, 0, sizeof *out);
     memset(r, 0, sizeof *r);
-    /* [P12 board] acquire in name only: a private copy. Other half: client/src/board.c. */
+    /* [P13 board] acquire in name only: a private copy. Other half: client/src/board.c. */
     if (!read_page(fd, &h, sizeof h, 0) ||
         atomic_load_explicit(&h.magic, memory_order_acquire) != KITHI_BOARD_MAGIC ||
         h.version != KITHI_BOARD_VERSION || memcmp(h.uid, uid, sizeof h.uid) || h.lane_count < 1 ||

@@ -1,5 +1,5 @@
 /*
- * boards.h - what the readers of a collection count on boards of their own (shm/layout/board.h, [P12 board]).
+ * boards.h - what the readers of a collection count on boards of their own (shm/layout/board.h, [P13 board]).
  *
  * Makes the directory for them, looks at the boards now and then and whenever somebody asks for statistics, and removes
  * those of dead readers, whose counts stay in the sums. What stands on a board is hostile input: a liar spoils figures

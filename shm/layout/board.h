@@ -66,7 +66,7 @@ struct kithi_board_lane {
     _Atomic uint64_t lag_max;                      /* 40..47  the most of them in one search */
     _Atomic uint64_t epoch;                        /* 48..55  that a search saw last */
     uint8_t reserved[328];                         /* 56..383 zero */
-    _Atomic uint64_t latency[KITHI_BOARD_BUCKETS]; /* 384..4095 searches, by how long they took */
+    _Atomic uint64_t latency[KITHI_BOARD_BUCKETS]; /* 384..4095 timed searches, by how long they took */
 };
 _Static_assert(offsetof(struct kithi_board_lane, epoch) == 48, "the counts share one cache line");
 _Static_assert(offsetof(struct kithi_board_lane, latency) == 384, "format");
