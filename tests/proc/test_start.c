@@ -293,6 +293,10 @@ static void a_collection_is_served_while_another_comes_back(void **state)
     assert_int_equal(kith_says(t, "--json list"), 0);
     expect_said("{\"name\":\"large\",\"state\":\"loading\"}");
     expect_said("\"state\":\"served\"}");
+    assert_int_equal(kith_says(t, "top --interval 0.1"), 0);
+    expect_said("kithd is bringing it back");
+    assert_int_equal(kith_says(t, "--json top --interval 0.1"), 0);
+    expect_said("{\"name\":\"large\",\"daemon\":false,\"problem\":\"kithd is bringing it back\",");
 
     let_go(t, "load", "large");
     wait_until(t, "large", "\"state\":\"replaying\",\"unit\":\"groups\",\"done\":");

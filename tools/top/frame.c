@@ -286,7 +286,11 @@ static void draw_head(FILE *f, const struct kithi_top_frame *frame)
         kithi_out_plain(f, frame->note);
         fputc('\n', f);
     } else if (!l && frame->count) {
-        fputs("kithd does not answer: this is what the segments themselves say\n", f);
+        bool starting = false;
+        for (uint32_t i = 0; i < frame->count; i++)
+            starting |= frame->collections[i].now.starting;
+        fprintf(f, "kithd %s: this is what the segments themselves say\n",
+                starting ? "is starting" : "does not answer");
     }
     fputc('\n', f);
 }

@@ -251,7 +251,12 @@ bool kithi_top_look(struct kithi_top_collection *c, const struct kithi_tool *t, 
     int rc = ask ? ask_daemon(c, t) : KITH_E_NO_DAEMON;
     c->now.taken_ns = kithi_tool_now_ns(); /* after the daemon's answer, which may have been waited for */
     look_at_header(c);
-    if (rc != 0 && c->now.attached && rc != KITH_E_NO_DAEMON)
+    c->now.starting = rc == KITH_E_STARTING;
+    if (ask && rc != 0 && !c->now.attached && !strchr(c->name, '/')) /* a segment that is still being built */
+        c->now.starting = kith_readiness(c->name, t->run_dir, NULL, NULL) == 1;
+    if (c->now.starting)
+        snprintf(c->problem, sizeof c->problem, "kithd is bringing it back");
+    else if (rc != 0 && c->now.attached && rc != KITH_E_NO_DAEMON)
         snprintf(c->problem, sizeof c->problem, "%s", kith_strerror(rc));
     return rc != KITH_E_TIMEOUT;
 }

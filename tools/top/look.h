@@ -27,7 +27,8 @@ struct kithi_top_look {
     bool attached; /* of the segment's header: */
     uint64_t epoch, live, dead, resting, free, bytes, generation, sweeps;
 
-    bool daemon; /* of kithd: */
+    bool starting; /* kithd is there, and is bringing the collection back */
+    bool daemon;   /* of kithd: */
     double up_ms, durable_epoch, waiting, requests, refused, groups, ops, op_bytes, sync_us_max, workers;
     double sync[KITHI_TOP_SYNC_BUCKETS]; /* [i]: syncs that took below 2^i us */
     double checkpoint_epoch, checkpoint_time, checkpoints, checkpoint_failures, checkpoint_log_bytes;
