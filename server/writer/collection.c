@@ -296,7 +296,7 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
 
 int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
 {
-    char creating[KITHI_PATH_MAX], uid[33];
+    char creating[KITHI_PATH_MAX], uid[33], why[sizeof err->text];
     struct kithi_errmsg ignored;
     kithi_uid_text(c->settings.uid, uid);
     int status = kithi_path(creating, err, "%s/%s%s", c->daemon->data.path, KITHI_CREATING_PREFIX, uid);
@@ -316,8 +316,15 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
         bool renamed = !kithi_settings_read(c->data_dir, &there, &ignored) &&
                        !memcmp(there.uid, c->settings.uid, sizeof there.uid);
         bool gone = false;
+        memcpy(why, err->text, sizeof why);
         if (renamed && kithi_collection_bury(c, &gone, &ignored)) {
             kithi_log(KITHI_LOG_ERROR, "create-not-undone", "name=%s msg=%s", c->settings.name, ignored.text);
+            if (!gone) {
+                status = kithi_error_set(err, KITHI_E_UNKNOWN_OUTCOME,
+                                         "the collection was made, and then %.140s; it could not be undone "
+                                         "(%.140s): the next start of kithd may bring it",
+                                         why, ignored.text);
+            }
         }
         if (gone) {
             char buried[KITHI_PATH_MAX];

@@ -330,8 +330,8 @@ KITH_API int kith_set_durability(kith *index, enum kith_durability durability);
  * Writes return 0 when they are what they asked for (above), else durable and visible; *out_epoch (may be NULL) is the first
  * epoch at which every reader sees it. KITH_E_NO_DAEMON: nothing was sent, try again when kithd is back.
  * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered; upserts and deletes of single
- * ids may simply be repeated. KITH_E_DENIED, KITH_E_FULL,
- * KITH_E_NO_SPACE, KITH_E_LOG_FAILED and the checks of id and vector refuse the write whole.
+ * ids may simply be repeated. KITH_E_LOG_FAILED: likewise, for nobody knows what a disk holds that has failed. KITH_E_DENIED,
+ * KITH_E_FULL, KITH_E_NO_SPACE, -ENOSPC, -ENOMEM and the checks of id and vector refuse the write whole.
  * KITH_E_STARTING: kithd was started and is still bringing the collection back (kith_readiness); nothing was done, try again.
  * Thread-safe: a handle has one socket, calls take turns.
  */
