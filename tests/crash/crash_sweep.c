@@ -14,8 +14,8 @@
  *
  * Damage is detected (refused with the file's name; of a checkpoint: passed over), or harmless: the groups that are
  * delivered, or what a start serves, are all that was acknowledged. One thing cannot be told from a crash and is
- * counted by itself: damage to the last group of a log, which then looks torn (WAL.md, "What R5 cannot tell"); it must
- * be seen nowhere else, and be refused where somebody knows that the group was durable.
+ * counted by itself: damage to the last group of a log, or to the last two at once, which then look torn (WAL.md, "What
+ * R5 cannot tell"); no group may be missing that was not damaged, and it is refused where somebody knows that it was durable.
  *
  *   --range FIRST:COUNT  these cases only, of each part
  *   --tally FILE         a line for each slice of cases is appended, slices that stand in it are done, and the sum is over all
@@ -108,7 +108,7 @@ static struct world {
     struct test_daemon d;
     char data[PATH_SIZE], run[PATH_SIZE];
     struct bytes conf, damaged[DAMAGED_MAX]; /* log, newest checkpoint, the one before */
-    size_t group_off, group_size;            /* the last group, in the log */
+    size_t group_off, group_size;            /* the last group, in the log; all have its size */
     char position[160];
 } w;
 
@@ -492,9 +492,11 @@ static bool read_versions(const struct kithi_map *map, uint32_t out[IDS])
     return rc == 0 && test_verify_clean(map);
 }
 
-enum served { SERVED_ALL, SERVED_LESS, SERVED_WRONG, REFUSED };
+#define REFUSED      (-1)
+#define SERVED_WRONG (-2)
 
-static enum served recover(struct kithi_errmsg *err)
+/* After how many groups what is served was right; GROUPS: all of it. */
+static int recover(struct kithi_errmsg *err)
 {
     static struct kithi_daemon daemon;
     static struct kithi_options options;
@@ -505,39 +507,50 @@ static enum served recover(struct kithi_errmsg *err)
     options.small_pages = true;
     if (kithi_daemon_init(&daemon, &options, err))
         test_die("%s", err->text);
-    enum served served = REFUSED;
+    int served = REFUSED;
     if (test_start_here(&daemon, err) == 0) {
         served = SERVED_WRONG;
         if (daemon.collections && read_versions(kithi_index_map(daemon.collections->index), there)) {
-            versions_after(GROUPS, want);
-            if (memcmp(there, want, sizeof want) == 0)
-                served = SERVED_ALL;
-            versions_after(GROUPS - 1, want);
-            if (memcmp(there, want, sizeof want) == 0)
-                served = SERVED_LESS;
+            for (served = GROUPS; served >= 0; served--) {
+                versions_after((uint32_t)served, want);
+                if (memcmp(there, want, sizeof want) == 0)
+                    break;
+            }
+            served = served < 0 ? SERVED_WRONG : served;
         }
     }
     kithi_daemon_fini(&daemon);
     return served;
 }
 
-/* A file was damaged; touched: the last group of the log was. */
-static enum verdict recovery_judge(unsigned file, bool touched)
+/* Number of the group that a byte of the log belongs to, from 1; they are of one size. 0: of none. */
+static unsigned group_at(unsigned file, size_t at)
+{
+    size_t first = w.group_off - (GROUPS - 1) * w.group_size;
+    unsigned g = at < first ? 0 : (unsigned)((at - first) / w.group_size) + 1;
+    return file != 0 || g > GROUPS ? 0 : g;
+}
+
+/* A file was damaged at two places, or one. Groups that are missing at the end have to be among the damaged ones. */
+static enum verdict recovery_judge(unsigned file, size_t at, size_t other)
 {
     struct kithi_errmsg err = { 0 };
     const char *slash = strrchr(w.damaged[file].name, '/');
-    switch (recover(&err)) {
-    case SERVED_ALL: return file == 0 ? HARMLESS : DETECTED;
-    case SERVED_LESS:
-        return touched ? TORN : bad("the last group is missing, and it is not its bytes that were damaged");
-    case REFUSED:
-        if (file != 0)
-            return bad("a damaged checkpoint stops the start: %s", err.text);
+    int served = recover(&err);
+    if (served == GROUPS)
+        return file == 0 ? HARMLESS : DETECTED;
+    if (served == SERVED_WRONG)
+        return bad("something else is served than was acknowledged");
+    if (served == REFUSED && file != 0)
+        return bad("a damaged checkpoint stops the start: %s", err.text);
+    if (served == REFUSED)
         return strstr(err.text, slash ? slash + 1 : w.damaged[file].name)
                    ? DETECTED
                    : bad("the file is not named: %s", err.text);
-    default: return bad("something else is served than was acknowledged");
-    }
+    for (unsigned g = (unsigned)served + 1; g <= GROUPS; g++)
+        if (group_at(file, at) != g && group_at(file, other) != g)
+            return bad("%d of %u groups are served, and group %u was not damaged", served, GROUPS, g);
+    return TORN;
 }
 
 /* Open a file of the directory that was just laid. */
@@ -548,11 +561,6 @@ static int open_damaged(unsigned file)
     int fd = open(path, O_RDWR | O_CLOEXEC);
     check(fd >= 0, path);
     return fd;
-}
-
-static bool in_last_group(unsigned file, size_t at)
-{
-    return file == 0 && at >= w.group_off && at < w.group_off + w.group_size;
 }
 
 static enum verdict recovery_flip(uint64_t number)
@@ -570,7 +578,7 @@ static enum verdict recovery_flip(uint64_t number)
     unsigned char turned = w.damaged[file].p[at] ^ bit;
     check(pwrite(fd, &turned, 1, (off_t)at) == 1, "flip");
     close(fd);
-    return recovery_judge(file, in_last_group(file, at));
+    return recovery_judge(file, at, at);
 }
 
 static uint64_t block_cases(unsigned file)
@@ -616,8 +624,7 @@ static enum verdict recovery_block(uint64_t number)
         put_block(fd, other, b->p + block * BLOCK);
     }
     close(fd);
-    enum verdict v =
-        recovery_judge(file, in_last_group(file, block * BLOCK) || in_last_group(file, other * BLOCK));
+    enum verdict v = recovery_judge(file, block * BLOCK, other * BLOCK);
     return same && v == DETECTED && file != 0 ? HARMLESS : v;
 }
 
