@@ -246,7 +246,9 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
     return 0;
 }
 
-static int make_in(struct kithi_collection *c, const char *creating, struct kithi_errmsg *err)
+/* *out_renamed: it stands under its name. */
+static int make_in(struct kithi_collection *c, const char *creating, bool *out_renamed,
+                   struct kithi_errmsg *err)
 {
     char final_dir[KITHI_PATH_MAX], wal[KITHI_PATH_MAX];
     memcpy(final_dir, c->data_dir, sizeof final_dir);
@@ -283,6 +285,7 @@ static int make_in(struct kithi_collection *c, const char *creating, struct kith
     }
     if (!status) {
         status = kithi_collection_rename(creating, c->data_dir, err);
+        *out_renamed = !status;
     }
     KITHI_FAULT_CRASH("crash-in-create-renamed");
     if (!status) {
@@ -303,7 +306,8 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
     if (status) {
         return status;
     }
-    status = make_in(c, creating, err);
+    bool renamed = false;
+    status = make_in(c, creating, &renamed, err);
     if (status == -ENOSPC || status == -EDQUOT) {
         kithi_error_set(err, status,
                         "no room for a new collection in the data directory %.200s: its log begins with a "
@@ -311,10 +315,6 @@ int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err)
                         c->daemon->data.path, KITHI_WAL_FILE_SIZE_DEFAULT >> 20);
     }
     if (status) {
-        /* What stands under our name is ours: nothing of that name existed, and creates go one by one. */
-        struct kithi_settings there;
-        bool renamed = !kithi_settings_read(c->data_dir, &there, &ignored) &&
-                       !memcmp(there.uid, c->settings.uid, sizeof there.uid);
         bool gone = false;
         memcpy(why, err->text, sizeof why);
         if (renamed && kithi_collection_bury(c, &gone, &ignored)) {
