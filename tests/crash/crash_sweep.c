@@ -211,6 +211,37 @@ static enum verdict log_judge(unsigned file, bool in_last_group, bool in_zeros)
     return r == KITHI_E_LOG_DAMAGED ? TORN : bad("known to be durable, and cut off all the same");
 }
 
+/* Bring the file of b to len bytes; the next call, of whatever file, goes on from there. NULL: all files are whole again. */
+static void set_length(const struct bytes *b, const char *path, size_t len)
+{
+    static const struct bytes *cut;
+    static char cut_path[PATH_SIZE];
+    static int fd = -1;
+    static size_t now;
+    if (b != cut && cut) {
+        check(now >= cut->len ||
+                  pwrite(fd, cut->p + now, cut->len - now, (off_t)now) == (ssize_t)(cut->len - now),
+              cut_path);
+        check(ftruncate(fd, (off_t)cut->len) == 0, cut_path);
+        close(fd);
+    }
+    if (b != cut && b) {
+        snprintf(cut_path, sizeof cut_path, "%s", path);
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        check(fd >= 0, path);
+        now = b->len;
+    }
+    cut = b;
+    if (!b)
+        return;
+    if (now < len && now < b->len) {
+        size_t end = len < b->len ? len : b->len;
+        check(pwrite(fd, b->p + now, end - now, (off_t)now) == (ssize_t)(end - now), path);
+    }
+    check(ftruncate(fd, (off_t)len) == 0, path);
+    now = len;
+}
+
 static bool all_zeros(const unsigned char *p, size_t len)
 {
     return len == 0 || (p[0] == 0 && memcmp(p, p + 1, len - 1) == 0);
@@ -237,14 +268,8 @@ static enum verdict log_length(uint64_t number)
 {
     unsigned file = (unsigned)(number / FILE_BYTES);
     size_t len = number % FILE_BYTES;
-    const char *path = test_path(&w.log, w.files[file].name);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    check(fd >= 0 && ftruncate(fd, (off_t)len) == 0, path);
-    enum verdict v = log_judge(file, false, false);
-    check(pwrite(fd, w.images[file].p + len, FILE_BYTES - len, (off_t)len) == (ssize_t)(FILE_BYTES - len),
-          path);
-    close(fd);
-    return v;
+    set_length(&w.images[file], test_path(&w.log, w.files[file].name), len);
+    return log_judge(file, false, false);
 }
 
 /* ---- the checkpoint that is read ---- */
@@ -295,17 +320,9 @@ static enum verdict checkpoint_bit(uint64_t bit)
 static enum verdict checkpoint_length(uint64_t number)
 {
     struct kithi_errmsg err = { 0 };
-    const char *path = test_path(&w.checkpoint, "checkpoint");
-    uint64_t len = number < w.image.len ? number : number + 1;
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    check(fd >= 0 && ftruncate(fd, (off_t)len) == 0, path);
-    enum verdict v = checkpoint_verdict(checkpoint_read(UINT64_MAX, &err), &err);
-    check(ftruncate(fd, (off_t)w.image.len) == 0, path);
-    if (len < w.image.len)
-        check(pwrite(fd, w.image.p + len, w.image.len - len, (off_t)len) == (ssize_t)(w.image.len - len),
-              path);
-    close(fd);
-    return v;
+    set_length(&w.image, test_path(&w.checkpoint, "checkpoint"), number < w.image.len ? number : number + 1);
+    int rc = checkpoint_read(UINT64_MAX, &err);
+    return checkpoint_verdict(rc, &err);
 }
 
 /* ---- the data directory that is recovered ---- */
@@ -646,6 +663,8 @@ static enum verdict try_case(enum part p, uint64_t number)
 {
     static enum verdict (*const tries[])(uint64_t) = { log_bit,           log_length,    checkpoint_bit,
                                                        checkpoint_length, recovery_flip, recovery_block };
+    if (p != LOG_LENGTHS && p != CHECKPOINT_LENGTHS)
+        set_length(NULL, NULL, 0);
     snprintf(w.position, sizeof w.position, "%s %" PRIu64, part_names[p], number);
     return tries[p](number);
 }
