@@ -134,14 +134,28 @@ int kithi_collection_rename(const char *from, const char *to, struct kithi_errms
     return 0;
 }
 
+/* A drop that left files; 0 also when there is none that the segment under our name belongs to. */
+static int finish_drop(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    struct kithi_segment_peek peek;
+    char buried[KITHI_PATH_MAX], uid[33];
+    if (!kithi_segment_peek(c->segment, &peek)) {
+        return 0;
+    }
+    kithi_uid_text(peek.uid, uid);
+    int status = kithi_path(buried, err, "%s/%s%s", c->daemon->data.path, KITHI_DROPPED_PREFIX, uid);
+    return status || access(buried, F_OK) ? status : kithi_collection_remove(c->daemon, buried, err);
+}
+
 int kithi_collection_clear_run(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     char aside[KITHI_PATH_MAX];
-    if (access(c->run_dir, F_OK)) {
-        return 0;
+    int status = finish_drop(c, err);
+    if (status || access(c->run_dir, F_OK)) {
+        return status;
     }
-    int status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX,
-                            c->settings.name, kithi_now_us());
+    status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX,
+                        c->settings.name, kithi_now_us());
     if (!status) {
         status = kithi_collection_rename(c->run_dir, aside, err);
     }
@@ -392,7 +406,9 @@ int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct k
         if (there && !memcmp(peek.uid, s.uid, sizeof s.uid)) {
             kithi_segment_mark_moved(segment, true);
             KITHI_FAULT_CRASH("crash-in-drop-marked");
-            status = run_dir_remove(run_dir, err);
+            status = KITHI_FAULT("drop-remove-eio")
+                         ? kithi_error_set(err, -EIO, "cannot remove %s: a test wants it so", run_dir)
+                         : run_dir_remove(run_dir, err);
         } else if (!status && !there && access(successor, F_OK)) {
             status = run_dir_remove(run_dir, err);
         }

@@ -262,6 +262,32 @@ static void a_drop_of_which_nobody_knows_whether_it_lasts_ends_the_daemon(void *
     end();
     assert_int_not_equal(access(test_path(&served.run, "docs"), F_OK), 0);
 }
+
+static void what_a_drop_has_left_goes_before_the_name_is_taken_again(void **state)
+{
+    struct kithi_errmsg err;
+    char **names = NULL;
+    size_t n = 0;
+    (void)state;
+    setenv("KITH_FAULT", "drop-remove-eio", 1);
+    begin();
+    assert_int_equal(peer_drop(&peer, "docs", NULL), 0);
+    assert_int_equal(access(test_path(&served.run, "docs/segment"), F_OK), 0);
+    assert_int_equal(peer_create(&peer, "docs", DIM, 0, NULL), 0);
+    unsetenv("KITH_FAULT");
+    /* Nothing of it is set aside, or waits for the next start. */
+    assert_int_equal(kithi_dir_list(served.run.path, &names, &n, &err), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_null(strstr(names[i], "aside"));
+    }
+    kithi_dir_list_free(names, n);
+    assert_int_equal(kithi_dir_list(served.data.path, &names, &n, &err), 0);
+    for (size_t i = 0; i < n; i++) {
+        assert_null(strstr(names[i], "dropped"));
+    }
+    kithi_dir_list_free(names, n);
+    end();
+}
 #endif
 
 /* Flip a byte in the middle of what the log holds. */
@@ -616,6 +642,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_replaced_segment_gets_its_grace_after_a_start, set_up, tear_down),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test_setup_teardown(a_drop_of_which_nobody_knows_whether_it_lasts_ends_the_daemon, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_a_drop_has_left_goes_before_the_name_is_taken_again, set_up,
                                         tear_down),
 #endif
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),
