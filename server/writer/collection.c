@@ -394,7 +394,12 @@ int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct k
     char run_dir[KITHI_PATH_MAX], segment[KITHI_PATH_MAX], successor[KITHI_PATH_MAX];
     int status = 0;
     /* The run directory first: as long as the settings can be read, a start knows what to remove there. */
-    if (!kithi_settings_read(buried, &s, NULL)) {
+    int read = kithi_settings_read(buried, &s, err);
+    /* Those that cannot be read now may be later; only then is it known what is to be removed. */
+    if (read < 0 && read > -4096 && read != -ENOENT) {
+        return read;
+    }
+    if (!read) {
         status = kithi_path(run_dir, err, "%s/%s", d->run.path, s.name);
         if (!status) {
             status = kithi_path(segment, err, "%s/segment", run_dir);
