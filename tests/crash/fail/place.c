@@ -222,7 +222,9 @@ static bool belongs_in_run(const char *parent, const char *name, bool dir)
     static const char *const files[] = { "segment", "segment.old", NULL };
     if (strcmp(parent, "run") == 0)
         return dir ? is_one_of(name, top) : strstr(name, "lock") != NULL || strcmp(name, "kithd.sock") == 0;
-    return !dir && is_one_of(name, files);
+    if (strcmp(parent, "readers") == 0) /* their boards */
+        return !dir;
+    return dir ? strcmp(name, "readers") == 0 : is_one_of(name, files);
 }
 
 static bool tidy(const char *path, bool belongs(const char *parent, const char *name, bool dir))
