@@ -154,6 +154,11 @@ int kithi_collection_clear_run(struct kithi_collection *c, struct kithi_errmsg *
     if (status || access(c->run_dir, F_OK)) {
         return status;
     }
+    /* An unfinished create leaves no more than an unfinished segment. */
+    unlink(c->segment_next);
+    if (access(c->segment, F_OK) && !kithi_boards_remove(c->run_dir, err) && !rmdir(c->run_dir)) {
+        return 0;
+    }
     status = kithi_path(aside, err, "%s/%s%s-%" PRIu64, c->daemon->run.path, KITHI_ASIDE_PREFIX,
                         c->settings.name, kithi_now_us());
     if (!status) {
