@@ -238,6 +238,13 @@ static void bury_done(struct kithi_io_op *op, int status)
                   a->gone ? "; kithd leaves: whether the drop lasts is unknown, the next start finds out"
                           : "");
         if (a->gone) {
+            char why[sizeof a->err.text];
+            memcpy(why, a->err.text, sizeof why);
+            status =
+                kithi_error_set(&a->err, KITHI_E_UNKNOWN_OUTCOME,
+                                "%.280s; whether the drop lasts is unknown: kithd leaves, its next start "
+                                "finds out",
+                                why);
             kithi_daemon_fail(a->daemon); /* it stays `dropping`: its log must not grow any more */
         } else {
             c->dropping = false;
