@@ -39,8 +39,9 @@
 #define LINE_MAX_SIZE 1024u
 
 const char *const step_operation_names[STEP_OPERATION_COUNT] = {
-    [STEP_INSERT] = "insert", [STEP_UPSERT] = "upsert", [STEP_DELETE] = "delete", [STEP_GROWTH] = "growth",
-    [STEP_REUSE] = "reuse",   [STEP_COMMIT] = "commit", [STEP_ADOPT] = "adopt",
+    [STEP_INSERT] = "insert", [STEP_UPSERT] = "upsert",         [STEP_DELETE] = "delete",
+    [STEP_GROWTH] = "growth", [STEP_REUSE] = "reuse",           [STEP_COMMIT] = "commit",
+    [STEP_ADOPT] = "adopt",   [STEP_CHECKPOINT] = "checkpoint",
 };
 
 struct options {

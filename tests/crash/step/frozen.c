@@ -121,21 +121,24 @@ void step_frozen_init(struct step_frozen *f, const struct kithi_geometry *g, con
     if (mkdir(f->copy.log_dir, 0755) < 0)
         test_die("%s: %s", f->copy.log_dir, strerror(errno));
     bytes_copy_to(&f->segment, f->copy.segment);
+    path_of(f, "copy-data", f->copy.data_dir);
+    step_disk_init(&f->disk, f->copy.data_dir);
+    f->copy.data_dir[0] = '\0';
 }
 
 void step_frozen_fini(struct step_frozen *f)
 {
     bytes_fini(&f->segment);
     bytes_fini(&f->log);
+    step_disk_fini(&f->disk);
 }
 
-void step_frozen_follow(struct step_frozen *f, const struct step_place *live)
+static void follow_log(struct step_frozen *f, const struct step_place *live)
 {
     char path[3 * TEST_PATH_SIZE];
-    f->live = *live;
-    bytes_follow(&f->segment, live->segment);
     log_path(live, path);
     bytes_follow(&f->log, path);
+    path_of(f, "copy-log", f->copy.log_dir);
     if (strcmp(f->copy.log_name, live->log_name) != 0) {
         /* A log is known by its name: its copy has the same one, and is the only one. */
         log_path(&f->copy, path);
@@ -145,6 +148,24 @@ void step_frozen_follow(struct step_frozen *f, const struct step_place *live)
         log_path(&f->copy, path);
         bytes_copy_to(&f->log, path);
     }
+}
+
+static void follow_disk(struct step_frozen *f, const struct step_place *live)
+{
+    step_disk_follow(&f->disk, live->data_dir);
+    memcpy(f->copy.data_dir, f->disk.copy, sizeof f->copy.data_dir);
+    path_of(f, "copy-data/wal", f->copy.log_dir);
+}
+
+void step_frozen_follow(struct step_frozen *f, const struct step_place *live)
+{
+    f->live = *live;
+    bytes_follow(&f->segment, live->segment);
+    f->copy.data_dir[0] = '\0';
+    if (live->data_dir[0])
+        follow_disk(f, live);
+    else
+        follow_log(f, live);
     /* Another file may have less than the one before: begin with nothing. */
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
         if (f->taken[r])
@@ -169,7 +190,10 @@ bool step_frozen_look(struct step_frozen *f)
         if (r != KITHI_REGION_HEADER && taken)
             changed |= renew(f->segment.image + f->layout.off[r], f->segment.live + f->layout.off[r], taken);
     }
-    changed |= renew(f->log.image, f->log.live, f->log.len);
+    if (f->live.data_dir[0])
+        changed |= step_disk_look(&f->disk);
+    else
+        changed |= renew(f->log.image, f->log.live, f->log.len);
     return changed;
 }
 
@@ -195,7 +219,10 @@ void step_frozen_thaw(struct step_frozen *f)
     /* The header last: it says what the copy has. */
     for (unsigned r = KITHI_REGION_COUNT; r-- > 0;)
         renew(f->segment.copy + f->layout.off[r], f->segment.image + f->layout.off[r], f->taken[r]);
-    renew(f->log.copy, f->log.image, f->log.len);
+    if (f->live.data_dir[0])
+        step_disk_thaw(&f->disk);
+    else
+        renew(f->log.copy, f->log.image, f->log.len);
 }
 
 static void write_at(int fd, const unsigned char *bytes, uint64_t off, uint64_t len)

@@ -9,6 +9,7 @@
 
 #include "shm/layout/geometry.h"
 #include "shm/layout/header.h"
+#include "tests/crash/step/disk.h"
 #include "tests/crash/step/step.h"
 
 struct step_bytes {
@@ -22,6 +23,7 @@ struct step_bytes {
 struct step_frozen {
     struct kithi_layout layout;
     struct step_bytes segment, log;
+    struct step_disk disk;              /* where there are checkpoints: instead of log */
     uint64_t taken[KITHI_REGION_COUNT]; /* of the image */
     int64_t untaken; /* step_untaken_bytes() of the running writer's segment when `taken` changed last */
     struct step_place live, copy;
@@ -40,7 +42,8 @@ void step_frozen_follow(struct step_frozen *f, const struct step_place *live);
  *
  * This is what decides whether a stop is a state of its own, and it is exact: what recovery and readers go by is the
  * content of the segment up to `taken` (beyond are holes, that nobody touches), the words of `taken` themselves, which
- * stand in the header, and the content of the log file. All of it is compared, whatever the instruction was. Two stops
+ * stand in the header, and the content of the log file; where there are checkpoints, of all files of the data directory, and
+ * their names. All of it is compared, whatever the instruction was. Two stops
  * without a difference are one state, and need one verdict.
  */
 bool step_frozen_look(struct step_frozen *f);

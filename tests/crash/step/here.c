@@ -7,27 +7,65 @@
 #include <unistd.h>
 
 #include "server/base/io_priv.h"
+#include "server/base/pool.h"
 #include "tests/crash/step/step.h"
 
 struct here {
     struct kithi_io io; /* first */
     struct kithi_io_list queue;
+    struct kithi_work *works, **works_end;
 };
+
+static struct here *newest;
+
+static bool do_work(struct here *h)
+{
+    struct kithi_work *work = h->works;
+    if (!work)
+        return false;
+    h->works = work->next;
+    if (!h->works)
+        h->works_end = &h->works;
+    for (uint32_t i = 0; i < work->n; i++)
+        work->fn(work->arg, 0, i);
+    work->done(work);
+    return true;
+}
+
+bool step_io_one(struct kithi_io *io)
+{
+    struct here *h = (struct here *)io;
+    if (do_work(h))
+        return true;
+    struct kithi_io_op *op = kithi_io_list_pop(&h->queue);
+    if (!op)
+        return false;
+    int r = -EOPNOTSUPP;
+    if (op->type == KITHI_IO_WRITE)
+        r = kithi_io_real_write(io, op->fd, op->u.out, op->len, op->off);
+    else if (op->type == KITHI_IO_CALL)
+        r = op->u.call(op->arg);
+    kithi_io_complete(op, r);
+    return true;
+}
 
 static int here_run(struct kithi_io *io, int timeout_ms)
 {
-    struct here *h = (struct here *)io;
     int n = 0;
     (void)timeout_ms; /* nothing that is submitted here waits for anybody */
-    for (struct kithi_io_op *op; (op = kithi_io_list_pop(&h->queue)); n++) {
-        int r = -EOPNOTSUPP;
-        if (op->type == KITHI_IO_WRITE)
-            r = kithi_io_real_write(io, op->fd, op->u.out, op->len, op->off);
-        else if (op->type == KITHI_IO_CALL)
-            r = op->u.call(op->arg);
-        kithi_io_complete(op, r);
-    }
+    while (step_io_one(io))
+        n++;
     return n;
+}
+
+void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+
+void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
+{
+    (void)pool;
+    work->next = NULL;
+    *newest->works_end = work;
+    newest->works_end = &work->next;
 }
 
 static void here_wake(struct kithi_io *io)
@@ -82,5 +120,7 @@ struct kithi_io *step_io_here(void)
     if (!h)
         test_die("out of memory");
     h->io.vt = &here_vtable;
+    h->works_end = &h->works;
+    newest = h;
     return &h->io;
 }

@@ -3,13 +3,18 @@
  */
 #include "tests/crash/step/judge.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "server/base/log.h"
 #include "server/wal/scan.h"
+#include "server/writer/load.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/scan.h"
 #include "shm/graph/search.h"
@@ -267,7 +272,8 @@ static int replay_group(void *arg, const struct kithi_wal_group *g)
     return commit(t, ops, n, g->epoch) ? 0 : -1;
 }
 
-static bool replay(struct trial *t, const struct step_promise *p)
+/* The log after what t->ix holds; it has to reach end_epoch. */
+static bool replay(struct trial *t, const struct step_promise *p, uint64_t end_epoch)
 {
     struct step_judge *j = t->j;
     struct kithi_wal_report report = { 0 };
@@ -278,7 +284,8 @@ static bool replay(struct trial *t, const struct step_promise *p)
                                         .fn = replay_group,
                                         .arg = t };
     memcpy(opts.uid, j->world->identity.uid, sizeof opts.uid);
-    t->stage = "recovered";
+    if (opts.known_durable_epoch < end_epoch)
+        opts.known_durable_epoch = end_epoch;
     int rc = kithi_wal_scan(&opts, &report, &err);
     if (rc == -1)
         return false;
@@ -385,10 +392,55 @@ static bool judge_future(struct trial *t, const struct kithi_map *map)
     return check_leaks(t, map);
 }
 
+/*
+ * Without the segment: the newest checkpoint, or the one before it as if that were damaged, and the log after it. Two there are,
+ * whenever the writer dies, and what has its name is good.
+ */
+static bool judge_cold(struct trial *t, const struct step_promise *p, bool older)
+{
+    struct step_judge *j = t->j;
+    struct kithi_collection *c = j->cold;
+    uint64_t *epochs = NULL, end_epoch;
+    char name[KITHI_CHECKPOINT_NAME_SIZE], path[KITHI_PATH_MAX];
+    struct kithi_errmsg err = { .text = "" };
+    int rc;
+    t->stage = older ? "cold, from the older checkpoint" : "cold";
+    kithi_index_close(t->ix);
+    t->ix = NULL;
+    step_frozen_thaw(j->frozen);
+    int64_t n = kithi_checkpoint_list(c->data_dir, &epochs, &err);
+    if (n < 2) {
+        free(epochs);
+        return wrong(t, "%" PRId64 " checkpoints are there", n);
+    }
+    uint64_t epoch = epochs[older];
+    kithi_checkpoint_name(name, epochs[0]);
+    free(epochs);
+    rc = kithi_path(path, &err, "%s/%s", c->data_dir, name);
+    if (rc < 0 || (older && unlink(path) < 0))
+        test_die("%s: %s", path, strerror(errno));
+    kithi_load_look(c);
+    rc = kithi_load_checkpoint(c, &end_epoch, &err);
+    t->ix = c->index;
+    c->index = NULL;
+    if (rc != 1)
+        return wrong(t, "no checkpoint is loaded: %s: %s", kithi_error_name(rc), err.text);
+    if (kithi_index_epoch(t->ix) != epoch)
+        return wrong(t, "the checkpoint of epoch %" PRIu64 " is passed over: %s", epoch, err.text);
+    const struct kithi_map *map = kithi_index_map(t->ix);
+    if (!replay(t, p, end_epoch) || !expect_epoch(t, kithi_index_epoch(t->ix)) ||
+        !check_all(t, map, t->stage) || !check_search(t, map, false) || !go_on(t) ||
+        !check_all(t, map, "cold, going on") || !settle(t) || !check_all(t, map, "cold, swept"))
+        return false;
+    return check_leaks(t, map);
+}
+
 static bool judge_mapped(struct trial *t, const struct kithi_map *map, const struct step_promise *p)
 {
-    if (!judge_left(t, map, p) || !judge_adopted(t, map) || !replay(t, p) ||
-        !expect_epoch(t, kithi_index_epoch(t->ix)) || !check_all(t, map, "recovered") ||
+    if (!judge_left(t, map, p) || !judge_adopted(t, map))
+        return false;
+    t->stage = "recovered";
+    if (!replay(t, p, 0) || !expect_epoch(t, kithi_index_epoch(t->ix)) || !check_all(t, map, "recovered") ||
         !check_search(t, map, false) || !judge_future(t, map))
         return false;
 
@@ -399,7 +451,9 @@ static bool judge_mapped(struct trial *t, const struct kithi_map *map, const str
     step_frozen_thaw(t->j->frozen);
     if (t->j->trials++ % 2)
         forget_notes(t);
-    return judge_adopted(t, map) && judge_future(t, map);
+    if (!judge_adopted(t, map) || !judge_future(t, map))
+        return false;
+    return !t->j->frozen->copy.data_dir[0] || (judge_cold(t, p, false) && judge_cold(t, p, true));
 }
 
 bool step_judge(struct step_judge *j, const struct step_promise *p)
@@ -426,6 +480,8 @@ void step_judge_init(struct step_judge *j, const struct step_world *w, const str
     j->frozen = f;
     kithi_scratch_init(&j->scratch);
     kithi_results_init(&j->results);
+    j->cold = step_collection(w, f->dir, "copy-data");
+    kithi_log_set_level(KITHI_LOG_ERROR);
     test_rand_seed(&j->r, w->seed + 2);
 }
 
@@ -433,4 +489,5 @@ void step_judge_fini(struct step_judge *j)
 {
     kithi_scratch_fini(&j->scratch);
     kithi_results_fini(&j->results);
+    step_collection_free(j->cold);
 }

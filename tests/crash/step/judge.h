@@ -25,12 +25,13 @@ struct step_judge {
     struct kithi_scratch scratch;
     struct kithi_results results;
     struct test_rand r;
-    char where[192];       /* of the state at hand, for messages */
-    unsigned told;         /* messages so far */
-    uint64_t searches;     /* of readers, in frozen states */
-    uint64_t found, least; /* hits of walks, and how many there were to be found */
-    uint64_t trials;       /* states judged */
-    int64_t untaken;       /* step_untaken_bytes() of a segment from the beginning */
+    char where[192];               /* of the state at hand, for messages */
+    unsigned told;                 /* messages so far */
+    uint64_t searches;             /* of readers, in frozen states */
+    uint64_t found, least;         /* hits of walks, and how many there were to be found */
+    struct kithi_collection *cold; /* as the loader takes it */
+    uint64_t trials;               /* states judged */
+    int64_t untaken;               /* step_untaken_bytes() of a segment from the beginning */
 };
 
 void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m,
@@ -47,6 +48,7 @@ void step_judge_fini(struct step_judge *j);
  *   4  it goes on: writes and deletes are possible
  *   5  adopted once more, as if that had died at its end; swept, until nothing is left to sweep and nothing has leaked
  *   6  2, 4 and 5 from the beginning, without the log; every other time without the notes of the dead owner
+ *   7  where there are checkpoints: 3 and 4 without the segment, from the newest one, and once more from the one before it
  */
 bool step_judge(struct step_judge *j, const struct step_promise *p);
 

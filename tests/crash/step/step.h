@@ -19,21 +19,20 @@
 #include <stdint.h>
 
 #include "server/index/index.h"
+#include "server/writer/collection.h"
 #include "tests/support/model.h"
 #include "tests/support/tmp.h"
 
-/*
- * What is stepped through. The switch of a checkpoint gets its entry here, its name in step.c, and a phase in
- * writer.c; the judge then has to look at whatever file the recovery reads besides segment and log (frozen.h).
- */
+/* What is stepped through. */
 enum step_operation {
-    STEP_INSERT, /* new ids: filling, linking, the log's write beside it */
-    STEP_UPSERT, /* ids that are there; one twice, one deleted again in its group */
-    STEP_DELETE, /* a group of deletions, from staging to its end */
-    STEP_GROWTH, /* a group for which regions grow, or the id table is rebuilt */
-    STEP_REUSE,  /* sweeps, resting, freeing, and groups that refill what is free, also beside a sweep */
-    STEP_COMMIT, /* publishing a group */
-    STEP_ADOPT,  /* taking over what a stop in the middle of one of the others left */
+    STEP_INSERT,     /* new ids: filling, linking, the log's write beside it */
+    STEP_UPSERT,     /* ids that are there; one twice, one deleted again in its group */
+    STEP_DELETE,     /* a group of deletions, from staging to its end */
+    STEP_GROWTH,     /* a group for which regions grow, or the id table is rebuilt */
+    STEP_REUSE,      /* sweeps, resting, freeing, and groups that refill what is free, also beside a sweep */
+    STEP_COMMIT,     /* publishing a group */
+    STEP_ADOPT,      /* taking over what a stop in the middle of one of the others left */
+    STEP_CHECKPOINT, /* writing one, beside groups and sweeps, until what it makes needless has gone */
     STEP_OPERATION_COUNT,
 };
 extern const char *const step_operation_names[STEP_OPERATION_COUNT];
@@ -56,7 +55,9 @@ void step_world_init(struct step_world *w, uint64_t seed);
 struct step_place {
     char segment[2 * TEST_PATH_SIZE];
     char log_dir[2 * TEST_PATH_SIZE];
-    char log_name[64]; /* of the one file in it */
+    char log_name[64]; /* of the one file in it, ... */
+    char data_dir
+        [2 * TEST_PATH_SIZE]; /* ... or, with checkpoints, what log_dir lies in; "": there is none (disk.h) */
 };
 
 /* In memory of all processes. The writer stores, but for `watching` and what the reader counts. */
@@ -106,10 +107,24 @@ struct step_reader_args {
 /* A role that attaches what is worked on, once per phase, and searches until it is told to rest. */
 int step_reader(void *args);
 
+/* ---- cold.c ---- */
+
+/* What checkpointer and loader take for the collection <dir>/<name>, with a loop of its own; its segments are below <dir>/run. */
+struct kithi_collection *step_collection(const struct step_world *world, const struct test_dir *dir,
+                                         const char *name);
+/* Index and log of it are closed, too. NULL is fine. */
+void step_collection_free(struct kithi_collection *c);
+/* As `kith checkpoint` does; the next turn begins it. A failure ends the process. */
+void step_ask_for_checkpoint(struct kithi_collection *c);
+
 /* ---- here.c ---- */
 
-struct kithi_io;
-/* A loop that does everything in the calling thread, in kithi_io_run(), on real files. */
+/*
+ * A loop that does everything in the calling thread, in kithi_io_run(), on real files. The jobs of a pool, too: whatever
+ * is submitted to one (the linker leads kithi_pool_submit() here) is done by the newest of these loops.
+ */
 struct kithi_io *step_io_here(void);
+/* Do one thing of what was submitted, the oldest; false: there is nothing. */
+bool step_io_one(struct kithi_io *io);
 
 #endif

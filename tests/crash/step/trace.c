@@ -109,7 +109,7 @@ static void save_crash(struct step_tracer *t, const struct step_promise *p)
     const struct kithi_header *h = (const struct kithi_header *)(const void *)t->frozen.segment.image;
     enum step_operation operation = t->shared->operation;
     bool half = atomic_load_explicit(&h->epoch, memory_order_relaxed) < p->epoch_after;
-    if (operation == STEP_ADOPT || (operation == STEP_COMMIT && !half) ||
+    if (operation == STEP_ADOPT || operation == STEP_CHECKPOINT || (operation == STEP_COMMIT && !half) ||
         test_rand_below(&t->r, ++t->candidates[operation]) != 0)
         return;
     struct step_crash *c = &t->crashes[operation];

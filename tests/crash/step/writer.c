@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "server/base/io.h"
+#include "server/base/log.h"
 #include "server/index/index_priv.h"
 #include "server/wal/append.h"
 #include "shm/base/id.h"
@@ -22,6 +23,7 @@
 #define GROUP_MAX    12u
 #define LIVE         14u /* vectors that stand there as the middle of the script begins */
 #define TOP_LEVEL    6u
+#define SMALL_FILE   (4u * 4096u)         /* of a log that is trimmed: three groups */
 #define BRIM_SLOTS   130u                 /* a region that is full by then is made to grow */
 #define OPERATION_NO STEP_OPERATION_COUNT /* not stepped through */
 
@@ -36,6 +38,7 @@ struct writer {
     struct kithi_io *io;
     struct kithi_wal *wal;
     uint32_t log_count;
+    struct kithi_collection *collection; /* has checkpoints; index and log are ours */
     uint64_t now_ms;
     struct test_rand r;
 
@@ -223,12 +226,20 @@ static void settle(struct writer *w)
 
 /* ---- the log ---- */
 
+static int open_log(struct writer *w, uint64_t file_size, struct kithi_errmsg *err)
+{
+    struct kithi_wal_report report = { .last_epoch = kithi_index_epoch(w->ix), .last_number = 1 };
+    struct kithi_wal_open_opts opts = { .dir = w->args->shared->place.log_dir,
+                                        .file_size = file_size,
+                                        .report = &report };
+    memcpy(opts.uid, w->args->world->identity.uid, sizeof opts.uid);
+    return kithi_wal_open(w->io, &opts, &w->wal, err);
+}
+
 /* Begin a log that goes on from the present epoch, in a directory of its own. */
 static void begin_log(struct writer *w)
 {
     struct step_place *p = &w->args->shared->place;
-    struct kithi_wal_report report = { .last_epoch = kithi_index_epoch(w->ix), .last_number = 1 };
-    struct kithi_wal_open_opts opts = { .dir = p->log_dir, .file_size = STEP_LOG_SIZE, .report = &report };
     struct kithi_wal_stats stats;
     struct kithi_errmsg err;
     kithi_wal_close(w->wal);
@@ -236,8 +247,8 @@ static void begin_log(struct writer *w)
     snprintf(p->log_dir, sizeof p->log_dir, "%s/log-%u", w->args->dir->path, w->log_count++);
     if (mkdir(p->log_dir, 0755) < 0)
         test_die("%s: %s", p->log_dir, strerror(errno));
-    memcpy(opts.uid, w->args->world->identity.uid, sizeof opts.uid);
-    must(kithi_wal_open(w->io, &opts, &w->wal, &err), &err);
+    p->data_dir[0] = '\0';
+    must(open_log(w, STEP_LOG_SIZE, &err), &err);
     kithi_wal_stats(w->wal, &stats);
     snprintf(p->log_name, sizeof p->log_name, "%s", stats.file);
     atomic_store(&w->args->shared->durable, kithi_index_epoch(w->ix));
@@ -401,6 +412,107 @@ static void turn_over(struct writer *w)
     step_end(w);
 }
 
+/* ---- checkpoints ---- */
+
+static void begin_checkpoint(struct writer *w)
+{
+    struct kithi_collection *c = w->collection;
+    c->index = w->ix;
+    c->wal = w->wal;
+    step_ask_for_checkpoint(c);
+    kithi_checkpointer_turn(c, w->now_ms);
+}
+
+/* Do so many things for it, or whatever is left to be done. */
+static void go_on_with_checkpoint(struct writer *w, uint32_t n)
+{
+    for (uint32_t i = 0; i < n && step_io_one(w->collection->daemon->io); i++)
+        continue;
+}
+
+static void take_checkpoint(struct writer *w)
+{
+    begin_checkpoint(w);
+    go_on_with_checkpoint(w, UINT32_MAX);
+}
+
+/* Some that change, some that come, one that goes. */
+static uint32_t mix(struct writer *w, struct change *out)
+{
+    pick_some(w, true, out, 3);
+    out[2].gone = true;
+    pick_some(w, false, out + 3, 2);
+    return 5;
+}
+
+/* A group, and of the checkpoint `n` things before each of its parts. */
+static void commit_beside(struct writer *w, uint32_t n)
+{
+    struct change c[GROUP_MAX];
+    prepare(w, c, mix(w, c));
+    step_begin(w, STEP_CHECKPOINT);
+    stage(w);
+    go_on_with_checkpoint(w, n);
+    jobs(w, 0, 1);
+    flush_log(w);
+    go_on_with_checkpoint(w, n);
+    jobs(w, 1, UINT32_MAX);
+    publish(w);
+    step_end(w);
+}
+
+static void sweep_beside(struct writer *w, uint32_t n)
+{
+    between_groups(w);
+    step_begin(w, STEP_CHECKPOINT);
+    sweep(w, 1000);
+    go_on_with_checkpoint(w, n);
+    step_end(w);
+}
+
+/* Two checkpoints are there, and groups after each of them, when the one begins that is stepped through. */
+static void write_checkpoints(struct writer *w)
+{
+    struct step_place *p = &w->args->shared->place;
+    struct change c[GROUP_MAX];
+    struct kithi_errmsg err;
+    snprintf(p->data_dir, sizeof p->data_dir, "%s/data", w->args->dir->path);
+    snprintf(p->log_dir, sizeof p->log_dir, "%s/data/wal", w->args->dir->path);
+    if (mkdir(p->data_dir, 0755) < 0 || mkdir(p->log_dir, 0755) < 0)
+        test_die("%s: %s", p->log_dir, strerror(errno));
+    must(open_log(w, SMALL_FILE, &err), &err);
+    w->collection = step_collection(w->args->world, w->args->dir, "data");
+    atomic_store(&w->args->shared->durable, kithi_index_epoch(w->ix));
+    take_checkpoint(w);
+    for (uint32_t i = 0; i < 9; i++) {
+        commit_unseen(w, c, mix(w, c));
+        if (i == 4)
+            take_checkpoint(w);
+    }
+    sweep(w, 1000);
+
+    between_groups(w);
+    step_begin(w, STEP_CHECKPOINT);
+    begin_checkpoint(w);
+    go_on_with_checkpoint(w, 1);
+    step_end(w);
+    /* Nothing of it is copied yet, and much of it dies, is swept, and would be refilled. */
+    commit_beside(w, 0);
+    sweep_beside(w, 0);
+    sweep_beside(w, 0);
+    commit_beside(w, 1);
+    commit_beside(w, 2);
+    sweep_beside(w, 2);
+    between_groups(w);
+    step_begin(w, STEP_CHECKPOINT);
+    go_on_with_checkpoint(w, UINT32_MAX);
+    step_end(w);
+    w->collection->index = NULL;
+    w->collection->wal = NULL;
+    step_collection_free(w->collection);
+    w->collection = NULL;
+}
+
 /* Slots that a region has memory for, of those that few vectors fill; 0: none is. */
 static uint32_t brim_of(const struct writer *w)
 {
@@ -447,6 +559,9 @@ static void write_all(struct writer *w)
     turn_over(w);
     kithi_wal_close(w->wal);
     w->wal = NULL;
+    write_checkpoints(w);
+    kithi_wal_close(w->wal);
+    w->wal = NULL;
     grow_a_region(w);
 }
 
@@ -486,6 +601,7 @@ int step_writer(void *arg)
         struct kithi_errmsg err;
         struct step_place *p = &args->shared->place;
         snprintf(p->segment, sizeof p->segment, "%s/segment", args->dir->path);
+        kithi_log_set_level(KITHI_LOG_ERROR);
         w->now_ms = 1000;
         w->io = step_io_here();
         test_rand_seed(&w->r, args->world->seed);
