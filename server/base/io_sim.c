@@ -20,7 +20,7 @@
 
 #define SECTOR    512u
 #define BLOCK     4096u
-#define NAME_SIZE KITHI_SIM_NAME_SIZE
+#define NAME_SIZE 160u
 #define DIR_SIZE  4096u
 #define FIRST_FD  (1 << 20) /* unlike any real descriptor */
 
@@ -521,14 +521,15 @@ static void show(struct sim *s, int number, uint64_t off, size_t len)
     }
 }
 
-/* A file with a name that has at least len bytes; -1: none. */
-static int some_file(struct sim *s, size_t len)
+/* A file that has at least len bytes, and a name with this in it; -1: none. */
+static int some_file(struct sim *s, size_t len, const char *with)
 {
     size_t n = 0;
     int picked = -1;
     for (size_t i = 0; i < s->disk.count; i++) {
         const struct entry *e = &s->disk.entries[i];
-        if (e->name[0] && s->files[e->file].disk.size >= len && draw(s) % ++n == 0)
+        if (e->name[0] && s->files[e->file].disk.size >= len && (!with || strstr(e->name, with)) &&
+            draw(s) % ++n == 0)
             picked = e->file;
     }
     return picked;
@@ -547,12 +548,12 @@ static uint64_t some_place(struct sim *s, const struct image *image, size_t unit
     return off;
 }
 
-bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE])
+bool kithi_sim_damage(struct kithi_io *io, const char *with)
 {
     struct sim *s = (struct sim *)io;
     const size_t unit = draw(s) % 2 ? SECTOR : BLOCK, len = unit * (1 + draw(s) % 4);
     uint8_t bytes[4 * BLOCK] = { 0 };
-    int to = some_file(s, len), from = some_file(s, len);
+    int to = some_file(s, len, with), from = some_file(s, len, NULL);
     if (to < 0)
         return false;
     const struct image *image = &s->files[to].disk;
@@ -570,7 +571,6 @@ bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE])
     if (!harm(s, to, bytes, len, off))
         return false;
     show(s, to, off, len);
-    snprintf(out_name, KITHI_SIM_NAME_SIZE, "%s", name_on_disk(s, to));
     return true;
 }
 
@@ -672,7 +672,7 @@ static void misdirect(struct sim *s)
         for (const struct dirty *d = s->files[i].dirty; d; d = d->next)
             if (d->len >= SECTOR && draw(s) % ++n == 0)
                 picked = d;
-    int to = picked ? some_file(s, picked->len) : -1;
+    int to = picked ? some_file(s, picked->len, NULL) : -1;
     if (to < 0)
         return;
     size_t unit = draw(s) % 2 && picked->len % BLOCK == 0 ? BLOCK : SECTOR;

@@ -17,8 +17,6 @@
 
 #include "server/base/io.h"
 
-#define KITHI_SIM_NAME_SIZE 160u /* of a file, from the simulator's directory on */
-
 /* A simulator whose files lie in dir, a real directory, and below; none is there that it should know of. */
 int kithi_sim_open(const char *dir, uint64_t seed, struct kithi_io **out_io);
 
@@ -46,9 +44,9 @@ int kithi_sim_settle(struct kithi_io *io, const char *dir);
 
 /*
  * Damage something that is durable in one of the files: a bit turns, or sectors are as if their write had gone to another place,
- * or had been meant for one. out_name: which file, from the simulator's directory on. False: nothing has changed.
+ * or had been meant for one. `with`: in a file that has this in its name; NULL: in any. False: nothing has changed.
  */
-bool kithi_sim_damage(struct kithi_io *io, char out_name[KITHI_SIM_NAME_SIZE]);
+bool kithi_sim_damage(struct kithi_io *io, const char *with);
 /* From now on a power failure, too, may do that, by a write that is under way. */
 void kithi_sim_misdirect(struct kithi_io *io, bool on);
 /* Put all damaged bytes back. */

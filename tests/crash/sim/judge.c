@@ -141,6 +141,9 @@ static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
     for (uint32_t i = 0; i < w->write_count; i++)
         if (w->writes[i].answer != SIM_REFUSED && w->writes[i].epoch > last)
             last = w->writes[i].epoch;
+    if (epoch < w->proven_epoch)
+        return sim_wrong(w, "epoch %" PRIu64 " was durable, as a checkpoint says, %" PRIu64 " is there",
+                         w->proven_epoch, epoch);
     if (epoch < w->acked_epoch) {
         bool may_be_cut = w->logs_damaged && !w->segment_lives && epoch >= w->intact_epoch;
         if (!may_be_cut && epoch < w->cut_epoch)
@@ -181,6 +184,29 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
     return 0;
 }
 
+static uint64_t proven_by_checkpoints(const struct sim_world *w)
+{
+    char dir[2 * TEST_PATH_SIZE], name[KITHI_CHECKPOINT_NAME_SIZE], path[3 * TEST_PATH_SIZE];
+    struct kithi_checkpoint checkpoint;
+    struct kithi_errmsg err;
+    uint64_t *epochs = NULL, proven = 0;
+    snprintf(dir, sizeof dir, "%s/" SIM_NAME, w->data.path);
+    int64_t n = kithi_checkpoint_list(dir, &epochs, &err);
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t epoch = epochs[i];
+        kithi_checkpoint_name(name, epoch);
+        snprintf(path, sizeof path, "%s/%s", dir, name);
+        if (kithi_checkpoint_open(path, w->settings.uid, &checkpoint, &err) == 0) {
+            epoch = checkpoint.end_epoch;
+            kithi_checkpoint_close(&checkpoint);
+        }
+        if (proven < epoch)
+            proven = epoch;
+    }
+    free(epochs);
+    return proven;
+}
+
 void sim_look(struct sim_world *w)
 {
     char dir[2 * TEST_PATH_SIZE];
@@ -188,6 +214,7 @@ void sim_look(struct sim_world *w)
     struct kithi_wal_report report;
     struct kithi_errmsg err;
     w->intact_epoch = 0;
+    w->proven_epoch = proven_by_checkpoints(w);
     w->logs_damaged = kithi_sim_damaged(w->io, "/wal/");
     w->checkpoints_damaged = kithi_sim_damaged(w->io, "checkpoint-");
     if (!w->logs_damaged)

@@ -235,11 +235,10 @@ static void end_life(struct sim_world *w, struct kithi_daemon *d)
 
 static void do_damage(struct sim_world *w)
 {
-    char name[KITHI_SIM_NAME_SIZE];
-    if (!one_in(w, 4))
+    if (!one_in(w, 3))
         return;
     for (uint32_t n = 1 + (uint32_t)one_in(w, 4); n > 0; n--)
-        w->figures->damages += kithi_sim_damage(w->io, name);
+        w->figures->damages += kithi_sim_damage(w->io, one_in(w, 2) ? "checkpoint-" : NULL);
 }
 
 static void live(struct sim_world *w)
@@ -255,7 +254,7 @@ static void live(struct sim_world *w)
     sim_look(w);
     kithi_sim_start(w->io);
     kithi_sim_misdirect(w->io, one_in(w, 4));
-    w->file_size = LOG_BLOCK * (4 + 2 * test_rand_below(&w->r, 8));
+    w->file_size = LOG_BLOCK * (3 + test_rand_below(&w->r, one_in(w, 3) ? 16 : 4));
     plan_trouble(w);
     w->figures->lives++;
     must(kithi_daemon_init(&d, &options, &err), &err);
