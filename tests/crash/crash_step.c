@@ -1,7 +1,7 @@
 /*
  * crash_step.c - the writer dies after any instruction: what does it leave?
  *
- *   crash_step [--seeds FIRST:COUNT] [--phases N] [--share N] [--crashes N] [--tally FILE]
+ *   crash_step [--seeds FIRST:COUNT] [--operation NAME] [--phases N] [--share N] [--crashes N] [--tally FILE]
  *
  * A seed is a small collection (27 in a row have every quantization, what is kept, and metric) and a script of writes.
  * The process that runs the script is single-stepped through each of the operations of step/step.h. Whenever an
@@ -10,6 +10,7 @@
  * written to, adopted again. Another process searches the running one all the time. Then some of the stops are taken as
  * crashes, and their adoption is single-stepped in the same way.
  *
+ *   --operation NAME  step through this operation only
  *   --phases N   step through one phase of each operation in N, chosen by the seed; 1: all of them
  *   --share N    judge one changed state in N, chosen by the seed; 1: all of them
  *   --crashes N  adoptions to step through for each seed
@@ -46,6 +47,7 @@ const char *const step_operation_names[STEP_OPERATION_COUNT] = {
 
 struct options {
     uint64_t first, count;
+    uint32_t operations; /* a bit each */
     uint32_t phases, share, crashes;
     uint32_t crashes_first; /* of the first seed, besides */
     const char *tally;
@@ -160,6 +162,7 @@ static void run_seed(uint64_t seed, const struct options *o, struct totals *out)
     t->dir = &dir;
     t->phases = o->phases;
     t->share = o->share;
+    t->operations = o->operations;
     t->shared = test_shared(sizeof *t->shared);
     t->model = test_model_new(seed, STEP_ID_COUNT, world.identity.geometry.dim,
                               world.identity.geometry.metric == KITHI_METRIC_COSINE);
@@ -282,16 +285,19 @@ static void begin_anew_without_chance(char **argv)
 
 static void parse(int argc, char **argv, struct options *o)
 {
-    static const struct option options[] = {
-        { "seeds", required_argument, NULL, 's' }, { "phases", required_argument, NULL, 'f' },
-        { "share", required_argument, NULL, 'p' }, { "crashes", required_argument, NULL, 'c' },
-        { "tally", required_argument, NULL, 't' }, { NULL, 0, NULL, 0 }
-    };
+    static const struct option options[] = { { "seeds", required_argument, NULL, 's' },
+                                             { "phases", required_argument, NULL, 'f' },
+                                             { "share", required_argument, NULL, 'p' },
+                                             { "operation", required_argument, NULL, 'o' },
+                                             { "crashes", required_argument, NULL, 'c' },
+                                             { "tally", required_argument, NULL, 't' },
+                                             { NULL, 0, NULL, 0 } };
     int c;
     *o = (struct options){ .first = test_long() ? 0 : SHORT_FIRST,
                            .count = test_long() ? LONG_SEEDS : SHORT_SEEDS,
                            .phases = test_long() ? 1 : SHORT_PHASES,
                            .share = 1,
+                           .operations = UINT32_MAX,
                            .crashes = test_long() ? LONG_CRASHES : 0 };
     o->crashes_first = test_long() ? 0 : 1;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -304,12 +310,19 @@ static void parse(int argc, char **argv, struct options *o)
             good = sscanf(optarg, "%u", &o->crashes) == 1;
             o->crashes_first = 0;
             break;
+        case 'o':
+            o->operations = 0;
+            for (unsigned i = 0; i < STEP_OPERATION_COUNT; i++)
+                o->operations |= (uint32_t)(strcmp(optarg, step_operation_names[i]) == 0) << i;
+            good = o->operations != 0;
+            break;
         case 't': o->tally = optarg; break;
         default: good = false;
         }
         if (!good) {
             fputs(
-                "usage: crash_step [--seeds FIRST:COUNT] [--phases N] [--share N] [--crashes N] [--tally FILE]\n",
+                "usage: crash_step [--seeds FIRST:COUNT] [--operation NAME] [--phases N] [--share N] [--crashes N] "
+                "[--tally FILE]\n",
                 stderr);
             exit(2);
         }

@@ -148,6 +148,8 @@ static void state(struct step_tracer *t, struct step_figures *f, struct pace *pa
 static bool is_chosen(struct step_tracer *t)
 {
     uint32_t n = t->met[t->shared->operation]++;
+    if (!(t->operations >> t->shared->operation & 1))
+        return false;
     return t->shared->operation == STEP_ADOPT || (n + t->shared->operation + t->world->seed) % t->phases == 0;
 }
 

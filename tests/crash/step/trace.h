@@ -21,6 +21,7 @@ struct step_tracer {
     const struct test_dir *dir;
     struct step_frozen frozen;
     struct step_judge judge;
+    uint32_t operations;                /* a bit for each that is stepped through */
     uint32_t share;                     /* one state in so many is judged */
     uint32_t phases;                    /* one phase of an operation in so many is stepped through */
     uint32_t met[STEP_OPERATION_COUNT]; /* phases of it so far */
