@@ -22,6 +22,7 @@ struct kithi_collection *step_collection(const struct step_world *world, const s
     if (!d)
         test_die("out of memory");
     d->io = step_io_here();
+    d->pool = step_pool_here(d->io);
     d->tuning = world->tuning;
     d->policy.read_group = KITHI_NO_GROUP;
     d->checkpoint_log_bytes = UINT64_MAX;

@@ -16,8 +16,6 @@ struct here {
     struct kithi_work *works, **works_end;
 };
 
-static struct here *newest;
-
 static bool do_work(struct here *h)
 {
     struct kithi_work *work = h->works;
@@ -62,10 +60,10 @@ void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
 
 void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
 {
-    (void)pool;
+    struct here *h = (struct here *)(void *)pool;
     work->next = NULL;
-    *newest->works_end = work;
-    newest->works_end = &work->next;
+    *h->works_end = work;
+    h->works_end = &work->next;
 }
 
 static void here_wake(struct kithi_io *io)
@@ -121,6 +119,10 @@ struct kithi_io *step_io_here(void)
         test_die("out of memory");
     h->io.vt = &here_vtable;
     h->works_end = &h->works;
-    newest = h;
     return &h->io;
+}
+
+struct kithi_pool *step_pool_here(struct kithi_io *io)
+{
+    return (struct kithi_pool *)(void *)io;
 }

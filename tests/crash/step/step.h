@@ -120,10 +120,11 @@ void step_ask_for_checkpoint(struct kithi_collection *c);
 /* ---- here.c ---- */
 
 /*
- * A loop that does everything in the calling thread, in kithi_io_run(), on real files. The jobs of a pool, too: whatever
- * is submitted to one (the linker leads kithi_pool_submit() here) is done by the newest of these loops.
+ * A loop that does everything in the calling thread, in kithi_io_run(), on real files. The jobs of its pool, too (the linker
+ * leads kithi_pool_submit() here).
  */
 struct kithi_io *step_io_here(void);
+struct kithi_pool *step_pool_here(struct kithi_io *io);
 /* Do one thing of what was submitted, the oldest; false: there is nothing. */
 bool step_io_one(struct kithi_io *io);
 
