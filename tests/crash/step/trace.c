@@ -147,10 +147,13 @@ static void state(struct step_tracer *t, struct step_figures *f, struct pace *pa
 /* Whether the phase that begins is one of those to be stepped through. */
 static bool is_chosen(struct step_tracer *t)
 {
-    uint32_t n = t->met[t->shared->operation]++;
+    uint32_t n = t->met[t->shared->operation]++, phases = t->phases;
+    /* Those of a checkpoint are the longest, and half as many do where not all are asked for. */
+    if (t->shared->operation == STEP_CHECKPOINT && phases > 1)
+        phases *= 2;
     if (!(t->operations >> t->shared->operation & 1))
         return false;
-    return t->shared->operation == STEP_ADOPT || (n + t->shared->operation + t->world->seed) % t->phases == 0;
+    return t->shared->operation == STEP_ADOPT || (n + t->shared->operation + t->world->seed) % phases == 0;
 }
 
 /* Between step_begin() and step_end(). */
