@@ -7,7 +7,7 @@
  * makes of its collections is there for the next, until the daemon begins anew after LIFE inputs.
  *
  *   byte 0   flags: 1 the rest is the stream as it is; else it begins with HELLO and is a list of
- *              type, flags and count, length of the body / 8, body; flag 128 of the second: a uid of "docs" comes before it
+ *              type + 12 * flags, count, length of the body / 8, body; 128 of the second: the uid of "docs" comes before it
  *   byte 1   the size of the pieces
  */
 #include <errno.h>
@@ -26,9 +26,9 @@
 #include "server/writer/admin.h"
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
-#include "server/writer/recover.h"
 #include "shm/base/bytes.h"
 #include "shm/graph/verify.h"
+#include "tests/crash/start_here.h"
 #include "tests/support/tmp.h"
 
 #define LIFE        400u
@@ -39,6 +39,7 @@
 #define UID_SIZE    16u
 #define LATER_MS    40000u
 #define TURNS_MAX   4000u
+#define TYPES       12u /* of frames, and some that are none */
 #define COLLECTIONS 12u /* more of them, and the daemon begins anew */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -202,6 +203,7 @@ static const struct kithi_io_vtable loop_vtable = {
     .file_create = kithi_io_real_create,
     .file_allocate = kithi_io_real_allocate,
     .file_write = kithi_io_real_write,
+    .file_close = kithi_io_real_close,
     .file_sync = kithi_io_real_sync,
     .file_rename = kithi_io_real_rename,
     .file_unlink = kithi_io_real_unlink,
@@ -215,6 +217,7 @@ int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_p
                            struct kithi_errmsg *err);
 unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool);
 void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 void __wrap_kithi_pool_free(struct kithi_pool *pool);
 uint64_t __wrap_kithi_now_us(void);
 uint64_t __wrap_kithi_now_ms(void);
@@ -258,6 +261,13 @@ void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
     work->next = NULL;
     *l->works_end = work;
     l->works_end = &work->next;
+}
+
+void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
+{
+    (void)pool;
+    for (uint32_t i = 0; i < n; i++)
+        fn(arg, 0, i);
 }
 
 void __wrap_kithi_pool_free(struct kithi_pool *pool)
@@ -380,7 +390,7 @@ static void begin_daemon(void)
     test_dir_make_shm(&run_dir);
     snprintf(options.data, sizeof options.data, "%s", data_dir.path);
     snprintf(options.run, sizeof options.run, "%s", run_dir.path);
-    if (kithi_daemon_init(&daemon_here, &options, &err) || kithi_recover(&daemon_here, &err) ||
+    if (kithi_daemon_init(&daemon_here, &options, &err) || test_start_here(&daemon_here, &err) ||
         kithi_intake_open(&daemon_here, &err))
         test_die("%s", err.text);
     make_docs();
@@ -393,12 +403,16 @@ static void begin_daemon(void)
 
 /* ---- inputs ---- */
 
-static size_t put_frame(size_t at, unsigned type, uint32_t count, const uint8_t *body, size_t len, bool uid)
+static size_t put_frame(size_t at, unsigned type, unsigned flags, uint32_t count, const uint8_t *body,
+                        size_t len, bool uid)
 {
     size_t all = (uid ? UID_SIZE : 0) + (len + 7) / 8 * 8;
-    struct kithi_frame f = {
-        .magic = KITHI_FRAME_MAGIC, .len = (uint32_t)all, .type = (uint16_t)type, .count = count, .tag = at
-    };
+    struct kithi_frame f = { .magic = KITHI_FRAME_MAGIC,
+                             .len = (uint32_t)all,
+                             .type = (uint16_t)type,
+                             .flags = (uint16_t)flags,
+                             .count = count,
+                             .tag = at };
     if (at + sizeof f + all > STREAM_MAX)
         return at;
     memcpy(stream + at, &f, sizeof f);
@@ -414,11 +428,12 @@ static size_t put_frame(size_t at, unsigned type, uint32_t count, const uint8_t 
 static size_t make_stream(const uint8_t *data, size_t size)
 {
     static const uint8_t hello[8] = { KITHI_WIRE_VERSION };
-    size_t len = put_frame(0, KITHI_FRAME_HELLO, 0, hello, sizeof hello, false);
+    size_t len = put_frame(0, KITHI_FRAME_HELLO, 0, 0, hello, sizeof hello, false);
     while (size >= 3) {
         size_t body = (size_t)data[2] * 8;
         body = body < size - 3 ? body : size - 3;
-        len = put_frame(len, data[0] % 12, data[1] & 0x7f, data + 3, body, data[1] & 0x80);
+        len = put_frame(len, data[0] % TYPES, data[0] / TYPES % 4, data[1] & 0x7f, data + 3, body,
+                        data[1] & 0x80);
         data += 3 + body;
         size -= 3 + body;
     }

@@ -434,6 +434,8 @@ static void take_checkpoint(struct writer *w)
 {
     begin_checkpoint(w);
     go_on_with_checkpoint(w, UINT32_MAX);
+    if (w->collection->checkpointer.step != CHECKPOINTER_REST)
+        test_die("a checkpoint does not come to its end");
 }
 
 /* Some that change, some that come, one that goes. */
