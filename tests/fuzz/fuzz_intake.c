@@ -325,6 +325,7 @@ static void turn(struct kithi_daemon *d)
             kithi_relayout_turn(c, now_ms);
             kithi_pipeline_turn(c, now_ms);
             kithi_checkpointer_turn(c, now_ms);
+            kithi_boards_turn(c, now_ms);
         }
         kithi_intake_turn(d, now_ms);
     } while (d->again);
