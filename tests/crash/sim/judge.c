@@ -8,6 +8,7 @@
  *   - One thing damage may do: last groups that were acknowledged, all of them damaged on a machine that lost its segment,
  *     look like what a crash has left (WAL.md, R5), and are cut off.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -145,7 +146,7 @@ static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
         return sim_wrong(w, "epoch %" PRIu64 " was durable, as a checkpoint says, %" PRIu64 " is there",
                          w->proven_epoch, epoch);
     if (epoch < w->acked_epoch) {
-        bool may_be_cut = w->logs_damaged && !w->segment_lives && epoch >= w->intact_epoch;
+        bool may_be_cut = w->logs_damaged && epoch >= w->intact_epoch && epoch >= w->segment_epoch;
         if (!may_be_cut && epoch < w->cut_epoch)
             return sim_wrong(w, "epoch %" PRIu64 " was acknowledged, %" PRIu64 " is there", w->acked_epoch,
                              epoch);
@@ -207,6 +208,19 @@ static uint64_t proven_by_checkpoints(const struct sim_world *w)
     return proven;
 }
 
+static uint64_t proven_by_segment(const struct sim_world *w)
+{
+    char path[3 * TEST_PATH_SIZE];
+    struct kithi_header h;
+    snprintf(path, sizeof path, "%s/" SIM_NAME "/segment", w->run.path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    bool whole = pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h;
+    close(fd);
+    return whole ? atomic_load(&h.durable_epoch) : 0;
+}
+
 void sim_look(struct sim_world *w)
 {
     char dir[2 * TEST_PATH_SIZE];
@@ -215,6 +229,7 @@ void sim_look(struct sim_world *w)
     struct kithi_errmsg err;
     w->intact_epoch = 0;
     w->proven_epoch = proven_by_checkpoints(w);
+    w->segment_epoch = proven_by_segment(w);
     w->logs_damaged = kithi_sim_damaged(w->io, "/wal/");
     w->checkpoints_damaged = kithi_sim_damaged(w->io, "checkpoint-");
     if (!w->logs_damaged)
@@ -254,7 +269,8 @@ bool sim_judge(struct sim_world *w, struct kithi_daemon *d, int status, const st
     if (!strstr(err->text, w->data.path) && !kithi_sim_ended(w->io))
         return sim_wrong(w, "a start is refused, and it does not say where the reason is: %s: %s",
                          kithi_error_name(status), err->text);
-    if (w->logs_damaged && !w->segment_lives && w->intact_epoch < w->cut_epoch)
-        w->cut_epoch = w->intact_epoch;
+    uint64_t least = w->intact_epoch > w->segment_epoch ? w->intact_epoch : w->segment_epoch;
+    if (w->logs_damaged && least < w->cut_epoch)
+        w->cut_epoch = least;
     return true;
 }

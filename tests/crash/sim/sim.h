@@ -74,8 +74,9 @@ struct sim_world {
     uint32_t outstanding_count;
     /* As the life begins. */
     unsigned logs_damaged, checkpoints_damaged; /* files */
-    uint64_t intact_epoch; /* groups after it that the log has are damaged, all of them */
-    uint64_t proven_epoch; /* was durable, as checkpoints say: by what is in them, or by their names */
+    uint64_t intact_epoch;  /* groups after it that the log has are damaged, all of them */
+    uint64_t segment_epoch; /* was durable, as the segment says that is there; 0: there is none */
+    uint64_t proven_epoch;  /* was durable, as checkpoints say: by what is in them, or by their names */
     uint64_t
         cut_epoch; /* as it was when an earlier start cut the log, and did not come to its end; UINT64_MAX: none did */
     bool segment_lives; /* there is one: the last life was a process that died, not a machine */
