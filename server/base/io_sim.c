@@ -79,6 +79,7 @@ struct sim {
     bool fail_forever;
     bool dead; /* nothing of this life reaches files any more */
     bool misdirects;
+    bool crashing; /* what was not durable is being lost: whatever a file has now is */
     struct sim_file *files;
     size_t file_count;
     struct names seen, disk;
@@ -346,7 +347,7 @@ static int write_to(struct sim *s, int fd, const void *buf, size_t len, uint64_t
     if (o != OUTCOME_DONE) { /* nobody knows how far it came */
         size_t part = (size_t)(draw(s) % (len / SECTOR + 1)) * SECTOR;
         see_write(file, buf, part, off);
-        dirty_add(file, buf, part, off, true);
+        dirty_add(file, buf, part, off, o == OUTCOME_FAILED);
         return error;
     }
     see_write(file, buf, len, off);
@@ -494,10 +495,13 @@ static const char *name_on_disk(const struct sim *s, int file)
     return NULL;
 }
 
-/* Change durable bytes of a file that has a name. False: they were so before. */
+/* Change durable bytes of a file that has a name. False: they were so before, or are not all durable. */
 static bool harm(struct sim *s, int number, const uint8_t *bytes, size_t len, uint64_t off)
 {
     struct image *disk = &s->files[number].disk;
+    for (const struct dirty *d = s->files[number].dirty; d && !s->crashing; d = d->next)
+        if (d->off < off + len && off < d->off + d->len)
+            return false;
     if (memcmp(disk->bytes + off, bytes, len) == 0)
         return false;
     struct harm h = { .file = number, .off = off, .len = len, .other = checked(malloc(len)) };
@@ -753,8 +757,10 @@ int kithi_sim_crash(struct kithi_io *io)
     for (size_t i = 0; i < s->file_count; i++)
         file_tear(s, &s->files[i]);
     lose_names(s);
+    s->crashing = true;
     if (s->misdirects && draw(s) % 4 == 0)
         misdirect(s);
+    s->crashing = false;
     for (size_t i = 0; i < s->file_count; i++) {
         dirty_drop(&s->files[i]);
         s->files[i].seen_size = s->files[i].disk.size;
