@@ -335,6 +335,7 @@ static void groups_that_gather_go_out_by_one_write_in_their_order(void **state)
     assert_int_equal(stats.writes, 4);
     assert_int_equal(kithi_sim_stop(io), 0);
     kithi_wal_close(wal);
+    kithi_sim_start(io);
     struct kithi_wal_scan_opts so = { .dir = dir.path, .fn = note_durable };
     memcpy(so.uid, history_uid, 16);
     assert_int_equal(kithi_wal_scan(&so, &report, &err), 0);
