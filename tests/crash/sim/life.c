@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,6 +242,16 @@ static void do_damage(struct sim_world *w)
         w->figures->damages += kithi_sim_damage(w->io, one_in(w, 2) ? "checkpoint-" : NULL);
 }
 
+/* The daemon takes these by a descriptor; who runs this test ends it by them. */
+static void end_by_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 static void live(struct sim_world *w)
 {
     struct kithi_options options = { .threads = 2, .grace_ms = 5, .rest_ms = 5, .small_pages = true };
@@ -258,6 +269,7 @@ static void live(struct sim_world *w)
     plan_trouble(w);
     w->figures->lives++;
     must(kithi_daemon_init(&d, &options, &err), &err);
+    end_by_signals();
     int status = test_start_here(&d, &err);
     if (!w->bad && sim_judge(w, &d, status, &err)) {
         /* Whoever runs a machine puts the bytes back after a refusal, and may or may not otherwise. */
