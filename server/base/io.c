@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "shm/base/assert.h"
 
 #define DIRECT_UNIT 4096u
+#define ZERO_BYTES  (256u << 10)
 
 /* ---- choosing ---- */
 
@@ -214,6 +216,27 @@ int kithi_io_file_create(struct kithi_io *io, const char *path, bool want_direct
     return io->vt->file_create(io, path, want_direct, out_direct);
 }
 
+int kithi_io_file_open(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,
+                       uint64_t *out_size)
+{
+    return io->vt->file_open(io, path, want_direct, out_direct, out_size);
+}
+
+int kithi_io_file_read(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off)
+{
+    return io->vt->file_read(io, fd, buf, len, off);
+}
+
+int kithi_io_file_zero(struct kithi_io *io, int fd, uint64_t off, uint64_t len)
+{
+    return io->vt->file_zero(io, fd, off, len);
+}
+
+int kithi_io_file_size(struct kithi_io *io, const char *path, uint64_t *out_size)
+{
+    return io->vt->file_size(io, path, out_size);
+}
+
 int kithi_io_file_allocate(struct kithi_io *io, int fd, uint64_t len)
 {
     return io->vt->file_allocate(io, fd, len);
@@ -250,14 +273,15 @@ int kithi_io_dir_sync(struct kithi_io *io, const char *dir)
     return io->vt->dir_sync(io, dir);
 }
 
-/* Some file systems take O_DIRECT at open and refuse it at the first write. */
-static bool direct_works(int fd)
+/* Some file systems take O_DIRECT at open and refuse it at the first write; for a file with content a read tells. */
+static bool direct_works(int fd, bool empty)
 {
     void *block = NULL;
     if (posix_memalign(&block, DIRECT_UNIT, DIRECT_UNIT) != 0)
         return false;
     memset(block, 0, DIRECT_UNIT);
-    bool works = pwrite(fd, block, DIRECT_UNIT, 0) == (ssize_t)DIRECT_UNIT;
+    bool works = empty ? pwrite(fd, block, DIRECT_UNIT, 0) == (ssize_t)DIRECT_UNIT
+                       : pread(fd, block, DIRECT_UNIT, 0) >= 0;
     free(block);
     return works;
 }
@@ -272,7 +296,7 @@ int kithi_io_real_create(struct kithi_io *io, const char *path, bool want_direct
     int fd = -1;
     if (want_direct) {
         fd = open(path, flags | O_DIRECT, 0640);
-        if (fd >= 0 && direct_works(fd))
+        if (fd >= 0 && direct_works(fd, true))
             *out_direct = true;
         else if (fd >= 0 && fcntl(fd, F_SETFL, 0) != 0)
             goto fail;
@@ -292,6 +316,64 @@ fail:;
         unlink(path);
     }
     return r;
+}
+
+int kithi_io_real_open(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,
+                       uint64_t *out_size)
+{
+    (void)io;
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK; /* a FIFO put in the way must not hang */
+    struct stat st;
+    bool direct = want_direct;
+    int fd = open(path, flags | (direct ? O_DIRECT : 0));
+    if (fd < 0 && direct && errno == EINVAL) {
+        direct = false;
+        fd = open(path, flags);
+    }
+    if (fd < 0)
+        return -errno;
+    int r = fstat(fd, &st) != 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+    if (r == 0 && direct && !direct_works(fd, false))
+        direct = false;
+    /* Non-blocking is for the opening alone: a ring would give up where it is to wait. */
+    if (r == 0 && fcntl(fd, F_SETFL, direct ? O_DIRECT : 0) != 0)
+        r = -errno;
+    if (r == 0 && flock(fd, LOCK_EX | LOCK_NB) != 0)
+        r = -errno;
+    if (r < 0) {
+        close(fd);
+        return r;
+    }
+    *out_direct = direct;
+    *out_size = (uint64_t)st.st_size;
+    return fd;
+}
+
+int kithi_io_real_read(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off)
+{
+    (void)io;
+    size_t pos = 0;
+    while (pos < len) {
+        ssize_t n = pread(fd, (char *)buf + pos, len - pos, (off_t)(off + pos));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        pos += (size_t)n;
+    }
+    return (int)pos;
+}
+
+int kithi_io_real_size(struct kithi_io *io, const char *path, uint64_t *out_size)
+{
+    (void)io;
+    struct stat st;
+    if (lstat(path, &st) != 0)
+        return -errno;
+    *out_size = (uint64_t)st.st_size;
+    return 0;
 }
 
 int kithi_io_real_allocate(struct kithi_io *io, int fd, uint64_t len)
@@ -342,6 +424,20 @@ void kithi_io_real_close(struct kithi_io *io, int fd)
 {
     (void)io;
     close(fd);
+}
+
+int kithi_io_real_zero(struct kithi_io *io, int fd, uint64_t off, uint64_t len)
+{
+    static const _Alignas(DIRECT_UNIT) uint8_t zeros[ZERO_BYTES];
+    (void)io;
+    for (uint64_t pos = 0; pos < len;) {
+        int r = write_whole(fd, zeros, len - pos < ZERO_BYTES ? (size_t)(len - pos) : ZERO_BYTES, off + pos,
+                            false);
+        if (r < 0)
+            return r;
+        pos += (uint64_t)r;
+    }
+    return 0;
 }
 
 int kithi_io_real_sync(struct kithi_io *io, int fd)

@@ -150,7 +150,14 @@ void kithi_io_close(struct kithi_io *io, int fd);
  */
 int kithi_io_file_create(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);
 
-/* Allocate the first len bytes of a file and set its size; they read as zeros. */
+/* Open a file that is there, for reading and writing, and lock it as above; its content stays. *out_size: bytes. */
+int kithi_io_file_open(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,
+                       uint64_t *out_size);
+
+/* Read len bytes at off, under O_DIRECT as above. Returns the bytes read, fewer at the end of the file. */
+int kithi_io_file_read(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off);
+
+/* Allocate the first len bytes of a file and set its size; what was not written reads as zeros. */
 int kithi_io_file_allocate(struct kithi_io *io, int fd, uint64_t len);
 
 /* Write and make durable, blocking. */
@@ -159,8 +166,14 @@ int kithi_io_file_write(struct kithi_io *io, int fd, const void *buf, size_t len
 /* Close a descriptor that no op has used: the loop knows nothing of it. -1 is fine. */
 void kithi_io_file_close(struct kithi_io *io, int fd);
 
+/* Write zeros. They are durable after kithi_io_file_sync(). off and len are multiples of 4096. */
+int kithi_io_file_zero(struct kithi_io *io, int fd, uint64_t off, uint64_t len);
+
 /* Content and size reach stable storage. */
 int kithi_io_file_sync(struct kithi_io *io, int fd);
+
+/* Size of a file, not following a link; -ENOENT when there is none of that name. */
+int kithi_io_file_size(struct kithi_io *io, const char *path, uint64_t *out_size);
 
 /* rename(2) and unlink(2); lasting after kithi_io_dir_sync(). */
 int kithi_io_file_rename(struct kithi_io *io, const char *from, const char *to);

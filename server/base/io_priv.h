@@ -41,7 +41,12 @@ struct kithi_io_vtable {
 
     /* The log's files; see io.h. */
     int (*file_create)(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);
+    int (*file_open)(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,
+                     uint64_t *out_size);
+    int (*file_read)(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off);
     int (*file_allocate)(struct kithi_io *io, int fd, uint64_t len);
+    int (*file_zero)(struct kithi_io *io, int fd, uint64_t off, uint64_t len);
+    int (*file_size)(struct kithi_io *io, const char *path, uint64_t *out_size);
     int (*file_write)(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off);
     void (*file_close)(struct kithi_io *io, int fd);
     int (*file_sync)(struct kithi_io *io, int fd);
@@ -74,7 +79,12 @@ static inline uint64_t kithi_io_advance(uint64_t pos, uint64_t n, uint64_t len)
 
 /* The real file system, for all kinds but the simulator. */
 int kithi_io_real_create(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);
+int kithi_io_real_open(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,
+                       uint64_t *out_size);
+int kithi_io_real_read(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off);
 int kithi_io_real_allocate(struct kithi_io *io, int fd, uint64_t len);
+int kithi_io_real_zero(struct kithi_io *io, int fd, uint64_t off, uint64_t len);
+int kithi_io_real_size(struct kithi_io *io, const char *path, uint64_t *out_size);
 int kithi_io_real_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off);
 void kithi_io_real_close(struct kithi_io *io, int fd);
 int kithi_io_real_sync(struct kithi_io *io, int fd);

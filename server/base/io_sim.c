@@ -320,6 +320,48 @@ static int sim_create(struct kithi_io *io, const char *path, bool want_direct, b
     return error ? error : FIRST_FD + (int)s->file_count - 1;
 }
 
+static int sim_open_file(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,
+                         uint64_t *out_size)
+{
+    struct sim *s = (struct sim *)io;
+    int error;
+    enum outcome o = outcome(s, &error);
+    const struct entry *e = entry_find(&s->seen, name_of(s, path));
+    if (!happens(o) || !e)
+        return error ? error : -ENOENT;
+    struct sim_file *file = &s->files[e->file];
+    if (file->fd < 0)
+        file->fd = real_open(s, e->name, 0);
+    if (file->fd < 0)
+        return -errno;
+    *out_direct = want_direct;
+    *out_size = file->seen_size;
+    return error ? error : FIRST_FD + e->file;
+}
+
+static int sim_read(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off)
+{
+    struct sim *s = (struct sim *)io;
+    const struct sim_file *file = file_of(s, fd);
+    int error;
+    enum outcome o = outcome(s, &error);
+    if (!file)
+        return -EBADF;
+    return happens(o) && !error ? (int)pread(file->fd, buf, len, (off_t)off) : error;
+}
+
+static int sim_size(struct kithi_io *io, const char *path, uint64_t *out_size)
+{
+    struct sim *s = (struct sim *)io;
+    int error;
+    enum outcome o = outcome(s, &error);
+    const struct entry *e = entry_find(&s->seen, name_of(s, path));
+    if (!happens(o) || !e)
+        return error ? error : -ENOENT;
+    *out_size = s->files[e->file].seen_size;
+    return error;
+}
+
 static int sim_allocate(struct kithi_io *io, int fd, uint64_t len)
 {
     struct sim *s = (struct sim *)io;
@@ -363,6 +405,14 @@ static int write_to(struct sim *s, int fd, const void *buf, size_t len, uint64_t
 static int sim_write(struct kithi_io *io, int fd, const void *buf, size_t len, uint64_t off)
 {
     return write_to((struct sim *)io, fd, buf, len, off, true);
+}
+
+static int sim_zero(struct kithi_io *io, int fd, uint64_t off, uint64_t len)
+{
+    void *zeros = checked(calloc(1, len ? (size_t)len : 1));
+    int r = write_to((struct sim *)io, fd, zeros, (size_t)len, off, false);
+    free(zeros);
+    return r < 0 ? r : 0;
 }
 
 static int sim_sync(struct kithi_io *io, int fd)
@@ -826,7 +876,11 @@ static const struct kithi_io_vtable sim_vtable = {
     .close = sim_close,
     .free = sim_free,
     .file_create = sim_create,
+    .file_open = sim_open_file,
+    .file_read = sim_read,
     .file_allocate = sim_allocate,
+    .file_zero = sim_zero,
+    .file_size = sim_size,
     .file_write = sim_write,
     .file_close = sim_close,
     .file_sync = sim_sync,

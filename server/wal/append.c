@@ -13,12 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/wal/files.h"
 #include "server/wal/format.h"
+#include "server/wal/fresh.h"
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
@@ -26,13 +28,15 @@
 
 #define BUFFER_MIN  (256u << 10)
 #define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its groups are durable */
+#define ZERO_PIECE  (1u << 20) /* zeroed by one call of the helper thread, which others wait for */
 #define FILE_LEAST  (1u << 20) /* a start on a disk that is nearly full makes do with this */
 
-/* A file that has no name yet. */
-struct fresh {
-    int fd; /* -1: none */
-    bool direct;
-    uint64_t size;
+/* How far the next file has got. The loop's thread moves on from one to the next, the helper carries it out. */
+enum spare_step {
+    SPARE_TAKE, /* one that was kept, or a new one */
+    SPARE_ZERO, /* the next piece */
+    SPARE_SEAL,
+    SPARE_READY,
 };
 
 /* The next file, made ahead on the helper thread. Lives by itself, because its log may be
@@ -41,9 +45,15 @@ struct spare {
     struct kithi_io_op op;
     struct kithi_io *io;
     struct kithi_wal *wal; /* NULL: closed meanwhile */
-    bool running;          /* the thread has `file` */
-    uint64_t size;
-    struct fresh file;
+    enum spare_step step;
+    bool running; /* the thread has `file` */
+    bool hurry;   /* a group waits for it: what is not zeroed yet stays so */
+    bool kept;    /* on the disk it can be told from a file that is being made: it may stay there */
+    uint64_t size, zeroed;
+    uint64_t number; /* of the file that is written now */
+    uint8_t uid[16];
+    struct kithi_wal_fresh file;
+    char dir[KITHI_WAL_PATH_SIZE];
     char path[KITHI_WAL_PATH_SIZE];
 };
 
@@ -75,10 +85,12 @@ struct kithi_wal {
     /* The file being written. */
     int fd;
     bool direct;
+    bool recycled;
+    uint64_t size;
     char name[KITHI_WAL_NAME_SIZE];
     uint64_t number;
     uint64_t off;  /* where the next write goes */
-    uint64_t end;  /* bytes preallocated */
+    uint64_t end;  /* size, or that of the next file when a group that waits begins it */
     uint64_t used; /* off, counting the groups that wait */
 
     struct batch batches[2];
@@ -89,9 +101,11 @@ struct kithi_wal {
     uint64_t taken_epoch; /* of the last group taken */
 
     struct kithi_io_op write_op;
+    size_t write_len; /* of the batch, and of the zeros behind it */
     struct kithi_io_op rotate_op;
-    struct fresh next;   /* taken from the spare; becomes the file */
-    uint64_t next_epoch; /* its first */
+    struct kithi_wal_fresh next; /* taken from the spare; becomes the file */
+    uint64_t next_epoch;         /* its first */
+    uint64_t next_number;
     struct kithi_errmsg rotate_err;
     struct spare *spare;
     bool spare_refused; /* making one ahead failed: the next one is made when it is needed */
@@ -105,50 +119,47 @@ static void start(struct kithi_wal *wal);
 
 /* ---- files ---- */
 
-static void fresh_drop(struct kithi_io *io, struct fresh *file, const char *path)
+/*
+ * The number of the file after the one that has `number`. With old groups in it the file gets one that nobody can foresee:
+ * among those groups are bytes that clients chose, and none of these must pass for a group of this file.
+ */
+static uint64_t number_after(uint64_t number, bool recycled)
 {
-    if (file->fd < 0)
-        return;
-    kithi_io_file_close(io, file->fd); /* no op has used it; a start or a create is on a thread of its own */
-    kithi_io_file_unlink(io, path);
-    file->fd = -1;
-}
-
-static int fresh_make(struct kithi_io *io, const char *path, uint64_t size, struct fresh *out)
-{
-    struct fresh file = { .size = size };
-    file.fd = kithi_io_file_create(io, path, true, &file.direct);
-    int r = file.fd < 0 ? file.fd : kithi_io_file_allocate(io, file.fd, size);
-    if (r == 0)
-        r = kithi_io_file_sync(io, file.fd);
-    if (r < 0) {
-        fresh_drop(io, &file, path);
-        return r;
+    uint32_t step = 0;
+    struct timespec now;
+    if (recycled && getrandom(&step, sizeof step, 0) != (ssize_t)sizeof step) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        step = (uint32_t)now.tv_nsec;
     }
-    *out = file;
-    return 0;
+    return number + 1 + step;
 }
 
-/* Header, name, directory: afterwards the file is the log's last and holds no group. */
-static int fresh_name(struct kithi_wal *wal, const struct fresh *file, const char *from, uint64_t number,
-                      uint64_t first_epoch, char out_name[KITHI_WAL_NAME_SIZE])
+/* Header, name, directory: afterwards the file is the log's last and holds no group but those that were put into it
+ * before. */
+static int fresh_name(struct kithi_wal *wal, const struct kithi_wal_fresh *file, const char *from,
+                      uint64_t number, uint64_t first_epoch, uint64_t write_max, bool empty,
+                      char out_name[KITHI_WAL_NAME_SIZE])
 {
-    struct kithi_wal_file_header h = {
-        .number = number, .first_epoch = first_epoch, .timeline = wal->timeline, .size = file->size
-    };
+    struct kithi_wal_file_header h = { .number = number,
+                                       .first_epoch = first_epoch,
+                                       .timeline = wal->timeline,
+                                       .size = file->size,
+                                       .write_max = write_max,
+                                       .recycled = file->recycled };
     char to[KITHI_WAL_PATH_SIZE];
-    void *block = NULL;
+    uint8_t *blocks = NULL;
     memcpy(h.uid, wal->uid, sizeof h.uid);
     kithi_wal_file_name(out_name, first_epoch);
     int r = kithi_wal_path(to, wal->dir, out_name);
     if (r < 0)
         return r;
-    r = -posix_memalign(&block, KITHI_WAL_BLOCK, KITHI_WAL_BLOCK);
+    r = -posix_memalign((void **)&blocks, KITHI_WAL_BLOCK, 2 * KITHI_WAL_BLOCK);
     if (r < 0)
         return r;
-    kithi_wal_file_header_encode(block, &h);
-    r = kithi_io_file_write(wal->io, file->fd, block, KITHI_WAL_BLOCK, 0);
-    free(block);
+    kithi_wal_file_header_encode(blocks, &h);
+    memset(blocks + KITHI_WAL_BLOCK, 0, KITHI_WAL_BLOCK);
+    r = kithi_io_file_write(wal->io, file->fd, blocks, empty ? 2 * KITHI_WAL_BLOCK : KITHI_WAL_BLOCK, 0);
+    free(blocks);
     if (r >= 0)
         r = kithi_io_file_rename(wal->io, from, to);
     if (r >= 0)
@@ -156,7 +167,8 @@ static int fresh_name(struct kithi_wal *wal, const struct fresh *file, const cha
     return r;
 }
 
-static void adopt(struct kithi_wal *wal, const struct fresh *file, uint64_t number, const char *name)
+static void adopt(struct kithi_wal *wal, const struct kithi_wal_fresh *file, uint64_t number,
+                  const char *name)
 {
     static atomic_flag told = ATOMIC_FLAG_INIT;
     if (!file->direct && !atomic_flag_test_and_set(&told))
@@ -166,10 +178,12 @@ static void adopt(struct kithi_wal *wal, const struct fresh *file, uint64_t numb
                   wal->dir);
     wal->fd = file->fd;
     wal->direct = file->direct;
-    wal->end = file->size;
+    wal->recycled = file->recycled;
+    wal->size = file->size;
     wal->number = number;
     memcpy(wal->name, name, sizeof wal->name);
     wal->stats.files++;
+    wal->stats.recycled += file->recycled;
 }
 
 /* ---- the next file ---- */
@@ -177,75 +191,124 @@ static void adopt(struct kithi_wal *wal, const struct fresh *file, uint64_t numb
 static int spare_call(void *arg)
 {
     struct spare *spare = arg;
-    return fresh_make(spare->io, spare->path, spare->size, &spare->file);
+    uint64_t left = spare->size - spare->zeroed;
+    int r;
+    switch (spare->step) {
+    case SPARE_TAKE:
+        r = kithi_wal_fresh_take(spare->io, spare->dir, KITHI_WAL_SPARE, spare->uid, spare->number + 1,
+                                 spare->size, &spare->file);
+        spare->kept = r == 0;
+        return r == -ENOENT ? kithi_wal_fresh_make(spare->io, spare->path, spare->size, &spare->file) : r;
+    case SPARE_ZERO:
+        return kithi_io_file_zero(spare->io, spare->file.fd, spare->zeroed,
+                                  left < ZERO_PIECE ? left : ZERO_PIECE);
+    default: return kithi_wal_fresh_seal(spare->io, &spare->file, spare->uid);
+    }
+}
+
+/* What follows a step that was done. */
+static enum spare_step spare_next(struct spare *spare)
+{
+    switch (spare->step) {
+    case SPARE_TAKE:
+        if (spare->kept)
+            return SPARE_READY;
+        break;
+    case SPARE_ZERO: spare->zeroed += ZERO_PIECE; break;
+    default: spare->kept = true; return SPARE_READY;
+    }
+    return spare->hurry || spare->zeroed >= spare->size ? SPARE_SEAL : SPARE_ZERO;
+}
+
+/* The log does without it. A file that the next start can use stays. */
+static void spare_free(struct spare *spare)
+{
+    if (spare->kept && spare->file.fd >= 0) {
+        kithi_io_file_close(spare->io, spare->file.fd);
+        spare->file.fd = -1;
+    }
+    kithi_wal_fresh_drop(spare->io, &spare->file, spare->path);
+    free(spare);
 }
 
 static void spare_done(struct kithi_io_op *op, int result)
 {
     struct spare *spare = op->arg;
     struct kithi_wal *wal = spare->wal;
+    if (result >= 0)
+        spare->step = spare_next(spare);
     spare->running = false;
-    if (result < 0)
-        spare->file.fd = -1;
-    if (!wal || result < 0) {
-        fresh_drop(spare->io, &spare->file, spare->path);
-        free(spare);
+    if (wal && result >= 0 && spare->step != SPARE_READY) {
+        spare->running = true;
+        kithi_io_call(spare->io, &spare->op, spare_call);
+    } else if (!wal || result < 0) {
         if (wal) {
             wal->spare = NULL;
             wal->spare_refused = true;
         }
+        spare_free(spare);
     }
+}
+
+static struct spare *spare_new(struct kithi_wal *wal, uint64_t size)
+{
+    struct spare *spare = calloc(1, sizeof *spare);
+    if (!spare)
+        return NULL;
+    spare->io = wal->io;
+    spare->wal = wal;
+    spare->size = size;
+    spare->number = wal->number;
+    spare->file.fd = -1;
+    spare->op = (struct kithi_io_op){ .done = spare_done, .arg = spare };
+    memcpy(spare->uid, wal->uid, sizeof spare->uid);
+    memcpy(spare->dir, wal->dir, sizeof spare->dir);
+    kithi_wal_path(spare->path, wal->dir, KITHI_WAL_SPARE); /* it fitted when the log was opened */
+    return spare;
 }
 
 /* Begun when the file is half full, so that a collection with little in it takes one file's space only. */
 static void spare_begin(struct kithi_wal *wal)
 {
-    struct spare *spare = calloc(1, sizeof *spare);
-    if (!spare || kithi_wal_path(spare->path, wal->dir, KITHI_WAL_SPARE) < 0) {
-        free(spare);
+    wal->spare = spare_new(wal, wal->file_size);
+    if (!wal->spare) {
         wal->spare_refused = true;
         return;
     }
-    spare->io = wal->io;
-    spare->wal = wal;
-    spare->running = true;
-    spare->size = wal->file_size;
-    spare->file.fd = -1;
-    spare->op.done = spare_done;
-    spare->op.arg = spare;
-    wal->spare = spare;
-    kithi_io_call(wal->io, &spare->op, spare_call);
+    wal->spare->running = true;
+    kithi_io_call(wal->io, &wal->spare->op, spare_call);
 }
 
 /* Make the spare here and now, blocking. */
 static int spare_make(struct kithi_wal *wal, uint64_t size)
 {
     if (wal->spare) {
-        fresh_drop(wal->io, &wal->spare->file, wal->spare->path);
-    } else {
-        wal->spare = calloc(1, sizeof *wal->spare);
-        if (!wal->spare)
-            return -ENOMEM;
-        wal->spare->io = wal->io;
-        wal->spare->wal = wal;
-        kithi_wal_path(wal->spare->path, wal->dir, KITHI_WAL_SPARE); /* it fitted when the log was opened */
-    }
-    wal->spare->size = size > wal->file_size ? size : wal->file_size;
-    int r = fresh_make(wal->io, wal->spare->path, wal->spare->size, &wal->spare->file);
-    if (r < 0) {
-        free(wal->spare);
+        spare_free(wal->spare);
         wal->spare = NULL;
     }
-    return r;
+    struct spare *spare = spare_new(wal, size > wal->file_size ? size : wal->file_size);
+    if (!spare)
+        return -ENOMEM;
+    int r = kithi_wal_fresh_make(wal->io, spare->path, spare->size, &spare->file);
+    spare->step = SPARE_READY;
+    if (r < 0) {
+        free(spare);
+        return r;
+    }
+    wal->spare = spare;
+    return 0;
 }
 
 /* See to a file for a group that does not fit into this one, before it is taken: a disk that is full
  * refuses a group, and must not fail the log. */
 static int spare_ensure(struct kithi_wal *wal, uint64_t size)
 {
-    if (wal->spare && wal->spare->running)
+    struct spare *spare = wal->spare;
+    if (spare && spare->running) {
+        spare->hurry = true;
         return -EBUSY;
-    return wal->spare && wal->spare->size >= size ? 0 : spare_make(wal, size);
+    }
+    return spare && spare->file.size >= size ? 0 : spare_make(wal, size);
 }
 
 /* ---- ending ---- */
@@ -313,7 +376,7 @@ static void write_done(struct kithi_io_op *op, int result)
 {
     struct kithi_wal *wal = op->arg;
     struct batch *b = writing(wal);
-    if (result != (int)b->size) {
+    if (result != (int)wal->write_len) {
         fail(wal, "writing the log", result < 0 ? result : -EIO);
         return;
     }
@@ -336,7 +399,9 @@ static int rotate_call(void *arg)
     struct kithi_wal *wal = arg;
     char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
     int r = kithi_wal_path(path, wal->dir, KITHI_WAL_SPARE);
-    return r < 0 ? r : fresh_name(wal, &wal->next, path, wal->number + 1, wal->next_epoch, name);
+    return r < 0 ? r
+                 : fresh_name(wal, &wal->next, path, wal->next_number, wal->next_epoch, KITHI_WAL_WRITE_BYTES,
+                              true, name);
 }
 
 static void rotate_done(struct kithi_io_op *op, int result)
@@ -349,11 +414,20 @@ static void rotate_done(struct kithi_io_op *op, int result)
     char name[KITHI_WAL_NAME_SIZE];
     kithi_wal_file_name(name, wal->next_epoch);
     kithi_io_close(wal->io, wal->fd);
-    adopt(wal, &wal->next, wal->number + 1, name);
+    adopt(wal, &wal->next, wal->next_number, name);
     wal->next.fd = -1;
     wal->off = KITHI_WAL_BLOCK;
     writing(wal)->rotate = false;
     start(wal);
+}
+
+/*
+ * Zeros behind a write that ends at off: in recycled space they say, as elsewhere what was never written says it, that the
+ * log ends there. The next write goes over them.
+ */
+static size_t fence(bool recycled, uint64_t off, uint64_t file_size)
+{
+    return recycled && off < file_size ? KITHI_WAL_BLOCK : 0;
 }
 
 /* Write the batch whose turn it is, or first begin the file that it goes to. */
@@ -363,6 +437,7 @@ static void start(struct kithi_wal *wal)
     if (b->rotate) {
         wal->next = wal->spare->file; /* spare_ensure() saw to it */
         wal->next_epoch = b->groups[0].header.epoch;
+        wal->next_number = number_after(wal->number, wal->next.recycled);
         free(wal->spare);
         wal->spare = NULL;
         wal->spare_refused = false;
@@ -376,14 +451,17 @@ static void start(struct kithi_wal *wal)
             wal->stats.last_epoch; /* of every group of a write: that of its first, less one */
         kithi_wal_group_header_encode(b->bytes + g->off, &g->header);
     }
+    wal->write_len = b->size + fence(wal->recycled, wal->off + b->size, wal->size);
+    memset(b->bytes + b->size, 0, wal->write_len - b->size);
     if (KITHI_FAULT("wal-stalls"))
         return; /* a disk that does not answer any more */
-    kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, b->bytes, b->size, wal->off);
+    kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, b->bytes, wal->write_len, wal->off);
 }
 
-/* Room for one more group, and size bytes in all; what is there stays. */
+/* Room for one more group, and for size bytes in all and the fence; what is there stays. */
 static int batch_reserve(struct batch *b, size_t size)
 {
+    size += KITHI_WAL_BLOCK;
     if (b->count == b->group_room) {
         unsigned room = b->group_room ? 2 * b->group_room : 16;
         struct group *groups = realloc(b->groups, room * sizeof *groups);
@@ -424,7 +502,9 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     const size_t size = (size_t)kithi_wal_group_size(len);
     if (b->count > 0 && (b->count >= KITHI_WAL_WRITE_GROUPS || b->size + size > KITHI_WAL_WRITE_BYTES))
         return -EBUSY;
-    const bool rotate = wal->used + size > wal->end;
+    /* A write that is longer than most begins a file: readers know then how far behind a gap the next one may begin. */
+    const bool rotate =
+        wal->used + size > wal->end || (size > KITHI_WAL_WRITE_BYTES && wal->used > KITHI_WAL_BLOCK);
     /* A write goes to one file, and only the next one is made ahead. */
     if (rotate && (b->count > 0 || writing(wal)->rotate))
         return -EBUSY;
@@ -436,7 +516,7 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
         if (r < 0)
             return r;
         wal->used = KITHI_WAL_BLOCK;
-        wal->end = wal->spare->size; /* of the file that the following groups go to */
+        wal->end = wal->spare->file.size; /* of the file that the following groups go to */
         b->rotate = true;
     }
 
@@ -495,7 +575,7 @@ void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_st
 
 /* ---- opening and closing ---- */
 
-/* The groups of the last write, read again into an aligned buffer, for a file of the next number. */
+/* The groups of the last write, read again into an aligned buffer. */
 static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct batch *b,
                      struct kithi_errmsg *err)
 {
@@ -515,11 +595,8 @@ static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *repor
         struct kithi_wal_group_header h;
         good = kithi_wal_group_decode(b->bytes + off, size - off, wal->uid, number, &h) == KITHI_WAL_OK &&
                h.epoch == epoch;
-        if (!good)
-            break;
-        h.number = report->last_number + 1;
-        kithi_wal_group_header_encode(b->bytes + off, &h);
-        off += (size_t)kithi_wal_group_size(h.len);
+        if (good)
+            off += (size_t)kithi_wal_group_size(h.len);
     }
     if (!good || epoch != report->last_epoch + 1)
         return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
@@ -528,7 +605,21 @@ static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *repor
     return 0;
 }
 
-/* What a crash left: a spare, and files behind the last valid group, in which none is. */
+/* They were decoded before. */
+static void tail_renumber(uint8_t *bytes, size_t size, uint64_t number)
+{
+    for (size_t off = 0; off < size;) {
+        struct kithi_wal_group_header h;
+        uint8_t uid[16];
+        memcpy(uid, bytes + off + 8, sizeof uid);
+        (void)kithi_wal_group_header_decode(bytes + off, uid, kithi_get64(bytes + off + 24), &h);
+        h.number = number;
+        kithi_wal_group_header_encode(bytes + off, &h);
+        off += (size_t)kithi_wal_group_size(h.len);
+    }
+}
+
+/* What a crash left: files behind the last valid group, in which none is. */
 static int remove_leftovers(struct kithi_wal *wal, uint64_t first_epoch, struct kithi_errmsg *err)
 {
     struct kithi_wal_file *files = NULL;
@@ -536,11 +627,7 @@ static int remove_leftovers(struct kithi_wal *wal, uint64_t first_epoch, struct 
     int64_t n = kithi_wal_files_list(wal->dir, &files, err);
     if (n < 0)
         return (int)n;
-    int r = kithi_wal_path(path, wal->dir, KITHI_WAL_SPARE);
-    if (r == 0)
-        r = kithi_io_file_unlink(wal->io, path);
-    if (r == -ENOENT)
-        r = 0;
+    int r = 0;
     for (int64_t i = 0; i < n && r == 0; i++) {
         if (files[i].first_epoch <= first_epoch)
             continue;
@@ -558,12 +645,9 @@ static int remove_leftovers(struct kithi_wal *wal, uint64_t first_epoch, struct 
     return r;
 }
 
-/* Groups of opts->more are written together as far as they fit in so many bytes. */
-#define MORE_BYTES (8u << 20)
-
 /* Encode opts->more[i] at p, whole, as it is written. */
-static void more_encode(const struct kithi_wal *wal, const struct kithi_wal_open_opts *opts, uint32_t i,
-                        uint8_t *p)
+static void more_encode(const struct kithi_wal *wal, const struct kithi_wal_open_opts *opts, uint64_t number,
+                        uint32_t i, uint8_t *p)
 {
     const struct kithi_wal_content *c = &opts->more[i];
     KITHI_ASSERT(c->n_ops > 0 && c->len > 0 && c->len <= KITHI_WAL_GROUP_MAX && c->len % 8 == 0);
@@ -571,7 +655,7 @@ static void more_encode(const struct kithi_wal *wal, const struct kithi_wal_open
     memcpy(p + KITHI_WAL_GROUP_HEADER, c->ops, c->len);
     memset(p + KITHI_WAL_GROUP_HEADER + c->len, 0, size - KITHI_WAL_GROUP_HEADER - c->len);
     struct kithi_wal_group_header h = {
-        .number = opts->report->last_number + 1,
+        .number = number,
         .epoch = opts->report->last_epoch + 1 + i,
         .durable_epoch =
             opts->report->last_epoch + i, /* the file has its name once all of them are durable */
@@ -584,26 +668,29 @@ static void more_encode(const struct kithi_wal *wal, const struct kithi_wal_open
     kithi_wal_group_header_encode(p, &h);
 }
 
-/* Write opts->more to file, from off on; b lends its buffer. */
-static int more_write(struct kithi_wal *wal, const struct kithi_wal_open_opts *opts, int fd, uint64_t off,
-                      struct batch *b)
+/* Write opts->more to file, from off on, several groups together; b lends its buffer. */
+static int more_write(struct kithi_wal *wal, const struct kithi_wal_open_opts *opts,
+                      const struct kithi_wal_fresh *file, uint64_t number, uint64_t off, struct batch *b)
 {
     int r = 0;
     for (uint32_t i = 0, end; i < opts->more_count && r >= 0; i = end) {
         size_t size = 0, at = 0;
         for (end = i; end < opts->more_count; end++) {
             size_t next = (size_t)kithi_wal_group_size(opts->more[end].len);
-            if (end > i && size + next > MORE_BYTES)
+            if (end > i && size + next > KITHI_WAL_WRITE_BYTES)
                 break;
             size += next;
         }
         r = batch_reserve(b, size);
         for (uint32_t k = i; k < end && r >= 0; k++) {
-            more_encode(wal, opts, k, b->bytes + at);
+            more_encode(wal, opts, number, k, b->bytes + at);
             at += (size_t)kithi_wal_group_size(opts->more[k].len);
         }
-        if (r >= 0)
-            r = kithi_io_file_write(wal->io, fd, b->bytes, size, off);
+        const size_t zeros = end == opts->more_count ? fence(file->recycled, off + size, file->size) : 0;
+        if (r >= 0) {
+            memset(b->bytes + size, 0, zeros);
+            r = kithi_io_file_write(wal->io, file->fd, b->bytes, size + zeros, off);
+        }
         off += size;
     }
     return r;
@@ -624,7 +711,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     const struct kithi_wal_report *report = opts->report;
     const bool tail = report->tail_size > 0;
     const uint64_t first_epoch = tail ? report->tail_epoch : report->last_epoch + 1;
-    struct fresh file = { .fd = -1 };
+    struct kithi_wal_fresh file = { .fd = -1 };
     char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
     struct kithi_wal *wal = calloc(1, sizeof *wal);
     if (!wal)
@@ -652,25 +739,38 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     if (r < 0)
         goto out;
 
-    uint64_t size = KITHI_WAL_BLOCK + report->tail_size, off = size;
-    for (uint32_t i = 0; i < opts->more_count; i++)
-        size += kithi_wal_group_size(opts->more[i].len);
-    r = fresh_make(io, path, size > wal->file_size ? size : wal->file_size, &file);
+    const uint64_t off = KITHI_WAL_BLOCK + report->tail_size;
+    uint64_t size = off, write_max = KITHI_WAL_WRITE_BYTES;
+    for (uint32_t i = 0; i < opts->more_count; i++) {
+        uint64_t group = kithi_wal_group_size(opts->more[i].len);
+        size += group;
+        write_max = group > write_max ? group : write_max;
+    }
+    const uint64_t least = size > wal->file_size ? size : wal->file_size;
+    r = kithi_wal_fresh_take(io, opts->dir, KITHI_WAL_NEW, wal->uid, report->last_number + 1, least, &file);
+    if (r == -ENOENT)
+        r = kithi_wal_fresh_make(io, path, least, &file);
     if (r == -ENOSPC || r == -EDQUOT)
-        r = fresh_make(io, path, size > FILE_LEAST ? size : FILE_LEAST, &file);
+        r = kithi_wal_fresh_make(io, path, size > FILE_LEAST ? size : FILE_LEAST, &file);
+    const uint64_t number = number_after(report->last_number, file.recycled);
     /* Anew, because after a failed sync a page may read well and not be on the disk. */
-    if (r == 0 && tail)
-        r = kithi_io_file_write(io, file.fd, b->bytes, (size_t)report->tail_size, KITHI_WAL_BLOCK);
+    if (r == 0 && tail) {
+        tail_renumber(b->bytes, (size_t)report->tail_size, number);
+        size_t zeros = opts->more_count == 0 ? fence(file.recycled, size, file.size) : 0;
+        memset(b->bytes + report->tail_size, 0, zeros);
+        r = kithi_io_file_write(io, file.fd, b->bytes, (size_t)report->tail_size + zeros, KITHI_WAL_BLOCK);
+    }
     if (r >= 0)
-        r = more_write(wal, opts, file.fd, off, b);
+        r = more_write(wal, opts, &file, number, off, b);
     if (r >= 0)
-        r = fresh_name(wal, &file, path, report->last_number + 1, first_epoch, name);
+        r = fresh_name(wal, &file, path, number, first_epoch, write_max, size == KITHI_WAL_BLOCK, name);
     if (r < 0) {
         kithi_error_set(err, r, "%s: a new log file cannot be made: %s", opts->dir, kithi_error_text(r));
         goto out;
     }
-    adopt(wal, &file, report->last_number + 1, name);
+    adopt(wal, &file, number, name);
     file.fd = -1;
+    wal->end = wal->size;
     wal->off = wal->used = size;
     wal->taken_epoch = wal->stats.last_epoch = report->last_epoch + opts->more_count;
     *out_wal = wal;
@@ -678,7 +778,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     r = 0;
 
 out:
-    fresh_drop(io, &file, path);
+    kithi_wal_fresh_drop(io, &file, path);
     if (wal)
         batches_free(wal);
     free(wal);
@@ -688,12 +788,14 @@ out:
 void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch)
 {
     struct kithi_wal_file *files = NULL;
-    char path[KITHI_WAL_PATH_SIZE];
     int64_t n = kithi_wal_files_list(dir, &files, NULL);
-    /* The oldest first; in whatever order they are gone after a crash, a scan passes over those that are left. */
-    for (int64_t i = 0; i + 2 < n && files[i + 1].first_epoch <= epoch + 1; i++)
-        if (kithi_wal_path(path, dir, files[i].name) == 0)
-            (void)kithi_io_file_unlink(io, path);
+    int r = 0;
+    /* The oldest first, for good, and none beyond one that will not go: a gap would look like a file that is missing. */
+    for (int64_t i = 0; i + 2 < n && files[i + 1].first_epoch <= epoch + 1 && r == 0; i++) {
+        r = kithi_wal_fresh_keep(io, dir, files[i].name);
+        if (r == 0)
+            r = kithi_io_dir_sync(io, dir);
+    }
     free(files);
 }
 
@@ -710,10 +812,9 @@ void kithi_wal_close(struct kithi_wal *wal)
         return;
     KITHI_ASSERT(!kithi_wal_busy(wal));
     if (wal->spare && wal->spare->running) {
-        wal->spare->wal = NULL; /* spare_done() removes it */
+        wal->spare->wal = NULL; /* spare_done() sees to it */
     } else if (wal->spare) {
-        fresh_drop(wal->io, &wal->spare->file, wal->spare->path);
-        free(wal->spare);
+        spare_free(wal->spare);
     }
     kithi_io_close(wal->io, wal->next.fd);
     kithi_io_close(wal->io, wal->fd);

@@ -99,6 +99,7 @@ struct kithi_wal_stats {
     uint64_t bytes;      /* of ops in them */
     uint64_t last_epoch; /* highest durable epoch */
     uint64_t files;      /* begun since open */
+    uint64_t recycled;   /* of them, those that an earlier part of the log had left */
     bool direct;         /* O_DIRECT is in use */
     char file[KITHI_WAL_NAME_SIZE];
     uint64_t file_off; /* where the next group goes */
@@ -107,8 +108,9 @@ struct kithi_wal_stats {
 void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_stats);
 
 /*
- * Remove the files of the log in dir that hold nothing after epoch: a checkpoint of it is durable. The last two stay, as
- * they hold the tail. Blocks; any thread, also while the log is written to. Files that cannot be removed stay.
+ * Take the files out of the log in dir that hold nothing after epoch: a checkpoint of it is durable. The last two stay, as
+ * they hold the tail. Some are kept to become the log's next ones (fresh.h), the others are removed. Blocks; any
+ * thread, also while the log is written to. Files that cannot be removed stay.
  */
 void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch);
 

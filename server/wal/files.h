@@ -2,8 +2,9 @@
  * files.h - the log's directory: names of files, what is there, reading a piece of one.
  *
  * A log file is <epoch of its first group, 20 digits>.wal, so that names sort as epochs do.
- * The file that is preallocated ahead is KITHI_WAL_SPARE, the one that an opening log
- * prepares KITHI_WAL_NEW; neither is ever read.
+ * The file that is made ahead is KITHI_WAL_SPARE, the one that an opening log prepares KITHI_WAL_NEW, and
+ * those that the log does not need any more and that wait to become its next ones KITHI_WAL_RECYCLED and a
+ * number from 1; none of them is ever read as a part of the log.
  */
 #ifndef KITHI_WAL_FILES_H
 #define KITHI_WAL_FILES_H
@@ -16,6 +17,8 @@
 
 #define KITHI_WAL_SPARE     "spare"
 #define KITHI_WAL_NEW       "new"
+#define KITHI_WAL_RECYCLED  "recycled-"
+#define KITHI_WAL_KEPT_MAX  2u /* of recycled-<n> */
 #define KITHI_WAL_PATH_SIZE 4096u
 
 struct kithi_wal_file {

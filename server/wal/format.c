@@ -48,6 +48,8 @@ void kithi_wal_file_header_encode(void *out, const struct kithi_wal_file_header 
     kithi_put64(p + 32, h->first_epoch);
     kithi_put64(p + 40, h->timeline);
     kithi_put64(p + 56, h->size);
+    kithi_put64(p + 64, h->write_max);
+    kithi_put32(p + 72, h->recycled);
     seal(p, FILE_CRC_OFF);
 }
 
@@ -63,6 +65,8 @@ enum kithi_wal_verdict kithi_wal_file_header_decode(const void *buf, const uint8
     out->first_epoch = kithi_get64(p + 32);
     out->timeline = kithi_get64(p + 40);
     out->size = kithi_get64(p + 56);
+    out->write_max = kithi_get64(p + 64);
+    out->recycled = kithi_get32(p + 72) & 1;
     return verdict;
 }
 

@@ -11,12 +11,14 @@
  *        +-----------------------------------------------+
  *        | group ...                                     |
  *        +-----------------------------------------------+
- *        | zeros: preallocated, not yet used             |
+ *        | not yet used: zeros, or in a recycled file a  |
+ *        | block of zeros, and then groups of old files  |
  *        +-----------------------------------------------+
  */
 #ifndef KITHI_WAL_FORMAT_H
 #define KITHI_WAL_FORMAT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,14 +36,17 @@
  *    6..7    zero                     32..39   epoch of the first group
  *   48..51   incompatible flags       40..47   timeline when the file was made
  *   52..55   zero                     56..63   bytes of the file, preallocated
- *   64..4091 zero                   4092..4095 crc32c of bytes 0..4091
+ *   64..71   longest write            72..75   1: the space is recycled
+ *   76..4091 zero                   4092..4095 crc32c of bytes 0..4091
  */
 struct kithi_wal_file_header {
     uint8_t uid[16];
     uint64_t number; /* rises by at least one from file to file */
     uint64_t first_epoch;
     uint64_t timeline;
-    uint64_t size; /* durable before the file gets its name: a shorter file was cut off later */
+    uint64_t size;      /* durable before the file gets its name: a shorter file was cut off later */
+    uint64_t write_max; /* bytes of the longest write behind the first one; 0: any length */
+    bool recycled;      /* groups of lower numbers may stand where none of this one was written yet */
 };
 
 /* The first 128 bytes of a group.

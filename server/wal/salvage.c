@@ -254,10 +254,12 @@ static int walk_header(struct walk *w, int64_t i, struct kithi_wal_file_header *
             return end_here(w, w->name, 0, "the file header is bad, and so is what follows it");
         *out = (struct kithi_wal_file_header){ .number = g.number,
                                                .first_epoch = file->first_epoch,
-                                               .timeline = g.timeline };
+                                               .timeline = g.timeline,
+                                               .write_max = KITHI_WAL_WRITE_BYTES };
         memcpy(out->uid, w->uid, sizeof out->uid);
         w->plan->rebuilt++;
     }
+    out->recycled = false; /* the copy is not: zeros stand behind its groups */
     /* The copy is no longer than the file is now: a size that was damaged or made up would fill the disk. */
     if (out->size > w->size || out->size == 0)
         out->size = kithi_round_up(w->size, KITHI_WAL_BLOCK);

@@ -15,6 +15,7 @@
 
 #include "server/wal/files.h"
 #include "server/wal/format.h"
+#include "shm/base/bytes.h"
 
 #define WINDOW_BYTES (1u << 20)
 
@@ -150,6 +151,7 @@ struct rest {
     uint64_t later_off, later_epoch;
     uint64_t
         beside; /* highest epoch above `expected` of a group that proves nothing: it came with the same write */
+    uint64_t own_end; /* end of the last group with an epoch above `expected` */
 };
 
 /*
@@ -172,15 +174,16 @@ static uint64_t next_data(struct scan *s, uint64_t off, uint64_t *out_end)
 }
 
 /*
- * Rule 5: look at every block from off to the end of the file for a group that was written after
- * the one that is missing was durable, as it says itself: of the groups of one write any may be there and
- * any missing. number 0: of any file. Holes are skipped, so that the preallocated part of a file costs nothing.
+ * Rule 5: look at every block from off to `to` for a group that was written after the one that is missing
+ * was durable, as it says itself: of the groups of one write any may be there and any missing. number 0:
+ * of any file. Holes are skipped, so that the preallocated part of a file costs nothing.
  */
-static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t expected, struct rest *rest)
+static int search_rest(struct scan *s, uint64_t off, uint64_t to, uint64_t number, uint64_t expected,
+                       struct rest *rest)
 {
     static const uint8_t zeros[KITHI_WAL_BLOCK];
     uint64_t data_end = off; /* what lies before it was asked for holes */
-    while (off < s->size && !rest->later) {
+    while (off < to && !rest->later) {
         if (off >= data_end) {
             off = next_data(s, off, &data_end);
             continue;
@@ -198,6 +201,8 @@ static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t e
         if (len >= KITHI_WAL_GROUP_HEADER) {
             enum kithi_wal_verdict v = kithi_wal_group_header_decode(p, s->opts->uid, number, &h);
             bool ours = v == KITHI_WAL_OK || (v == KITHI_WAL_STALE && number == 0);
+            if (ours && h.epoch > expected)
+                rest->own_end = off + kithi_wal_group_size(h.len);
             if (ours && h.epoch > expected && h.durable_epoch >= expected) {
                 rest->later = true;
                 rest->later_off = off;
@@ -215,7 +220,8 @@ static int search_rest(struct scan *s, uint64_t off, uint64_t number, uint64_t e
 static int judge_headless(struct scan *s, const struct kithi_wal_file *file, const char *why)
 {
     struct rest rest = { 0 };
-    int r = search_rest(s, 0, 0, 0, &rest);
+    /* Groups of lower epochs are those of the file that it was before. */
+    int r = search_rest(s, 0, s->size, 0, file->first_epoch ? file->first_epoch - 1 : 0, &rest);
     if (r < 0)
         return r;
     if (rest.later)
@@ -311,6 +317,7 @@ struct end {
     uint64_t off;
     uint64_t expected;    /* its epoch */
     uint64_t search_from; /* the next place where a group may begin */
+    uint64_t own_end;     /* end of the bytes there that are surely of this file; off when there are none */
     const char *why;      /* NULL: zeros, or the end of the file */
 };
 
@@ -322,7 +329,9 @@ static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t
         const uint8_t *p;
         size_t len;
         struct kithi_wal_group_header h;
-        *end = (struct end){ .off = off, .expected = expected, .search_from = off + KITHI_WAL_BLOCK };
+        *end = (struct end){
+            .off = off, .expected = expected, .search_from = off + KITHI_WAL_BLOCK, .own_end = off
+        };
         if (expected > until)
             return 0;
         int r = window_get(s, off, KITHI_WAL_BLOCK, &p, &len);
@@ -338,7 +347,10 @@ static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t
         case KITHI_WAL_FOREIGN: return foreign(s, off, h.uid);
         case KITHI_WAL_EMPTY: return 0;
         case KITHI_WAL_STALE: end->why = "the group belongs to another file"; return 0;
-        default: end->why = "the group header is torn or has a wrong checksum"; return 0;
+        default:
+            end->why = "the group header is torn or has a wrong checksum";
+            end->own_end = off + KITHI_WAL_BLOCK;
+            return 0;
         }
         if (h.epoch != expected)
             return damaged(s, s->name, off, "group %" PRIu64 " stands where group %" PRIu64 " was expected",
@@ -347,7 +359,7 @@ static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t
         r = window_get(s, off, size, &p, &len);
         if (r < 0)
             return r;
-        end->search_from = off + size;
+        end->search_from = end->own_end = off + size;
         if (len < size) {
             end->why = "the file ends inside the group";
             return 0;
@@ -370,15 +382,30 @@ static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t
     }
 }
 
-/* Rules 5 and 6: the end of the last file is torn, clean or damaged. */
-static int judge_end(struct scan *s, uint64_t number, const struct end *end)
+/*
+ * Rules 5 and 6: the end of the last file is torn, clean or damaged. The write that the missing group belongs to began
+ * no later than there, so that the next one begins within the length of the longest: no further has to be looked.
+ * The first write of a file may have any length.
+ */
+static int judge_end(struct scan *s, const struct kithi_wal_file_header *file, const struct end *end)
 {
     struct rest rest = { .data_end = end->off };
-    int r = search_rest(s, end->off, 0, UINT64_MAX, &rest); /* how far the torn bytes reach */
+    uint64_t to = s->size;
+    int r = 0;
+    if (file->write_max > 0 && end->off > KITHI_WAL_BLOCK && file->write_max < s->size - end->off)
+        to = end->off + kithi_round_up(file->write_max, KITHI_WAL_BLOCK) + KITHI_WAL_BLOCK;
+    to = to < s->size ? to : s->size;
+    if (!file->recycled) /* how far the torn bytes reach */
+        r = search_rest(s, end->off, to, 0, UINT64_MAX, &rest);
     if (r == 0)
-        r = search_rest(s, end->search_from, number, end->expected, &rest);
+        r = search_rest(s, end->search_from, to, file->number, end->expected, &rest);
     if (r < 0)
         return r;
+    if (file->recycled) {
+        /* Behind the end stands what the file held before: only what is surely of now is a torn write. */
+        rest.data_end = rest.own_end > end->own_end ? rest.own_end : end->own_end;
+        rest.data_end = rest.data_end < s->size ? rest.data_end : s->size;
+    }
     const char *why = end->why ? end->why : "the group header is zeros";
     if (rest.later)
         return damaged(s, s->name, end->off,
@@ -425,7 +452,7 @@ static int scan_file(struct scan *s, int64_t i)
         return r;
     snprintf(s->last_place, sizeof s->last_place, "%s at byte %" PRIu64, file->name, end.off);
     if (!next)
-        return judge_end(s, h.number, &end);
+        return judge_end(s, &h, &end);
     if (end.expected < next->first_epoch)
         return damaged(s, file->name, end.off,
                        "group %" PRIu64 " was expected (%s), and the next file begins with %" PRIu64,

@@ -712,8 +712,9 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, 
         ",\"unlogged_groups\":%u,\"lag_ms\":%u,\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64
         ",\"groups\":%" PRIu64 ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64
         ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64 ",\"sync_us_max\":%" PRIu64
-        ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64 ",\"wal_bytes\":%" PRIu64
-        ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
+        ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64 ",\"wal_writes\":%" PRIu64
+        ",\"wal_recycled\":%" PRIu64 ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64
+        ",\"wal_direct\":%s,\"wal_file\":\"%s\""
         ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
@@ -723,11 +724,12 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, 
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
         p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
-        p->sync_us_max, histogram, wal.groups, wal.bytes, wal.files, wal.direct ? "true" : "false", wal.file,
-        wal.file_off, k->last_epoch, k->older_epoch, k->step == CHECKPOINTER_REST ? "false" : "true",
-        k->count, k->failures, k->image_bytes, k->took_ms, wal.bytes - k->log_bytes, k->last_time,
-        p->sweeping ? "true" : "false", tally(&h->tally_sweeps), tally(&h->tally_dead),
-        tally(&h->tally_resting), tally(&h->tally_free), kithi_now_ms() - d->started_ms, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, readers);
+        p->sync_us_max, histogram, wal.groups, wal.writes, wal.recycled, wal.bytes, wal.files,
+        wal.direct ? "true" : "false", wal.file, wal.file_off, k->last_epoch, k->older_epoch,
+        k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures, k->image_bytes, k->took_ms,
+        wal.bytes - k->log_bytes, k->last_time, p->sweeping ? "true" : "false", tally(&h->tally_sweeps),
+        tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free),
+        kithi_now_ms() - d->started_ms, kithi_io_name(d->io), kithi_pool_threads(d->pool), d->session_count,
+        KITH_VERSION, data_dir, readers);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }
