@@ -172,6 +172,24 @@ void kithi_io_close(struct kithi_io *io, int fd)
         io->vt->close(io, fd);
 }
 
+void kithi_io_register_memory(struct kithi_io *io, const void *buf, size_t len)
+{
+    if (io->vt->register_memory)
+        io->vt->register_memory(io, buf, len);
+}
+
+void kithi_io_unregister_memory(struct kithi_io *io, const void *buf)
+{
+    if (io->vt->unregister_memory)
+        io->vt->unregister_memory(io, buf);
+}
+
+void kithi_io_register_file(struct kithi_io *io, int fd)
+{
+    if (io->vt->register_file)
+        io->vt->register_file(io, fd);
+}
+
 uint64_t kithi_io_now_ns(void)
 {
     struct timespec t;

@@ -114,6 +114,16 @@ void kithi_io_poll(struct kithi_io *io, struct kithi_io_op *op, int fd);
 void kithi_io_timer(struct kithi_io *io, struct kithi_io_op *op, uint64_t ms);
 
 /*
+ * Hints: many writes will come out of this memory, or go to this file, so that it pays to have the kernel look at it once
+ * and not at each. Where that is not to be had (no io_uring, an old kernel, a limit on locked memory) nothing
+ * happens. Memory is told of again before it is freed or another hint covers a part of it, when no write of it is in
+ * flight; for a file kithi_io_close() does that.
+ */
+void kithi_io_register_memory(struct kithi_io *io, const void *buf, size_t len);
+void kithi_io_unregister_memory(struct kithi_io *io, const void *buf);
+void kithi_io_register_file(struct kithi_io *io, int fd);
+
+/*
  * Write len bytes at off, however many short writes that takes, and make them durable.
  * Result: len once they are on stable storage, or -errno, after which the content of
  * [off, off+len) is unknown. fd is one of kithi_io_file_create().

@@ -39,6 +39,11 @@ struct kithi_io_vtable {
     void (*close)(struct kithi_io *io, int fd);
     void (*free)(struct kithi_io *io);
 
+    /* NULL: there is no such thing. */
+    void (*register_memory)(struct kithi_io *io, const void *buf, size_t len);
+    void (*unregister_memory)(struct kithi_io *io, const void *buf);
+    void (*register_file)(struct kithi_io *io, int fd);
+
     /* The log's files; see io.h. */
     int (*file_create)(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);
     int (*file_open)(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct,

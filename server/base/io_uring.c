@@ -23,6 +23,10 @@
 
 #define DISPATCH_MAX 256u
 
+/* What the kernel is told of once: two buffers and a file for each of so many logs. Others do without. */
+#define REGISTERED_FILES  32u
+#define REGISTERED_PIECES 64u
+
 /* user_data of what is not an op. */
 #define TAG_IGNORE 0u
 #define TAG_WAKE   1u
@@ -34,10 +38,19 @@ enum { PHASE_PLAIN, PHASE_READY, PHASE_UNSYNCED, PHASE_SYNC };
 _Static_assert(sizeof(((struct kithi_io_op *)0)->u.time) == sizeof(struct __kernel_timespec),
                "the kernel reads the op's time");
 
+/* Memory that is registered; len 0: none. */
+struct piece {
+    const uint8_t *buf;
+    size_t len;
+};
+
 struct uring {
     struct kithi_io base;
     struct io_uring ring;
-    struct kithi_io_list flying; /* ops the kernel has */
+    struct piece pieces[REGISTERED_PIECES]; /* by the kernel's index */
+    int files[REGISTERED_FILES];            /* by the kernel's index; -1: none */
+    bool has_pieces, has_files;             /* the kernel takes such things */
+    struct kithi_io_list flying;            /* ops the kernel has */
     struct kithi_io_worker calls;
     int wake_fd;
     bool armed;          /* the kernel has a read of it */
@@ -66,6 +79,105 @@ static void arm_wake(struct uring *u)
     u->armed = true;
 }
 
+/* ---- what is registered ---- */
+
+static int piece_of(const struct uring *u, const uint8_t *buf, size_t len)
+{
+    for (unsigned i = 0; u->has_pieces && i < REGISTERED_PIECES; i++) {
+        const struct piece *p = &u->pieces[i];
+        if (p->len > 0 && buf >= p->buf && buf < p->buf + p->len && len <= (size_t)(p->buf + p->len - buf))
+            return (int)i;
+    }
+    return -1;
+}
+
+static int file_index(const struct uring *u, int fd)
+{
+    for (unsigned i = 0; u->has_files && i < REGISTERED_FILES; i++)
+        if (u->files[i] == fd)
+            return (int)i;
+    return -1;
+}
+
+static void register_memory(struct kithi_io *io, const void *buf, size_t len)
+{
+    struct uring *u = (struct uring *)io;
+    const struct iovec v = { .iov_base = (void *)(uintptr_t)buf, .iov_len = len };
+    for (unsigned i = 0; u->has_pieces && i < REGISTERED_PIECES; i++) {
+        if (u->pieces[i].len > 0)
+            continue;
+        /* -ENOMEM: more than the process may lock. It may be allowed another time, so ask again with the next one. */
+        if (io_uring_register_buffers_update_tag(&u->ring, i, &v, NULL, 1) == 1)
+            u->pieces[i] = (struct piece){ .buf = buf, .len = len };
+        return;
+    }
+}
+
+static void unregister_memory(struct kithi_io *io, const void *buf)
+{
+    struct uring *u = (struct uring *)io;
+    const struct iovec none = { 0 };
+    for (unsigned i = 0; u->has_pieces && i < REGISTERED_PIECES; i++) {
+        if (u->pieces[i].len == 0 || u->pieces[i].buf != buf)
+            continue;
+        /* The entry is forgotten here in any case; the pages stay the kernel's until the ring ends if it refuses. */
+        (void)io_uring_register_buffers_update_tag(&u->ring, i, &none, NULL, 1);
+        u->pieces[i] = (struct piece){ 0 };
+    }
+}
+
+static void register_file(struct kithi_io *io, int fd)
+{
+    struct uring *u = (struct uring *)io;
+    for (unsigned i = 0; u->has_files && i < REGISTERED_FILES; i++) {
+        if (u->files[i] >= 0)
+            continue;
+        if (io_uring_register_files_update(&u->ring, i, &fd, 1) == 1)
+            u->files[i] = fd;
+        return;
+    }
+}
+
+static void unregister_file(struct uring *u, int fd)
+{
+    int i = file_index(u, fd), none = -1;
+    if (i < 0)
+        return;
+    (void)io_uring_register_files_update(&u->ring, (unsigned)i, &none, 1);
+    u->files[i] = -1;
+}
+
+/* A write, or the sync behind one. */
+static void prepare_write(const struct uring *u, const struct kithi_io_op *op, struct io_uring_sqe *sqe)
+{
+    const uint8_t *buf = (const uint8_t *)op->u.out + op->pos;
+    const unsigned len = (unsigned)(op->len - op->pos);
+    const int file = file_index(u, op->fd), piece = piece_of(u, buf, len);
+    if (op->phase == PHASE_SYNC)
+        io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+    else if (piece >= 0)
+        io_uring_prep_write_fixed(sqe, op->fd, buf, len, op->off + op->pos, piece);
+    else
+        io_uring_prep_write(sqe, op->fd, buf, len, op->off + op->pos);
+    if (op->phase != PHASE_SYNC)
+        sqe->rw_flags = op->phase == PHASE_UNSYNCED || !op->durable ? 0 : RWF_DSYNC;
+    if (file >= 0) {
+        sqe->fd = file;
+        sqe->flags |= IOSQE_FIXED_FILE;
+    }
+}
+
+/* Older kernels know no empty places: then nothing is registered. */
+static void registration_init(struct uring *u)
+{
+    for (unsigned i = 0; i < REGISTERED_FILES; i++)
+        u->files[i] = -1;
+    u->has_files = io_uring_register_files_sparse(&u->ring, REGISTERED_FILES) == 0;
+    u->has_pieces = io_uring_register_buffers_sparse(&u->ring, REGISTERED_PIECES) == 0;
+}
+
+/* ---- operations ---- */
+
 static void issue(struct uring *u, struct kithi_io_op *op)
 {
     struct io_uring_sqe *sqe = get_sqe(u);
@@ -83,15 +195,7 @@ static void issue(struct uring *u, struct kithi_io_op *op)
         case KITHI_IO_TIMER:
             io_uring_prep_timeout(sqe, (struct __kernel_timespec *)(void *)&op->u.time, 0, 0);
             break;
-        case KITHI_IO_WRITE:
-            if (op->phase == PHASE_SYNC) {
-                io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
-            } else {
-                io_uring_prep_write(sqe, op->fd, (const char *)op->u.out + op->pos,
-                                    (unsigned)(op->len - op->pos), op->off + op->pos);
-                sqe->rw_flags = op->phase == PHASE_UNSYNCED || !op->durable ? 0 : RWF_DSYNC;
-            }
-            break;
+        case KITHI_IO_WRITE: prepare_write(u, op, sqe); break;
         default: KITHI_ASSERT(op->type < KITHI_IO_CALL);
         }
     }
@@ -316,6 +420,7 @@ static void uring_close(struct kithi_io *io, int fd)
             cancel_op(u, op);
     }
     submit_all(u);
+    unregister_file(u, fd);
     close(fd);
 }
 
@@ -370,6 +475,9 @@ static const struct kithi_io_vtable uring_vtable = {
     .cancel = uring_cancel,
     .close = uring_close,
     .free = uring_free,
+    .register_memory = register_memory,
+    .unregister_memory = unregister_memory,
+    .register_file = register_file,
     .file_create = kithi_io_real_create,
     .file_open = kithi_io_real_open,
     .file_read = kithi_io_real_read,
@@ -440,6 +548,7 @@ int kithi_io_uring_open(struct kithi_io **out_io, char *reason, size_t size)
         snprintf(reason, size, "eventfd: %s", strerror(-r));
         goto fail;
     }
+    registration_init(u);
     kithi_io_worker_init(&u->calls, &u->base, ring_bell);
     r = kithi_io_worker_start(&u->calls);
     if (r < 0) {

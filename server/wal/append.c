@@ -26,10 +26,11 @@
 #include "shm/base/checksum.h"
 #include "shm/wire/op.h"
 
-#define BUFFER_MIN  (256u << 10)
-#define BUFFER_KEEP (8u << 20) /* a larger buffer is given back once its groups are durable */
-#define ZERO_PIECE  (1u << 20) /* zeroed by one call of the helper thread, which others wait for */
-#define FILE_LEAST  (1u << 20) /* a start on a disk that is nearly full makes do with this */
+#define BUFFER_MIN    (256u << 10)
+#define BUFFER_KEEP   (8u << 20) /* a larger buffer is given back once its groups are durable */
+#define REGISTER_MOST (1u << 20) /* of a buffer: locked memory is scarce, and a large write does not notice */
+#define ZERO_PIECE    (1u << 20) /* zeroed by one call of the helper thread, which others wait for */
+#define FILE_LEAST    (1u << 20) /* a start on a disk that is nearly full makes do with this */
 
 /* How far the next file has got. The loop's thread moves on from one to the next, the helper carries it out. */
 enum spare_step {
@@ -72,7 +73,8 @@ struct batch {
     size_t size;    /* bytes to write */
     struct group *groups;
     unsigned count, group_room;
-    bool rotate; /* begins a file */
+    bool rotate;     /* begins a file */
+    bool registered; /* the loop knows the bytes */
 };
 
 struct kithi_wal {
@@ -86,6 +88,7 @@ struct kithi_wal {
     int fd;
     bool direct;
     bool recycled;
+    bool registered; /* the loop knows fd */
     uint64_t size;
     char name[KITHI_WAL_NAME_SIZE];
     uint64_t number;
@@ -179,6 +182,7 @@ static void adopt(struct kithi_wal *wal, const struct kithi_wal_fresh *file, uin
     wal->fd = file->fd;
     wal->direct = file->direct;
     wal->recycled = file->recycled;
+    wal->registered = false;
     wal->size = file->size;
     wal->number = number;
     memcpy(wal->name, name, sizeof wal->name);
@@ -323,6 +327,16 @@ static struct batch *gathering(struct kithi_wal *wal)
     return &wal->batches[1 - wal->first];
 }
 
+static void bytes_free(struct kithi_io *io, struct batch *b)
+{
+    if (b->registered)
+        kithi_io_unregister_memory(io, b->bytes);
+    free(b->bytes);
+    b->bytes = NULL;
+    b->registered = false;
+    b->room = 0;
+}
+
 /* Empty a batch; its groups stand in wal->ended until ended_tell(). */
 static void batch_end(struct kithi_wal *wal, struct batch *b)
 {
@@ -336,11 +350,8 @@ static void batch_end(struct kithi_wal *wal, struct batch *b)
     b->count = 0;
     b->size = 0;
     b->rotate = false;
-    if (b->room > BUFFER_KEEP) {
-        free(b->bytes);
-        b->bytes = NULL;
-        b->room = 0;
-    }
+    if (b->room > BUFFER_KEEP)
+        bytes_free(wal->io, b);
 }
 
 /* In the order of epochs. The owner may append meanwhile, and close the log when the last one is called. */
@@ -453,13 +464,21 @@ static void start(struct kithi_wal *wal)
     }
     wal->write_len = b->size + fence(wal->recycled, wal->off + b->size, wal->size);
     memset(b->bytes + b->size, 0, wal->write_len - b->size);
+    if (!b->registered && b->room <= REGISTER_MOST) {
+        kithi_io_register_memory(wal->io, b->bytes, b->room);
+        b->registered = true;
+    }
+    if (!wal->registered) {
+        kithi_io_register_file(wal->io, wal->fd);
+        wal->registered = true;
+    }
     if (KITHI_FAULT("wal-stalls"))
         return; /* a disk that does not answer any more */
     kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, b->bytes, wal->write_len, wal->off);
 }
 
 /* Room for one more group, and for size bytes in all and the fence; what is there stays. */
-static int batch_reserve(struct batch *b, size_t size)
+static int batch_reserve(struct kithi_io *io, struct batch *b, size_t size)
 {
     size += KITHI_WAL_BLOCK;
     if (b->count == b->group_room) {
@@ -480,7 +499,7 @@ static int batch_reserve(struct batch *b, size_t size)
         return -ENOMEM;
     if (b->size > 0)
         memcpy(bytes, b->bytes, b->size);
-    free(b->bytes);
+    bytes_free(io, b);
     b->bytes = bytes;
     b->room = room;
     return 0;
@@ -508,7 +527,7 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     /* A write goes to one file, and only the next one is made ahead. */
     if (rotate && (b->count > 0 || writing(wal)->rotate))
         return -EBUSY;
-    int r = batch_reserve(b, b->size + size);
+    int r = batch_reserve(wal->io, b, b->size + size);
     if (r < 0)
         return r;
     if (rotate) {
@@ -581,7 +600,7 @@ static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *repor
 {
     const size_t size = (size_t)report->tail_size;
     uint64_t file_size;
-    int r = batch_reserve(b, size);
+    int r = batch_reserve(wal->io, b, size);
     int fd = r < 0 ? r : kithi_wal_file_open(wal->dir, report->tail_file, &file_size);
     int64_t got = fd < 0 ? fd : kithi_wal_pread(fd, b->bytes, size, report->tail_off);
     if (fd >= 0)
@@ -681,7 +700,7 @@ static int more_write(struct kithi_wal *wal, const struct kithi_wal_open_opts *o
                 break;
             size += next;
         }
-        r = batch_reserve(b, size);
+        r = batch_reserve(wal->io, b, size);
         for (uint32_t k = i; k < end && r >= 0; k++) {
             more_encode(wal, opts, number, k, b->bytes + at);
             at += (size_t)kithi_wal_group_size(opts->more[k].len);
@@ -699,7 +718,7 @@ static int more_write(struct kithi_wal *wal, const struct kithi_wal_open_opts *o
 static void batches_free(struct kithi_wal *wal)
 {
     for (int i = 0; i < 2; i++) {
-        free(wal->batches[i].bytes);
+        bytes_free(wal->io, &wal->batches[i]);
         free(wal->batches[i].groups);
     }
     free(wal->ended);

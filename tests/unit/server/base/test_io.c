@@ -512,6 +512,128 @@ static void write_durable_puts_all_bytes_where_they_belong(void **state)
     test_dir_remove(&dir);
 }
 
+/* Write of [from, from + len) of buf to the same place of the file, and read back. */
+static void write_and_check(struct kithi_io *io, int fd, const char *path, const char *buf, size_t from,
+                            size_t len)
+{
+    struct seen w;
+    char *have = malloc(len);
+    prepare(&w);
+    kithi_io_write_durable(io, &w.op, fd, buf + from, len, from);
+    assert_int_equal(await(io, &w), len);
+    int in = open(path, O_RDONLY);
+    assert_int_equal(pread(in, have, len, (off_t)from), len);
+    assert_memory_equal(have, buf + from, len);
+    close(in);
+    free(have);
+}
+
+/* Whatever the loop was told of before: bytes come from where they are now and go to the file that it is now. */
+static void what_is_registered_is_written_like_the_rest(void **state)
+{
+    struct kithi_io *io = loop(state);
+    if (!io)
+        skip();
+    enum { FILES = 40, LEN = 1u << 17 }; /* more than are registered at once */
+    struct test_dir dir;
+    bool direct;
+    char *buf[2];
+    test_dir_make(&dir);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(posix_memalign((void **)&buf[i], 4096, LEN), 0);
+        for (unsigned j = 0; j < LEN; j++)
+            buf[i][j] = (char)(j * 7 + j / 4096 + (unsigned)i);
+    }
+    kithi_io_register_memory(io, buf[0], LEN / 2);
+    const char *first = test_path(&dir, "first"), *second = test_path(&dir, "second");
+    int fd = kithi_io_file_create(io, first, true, &direct);
+    kithi_io_register_file(io, fd);
+    write_and_check(io, fd, first, buf[0], 0, LEN / 2);
+    write_and_check(io, fd, first, buf[0], 8192, 4096);
+    write_and_check(io, fd, first, buf[0], LEN / 2 - 4096, 8192); /* half of it is not registered */
+    write_and_check(io, fd, first, buf[1], 4096, 4096);
+    /* Another file under the same number, other bytes at the same place. */
+    kithi_io_close(io, fd);
+    kithi_io_unregister_memory(io, buf[0]);
+    kithi_io_unregister_memory(io, buf[0]);
+    memset(buf[0], 0x77, LEN);
+    int again = kithi_io_file_create(io, second, true, &direct);
+    assert_int_equal(again, fd);
+    write_and_check(io, again, second, buf[0], 0, 4096);
+    kithi_io_register_file(io, again);
+    kithi_io_register_memory(io, buf[1], LEN);
+    write_and_check(io, again, second, buf[1], 4096, 8192);
+    write_and_check(io, again, second, buf[0], 4096, 4096);
+    /* The lock goes with the descriptor, registered or not. */
+    int other = open(second, O_RDONLY);
+    assert_int_equal(flock(other, LOCK_EX | LOCK_NB), -1);
+    kithi_io_close(io, again);
+    uint64_t end = test_now_ms() + DEADLINE_MS;
+    while (flock(other, LOCK_EX | LOCK_NB) != 0 && test_now_ms() < end)
+        kithi_io_run(io, 10);
+    assert_int_equal(flock(other, LOCK_EX | LOCK_NB), 0);
+    close(other);
+    /* More than the kernel is told of. */
+    int fds[FILES];
+    char name[16];
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        fds[i] = kithi_io_file_create(io, test_path(&dir, name), true, &direct);
+        kithi_io_register_file(io, fds[i]);
+        kithi_io_register_memory(io, buf[0] + 2048 * i, 2048);
+    }
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "f%d", i);
+        write_and_check(io, fds[i], test_path(&dir, name), buf[i & 1], 0, 8192);
+        kithi_io_close(io, fds[i]);
+        kithi_io_unregister_memory(io, buf[0] + 2048 * i);
+    }
+    kithi_io_unregister_memory(io, buf[1]);
+    free(buf[0]);
+    free(buf[1]);
+    test_dir_remove(&dir);
+}
+
+static void a_file_that_is_there_is_opened_with_its_content(void **state)
+{
+    struct kithi_io *io = loop(state);
+    if (!io)
+        skip();
+    struct test_dir dir;
+    bool direct;
+    uint64_t size = 0;
+    char *buf;
+    test_dir_make(&dir);
+    const char *path = test_path(&dir, "log"), *fifo = test_path(&dir, "fifo");
+    assert_int_equal(posix_memalign((void **)&buf, 4096, 16384), 0);
+    memset(buf, 0x5a, 16384);
+    assert_int_equal(kithi_io_file_size(io, path, &size), -ENOENT);
+    assert_int_equal(kithi_io_file_open(io, path, true, &direct, &size), -ENOENT);
+    int fd = kithi_io_file_create(io, path, true, &direct);
+    assert_int_equal(kithi_io_file_write(io, fd, buf, 16384, 0), 16384);
+    assert_int_equal(kithi_io_file_open(io, path, true, &direct, &size), -EWOULDBLOCK); /* locked */
+    kithi_io_close(io, fd);
+    assert_int_equal(kithi_io_file_size(io, path, &size), 0);
+    assert_int_equal(size, 16384);
+    size = 0;
+    fd = kithi_io_file_open(io, path, true, &direct, &size);
+    assert_true(fd >= 0);
+    assert_int_equal(size, 16384);
+    assert_int_equal(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+    assert_int_equal(kithi_io_file_zero(io, fd, 4096, 8192), 0);
+    assert_int_equal(kithi_io_file_sync(io, fd), 0);
+    memset(buf, 1, 16384);
+    assert_int_equal(kithi_io_file_read(io, fd, buf, 16384, 0), 16384);
+    for (int i = 0; i < 16384; i++)
+        assert_int_equal(buf[i], i >= 4096 && i < 12288 ? 0 : 0x5a);
+    assert_int_equal(kithi_io_file_read(io, fd, buf, 8192, 12288), 4096);
+    kithi_io_close(io, fd);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_int_equal(kithi_io_file_open(io, fifo, false, &direct, &size), -EINVAL);
+    free(buf);
+    test_dir_remove(&dir);
+}
+
 static void a_failing_write_says_why(void **state)
 {
     struct kithi_io *io = loop(state);
@@ -600,6 +722,8 @@ int main(void)
         ON_BOTH(freeing_the_loop_ends_calls_and_drops_the_rest),
         ON_BOTH(write_durable_puts_all_bytes_where_they_belong),
         ON_BOTH(writes_in_flight_together_are_all_there),
+        ON_BOTH(what_is_registered_is_written_like_the_rest),
+        ON_BOTH(a_file_that_is_there_is_opened_with_its_content),
         ON_BOTH(a_failing_write_says_why),
         ON_BOTH(a_created_file_is_locked_until_it_is_closed),
         cmocka_unit_test(the_environment_chooses_the_kind),
