@@ -6,6 +6,7 @@
 #   TABLE   search   recall and rate of one reader of a live kithd, beside hnswlib and FAISS
 #           core     the same without a daemon: the graph alone
 #           build    vectors a second, beside hnswlib
+#           log      groups a second where only the log has work, beside the disk alone
 #           mixed    reader processes beside a writer at full speed
 #           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
@@ -79,7 +80,7 @@ run() { # TABLE SET [OPTION...]
     mkdir -p "$out"
     case $name in
     search | core) files=(--json "$file.json" --svg "$file.svg") ;;
-    build | scaling | growth | restart | warm | durable) files=(--json "$file.json") ;;
+    build | log | scaling | growth | restart | warm | durable) files=(--json "$file.json") ;;
     esac
     {
         echo
@@ -109,19 +110,20 @@ if [ "$table" = all ]; then
         for name in mixed attach counters growth restart warm durable; do
             run "$name" sift-grocery "${options[@]}"
         done
+        run log generated "${options[@]}"
     else
-        for name in search build mixed scaling attach counters growth restart warm durable; do
+        for name in search build log mixed scaling attach counters growth restart warm durable; do
             run "$name" generated "${options[@]}"
         done
     fi
     exit 0
 fi
-case $table in search | core | build | mixed | scaling | attach | counters | growth | restart | warm | durable) ;; *) usage 2 ;; esac
+case $table in search | core | build | log | mixed | scaling | attach | counters | growth | restart | warm | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
     esac
-    [ -z "$data" ] || { echo "bench.sh: name the sets of $data to measure" >&2; exit 2; }
+    [ -z "$data" ] || [ "$table" = log ] || { echo "bench.sh: name the sets of $data to measure" >&2; exit 2; }
     sets=(generated)
 fi
 for set in "${sets[@]}"; do

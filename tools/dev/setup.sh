@@ -5,13 +5,13 @@
 #
 # Without an option: what builds and runs kithd, kith and the demo. --tests adds what the whole test
 # run needs (clang, sanitizers, cmocka, relacy, the aarch64 cross compiler, qemu); --bench adds the
-# libraries that bench/ compares with. Works as root or through sudo, without a terminal.
+# libraries and tools that bench/ compares with. Works as root or through sudo, without a terminal.
 set -euo pipefail
 
 packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
     gcc-aarch64-linux-gnu qemu-user mmdebstrap)
-bench=(g++ libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
+bench=(g++ fio libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {
     sed -n '2,9s/^# \{0,1\}//p' "$0"
