@@ -809,11 +809,11 @@ void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch)
     struct kithi_wal_file *files = NULL;
     int64_t n = kithi_wal_files_list(dir, &files, NULL);
     int r = 0;
-    /* The oldest first, for good, and none beyond one that will not go: a gap would look like a file that is missing. */
+    /* The oldest first, and none before those before it are gone for good: a gap would look like a file that is missing. */
     for (int64_t i = 0; i + 2 < n && files[i + 1].first_epoch <= epoch + 1 && r == 0; i++) {
-        r = kithi_wal_fresh_keep(io, dir, files[i].name);
+        r = kithi_io_dir_sync(io, dir);
         if (r == 0)
-            r = kithi_io_dir_sync(io, dir);
+            r = kithi_wal_fresh_keep(io, dir, files[i].name);
     }
     free(files);
 }
