@@ -708,7 +708,11 @@ static void file_tear(struct sim *s, struct sim_file *file)
         size_t keep = (size_t)(draw(s) % (d->len / SECTOR + 1));
         for (size_t i = 0; i * SECTOR < d->len; i++) {
             size_t n = d->len - i * SECTOR < SECTOR ? d->len - i * SECTOR : SECTOR;
+            const size_t at = (size_t)d->off + i * SECTOR;
             if (!(prefix ? i < keep : draw(s) % 4 < odds))
+                continue;
+            /* A later write has made these bytes durable: nothing is under way here, so no bit can turn. */
+            if (at + n <= file->disk.size && memcmp(file->disk.bytes + at, d->bytes + i * SECTOR, n) == 0)
                 continue;
             image_put(&file->disk, d->bytes + i * SECTOR, n, d->off + i * SECTOR);
             if (turns && draw(s) % 8 == 0)
