@@ -771,9 +771,13 @@ static void lose_names(struct sim *s)
 {
     bool journal = draw(s) % 3 != 0;
     size_t kept = s->change_count ? (size_t)(draw(s) % (s->change_count + 1)) : 0;
-    for (size_t i = 0; i < s->change_count; i++)
-        if (journal ? i < kept : draw(s) % 2)
-            change_apply(&s->disk, &s->changes[i]);
+    for (size_t i = 0; i < s->change_count; i++) {
+        const struct change *c = &s->changes[i];
+        /* A name that is not there cannot be renamed: the file would have two. */
+        bool there = !c->from[0] || entry_find(&s->disk, c->from);
+        if (journal ? i < kept : draw(s) % 2 && there)
+            change_apply(&s->disk, c);
+    }
     s->change_count = 0;
 }
 
