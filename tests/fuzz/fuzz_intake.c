@@ -24,6 +24,7 @@
 #include "server/base/log.h"
 #include "server/wal/append.h"
 #include "server/writer/admin.h"
+#include "server/writer/census.h"
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
 #include "shm/base/bytes.h"
@@ -322,9 +323,13 @@ static void turn(struct kithi_daemon *d)
         for (struct kithi_collection *c = d->collections; c; c = c->next) {
             if (now_ms >= c->old_until_ms)
                 kithi_collection_end_old(c);
-            kithi_relayout_turn(c, now_ms);
+            uint64_t census_ms;
+            bool census = kithi_census_turn(c, now_ms, &census_ms);
+            if (!census)
+                kithi_relayout_turn(c, now_ms);
             kithi_pipeline_turn(c, now_ms);
-            kithi_checkpointer_turn(c, now_ms);
+            if (!census)
+                kithi_checkpointer_turn(c, now_ms);
             kithi_boards_turn(c, now_ms);
         }
         kithi_intake_turn(d, now_ms);

@@ -14,6 +14,7 @@
 #include "server/base/io_sim.h"
 #include "server/base/log.h"
 #include "server/wal/append.h"
+#include "server/writer/census.h"
 #include "server/writer/collection.h"
 #include "tests/crash/sim/sim.h"
 #include "tests/crash/start_here.h"
@@ -128,13 +129,16 @@ static void turn(struct sim_world *w, struct kithi_daemon *d)
     do {
         d->again = false;
         for (struct kithi_collection *c = d->collections; c; c = c->next) {
-            uint64_t now_ms = kithi_now_ms();
+            uint64_t now_ms = kithi_now_ms(), census_ms;
             if (now_ms >= c->old_until_ms)
                 kithi_collection_end_old(c);
-            kithi_relayout_turn(c, now_ms);
+            bool census = kithi_census_turn(c, now_ms, &census_ms);
+            if (!census)
+                kithi_relayout_turn(c, now_ms);
             kithi_pipeline_turn(c, now_ms);
             note_group(w, c);
-            kithi_checkpointer_turn(c, now_ms);
+            if (!census)
+                kithi_checkpointer_turn(c, now_ms);
         }
     } while (d->again);
 }
