@@ -3,8 +3,8 @@
  *
  *   crash_kill [--kills N] [--seed S] [--vectors N]
  *
- * Three writers (single writes, batches, a pipe of batches) and two readers work on a collection; the daemon is killed
- * while they do, now and then also while it starts; every few times the segment is made unfit for adoption, so
+ * Three writers (single writes, batches, a pipe of batches) and four readers work on a collection; the daemon is killed
+ * while they do, now and then also while it starts; it and readers are stopped for a while, and readers killed; every few times the segment is made unfit for adoption, so
  * that the log has to bring everything back beside it and readers move over. With KITH_TEST_DURABILITY=applied most of
  * the writes ask to be visible only, and the segment is never taken away: they survive all the same. After each start: every acknowledged
  * write is there, no batch is half there, no id is there twice, no reader has seen an error, and verify is clean.
@@ -71,7 +71,7 @@ static bool run(struct test_daemon *d, struct workload *w, struct test_rand *r, 
         bool replay = spoils && i % replay_every == replay_every / 2;
         uint32_t alive_ms = test_rand_below(r, ALIVE_MS_MAX);
         workload_go(w);
-        usleep(1000 * alive_ms);
+        workload_disturb(w, r, alive_ms);
         test_daemon_kill(d);
         if (!workload_halted(w, HALT_MS))
             return false;
@@ -102,10 +102,11 @@ static bool run(struct test_daemon *d, struct workload *w, struct test_rand *r, 
     if (test_daemon_start(d) < 0 || !workload_check(w, &tally))
         return false;
     bool ok = workload_finish(w, &tally);
-    printf("%u kills at work, %u while starting; %" PRIu64 " writes acked in %" PRIu64 " batches; %" PRIu64
-           " searches, %" PRIu64 " gets, %" PRIu64 " moves to another generation\n",
-           kills, start_kills, tally.acked_items, tally.acked_batches, tally.searches, tally.gets,
-           tally.moves);
+    printf("%u kills at work, %u while starting, %u stops, %u readers killed; %" PRIu64
+           " writes acked in %" PRIu64 " batches; %" PRIu64 " searches, %" PRIu64 " gets, %" PRIu64
+           " moves to another generation\n",
+           kills, start_kills, tally.stops, tally.reader_kills, tally.acked_items, tally.acked_batches,
+           tally.searches, tally.gets, tally.moves);
     if (ok && spoils && tally.moves == 0) {
         fprintf(stderr, "the readers never moved to a rebuilt segment\n");
         ok = false;

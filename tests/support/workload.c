@@ -7,10 +7,12 @@
 #include <kith/kith.h>
 #include <limits.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "shm/graph/scan.h"
@@ -474,6 +476,41 @@ void workload_load(struct workload *w)
     kith_close(k);
 }
 
+static void stop_for(struct workload *w, pid_t pid, uint32_t ms)
+{
+    if (pid <= 0 || kill(pid, SIGSTOP))
+        return;
+    w->stops++;
+    usleep(1000 * ms);
+    kill(pid, SIGCONT);
+}
+
+static void replace_reader(struct workload *w, unsigned i)
+{
+    struct role role = { .s = w->shared, .number = i };
+    kill(w->readers[i].pid, SIGKILL);
+    if (waitpid(w->readers[i].pid, NULL, 0) != w->readers[i].pid)
+        test_die("reader %u is not a child", i);
+    w->reader_kills++;
+    test_child_start(&w->readers[i], "reader", reader_role, &role);
+}
+
+void workload_disturb(struct workload *w, struct test_rand *r, uint32_t ms)
+{
+    uint64_t end = test_now_ms() + ms;
+    for (uint64_t now; (now = test_now_ms()) < end;) {
+        unsigned reader = test_rand_below(r, WORKLOAD_READERS);
+        uint32_t left = (uint32_t)(end - now), part = 1 + test_rand_below(r, left < 150 ? left : 150);
+        switch (test_rand_below(r, 6)) {
+        case 0: stop_for(w, w->daemon->pid, part); break;
+        case 1:
+        case 2: stop_for(w, w->readers[reader].pid, part); break;
+        case 3: replace_reader(w, reader); break;
+        default: usleep(1000 * part); break;
+        }
+    }
+}
+
 void workload_go(struct workload *w)
 {
     atomic_store(&w->shared->rest, 0);
@@ -674,6 +711,8 @@ bool workload_finish(struct workload *w, struct workload_tally *out)
             ok = false;
         }
     if (out) {
+        out->stops = w->stops;
+        out->reader_kills = w->reader_kills;
         out->searches = out->gets = out->moves = 0;
         for (unsigned i = 0; i < WORKLOAD_READERS; i++) {
             out->searches += atomic_load(&s->readers[i].searches);

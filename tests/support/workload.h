@@ -18,10 +18,11 @@
 
 #include "tests/support/child.h"
 #include "tests/support/daemon.h"
+#include "tests/support/rand.h"
 
 #define WORKLOAD_NAME    "fire"
 #define WORKLOAD_WRITERS 3u
-#define WORKLOAD_READERS 2u
+#define WORKLOAD_READERS 4u
 
 struct workload_shared;
 
@@ -30,12 +31,14 @@ struct workload {
     struct workload_shared *shared;
     struct test_child writers[WORKLOAD_WRITERS];
     struct test_child readers[WORKLOAD_READERS];
+    uint32_t stops, reader_kills;
     uint32_t *actual; /* version of each id as the segment has it */
     uint32_t id_count, dim;
 };
 
 struct workload_tally {
     uint64_t acked_batches, acked_items, searches, gets, moves;
+    uint32_t stops, reader_kills; /* of workload_disturb() */
     uint32_t pending, applied; /* of the last check: unacknowledged batches, and how many of them are there */
     uint32_t live;
 };
@@ -47,6 +50,11 @@ void workload_init(struct workload *w, struct test_daemon *daemon, uint64_t seed
 void workload_load(struct workload *w);
 /* Writers write and readers read from now on. */
 void workload_go(struct workload *w);
+/*
+ * Let them work for ms, while signals come at random: the daemon or a reader is stopped for a while, a reader is killed and another
+ * one begins in its place. Nothing of it may show but in time.
+ */
+void workload_disturb(struct workload *w, struct test_rand *r, uint32_t ms);
 /* Ask the writers to rest although the daemon lives; then workload_halted(). */
 void workload_rest(struct workload *w);
 /* Wait until all writers rest because the daemon is gone. False after timeout_ms, or when one failed. */
