@@ -273,8 +273,6 @@ static double disk_turn(const struct bench_daemon *d, unsigned kind, size_t size
             else if (fd >= 0)
                 close(fd);
             fd = disk_file(d, direct, kind != DISK_UNWRITTEN);
-            if (kind == DISK_REGISTERED)
-                kithi_io_register_file(io, fd);
             off = 0;
         }
         struct iovec v = { buf, size };

@@ -184,12 +184,6 @@ void kithi_io_unregister_memory(struct kithi_io *io, const void *buf)
         io->vt->unregister_memory(io, buf);
 }
 
-void kithi_io_register_file(struct kithi_io *io, int fd)
-{
-    if (io->vt->register_file)
-        io->vt->register_file(io, fd);
-}
-
 uint64_t kithi_io_now_ns(void)
 {
     struct timespec t;

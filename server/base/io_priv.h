@@ -42,7 +42,6 @@ struct kithi_io_vtable {
     /* NULL: there is no such thing. */
     void (*register_memory)(struct kithi_io *io, const void *buf, size_t len);
     void (*unregister_memory)(struct kithi_io *io, const void *buf);
-    void (*register_file)(struct kithi_io *io, int fd);
 
     /* The log's files; see io.h. */
     int (*file_create)(struct kithi_io *io, const char *path, bool want_direct, bool *out_direct);

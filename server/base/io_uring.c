@@ -24,7 +24,6 @@
 #define DISPATCH_MAX 256u
 
 /* What the kernel is told of once: two buffers and a file for each of so many logs. Others do without. */
-#define REGISTERED_FILES  32u
 #define REGISTERED_PIECES 64u
 
 /* user_data of what is not an op. */
@@ -48,8 +47,7 @@ struct uring {
     struct kithi_io base;
     struct io_uring ring;
     struct piece pieces[REGISTERED_PIECES]; /* by the kernel's index */
-    int files[REGISTERED_FILES];            /* by the kernel's index; -1: none */
-    bool has_pieces, has_files;             /* the kernel takes such things */
+    bool has_pieces;                        /* the kernel takes such */
     struct kithi_io_list flying;            /* ops the kernel has */
     struct kithi_io_worker calls;
     int wake_fd;
@@ -91,14 +89,6 @@ static int piece_of(const struct uring *u, const uint8_t *buf, size_t len)
     return -1;
 }
 
-static int file_index(const struct uring *u, int fd)
-{
-    for (unsigned i = 0; u->has_files && i < REGISTERED_FILES; i++)
-        if (u->files[i] == fd)
-            return (int)i;
-    return -1;
-}
-
 static void register_memory(struct kithi_io *io, const void *buf, size_t len)
 {
     struct uring *u = (struct uring *)io;
@@ -126,33 +116,12 @@ static void unregister_memory(struct kithi_io *io, const void *buf)
     }
 }
 
-static void register_file(struct kithi_io *io, int fd)
-{
-    struct uring *u = (struct uring *)io;
-    for (unsigned i = 0; u->has_files && i < REGISTERED_FILES; i++) {
-        if (u->files[i] >= 0)
-            continue;
-        if (io_uring_register_files_update(&u->ring, i, &fd, 1) == 1)
-            u->files[i] = fd;
-        return;
-    }
-}
-
-static void unregister_file(struct uring *u, int fd)
-{
-    int i = file_index(u, fd), none = -1;
-    if (i < 0)
-        return;
-    (void)io_uring_register_files_update(&u->ring, (unsigned)i, &none, 1);
-    u->files[i] = -1;
-}
-
 /* A write, or the sync behind one. */
 static void prepare_write(const struct uring *u, const struct kithi_io_op *op, struct io_uring_sqe *sqe)
 {
     const uint8_t *buf = (const uint8_t *)op->u.out + op->pos;
     const unsigned len = (unsigned)(op->len - op->pos);
-    const int file = file_index(u, op->fd), piece = piece_of(u, buf, len);
+    const int piece = piece_of(u, buf, len);
     if (op->phase == PHASE_SYNC)
         io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
     else if (piece >= 0)
@@ -161,18 +130,11 @@ static void prepare_write(const struct uring *u, const struct kithi_io_op *op, s
         io_uring_prep_write(sqe, op->fd, buf, len, op->off + op->pos);
     if (op->phase != PHASE_SYNC)
         sqe->rw_flags = op->phase == PHASE_UNSYNCED || !op->durable ? 0 : RWF_DSYNC;
-    if (file >= 0) {
-        sqe->fd = file;
-        sqe->flags |= IOSQE_FIXED_FILE;
-    }
 }
 
 /* Older kernels know no empty places: then nothing is registered. */
 static void registration_init(struct uring *u)
 {
-    for (unsigned i = 0; i < REGISTERED_FILES; i++)
-        u->files[i] = -1;
-    u->has_files = io_uring_register_files_sparse(&u->ring, REGISTERED_FILES) == 0;
     u->has_pieces = io_uring_register_buffers_sparse(&u->ring, REGISTERED_PIECES) == 0;
 }
 
@@ -420,7 +382,6 @@ static void uring_close(struct kithi_io *io, int fd)
             cancel_op(u, op);
     }
     submit_all(u);
-    unregister_file(u, fd);
     close(fd);
 }
 
@@ -477,7 +438,6 @@ static const struct kithi_io_vtable uring_vtable = {
     .free = uring_free,
     .register_memory = register_memory,
     .unregister_memory = unregister_memory,
-    .register_file = register_file,
     .file_create = kithi_io_real_create,
     .file_open = kithi_io_real_open,
     .file_read = kithi_io_real_read,

@@ -528,7 +528,7 @@ static void write_and_check(struct kithi_io *io, int fd, const char *path, const
     free(have);
 }
 
-/* Whatever the loop was told of before: bytes come from where they are now and go to the file that it is now. */
+/* Whatever the loop was told of before: bytes come from where they are now. */
 static void what_is_registered_is_written_like_the_rest(void **state)
 {
     struct kithi_io *io = loop(state);
@@ -547,7 +547,6 @@ static void what_is_registered_is_written_like_the_rest(void **state)
     kithi_io_register_memory(io, buf[0], LEN / 2);
     const char *first = test_path(&dir, "first"), *second = test_path(&dir, "second");
     int fd = kithi_io_file_create(io, first, true, &direct);
-    kithi_io_register_file(io, fd);
     write_and_check(io, fd, first, buf[0], 0, LEN / 2);
     write_and_check(io, fd, first, buf[0], 8192, 4096);
     write_and_check(io, fd, first, buf[0], LEN / 2 - 4096, 8192); /* half of it is not registered */
@@ -560,11 +559,10 @@ static void what_is_registered_is_written_like_the_rest(void **state)
     int again = kithi_io_file_create(io, second, true, &direct);
     assert_int_equal(again, fd);
     write_and_check(io, again, second, buf[0], 0, 4096);
-    kithi_io_register_file(io, again);
     kithi_io_register_memory(io, buf[1], LEN);
     write_and_check(io, again, second, buf[1], 4096, 8192);
     write_and_check(io, again, second, buf[0], 4096, 4096);
-    /* The lock goes with the descriptor, registered or not. */
+    /* The lock goes with the descriptor. */
     int other = open(second, O_RDONLY);
     assert_int_equal(flock(other, LOCK_EX | LOCK_NB), -1);
     kithi_io_close(io, again);
@@ -579,7 +577,6 @@ static void what_is_registered_is_written_like_the_rest(void **state)
     for (int i = 0; i < FILES; i++) {
         snprintf(name, sizeof name, "f%d", i);
         fds[i] = kithi_io_file_create(io, test_path(&dir, name), true, &direct);
-        kithi_io_register_file(io, fds[i]);
         kithi_io_register_memory(io, buf[0] + 2048 * i, 2048);
     }
     for (int i = 0; i < FILES; i++) {
