@@ -151,6 +151,19 @@ static void image_put(struct image *image, const void *bytes, size_t len, uint64
     memcpy(image->bytes + off, bytes, len);
 }
 
+/* What is written over damaged bytes is there whether the damage is hidden or not. */
+static void disk_put(struct sim *s, struct sim_file *file, const uint8_t *bytes, size_t len, uint64_t off)
+{
+    image_put(&file->disk, bytes, len, off);
+    for (size_t i = 0; i < s->harm_count; i++) {
+        const struct harm *h = &s->harms[i];
+        uint64_t from = h->off > off ? h->off : off;
+        uint64_t to = h->off + h->len < off + len ? h->off + h->len : off + len;
+        if (h->file == (int)(file - s->files) && from < to)
+            memcpy(h->other + (from - h->off), bytes + (from - off), (size_t)(to - from));
+    }
+}
+
 static void dirty_add(struct sim_file *file, const void *bytes, size_t len, uint64_t off, bool lost)
 {
     struct dirty *d = checked(malloc(sizeof *d + len)), **end = &file->dirty;
@@ -183,7 +196,7 @@ static void dirty_drop(struct sim_file *file)
 }
 
 /* Whatever is written and not lost is on the disk. */
-static void dirty_flush(struct sim_file *file)
+static void dirty_flush(struct sim *s, struct sim_file *file)
 {
     for (struct dirty **at = &file->dirty; *at;) {
         struct dirty *d = *at;
@@ -191,7 +204,7 @@ static void dirty_flush(struct sim_file *file)
             at = &d->next;
             continue;
         }
-        image_put(&file->disk, d->bytes, d->len, d->off);
+        disk_put(s, file, d->bytes, d->len, d->off);
         dirty_overlay(file->dirty, d, d->bytes, d->len, d->off);
         *at = d->next;
         free(d);
@@ -397,7 +410,7 @@ static int write_to(struct sim *s, int fd, const void *buf, size_t len, uint64_t
         dirty_add(file, buf, len, off, false);
         return (int)len;
     }
-    image_put(&file->disk, buf, len, off);
+    disk_put(s, file, buf, len, off);
     dirty_overlay(file->dirty, NULL, buf, len, off);
     return (int)len;
 }
@@ -424,7 +437,7 @@ static int sim_sync(struct kithi_io *io, int fd)
     if (!file)
         return -EBADF;
     if (happens(o))
-        dirty_flush(file);
+        dirty_flush(s, file);
     for (struct dirty *d = file->dirty; d && o == OUTCOME_FAILED; d = d->next)
         d->lost = true;
     return error;
@@ -714,7 +727,7 @@ static void file_tear(struct sim *s, struct sim_file *file)
             /* A later write has made these bytes durable: nothing is under way here, so no bit can turn. */
             if (at + n <= file->disk.size && memcmp(file->disk.bytes + at, d->bytes + i * SECTOR, n) == 0)
                 continue;
-            image_put(&file->disk, d->bytes + i * SECTOR, n, d->off + i * SECTOR);
+            disk_put(s, file, d->bytes + i * SECTOR, n, d->off + i * SECTOR);
             if (turns && draw(s) % 8 == 0)
                 file->disk.bytes[d->off + i * SECTOR + draw(s) % n] ^= (uint8_t)(1u << draw(s) % 8);
         }
@@ -852,7 +865,7 @@ int kithi_sim_settle(struct kithi_io *io, const char *dir)
         return error;
     for (size_t i = 0; i < s->seen.count; i++)
         if (s->seen.entries[i].name[0] && is_in(s->seen.entries[i].name, name_of(s, dir)))
-            dirty_flush(&s->files[s->seen.entries[i].file]);
+            dirty_flush(s, &s->files[s->seen.entries[i].file]);
     names_flush(s, name_of(s, dir));
     return error;
 }
