@@ -88,7 +88,6 @@ struct kithi_wal {
     int fd;
     bool direct;
     bool recycled;
-    bool registered; /* the loop knows fd */
     uint64_t size;
     char name[KITHI_WAL_NAME_SIZE];
     uint64_t number;
@@ -182,7 +181,6 @@ static void adopt(struct kithi_wal *wal, const struct kithi_wal_fresh *file, uin
     wal->fd = file->fd;
     wal->direct = file->direct;
     wal->recycled = file->recycled;
-    wal->registered = false;
     wal->size = file->size;
     wal->number = number;
     memcpy(wal->name, name, sizeof wal->name);
@@ -467,10 +465,6 @@ static void start(struct kithi_wal *wal)
     if (!b->registered && b->room <= REGISTER_MOST) {
         kithi_io_register_memory(wal->io, b->bytes, b->room);
         b->registered = true;
-    }
-    if (!wal->registered) {
-        kithi_io_register_file(wal->io, wal->fd);
-        wal->registered = true;
     }
     if (KITHI_FAULT("wal-stalls"))
         return; /* a disk that does not answer any more */
@@ -804,16 +798,21 @@ out:
     return r;
 }
 
-void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch)
+void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch, bool keep)
 {
     struct kithi_wal_file *files = NULL;
+    char path[KITHI_WAL_PATH_SIZE];
     int64_t n = kithi_wal_files_list(dir, &files, NULL);
     int r = 0;
     /* The oldest first, and none before those before it are gone for good: a gap would look like a file that is missing. */
     for (int64_t i = 0; i + 2 < n && files[i + 1].first_epoch <= epoch + 1 && r == 0; i++) {
         r = kithi_io_dir_sync(io, dir);
-        if (r == 0)
+        if (r == 0 && keep)
             r = kithi_wal_fresh_keep(io, dir, files[i].name);
+        else if (r == 0)
+            r = kithi_wal_path(path, dir, files[i].name);
+        if (r == 0 && !keep)
+            r = kithi_io_file_unlink(io, path);
     }
     free(files);
 }

@@ -109,10 +109,10 @@ void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_st
 
 /*
  * Take the files out of the log in dir that hold nothing after epoch: a checkpoint of it is durable. The last two stay, as
- * they hold the tail. Some are kept to become the log's next ones (fresh.h), the others are removed. Blocks; any
- * thread, also while the log is written to. Files that cannot be removed stay.
+ * they hold the tail. With keep some become the log's next ones (fresh.h), the others are removed; without, whoever has one
+ * open reads on. Blocks; any thread, also while the log is written to. Files that cannot be removed stay.
  */
-void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch);
+void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch, bool keep);
 
 /* Its directory was renamed to dir; nothing was appended yet. 0 or -ENAMETOOLONG. */
 int kithi_wal_moved(struct kithi_wal *wal, const char *dir);

@@ -87,6 +87,7 @@ struct walk {
     const char *name; /* of the file being read */
     int fd;
     uint64_t size;
+    uint64_t recycled; /* its number, if it has space of other files in it; else 0 */
     uint8_t *buf;
     size_t room;
 
@@ -154,6 +155,10 @@ static int group_at(struct walk *w, uint64_t off, uint64_t number, struct kithi_
         return r < 0 ? r : KITHI_WAL_EMPTY;
     uint64_t own = number ? number : kithi_get64(w->buf + 24);
     enum kithi_wal_verdict v = kithi_wal_group_header_decode(w->buf, w->uid, own, h);
+    /* Old bytes in a recycled file are whatever clients once sent. */
+    if (w->recycled && (v == KITHI_WAL_NEWER || v == KITHI_WAL_FOREIGN) &&
+        kithi_get64(w->buf + 24) != w->recycled)
+        return KITHI_WAL_STALE;
     if (v != KITHI_WAL_OK)
         return (int)v;
     size_t size = (size_t)kithi_wal_group_size(h->len);
@@ -240,10 +245,14 @@ static int walk_header(struct walk *w, int64_t i, struct kithi_wal_file_header *
     struct kithi_wal_look look;
     struct kithi_wal_group_header g;
     int r = kithi_wal_look(w->dir, file->name, w->uid, &look, w->err);
+    w->recycled = 0;
     if (r < 0)
         return r;
     switch (look.verdict) {
-    case KITHI_WAL_OK: *out = look.header; break;
+    case KITHI_WAL_OK:
+        *out = look.header;
+        w->recycled = out->recycled ? out->number : 0;
+        break;
     case KITHI_WAL_NEWER: return newer(w);
     case KITHI_WAL_FOREIGN: return end_here(w, w->name, 0, "the file belongs to another collection");
     default:
@@ -319,6 +328,7 @@ static int walk_from(struct walk *w, int64_t i, uint64_t epoch)
         return r < 0 ? r : newer(w);
     if (look.verdict == KITHI_WAL_FOREIGN)
         return end_here(w, w->name, 0, "the file belongs to another collection");
+    w->recycled = look.verdict == KITHI_WAL_OK && look.header.recycled ? look.header.number : 0;
     for (uint64_t off = KITHI_WAL_BLOCK; off < w->size && kept.start == 0; off += KITHI_WAL_BLOCK) {
         off_t data = lseek(w->fd, (off_t)off, SEEK_DATA);
         if (data < 0 && errno == ENXIO)

@@ -322,8 +322,10 @@ struct end {
 };
 
 /* Rules 1 to 3: the groups of one file, in order, up to the first that is not one, or up to `until`. */
-static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t until, struct end *end)
+static int read_groups(struct scan *s, const struct kithi_wal_file_header *file, uint64_t until,
+                       struct end *end)
 {
+    const uint64_t number = file->number, first = file->first_epoch;
     uint64_t off = KITHI_WAL_BLOCK, expected = first;
     for (;; expected++) {
         const uint8_t *p;
@@ -341,7 +343,12 @@ static int read_groups(struct scan *s, uint64_t number, uint64_t first, uint64_t
             end->why = "the file ends inside a group header";
             return 0;
         }
-        switch (kithi_wal_group_header_decode(p, s->opts->uid, number, &h)) {
+        enum kithi_wal_verdict verdict = kithi_wal_group_header_decode(p, s->opts->uid, number, &h);
+        /* Old bytes in a recycled file are whatever clients once sent, and may look like anything but a group of its number. */
+        if (file->recycled && (verdict == KITHI_WAL_NEWER || verdict == KITHI_WAL_FOREIGN) &&
+            kithi_get64(p + 24) != number)
+            verdict = KITHI_WAL_STALE;
+        switch (verdict) {
         case KITHI_WAL_OK: break;
         case KITHI_WAL_NEWER: return newer(s, off);
         case KITHI_WAL_FOREIGN: return foreign(s, off, h.uid);
@@ -433,6 +440,9 @@ static int scan_file(struct scan *s, int64_t i)
     int r = file_begin(s, i, &h);
     if (r < 0)
         return r;
+    if (r == 0)
+        return damaged(s, file->name, 0,
+                       "the file header is bad, though another file without one follows it");
     if (h.number <= s->last_number)
         return damaged(s, file->name, 0,
                        "file number %" PRIu64 " follows %" PRIu64 ": files of two histories are mixed",
@@ -447,7 +457,7 @@ static int scan_file(struct scan *s, int64_t i)
     s->last_number = h.number;
     s->report->files++;
     /* Behind the first epoch of the next file this one has nothing to say: a start-up cut it there. */
-    r = read_groups(s, h.number, h.first_epoch, next ? next->first_epoch : UINT64_MAX - 1, &end);
+    r = read_groups(s, &h, next ? next->first_epoch : UINT64_MAX - 1, &end);
     if (r != 0)
         return r;
     snprintf(s->last_place, sizeof s->last_place, "%s at byte %" PRIu64, file->name, end.off);

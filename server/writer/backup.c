@@ -36,7 +36,7 @@ struct kithi_backup {
     struct kithi_collection *collection;
     struct kithi_request *begun;
 
-    bool open;
+    bool open, counted; /* counted: among the daemon's backups */
     struct kithi_backup_header header;
     struct kithi_checkpoint checkpoint;
     struct extent *extents;
@@ -67,6 +67,7 @@ void kithi_backup_free(struct kithi_backup *b)
     if (!b) {
         return;
     }
+    b->daemon->backups -= b->counted;
     kithi_checkpoint_close(&b->checkpoint);
     for (uint32_t i = 0; i < b->extent_count; i++) {
         if (i == 0 || b->extents[i].fd != b->extents[i - 1].fd) {
@@ -174,6 +175,8 @@ static void distrust(struct kithi_backup *b, int status)
     kithi_error_set(&b->err, status, "%.300s; try again: another checkpoint takes its place", why);
 }
 
+static void pump(struct kithi_backup *b);
+
 static void open_done(struct kithi_io_op *op, int status)
 {
     struct kithi_backup *b = op->arg;
@@ -188,6 +191,7 @@ static void open_done(struct kithi_io_op *op, int status)
         kithi_log(KITHI_LOG_WARN, "backup-failed", "name=%s status=%s msg=%s", c->settings.name,
                   kithi_error_name(status), b->err.text);
         kithi_request_refuse(r, KITHI_NO_ITEM, &b->err);
+        pump(b); /* a client may have asked for pieces already */
         return;
     }
     b->open = true;
@@ -201,6 +205,7 @@ static void open_done(struct kithi_io_op *op, int status)
               " msg=is being read by a client",
               c->settings.name, b->header.last_epoch, begun.bytes, b->header.log_bytes);
     kithi_request_answer(r, &a);
+    pump(b);
 }
 
 void kithi_backup_open(struct kithi_collection *c, struct kithi_request *r)
@@ -223,6 +228,10 @@ void kithi_backup_open(struct kithi_collection *c, struct kithi_request *r)
     b->collection = c;
     b->begun = r;
     c->checkpointer.giving++;
+    if (!b->counted) {
+        b->counted = true;
+        b->daemon->backups++;
+    }
     b->op.done = open_done;
     kithi_io_call(b->daemon->io, &b->op, open_call);
 }
@@ -277,8 +286,6 @@ static int piece_call(void *arg)
     b->next++;
     return status;
 }
-
-static void pump(struct kithi_backup *b);
 
 static void piece_done(struct kithi_io_op *op, int status)
 {

@@ -197,7 +197,7 @@ static int finish_call(void *arg)
     /* The one that was the newest before is the older one now. */
     if (k->last_epoch && k->last_epoch < k->header.epoch) {
         remove_older(c, k->last_epoch);
-        kithi_wal_trim(c->daemon->io, c->wal_dir, k->last_epoch);
+        kithi_wal_trim(c->daemon->io, c->wal_dir, k->last_epoch, k->recycles);
     }
     KITHI_FAULT_CRASH("crash-after-trim");
     return 0;
@@ -281,6 +281,7 @@ static void settle(struct kithi_collection *c)
     if (!k->status && kithi_index_durable_epoch(c->index) < k->end_epoch) {
         return; /* the log's completion brings the next turn */
     }
+    k->recycles = c->daemon->backups == 0; /* none begins before this has ended */
     k->step = CHECKPOINTER_FINISH;
     k->op.done = finish_done;
     kithi_io_call(c->daemon->io, &k->op, finish_call);
@@ -416,7 +417,7 @@ static bool is_changed(const struct kithi_collection *c)
 static bool is_last_due(const struct kithi_collection *c)
 {
     return c->daemon->stopping && !c->daemon->failing && !c->dropping && !c->condemned && is_changed(c) &&
-           !c->checkpointer.last_failed;
+           !c->checkpointer.last_failed && !kithi_index_census_due(c->index);
 }
 
 static uint64_t log_limit(const struct kithi_collection *c)
@@ -470,6 +471,15 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
                             ? "the daemon is stopping: the segment is damaged and has to be built anew"
                             : "the daemon is stopping: a log failed");
         answer_all(c, KITHI_E_SHUTDOWN);
+        return KITHI_NEVER;
+    }
+    if (kithi_index_census_due(
+            c->index)) { /* no image before it is over, of which there may be no end without memory */
+        if (c->daemon->stopping && k->waiting) {
+            kithi_error_set(&k->err, KITHI_E_SHUTDOWN,
+                            "the daemon is stopping, and not done yet with looking at what it took over");
+            answer_all(c, KITHI_E_SHUTDOWN);
+        }
         return KITHI_NEVER;
     }
     if (!kithi_relayout_idle(&c->relayout) || c->pipeline.held || k->giving) {

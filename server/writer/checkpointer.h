@@ -57,6 +57,7 @@ struct kithi_checkpoint_buffer {
 };
 
 struct kithi_checkpointer {
+    bool recycles; /* the log files that the one under way makes needless are written over later */
     enum kithi_checkpointer_step step;
 
     /* The one being written. */

@@ -265,6 +265,9 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     uint64_t census_ms;
     if (kithi_census_turn(c, now_ms, &census_ms)) { /* until it is over, only groups are committed */
         kithi_pipeline_turn(c, now_ms);
+        kithi_checkpointer_turn(c, now_ms);
+        uint64_t stats_ms = kithi_boards_turn(c, now_ms);
+        census_ms = stats_ms < census_ms ? stats_ms : census_ms;
         return census_ms < c->old_until_ms ? census_ms : c->old_until_ms;
     }
     kithi_relayout_turn(c, now_ms);

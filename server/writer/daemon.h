@@ -71,7 +71,9 @@ struct kithi_daemon {
     uint64_t look_at_ms;   /* when deadlines of sessions are looked at next */
     bool again;            /* a turn gave work to another one: take turns again before waiting */
 
-    struct kithi_admin *admin;    /* creates and drops, oldest first; the first one is being done */
+    struct kithi_admin *admin; /* creates and drops, oldest first; the first one is being done */
+    unsigned
+        backups; /* being given: they read files of logs that may be removed, and must not be written over */
     struct kithi_revive *revives; /* restores that have all of their back-up, or are being removed */
 
     struct kithi_start *start;   /* collections that are coming back; NULL once all of them are served */

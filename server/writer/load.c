@@ -67,7 +67,8 @@ static void read_job(void *arg, unsigned worker, uint32_t i)
     for (uint32_t at = i * CHUNKS_PER_JOB;
          at < (i + 1) * CHUNKS_PER_JOB && at < l->checkpoint.plan.chunk_count; at++) {
         int none = 0;
-        bool skip = atomic_load(&l->status) || l->c->daemon->stopping;
+        bool skip =
+            atomic_load(&l->status) || kithi_collection_pause(l->c, 0); /* as fill() asks afterwards */
         int status = skip ? 0 : read_chunk(l, at, &err);
         if (status && atomic_compare_exchange_strong(&l->status, &none, status))
             l->err = err; /* the first one only: read once all jobs have ended */

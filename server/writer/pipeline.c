@@ -39,6 +39,7 @@ static void line_push(struct kithi_collection *c, struct kithi_backlog *b)
         p->line = b;
     }
     p->line_last = b;
+    c->daemon->again = true;
 }
 
 /* Take the first write of the connection whose turn it is; its next one joins the line it is for. */

@@ -838,8 +838,14 @@ static int place_call(void *arg)
     if (!status) {
         return 0;
     }
-    if (moved && kithi_collection_bury(c, &gone, &ignored)) {
+    if (moved && kithi_collection_bury(c, &gone, &ignored) && !gone) {
+        /* The next start brings it back: its files stay, and whoever asked is told that nobody knows. */
+        char why[sizeof v->err.text];
+        memcpy(why, v->err.text, sizeof why);
         kithi_log(KITHI_LOG_ERROR, "restore-not-undone", "name=%s msg=%s", v->name, ignored.text);
+        return kithi_error_set(&v->err, KITHI_E_UNKNOWN_OUTCOME,
+                               "%.250s; whether the collection is there after the next start is unknown",
+                               why);
     }
     if (gone) {
         if (!kithi_collection_buried_path(c, v->data_dir, &ignored)) {
@@ -858,6 +864,13 @@ static void place_done(struct kithi_io_op *op, int status)
     struct kithi_collection *c = v->collection;
     struct kithi_daemon *d = v->daemon;
     kithi_admin_placed(d);
+    if (status == KITHI_E_UNKNOWN_OUTCOME) {
+        kithi_daemon_fail(d); /* under that name nothing else may begin before a start has looked */
+        kithi_request_refuse(v->asked, KITHI_NO_ITEM, &v->err);
+        kithi_collection_free(c);
+        forget(v);
+        return;
+    }
     if (status) {
         fail(v, "");
         give_up(v);

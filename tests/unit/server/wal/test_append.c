@@ -169,13 +169,13 @@ static void a_trimmed_log_is_whole_from_its_checkpoint_on(void **state)
     assert_true(before > 5);
     uint64_t first = files[2].first_epoch; /* a file that begins right after the checkpoint */
     free(files);
-    kithi_wal_trim(io, dir.path, 0);
+    kithi_wal_trim(io, dir.path, 0, true);
     assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before);
     free(files);
-    kithi_wal_trim(io, dir.path, first - 2); /* its group after is the last one of the file before */
+    kithi_wal_trim(io, dir.path, first - 2, true); /* its group after is the last one of the file before */
     assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before - 1);
     free(files);
-    kithi_wal_trim(io, dir.path, first - 1);
+    kithi_wal_trim(io, dir.path, first - 1, true);
     assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before - 2);
     assert_int_equal(files[0].first_epoch, first);
     free(files);
@@ -187,7 +187,7 @@ static void a_trimmed_log_is_whole_from_its_checkpoint_on(void **state)
     assert_int_equal(report.last_epoch, 210);
     assert_int_equal(history_scan(dir.path, 5, first - 2, 0, &h, &report, &err), KITHI_E_LOG_DAMAGED);
     /* However far the checkpoint has got, the last two files stay: they hold the tail. */
-    kithi_wal_trim(io, dir.path, 1000000);
+    kithi_wal_trim(io, dir.path, 1000000, true);
     assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), 2);
     free(files);
     assert_int_equal(history_scan(dir.path, 5, 210, 210, &h, &report, &err), 0);
@@ -636,7 +636,7 @@ static void live_through_crashes(uint64_t seed, uint64_t *recycled)
         for (uint32_t i = 0; r == 0 && i < steps; i++) {
             if (test_rand_below(&rand, 12) == 0 && base + a.acked > checkpoint) {
                 checkpoint += 1 + test_rand_below(&rand, (uint32_t)(base + a.acked - checkpoint));
-                kithi_wal_trim(io, dir.path, checkpoint);
+                kithi_wal_trim(io, dir.path, checkpoint, true);
             } else if (test_rand_below(&rand, burst)) {
                 uint64_t salt = seed * 8 + (uint64_t)life;
                 int taken = history_append(wal, epoch + 1, salt, &a);

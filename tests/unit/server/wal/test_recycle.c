@@ -130,7 +130,7 @@ static void make_recycled(void)
 {
     open_log(0);
     write_to(120);
-    kithi_wal_trim(io, dir.path, 100);
+    kithi_wal_trim(io, dir.path, 100, true);
     assert_true(there("recycled-1") && there("recycled-2") && !there("recycled-3"));
     close_log();
     open_log(100);
@@ -261,7 +261,7 @@ static void old_groups_that_claim_to_be_later_are_of_another_number(void **state
     /* Numbers of recycled files leave gaps that nobody can foresee. */
     open_log(100);
     write_to(written + 60);
-    kithi_wal_trim(io, dir.path, written);
+    kithi_wal_trim(io, dir.path, written, true);
     write_to(written + 60);
     close_log();
     assert_int_equal(scan(written - 1, written), 0);
@@ -297,7 +297,7 @@ static void what_cannot_be_used_again_is_removed(void **state)
     struct kithi_wal_file_header good;
     open_log(0);
     write_to(120);
-    kithi_wal_trim(io, dir.path, 100);
+    kithi_wal_trim(io, dir.path, 100, true);
     close_log();
     uint8_t *bytes = load("recycled-1", &len);
     assert_int_equal(kithi_wal_file_header_decode(bytes, history_uid, &good), KITHI_WAL_OK);
@@ -429,7 +429,7 @@ static bool die_at(uint64_t k, uint64_t seed, bool power, bool at_start)
     }
     const uint64_t before = kithi_sim_ops(sim);
     kithi_sim_fail_at(sim, k, EIO, true);
-    kithi_wal_trim(sim, d.path, checkpoint);
+    kithi_wal_trim(sim, d.path, checkpoint, true);
     int opened = 0;
     if (at_start) {
         log = NULL;
