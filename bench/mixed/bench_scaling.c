@@ -117,9 +117,9 @@ int main(int argc, char **argv)
     bench_daemon_pin(&daemon, opts.daemon_cpu);
 
     const struct bench_phase phases[PHASES] = {
-        [ONE] = { "one reader", 1, false, true, opts.seconds },
-        [TWO] = { "two readers", 2, false, true, opts.seconds },
-        [BESIDE] = { "one reader, one writer", 1, true, true, opts.seconds },
+        [ONE] = { "one reader", 1, false, true, false, opts.seconds },
+        [TWO] = { "two readers", 2, false, true, false, opts.seconds },
+        [BESIDE] = { "one reader, one writer", 1, true, true, false, opts.seconds },
     };
     struct figures f = { .rounds = opts.rounds };
     for (unsigned p = 0; p < PHASES; p++) {
