@@ -48,7 +48,7 @@ static const char *const disk_names[] = {
     "O_DIRECT, RWF_DSYNC, space written before",
     "O_DIRECT, RWF_DSYNC, space never written",
     "by io_uring, space written before",
-    "the same, file and buffer registered",
+    "the same, buffer registered",
 };
 
 /* What one turn came to. */

@@ -393,6 +393,44 @@ static void a_client_that_does_not_read_is_not_read_from_and_blocks_nobody(void 
     peer_close(&p);
 }
 
+/* Each of them is answered, although the back-up is opened on a helper thread meanwhile. */
+static void a_backup_and_its_pieces_may_be_asked_for_in_one_go(void **state)
+{
+    enum { PIECES = 2, HEAD = sizeof(struct kithi_frame) };
+    unsigned char bytes[HEAD + 16 + PIECES * HEAD];
+    struct kithi_frame f = { .magic = KITHI_FRAME_MAGIC, .len = 16, .type = KITHI_FRAME_BACKUP, .tag = 70 };
+    struct timeval patience = { .tv_sec = 60 };
+    struct peer_reply r;
+    struct peer p;
+    (void)state;
+    for (int round = 0; round < 3; round++) {
+        peer_open(&p, served.run.path);
+        assert_int_equal(setsockopt(p.fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
+        f.len = 16;
+        f.type = KITHI_FRAME_BACKUP;
+        f.tag = 70;
+        memcpy(bytes, &f, HEAD);
+        memcpy(bytes + HEAD, good.uid, 16);
+        f.len = 0;
+        f.type = KITHI_FRAME_BACKUP_NEXT;
+        for (unsigned i = 0; i < PIECES; i++) {
+            f.tag = 71 + i;
+            memcpy(bytes + HEAD + 16 + i * HEAD, &f, HEAD);
+        }
+        peer_send(&p, bytes, sizeof bytes);
+        /* Pieces that are asked for while a checkpoint is being made are refused; behind one that is there they wait. */
+        for (unsigned i = 0, seen = 0; i <= PIECES; i++) {
+            assert_true(peer_reply(&p, &r));
+            assert_in_range(r.frame.tag, 70, 70 + PIECES);
+            assert_int_equal(seen >> (r.frame.tag - 70) & 1, 0);
+            seen |= 1u << (r.frame.tag - 70);
+            assert_true(r.reply.status == 0 || (round == 0 && r.reply.status == KITHI_E_PROTOCOL));
+        }
+        peer_close(&p);
+    }
+    assert_daemon_goes_on();
+}
+
 static void transfers_of_back_ups_are_held_to_their_order(void **state)
 {
     struct peer p;
@@ -543,6 +581,7 @@ int main(void)
         cmocka_unit_test(a_write_that_came_whole_is_done_though_its_client_has_left),
         cmocka_unit_test(a_client_that_does_not_read_is_not_read_from_and_blocks_nobody),
         cmocka_unit_test(transfers_of_back_ups_are_held_to_their_order),
+        cmocka_unit_test(a_backup_and_its_pieces_may_be_asked_for_in_one_go),
         cmocka_unit_test(any_bytes_at_all_leave_the_daemon_as_it_was),
         cmocka_unit_test(a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fit),
     };
