@@ -358,8 +358,9 @@ static void print_text(const struct view *v)
         snprintf(text, sizeof text, "whole up to a torn tail: %s, bytes %" PRIu64 " to %" PRIu64 " (%s)",
                  r->torn_file, r->torn_off, r->torn_end, r->torn_reason);
         kithi_object_text(&o, "", "log", text);
-        kithi_object_text(&o, "", "",
-                          "a crash left it, it was never acknowledged, and the next start cuts it off");
+        kithi_object_text(
+            &o, "", "",
+            "a crash left it, no write of it was acknowledged as durable, and the next start cuts it off");
     } else {
         kithi_object_text(&o, "", "log", "whole");
     }

@@ -503,8 +503,8 @@ static int open_log(struct replay *r, struct kithi_wal_report *report, struct ki
     kithi_recover_hold(c, "open");
     if (report->torn_file[0]) {
         kithi_log(KITHI_LOG_WARN, "log-cut",
-                  "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " msg=the last group was "
-                  "torn by a crash and was never acknowledged: %s",
+                  "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " msg=what was being written "
+                  "was torn by a crash; no write of it was acknowledged as durable: %s",
                   c->settings.name, c->wal_dir, report->torn_file, report->torn_off, report->torn_end,
                   report->torn_reason);
     }
