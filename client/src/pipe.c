@@ -1,7 +1,11 @@
 /*
  * pipe.c - batches sent ahead of their answers, over a socket of their own.
  *
- *   FREE --submit: all bytes sent--> SENT --answer arrives--> ANSWERED --kith_pipe_next--> FREE
+ *   FREE --submit--> GATHERED --> SENT --answer arrives--> ANSWERED --kith_pipe_next--> FREE
+ *             \___ no answer waits to be taken ___/
+ *
+ * Answers come many at a time, those of a group of kithd's, and a caller with its places full submits again after each of them.
+ * What it submits until the last of them is taken leaves by one call: a call each would wake kithd for each.
  *
  * A place keeps the caller's token from submit to next. The tag of a request is the number of
  * its place in the low half and a serial number in the high half, so that an answer that was
@@ -16,7 +20,8 @@
 #include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
 
-#define DEPTH_MAX 4096u
+#define DEPTH_MAX  4096u
+#define GATHER_MAX (64u << 10) /* bytes that wait at most; a larger request never does */
 
 struct place {
     uint64_t tag; /* 0: not on its way */
@@ -33,8 +38,92 @@ struct kith_pipe {
     uint32_t *answered; /* ring of places, oldest at answered_at */
     uint32_t depth, free_count, answered_at, answered_count;
     uint32_t serial;
+    bool taking;             /* kith_pipe_next found answers, of which some are left */
+    unsigned char *gathered; /* requests that have not left yet; NULL until the first one */
+    size_t gathered_len;
     int broken; /* error that every further call returns; 0 while the connection is good */
 };
+
+static void finish(kith_pipe *p, uint32_t number, const struct kithi_answer *answer)
+{
+    struct place *at = &p->places[number];
+    at->tag = 0;
+    at->commit.struct_size = sizeof at->commit;
+    at->status = kithi_commit_fill(&at->commit, 0, answer);
+    if (at->status == 0 && at->commit.lag_ms == 0) /* what asked for less may not be visible yet */
+        kithi_handle_expect(p->index, answer->head.epoch);
+    p->answered[(p->answered_at + p->answered_count++) % p->depth] = number;
+}
+
+/* Take the answers that are there. 0, or the error that broke the connection. */
+static int drain(kith_pipe *p)
+{
+    struct kithi_answer answer;
+    int rc;
+    while ((rc = kithi_conn_receive(&p->conn, false, &answer)) == 1) {
+        uint32_t number = (uint32_t)answer.tag;
+        if (answer.tag == 0 || number >= p->depth || p->places[number].tag != answer.tag) {
+            /* The daemon's last words before it closes, or no answer to anything. */
+            rc = answer.tag == 0 && answer.head.status < 0 ? answer.head.status : KITHI_E_PROTOCOL;
+            break;
+        }
+        finish(p, number, &answer);
+    }
+    return rc;
+}
+
+/* The connection is lost with rc: say so now and from now on. */
+static int break_pipe(kith_pipe *p, int rc)
+{
+    p->broken = kithi_conn_is_gone(rc) ? KITHI_E_UNKNOWN_OUTCOME : rc;
+    return p->broken;
+}
+
+/* Send all of iov, taking answers while the socket is full. 0, or the error that broke the connection. */
+static int send_all(kith_pipe *p, struct iovec *iov, int n)
+{
+    size_t sent = 0;
+    int rc;
+    while ((rc = kithi_conn_send(&p->conn, &iov, &n, false, &sent)) == 0) {
+        struct pollfd fd = { .fd = p->conn.fd, .events = POLLIN | POLLOUT };
+        if (poll(&fd, 1, -1) < 0 && errno != EINTR) {
+            rc = -errno;
+            break;
+        }
+        if ((fd.revents & POLLIN) && (rc = drain(p)) < 0)
+            break;
+    }
+    if (rc < 0 && kithi_conn_is_gone(rc)) {
+        int last_words = drain(p);
+        if (last_words < 0 && !kithi_conn_is_gone(last_words))
+            rc = last_words;
+    }
+    return rc < 0 ? rc : 0;
+}
+
+/* 0, or the error that broke the connection. */
+static int send_gathered(kith_pipe *p)
+{
+    struct iovec iov = { .iov_base = p->gathered, .iov_len = p->gathered_len };
+    if (p->gathered_len == 0)
+        return 0;
+    p->gathered_len = 0;
+    return send_all(p, &iov, 1);
+}
+
+/* Let a request wait for others. False: it has to leave now. */
+static bool gather(kith_pipe *p, const struct iovec *pieces, int n, size_t len)
+{
+    if (!p->taking || p->answered_count == 0 || p->gathered_len + len > GATHER_MAX)
+        return false;
+    if (!p->gathered && !(p->gathered = malloc(GATHER_MAX)))
+        return false;
+    for (int i = 0; i < n; i++) {
+        memcpy(p->gathered + p->gathered_len, pieces[i].iov_base, pieces[i].iov_len);
+        p->gathered_len += pieces[i].iov_len;
+    }
+    return true;
+}
 
 int kith_pipe_open(kith *index, uint32_t depth, kith_pipe **out)
 {
@@ -72,7 +161,14 @@ void kith_pipe_close(kith_pipe *p)
 {
     if (!p)
         return;
+    if (p->gathered_len > 0 && !p->broken && p->conn.pid == getpid()) {
+        struct iovec piece = { .iov_base = p->gathered, .iov_len = p->gathered_len }, *iov = &piece;
+        int n = 1;
+        size_t sent = 0;
+        kithi_conn_send(&p->conn, &iov, &n, false, &sent); /* it was submitted; as far as there is room */
+    }
     kithi_conn_close(&p->conn);
+    free(p->gathered);
     free(p->places);
     free(p->free);
     free(p->answered);
@@ -82,41 +178,6 @@ void kith_pipe_close(kith_pipe *p)
 uint32_t kith_pipe_pending(const kith_pipe *p)
 {
     return p->depth - p->free_count;
-}
-
-static void finish(kith_pipe *p, uint32_t number, const struct kithi_answer *answer)
-{
-    struct place *at = &p->places[number];
-    at->tag = 0;
-    at->commit.struct_size = sizeof at->commit;
-    at->status = kithi_commit_fill(&at->commit, 0, answer);
-    if (at->status == 0 && at->commit.lag_ms == 0) /* what asked for less may not be visible yet */
-        kithi_handle_expect(p->index, answer->head.epoch);
-    p->answered[(p->answered_at + p->answered_count++) % p->depth] = number;
-}
-
-/* Take the answers that are there. 0, or the error that broke the connection. */
-static int drain(kith_pipe *p)
-{
-    struct kithi_answer answer;
-    int rc;
-    while ((rc = kithi_conn_receive(&p->conn, false, &answer)) == 1) {
-        uint32_t number = (uint32_t)answer.tag;
-        if (answer.tag == 0 || number >= p->depth || p->places[number].tag != answer.tag) {
-            /* The daemon's last words before it closes, or no answer to anything. */
-            rc = answer.tag == 0 && answer.head.status < 0 ? answer.head.status : KITHI_E_PROTOCOL;
-            break;
-        }
-        finish(p, number, &answer);
-    }
-    return rc;
-}
-
-/* The connection is lost with rc: say so now and from now on. */
-static int break_pipe(kith_pipe *p, int rc)
-{
-    p->broken = kithi_conn_is_gone(rc) ? KITHI_E_UNKNOWN_OUTCOME : rc;
-    return p->broken;
 }
 
 int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
@@ -137,30 +198,18 @@ int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
         p->serial = 1;
     frame.tag = (uint64_t)p->serial << 32 | number;
     frame.flags = (uint16_t)b->durability;
-    struct iovec pieces[3] = { { .iov_base = &frame, .iov_len = sizeof frame },
-                               { .iov_base = p->index->uid, .iov_len = sizeof p->index->uid },
-                               { .iov_base = b->ops, .iov_len = b->len } };
-    struct iovec *iov = pieces;
-    int n = 3, rc;
-    size_t sent = 0;
-    while ((rc = kithi_conn_send(&p->conn, &iov, &n, false, &sent)) == 0) {
-        struct pollfd fd = { .fd = p->conn.fd, .events = POLLIN | POLLOUT };
-        if (poll(&fd, 1, -1) < 0 && errno != EINTR) {
-            rc = -errno;
-            break;
+    struct iovec pieces[] = { { .iov_base = p->gathered, .iov_len = p->gathered_len },
+                              { .iov_base = &frame, .iov_len = sizeof frame },
+                              { .iov_base = p->index->uid, .iov_len = sizeof p->index->uid },
+                              { .iov_base = b->ops, .iov_len = b->len } };
+    if (!gather(p, pieces + 1, 3, sizeof frame + sizeof p->index->uid + b->len)) {
+        p->gathered_len = 0;
+        int rc = send_all(p, pieces, 4);
+        if (rc < 0) {
+            /* A part of a request is not carried out. What was submitted before has its own answer or none. */
+            break_pipe(p, rc);
+            return kithi_conn_is_gone(rc) ? KITHI_E_NO_DAEMON : rc;
         }
-        if ((fd.revents & POLLIN) && (rc = drain(p)) < 0)
-            break;
-    }
-    if (rc < 0) {
-        /* A part of a request is not carried out. What was submitted before has its own answer or none. */
-        if (kithi_conn_is_gone(rc)) {
-            int last_words = drain(p);
-            if (last_words < 0 && !kithi_conn_is_gone(last_words))
-                rc = last_words;
-        }
-        break_pipe(p, rc);
-        return kithi_conn_is_gone(rc) ? KITHI_E_NO_DAEMON : rc;
     }
     p->free_count--;
     p->places[number].tag = frame.tag;
@@ -177,6 +226,12 @@ static int take(kith_pipe *p, uint64_t *out_token, int *out_status, struct kith_
     p->answered_at = (p->answered_at + 1) % p->depth;
     p->answered_count--;
     p->free[p->free_count++] = number;
+    p->taking = p->answered_count > 0;
+    if (!p->taking) {
+        int rc = send_gathered(p);
+        if (rc < 0)
+            break_pipe(p, rc);
+    }
     if (out_token)
         *out_token = at->token;
     if (out_status)

@@ -464,9 +464,14 @@ KITH_API uint64_t kith_timeline(kith *index);
 
 /*
  * A pipe sends batches without waiting for each answer. It has a socket of its own.
- * kith_pipe_submit copies nothing and returns as soon as the bytes are handed over; it takes
- * answers in between while its socket is full. A batch is pending from kith_pipe_submit until
- * kith_pipe_next has given its answer; at most `depth` (1..4096) are.
+ * kith_pipe_submit returns as soon as the bytes are handed over; it takes answers in between while its socket is
+ * full. A batch is pending from kith_pipe_submit until kith_pipe_next has given its answer; at most `depth`
+ * (1..4096) are.
+ *
+ * Answers come many at a time. While some of those that kith_pipe_next has met are still to be taken, small batches that are
+ * submitted gather, up to 64 KiB, and leave together when the last of these answers is taken: a caller that answers each
+ * kith_pipe_next with a kith_pipe_submit makes one system call for many. So do not stop calling kith_pipe_next as long as
+ * kith_pipe_pending() says that something is pending.
  */
 typedef struct kith_pipe kith_pipe;
 

@@ -616,6 +616,100 @@ static void a_pipe_matches_answers_that_come_out_of_order(void **state)
     end(&p, index);
 }
 
+/* Fill the pipe's places, and have all of that answered before the first answer is taken. */
+static void fill_and_answer(struct played *p, kith_pipe *pipe, kith_batch *b, int depth)
+{
+    for (int i = 0; i < depth; i++)
+        assert_int_equal(kith_pipe_submit(pipe, b, 0), 0);
+    while (atomic_load(&p->gathered) < depth)
+        test_nap();
+    atomic_store(&p->let_go, true);
+    while (atomic_load(&p->let_go))
+        test_nap();
+}
+
+/* What was sent before this is with the daemon after it. */
+static void round_trip(kith *index)
+{
+    for (int i = 0; i < 2; i++) {
+        kith_pipe *other;
+        assert_int_equal(kith_pipe_open(index, 1, &other), 0);
+        kith_pipe_close(other);
+    }
+}
+
+static void batches_gather_while_answers_are_taken(void **state)
+{
+    (void)state;
+    enum { DEPTH = 8 };
+    struct played p;
+    kith *index = begin(&p, MANNER_REVERSE);
+    kith_pipe *pipe;
+    kith_batch *b = one_op(index);
+    uint64_t token, sum = 0;
+    int status;
+    assert_int_equal(kith_pipe_open(index, DEPTH, &pipe), 0);
+    fill_and_answer(&p, pipe, b, DEPTH);
+    for (uint64_t i = 1; i < DEPTH; i++) {
+        assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+        assert_int_equal(kith_pipe_submit(pipe, b, i), 0);
+    }
+    round_trip(index);
+    assert_int_equal(atomic_load(&p.gathered), 0);
+    /* The last of the answers: all leave, and the next one does not wait for anything. */
+    assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+    while (atomic_load(&p.gathered) < DEPTH - 1)
+        test_nap();
+    assert_int_equal(kith_pipe_submit(pipe, b, DEPTH), 0);
+    while (atomic_load(&p.gathered) < DEPTH)
+        test_nap();
+    atomic_store(&p.let_go, true);
+    while (kith_pipe_pending(pipe)) {
+        assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+        assert_int_equal(status, 0);
+        sum += token;
+    }
+    assert_int_equal(sum, DEPTH * (DEPTH + 1) / 2);
+
+    /* What gathered leaves when the pipe is closed, too. */
+    fill_and_answer(&p, pipe, b, DEPTH);
+    assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+    assert_int_equal(kith_pipe_submit(pipe, b, 1), 0);
+    round_trip(index);
+    assert_int_equal(atomic_load(&p.gathered), 0);
+    kith_pipe_close(pipe);
+    while (atomic_load(&p.gathered) < 1)
+        test_nap();
+    kith_batch_free(b);
+    end(&p, index);
+}
+
+static void large_batches_do_not_gather(void **state)
+{
+    (void)state;
+    enum { DEPTH = 4, OPS = 2000 }; /* more than 64 KiB */
+    struct played p;
+    kith *index = begin(&p, MANNER_REVERSE);
+    kith_pipe *pipe;
+    kith_batch *b = one_op(index), *large = kith_batch_new(index);
+    uint64_t token;
+    int status;
+    for (int i = 0; i < OPS; i++)
+        assert_int_equal(kith_batch_upsert(large, "a", one, DIM), 0);
+    assert_int_equal(kith_pipe_open(index, DEPTH, &pipe), 0);
+    fill_and_answer(&p, pipe, b, DEPTH);
+    assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+    assert_int_equal(kith_pipe_submit(pipe, b, 1), 0);
+    assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+    assert_int_equal(kith_pipe_submit(pipe, large, 2), 0); /* and takes the one before along */
+    while (atomic_load(&p.gathered) < 2)
+        test_nap();
+    kith_pipe_close(pipe);
+    kith_batch_free(b);
+    kith_batch_free(large);
+    end(&p, index);
+}
+
 static void a_pipe_takes_answers_while_its_socket_is_full(void **state)
 {
     (void)state;
@@ -833,6 +927,8 @@ int main(void)
         cmocka_unit_test(a_child_writes_over_its_own_socket),
         cmocka_unit_test(threads_take_turns_and_forks_do_not_hang),
         cmocka_unit_test(a_pipe_matches_answers_that_come_out_of_order),
+        cmocka_unit_test(batches_gather_while_answers_are_taken),
+        cmocka_unit_test(large_batches_do_not_gather),
         cmocka_unit_test(a_pipe_takes_answers_while_its_socket_is_full),
         cmocka_unit_test(a_pipe_tells_refusals_from_a_lost_connection),
         cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_without_end),
