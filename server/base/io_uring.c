@@ -173,6 +173,9 @@ static void uring_submit(struct kithi_io *io, struct kithi_io_op *op)
     }
     kithi_io_list_push(&u->flying, op);
     issue(u, op);
+    /* A commit waits for it: it does not wait for what else there is to do before the loop is entered again. */
+    if (op->type == KITHI_IO_WRITE && op->durable)
+        io_uring_submit(&u->ring);
 }
 
 /* Takes one completion of op; true when the op as a whole is done, with *result its result. */

@@ -175,6 +175,17 @@ static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *
 
 /* ---- the group under way ---- */
 
+/* Answer the group that was published last. */
+static void answer_published(struct kithi_collection *c)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    while (p->published) {
+        struct kithi_request *r = p->published;
+        p->published = r->next;
+        answer(c, r, p->published_epoch);
+    }
+}
+
 /* The log or the workers have ended; when both have, or workers alone with a group that does not wait for the log, the group has. */
 static void group_advance(struct kithi_collection *c)
 {
@@ -209,11 +220,11 @@ static void group_advance(struct kithi_collection *c)
     p->bytes += p->group_bytes;
     p->sweep_at_ms = 0;
     p->stalled = false;
-    while (p->group) {
-        struct kithi_request *r = p->group;
-        p->group = r->next;
-        answer(c, r, p->epoch);
-    }
+    answer_published(c);
+    p->published =
+        p->group; /* answered by the turn, behind what it begins: the disk has nothing to do meanwhile */
+    p->published_epoch = p->epoch;
+    p->group = NULL;
     answer_synced(c);
 }
 
@@ -629,6 +640,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     while (!p->busy && !p->stalled && !p->held && !slowed && p->line) {
         group_begin(c, now_ms);
     }
+    answer_published(c);
     if (p->stalled) {
         again_ms = p->line->first->refuse_ms;
     }
@@ -647,7 +659,7 @@ bool kithi_pipeline_hold(struct kithi_pipeline *p, bool on)
 {
     /* A write that waits for room needs sweeps, so it is seen through first. */
     p->held = on && !p->stalled;
-    return p->held && !p->busy && !p->unlogged && !p->sweeping && !p->paging;
+    return p->held && !p->busy && !p->published && !p->unlogged && !p->sweeping && !p->paging;
 }
 
 void kithi_pipeline_anew(struct kithi_pipeline *p)
@@ -659,8 +671,8 @@ void kithi_pipeline_anew(struct kithi_pipeline *p)
 
 bool kithi_pipeline_idle(const struct kithi_pipeline *p)
 {
-    return !p->busy && !p->unlogged && !p->sweeping && !p->paging && !p->outstanding && !p->flushes &&
-           !p->unsynced;
+    return !p->busy && !p->published && !p->unlogged && !p->sweeping && !p->paging && !p->outstanding &&
+           !p->flushes && !p->unsynced;
 }
 
 /* A path as a JSON value; null when it is no text, or longer than anybody's is. */

@@ -59,6 +59,10 @@ struct kithi_pipeline {
     uint64_t group_ops, group_bytes;
     struct kithi_work insertion;
 
+    /* The group before it, while it has not been answered. */
+    struct kithi_request *published;
+    uint64_t published_epoch;
+
     /* The log. */
     uint32_t unlogged; /* groups that it was handed and has not written */
     uint64_t
