@@ -54,6 +54,25 @@ static void instruction_and_table_agree_at_any_length_and_alignment(void **state
     }
 }
 
+/* Long ones go by three stretches of 4096 at a time. */
+static void instruction_and_table_agree_about_long_data(void **state)
+{
+    (void)state;
+    enum { SIZE = 5 * 3 * 4096 + 100 };
+    static unsigned char b[SIZE];
+    struct test_rand rand;
+    test_rand_init(&rand);
+    for (size_t i = 0; i < SIZE; i++)
+        b[i] = (unsigned char)test_rand_u64(&rand);
+    for (size_t times = 1; times <= 4; times++) {
+        for (size_t more = 0; more < 40; more++) {
+            size_t len = times * 3 * 4096 + more - 20, from = test_rand_below(&rand, 64);
+            uint32_t begin = (uint32_t)test_rand_u64(&rand);
+            assert_int_equal(kithi_crc32c(begin, b + from, len), kithi_crc32c_table(begin, b + from, len));
+        }
+    }
+}
+
 static void sum_of_parts_is_the_sum_of_the_whole(void **state)
 {
     (void)state;
@@ -84,6 +103,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_values_come_out),
         cmocka_unit_test(instruction_and_table_agree_at_any_length_and_alignment),
+        cmocka_unit_test(instruction_and_table_agree_about_long_data),
         cmocka_unit_test(sum_of_parts_is_the_sum_of_the_whole),
         cmocka_unit_test(every_flipped_bit_changes_the_sum),
     };
