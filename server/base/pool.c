@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +178,64 @@ void kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint3
         pthread_cond_wait(&pool->ended, &pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
+}
+
+/* Jobs that workers and other threads take. */
+struct wide {
+    kithi_pool_fn *fn;
+    void *arg;
+    uint32_t n;
+    _Atomic uint32_t next;
+};
+
+struct helper {
+    struct wide *wide;
+    pthread_t thread;
+    unsigned number;
+};
+
+static bool wide_take(struct wide *wide, unsigned number)
+{
+    uint32_t i = atomic_fetch_add(&wide->next, 1);
+    if (i < wide->n) {
+        wide->fn(wide->arg, number, i);
+    }
+    return i < wide->n;
+}
+
+/* As many of these as there are jobs, so that other works get their turns; those that come too late find nothing. */
+static void wide_job(void *arg, unsigned worker, uint32_t i)
+{
+    (void)i;
+    (void)wide_take(arg, worker);
+}
+
+static void *helper_main(void *arg)
+{
+    const struct helper *self = arg;
+    while (wide_take(self->wide, self->number)) {
+    }
+    return NULL;
+}
+
+void kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
+{
+    struct wide wide = { .fn = fn, .arg = arg, .n = n };
+    unsigned wanted = n < pool->threads ? n : pool->threads, count = 0;
+    struct helper *helpers = calloc(wanted + 1, sizeof *helpers);
+    for (; helpers && count < wanted; count++) {
+        struct helper *h = &helpers[count];
+        h->wide = &wide;
+        h->number = pool->threads + count;
+        if (pthread_create(&h->thread, NULL, helper_main, h)) {
+            break;
+        }
+    }
+    kithi_pool_run(pool, wide_job, &wide, n);
+    for (unsigned i = 0; i < count; i++) {
+        pthread_join(helpers[i].thread, NULL);
+    }
+    free(helpers);
 }
 
 void kithi_pool_free(struct kithi_pool *pool)

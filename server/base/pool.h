@@ -7,7 +7,7 @@
  *
  * Threads: one thread, the loop's, opens, submits and frees. The pool owns the loop's wake
  *          callback (kithi_io_on_wake). Other threads, none of them a worker, may have jobs done for
- *          themselves and wait for them (kithi_pool_run).
+ *          themselves and wait for them (kithi_pool_run, kithi_pool_run_wide).
  * Memory:  a work belongs to the caller, who leaves it alone from submit until done; inside done
  *          it may be submitted again or freed. Nothing is allocated for a work.
  */
@@ -52,6 +52,13 @@ void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
  * Blocks: for threads that are neither the loop's nor workers. They have returned before the pool is freed.
  */
 void kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
+
+/*
+ * The same for jobs that mostly wait for a disk: besides the workers as many threads again do them, started for that and gone when
+ * it returns, so that the disk has something to do while all processors are busy. worker is 0..2*threads-1, and of no use
+ * for what belongs to a worker. With no more threads to be had the workers do it alone.
+ */
+void kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 
 /* Ends the threads once the jobs they are in have ended. Works that are not done are dropped without
  * done. To be called before kithi_io_free(). NULL is fine. */

@@ -117,8 +117,8 @@ static int fill(struct load *l, struct kithi_errmsg *err)
         kithi_restore_begin(c->segment_next, &id, settings.generation, &d->tuning, &shape, &l->restore, err);
     if (status)
         return status;
-    kithi_pool_run(d->pool, read_job, l,
-                   (l->checkpoint.plan.chunk_count + CHUNKS_PER_JOB - 1) / CHUNKS_PER_JOB);
+    kithi_pool_run_wide(d->pool, read_job, l,
+                        (l->checkpoint.plan.chunk_count + CHUNKS_PER_JOB - 1) / CHUNKS_PER_JOB);
     status = atomic_load(&l->status);
     if (status)
         *err = l->err;

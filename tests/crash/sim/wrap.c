@@ -99,6 +99,7 @@ int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_p
 unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool);
 void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
 void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
+void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 void __wrap_kithi_pool_free(struct kithi_pool *pool);
 
 static void do_job(void *arg)
@@ -153,6 +154,11 @@ void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg
 {
     for (uint32_t i = 0; i < n; i++)
         fn(arg, test_rand_below(&sim_world->r, pool->threads), i);
+}
+
+void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
+{
+    __wrap_kithi_pool_run(pool, fn, arg, n);
 }
 
 void __wrap_kithi_pool_free(struct kithi_pool *pool)

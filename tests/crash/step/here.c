@@ -56,6 +56,13 @@ void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg
         fn(arg, 0, i);
 }
 
+void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
+
+void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
+{
+    __wrap_kithi_pool_run(pool, fn, arg, n);
+}
+
 static int here_run(struct kithi_io *io, int timeout_ms)
 {
     int n = 0;

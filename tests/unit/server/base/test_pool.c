@@ -2,6 +2,7 @@
  * test_pool.c - does the pool run every job once, and report each work once, in the loop's thread?
  */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -147,11 +148,57 @@ static void freeing_drops_what_waits(void **state)
     kithi_io_free(io);
 }
 
+struct wide_book {
+    _Atomic unsigned runs[JOBS];
+    _Atomic unsigned in_worker[2 * THREADS];
+    _Atomic unsigned inside;
+};
+
+/* The first jobs wait until more of them are under way than there are workers. */
+static void wide_job(void *arg, unsigned worker, uint32_t i)
+{
+    struct wide_book *b = arg;
+    assert_in_range(worker, 0, 2 * THREADS - 1);
+    assert_int_equal(atomic_fetch_add(&b->in_worker[worker], 1), 0);
+    atomic_fetch_add(&b->runs[i], 1);
+    atomic_fetch_add(&b->inside, 1);
+    while (i < 2 * THREADS && atomic_load(&b->inside) < 2 * THREADS) {
+        sched_yield();
+    }
+    atomic_fetch_sub(&b->in_worker[worker], 1);
+}
+
+static void *run_wide(void *arg)
+{
+    static struct wide_book book;
+    kithi_pool_run_wide(arg, wide_job, &book, 0); /* nothing to do */
+    kithi_pool_run_wide(arg, wide_job, &book, JOBS);
+    for (unsigned i = 0; i < JOBS; i++) {
+        assert_int_equal(atomic_load(&book.runs[i]), 1);
+    }
+    return NULL;
+}
+
+static void jobs_that_wait_get_more_threads(void **state)
+{
+    (void)state;
+    struct kithi_io *io;
+    struct kithi_pool *pool;
+    pthread_t thread;
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, NULL), 0);
+    assert_int_equal(kithi_pool_open(io, THREADS, &pool, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, run_wide, pool), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    kithi_pool_free(pool);
+    kithi_io_free(io);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_job_of_every_work_runs_once),
         cmocka_unit_test(other_threads_wait_for_jobs_of_their_own),
+        cmocka_unit_test(jobs_that_wait_get_more_threads),
         cmocka_unit_test(freeing_drops_what_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
