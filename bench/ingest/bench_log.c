@@ -3,7 +3,8 @@
  * live kithd; beside it, in turns, the disk's own pace: a write of the mean group's size and an fdatasync, again and
  * again, by fio where that is installed, and by this program.
  *
- * Loads: `delete`, a vector a request, of a collection filled before; `upsert`, of 1,000 ids of 4 dimensions. One kithd
+ * Loads: `delete`, a vector a request, of a collection filled before; `upsert`, of 1,000 ids of 4 dimensions; the latter also
+ * with less than durability asked for, and one request at a time, for what an answer takes. One kithd
  * uses io_uring, another one threads. Groups, writes and bytes are those that kithd counts.
  *
  * The disk alone is also asked what it costs that space was never written: the log's own kind of write (past the page
@@ -36,11 +37,29 @@
 #define BLOCK      4096u
 #define FILE_BYTES (64u << 20) /* as the log's files */
 
-enum { LOAD_DELETE, LOAD_UPSERT, LOADS };
+#define LOADS      8u
+#define DISK_LOADS 2u /* of them, the first ones: beside the disk */
 enum { IO_URING, IO_THREADS, IOS };
 enum { DISK_FIO, DISK_PAIRS, DISK_WRITTEN, DISK_UNWRITTEN, DISK_RING, DISK_REGISTERED, DISKS };
 
-static const char *const load_names[] = { "delete", "upsert" };
+static const struct load {
+    const char *name;
+    bool deletes;
+    enum kith_durability durability;
+    unsigned in_flight;
+} loads[LOADS] = {
+    { "delete", true, KITH_DURABILITY_DURABLE, IN_FLIGHT },
+    { "upsert", false, KITH_DURABILITY_DURABLE, IN_FLIGHT },
+    { "upsert, applied", false, KITH_DURABILITY_APPLIED, IN_FLIGHT },
+    { "upsert, none", false, KITH_DURABILITY_NONE, IN_FLIGHT },
+    { "delete, one at a time", true, KITH_DURABILITY_DURABLE, 1 },
+    { "upsert, one at a time", false, KITH_DURABILITY_DURABLE, 1 },
+    { "upsert, applied, one at a time", false, KITH_DURABILITY_APPLIED, 1 },
+    { "upsert, none, one at a time", false, KITH_DURABILITY_NONE, 1 },
+};
+
+#define COLLECTION "log"
+
 static const char *const io_names[] = { "uring", "threads" };
 static const char *const disk_names[] = {
     "fio: write and fdatasync",
@@ -106,7 +125,7 @@ static struct counters counters_of(kith *k, const char *io)
     return c;
 }
 
-static kith *collection(const struct bench_daemon *d, const char *name)
+static kith *collection(const struct bench_daemon *d)
 {
     struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
     struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
@@ -118,11 +137,11 @@ static kith *collection(const struct bench_daemon *d, const char *name)
     create.ef_construction = 4;
     create.run_dir = opts.run_dir = d->run_dir;
     create.error = &error;
-    int r = kith_create(name, &create);
+    int r = kith_create(COLLECTION, &create);
     if (r == 0)
-        r = kith_open(name, &opts, &k);
+        r = kith_open(COLLECTION, &opts, &k);
     if (r < 0)
-        bench_die("%s: %s", name, error.text[0] ? error.text : kith_strerror(r));
+        bench_die("%s: %s", COLLECTION, error.text[0] ? error.text : kith_strerror(r));
     return k;
 }
 
@@ -145,23 +164,25 @@ static void fill(kith *k, uint32_t count)
     kith_batch_free(b);
 }
 
-/* Requests by one connection, IN_FLIGHT at a time, for so many seconds, or until there is nothing left to delete. */
-static struct turn kithd_turn(const struct bench_daemon *d, const char *io, unsigned load, double seconds)
+/* Requests by one connection, so many at a time, for so many seconds, or until there is nothing left to delete. */
+static struct turn kithd_turn(const struct bench_daemon *d, const char *io, const struct load *load,
+                              double seconds)
 {
     struct bench_histogram *h = calloc(1, sizeof *h);
     uint64_t sent_ns[IN_FLIGHT], sent = 0, answered = 0;
-    kith *k = collection(d, load_names[load]);
+    kith *k = collection(d);
     kith_pipe *pipe = NULL;
     kith_batch *b = kith_batch_new(k);
-    fill(k, load == LOAD_DELETE ? DELETES : IDS);
-    if (!h || !b || kith_pipe_open(k, IN_FLIGHT, &pipe) < 0)
+    fill(k, load->deletes ? DELETES : IDS);
+    if (!h || !b || kith_pipe_open(k, load->in_flight, &pipe) < 0 ||
+        kith_batch_set_durability(b, load->durability) < 0)
         bench_die("a pipe cannot be opened");
     const struct counters before = counters_of(k, io);
     const uint64_t begin = bench_now_ns(), end = begin + (uint64_t)(seconds * 1e9);
-    const uint64_t most = load == LOAD_DELETE ? DELETES : UINT64_MAX;
+    const uint64_t most = load->deletes ? DELETES : UINT64_MAX;
     uint64_t now = begin;
-    uint64_t free_tokens[IN_FLIGHT], free_count = IN_FLIGHT;
-    for (unsigned i = 0; i < IN_FLIGHT; i++)
+    uint64_t free_tokens[IN_FLIGHT], free_count = load->in_flight;
+    for (unsigned i = 0; i < load->in_flight; i++)
         free_tokens[i] = i;
     while ((now < end && sent < most) || answered < sent) {
         while (now < end && sent < most && free_count > 0) {
@@ -169,9 +190,9 @@ static struct turn kithd_turn(const struct bench_daemon *d, const char *io, unsi
             float v[DIM];
             uint64_t token = free_tokens[--free_count];
             kith_batch_clear(b);
-            snprintf(id, sizeof id, "%u", load == LOAD_DELETE ? (unsigned)sent : draw(IDS));
+            snprintf(id, sizeof id, "%u", load->deletes ? (unsigned)sent : draw(IDS));
             draw_vector(v);
-            int r = load == LOAD_DELETE ? kith_batch_delete(b, id) : kith_batch_upsert(b, id, v, DIM);
+            int r = load->deletes ? kith_batch_delete(b, id) : kith_batch_upsert(b, id, v, DIM);
             sent_ns[token] = bench_now_ns();
             if (r == 0)
                 r = kith_pipe_submit(pipe, b, token);
@@ -206,7 +227,7 @@ static struct turn kithd_turn(const struct bench_daemon *d, const char *io, unsi
     kith_pipe_close(pipe);
     kith_close(k);
     struct kith_error error = { 0 };
-    if (kith_drop(load_names[load], d->run_dir, &error) < 0)
+    if (kith_drop(COLLECTION, d->run_dir, &error) < 0)
         bench_die("drop: %s", error.text);
     return t;
 }
@@ -324,8 +345,8 @@ static double fio_turn(const struct bench_daemon *d, size_t size, double seconds
 
 struct columns {
     struct turn *turns[IOS][LOADS];
-    double *disk[LOADS][DISKS];
-    double *cpu_us[LOADS][DISKS]; /* of this program's thread, for a write */
+    double *disk[DISK_LOADS][DISKS];
+    double *cpu_us[DISK_LOADS][DISKS]; /* of this program's thread, for a write */
 };
 
 static double of_turns(const struct turn *t, unsigned rounds, size_t field)
@@ -379,18 +400,22 @@ static void print(const struct columns *c, unsigned rounds, bool fio, FILE *json
     for (unsigned load = 0; load < LOADS; load++)
         for (unsigned io = 0; io < IOS; io++) {
             const struct turn *t = c->turns[io][load];
-            double m = groups_ratio(t, c->disk[load][reference], rounds, &min, &max);
-            printf("| %s, %s | %.0f | %.2f (%.2f - %.2f) | %.1f | %.0f | %.3f | %.0f | %.2f | %.2f |\n",
-                   load_names[load], io_names[io], OF(t, rounds, groups_s), m, min, max,
-                   OF(t, rounds, requests), OF(t, rounds, requests_s), OF(t, rounds, writes),
-                   OF(t, rounds, bytes), OF(t, rounds, p50_ms), OF(t, rounds, p99_ms));
+            double m = 0;
+            printf("| %s, %s | %.0f | ", loads[load].name, io_names[io], OF(t, rounds, groups_s));
+            if (load < DISK_LOADS) {
+                m = groups_ratio(t, c->disk[load][reference], rounds, &min, &max);
+                printf("%.2f (%.2f - %.2f)", m, min, max);
+            }
+            printf(" | %.1f | %.0f | %.3f | %.0f | %.3f | %.2f |\n", OF(t, rounds, requests),
+                   OF(t, rounds, requests_s), OF(t, rounds, writes), OF(t, rounds, bytes),
+                   OF(t, rounds, p50_ms), OF(t, rounds, p99_ms));
             if (json)
                 fprintf(
                     json,
                     "{\"load\": \"%s\", \"io\": \"%s\", \"groups_s\": %.1f, \"to\": \"%s\", \"ratio\": %.4f, "
                     "\"requests_a_group\": %.2f, \"requests_s\": %.1f, \"flushes_a_group\": %.4f, "
                     "\"p50_ms\": %.3f, \"p99_ms\": %.3f, \"rounds\": %u, \"machine\": \"%s\"}%s",
-                    load_names[load], io_names[io], OF(t, rounds, groups_s), disk_names[reference], m,
+                    loads[load].name, io_names[io], OF(t, rounds, groups_s), disk_names[reference], m,
                     OF(t, rounds, requests), OF(t, rounds, requests_s), OF(t, rounds, writes),
                     OF(t, rounds, p50_ms), OF(t, rounds, p99_ms), rounds, machine,
                     load + 1 < LOADS || io + 1 < IOS ? ",\n" : "\n]\n");
@@ -400,7 +425,7 @@ static void print(const struct columns *c, unsigned rounds, bool fio, FILE *json
            disk_names[reference], disk_names[reference]);
     for (unsigned k = fio ? 0 : DISK_PAIRS; k < DISKS; k++) {
         printf("| %s ", disk_names[k]);
-        for (unsigned load = 0; load < LOADS; load++) {
+        for (unsigned load = 0; load < DISK_LOADS; load++) {
             double *copy = bench_alloc(sizeof(double) * rounds);
             memcpy(copy, c->disk[load][k], sizeof(double) * rounds);
             double m = ratio(c->disk[load][k], c->disk[load][reference], rounds, &min, &max);
@@ -433,7 +458,7 @@ int main(int argc, char **argv)
     for (unsigned load = 0; load < LOADS; load++) {
         for (unsigned io = 0; io < IOS; io++)
             c.turns[io][load] = bench_alloc(sizeof(struct turn) * opts.rounds);
-        for (unsigned k = 0; k < DISKS; k++) {
+        for (unsigned k = 0; load < DISK_LOADS && k < DISKS; k++) {
             c.disk[load][k] = bench_alloc(sizeof(double) * opts.rounds);
             c.cpu_us[load][k] = bench_alloc(sizeof(double) * opts.rounds);
         }
@@ -445,16 +470,16 @@ int main(int argc, char **argv)
             for (unsigned i = 0; i < IOS; i++) {
                 unsigned io = (i + r) % IOS;
                 struct turn *t = &c.turns[io][load][r];
-                *t = kithd_turn(&daemons[io], io_names[io], load, opts.seconds);
+                *t = kithd_turn(&daemons[io], io_names[io], &loads[load], opts.seconds);
                 if (i == 0) /* header and ops, up to a whole block */
                     size = ((size_t)t->bytes + 128 + BLOCK - 1) / BLOCK * BLOCK;
                 fprintf(
                     stderr,
                     "bench: round %u: %s, %s: %.0f groups/s of %.1f requests, %.3f flushes and %.0f bytes each, "
                     "p50 %.2f ms, p99 %.2f ms\n",
-                    r + 1, load_names[load], io_names[io], t->groups_s, t->requests, t->writes, t->bytes,
+                    r + 1, loads[load].name, io_names[io], t->groups_s, t->requests, t->writes, t->bytes,
                     t->p50_ms, t->p99_ms);
-                if (i == 0) { /* the disk in between */
+                if (i == 0 && load < DISK_LOADS) { /* the disk in between */
                     for (unsigned k = 0; k < DISKS; k++) {
                         unsigned turn = (k + r) % DISKS;
                         c.disk[load][turn][r] =
@@ -473,8 +498,9 @@ int main(int argc, char **argv)
     FILE *json = NULL;
     if (opts.json && !(json = fopen(opts.json, "w")))
         bench_die("%s cannot be written", opts.json);
-    printf("\n%u requests in flight, one connection, medians of %u interleaved rounds of %.1f s%s\n\n",
-           IN_FLIGHT, opts.rounds, opts.seconds, fio ? "" : "; fio is not installed");
+    printf(
+        "\n%u requests in flight where no other number is told, one connection, medians of %u interleaved rounds of %.1f s%s\n\n",
+        IN_FLIGHT, opts.rounds, opts.seconds, fio ? "" : "; fio is not installed");
     print(&c, opts.rounds, fio, json);
     if (json && fclose(json) != 0)
         bench_die("%s cannot be written", opts.json);
