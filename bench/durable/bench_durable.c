@@ -7,6 +7,10 @@
  *   one reader beside a writer at full speed          and while one checkpoint is written after the other
  *   a writer at full speed, alone                     and the replay of what it wrote, after a checkpoint was loaded
  *
+ * The first is done twice: as it is, and with a loop of the lowest priority on kithd's CPU. A virtual machine gives a busy CPU
+ * less while the one beside it sleeps, and without kithd that one sleeps even longer; with the loop it never does, and
+ * what is left is kithd's doing.
+ *
  * The first two pin the reader to a CPU of its own, kithd and the writer to another one; the third leaves both to the
  * scheduler, as a start has both. Checkpoints that kithd takes by itself would fall into some phases and not into others: one
  * is taken before each phase in which somebody writes, so that none is due in it.
@@ -16,9 +20,13 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <kith/kith.h>
@@ -31,13 +39,18 @@
 #define POLICY_LOG_BYTES (256.0 * 1024 * 1024) /* kithd's defaults: a checkpoint after so much log, */
 #define POLICY_SHARE     4.0                   /* and after this part of its size if that is more */
 
-enum { ALIVE, DEAD, PLAIN, BESIDE, LIVE, REPLAY, PHASES };
+enum { ALIVE, DEAD, ALIVE_AWAKE, DEAD_AWAKE, PLAIN, BESIDE, LIVE, REPLAY, PHASES };
 enum { QPS, P99, WRITES, COLUMNS };
 
 static const char *const names[PHASES] = {
-    [ALIVE] = "one reader, kithd idle", [DEAD] = "one reader, kithd killed",
-    [PLAIN] = "one reader, one writer", [BESIDE] = "one reader, one writer, checkpoints",
-    [LIVE] = "one writer alone",        [REPLAY] = "replay of what it wrote",
+    [ALIVE] = "one reader, kithd idle",
+    [DEAD] = "one reader, kithd killed",
+    [ALIVE_AWAKE] = "one reader, kithd idle, its CPU awake",
+    [DEAD_AWAKE] = "one reader, kithd killed, its CPU awake",
+    [PLAIN] = "one reader, one writer",
+    [BESIDE] = "one reader, one writer, checkpoints",
+    [LIVE] = "one writer alone",
+    [REPLAY] = "replay of what it wrote",
 };
 
 struct run {
@@ -100,16 +113,51 @@ static void checkpoint(const struct run *r)
     bench_daemon_settle(&r->daemon);
 }
 
+/* A process that keeps a CPU from sleeping and gives way to everybody. */
+static pid_t keep_awake(int cpu)
+{
+    const struct sched_param param = { 0 };
+    cpu_set_t set;
+    pid_t pid = fork();
+    if (pid < 0)
+        bench_die("fork: %s", strerror(errno));
+    if (pid > 0)
+        return pid;
+    CPU_ZERO(&set);
+    CPU_SET((unsigned)cpu, &set);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || sched_setaffinity(0, sizeof set, &set) != 0 ||
+        sched_setscheduler(0, SCHED_IDLE, &param) != 0)
+        _exit(1);
+    for (;;)
+        __asm__ volatile("");
+}
+
+static void let_sleep(pid_t pid)
+{
+    int status;
+    kill(pid, SIGKILL);
+    if (waitpid(pid, &status, 0) != pid || !WIFSIGNALED(status))
+        bench_die("the loop on kithd's CPU could not be started");
+}
+
+static void one_reader(struct run *r, unsigned phase, unsigned phase_awake, unsigned round)
+{
+    traffic(r, phase, round, 1, false, false, true);
+    pid_t pid = keep_awake(r->opts.daemon_cpu);
+    traffic(r, phase_awake, round, 1, false, false, true);
+    let_sleep(pid);
+}
+
 static void readers_without_a_daemon(struct run *r, unsigned round)
 {
     bool dead_first = round % 2;
     if (!dead_first)
-        traffic(r, ALIVE, round, 1, false, false, true);
+        one_reader(r, ALIVE, ALIVE_AWAKE, round);
     bench_daemon_kill(&r->daemon);
-    traffic(r, DEAD, round, 1, false, false, true);
+    one_reader(r, DEAD, DEAD_AWAKE, round);
     back(r, true);
     if (dead_first)
-        traffic(r, ALIVE, round, 1, false, false, true);
+        one_reader(r, ALIVE, ALIVE_AWAKE, round);
 }
 
 static void writing_beside_checkpoints(struct run *r, unsigned round)
@@ -192,7 +240,7 @@ static double print_ratio(const struct run *r, const char *what, const char *wan
 }
 
 struct ratios {
-    double dead, writes, p99, replay, bound_s;
+    double dead, dead_awake, writes, p99, replay, bound_s;
 };
 
 /* What the policy bounds: the newest checkpoint is loaded, and the log that did not yet make a new one due is replayed. */
@@ -229,6 +277,8 @@ static void print(const struct run *r, struct ratios *out)
     }
     printf("\n| in the same run | ratio | lowest and highest round | wanted |\n|---|---:|---:|---:|\n");
     out->dead = print_ratio(r, "searches/s, kithd killed to idle", "0.98", DEAD, ALIVE, QPS);
+    out->dead_awake =
+        print_ratio(r, "the same, its CPU kept awake in both", "0.98", DEAD_AWAKE, ALIVE_AWAKE, QPS);
     out->writes = print_ratio(r, "changes/s, with checkpoints to without", "0.70", BESIDE, PLAIN, WRITES);
     out->p99 =
         print_ratio(r, "p99 of the reader, with checkpoints to without", "at most 1.50", BESIDE, PLAIN, P99);
@@ -245,14 +295,15 @@ static void write_json(const struct run *r, const struct ratios *q)
     FILE *f = fopen(r->opts.json, "w");
     if (!f)
         bench_die("%s: %s", r->opts.json, strerror(errno));
-    fprintf(f,
-            "[{\"set\": \"%s\", \"quantization\": \"%s\", \"vectors\": %u, \"dead_qps_ratio\": %.4f, "
-            "\"checkpoint_writes_ratio\": %.4f, \"checkpoint_p99_ratio\": %.4f, \"replay_ratio\": %.4f, "
-            "\"writes_per_second\": %.6g, \"replay_per_second\": %.6g, \"bound_s\": %.6g, \"rounds\": %u, "
-            "\"machine\": \"%s\"}]\n",
-            r->set.name, r->config->name, r->set.base_count, q->dead, q->writes, q->p99, q->replay,
-            median(r, r->v[LIVE][WRITES], NULL, NULL, NULL),
-            median(r, r->v[REPLAY][WRITES], NULL, NULL, NULL), q->bound_s, r->opts.rounds, machine);
+    fprintf(
+        f,
+        "[{\"set\": \"%s\", \"quantization\": \"%s\", \"vectors\": %u, \"dead_qps_ratio\": %.4f, \"dead_awake_qps_ratio\": %.4f, "
+        "\"checkpoint_writes_ratio\": %.4f, \"checkpoint_p99_ratio\": %.4f, \"replay_ratio\": %.4f, "
+        "\"writes_per_second\": %.6g, \"replay_per_second\": %.6g, \"bound_s\": %.6g, \"rounds\": %u, "
+        "\"machine\": \"%s\"}]\n",
+        r->set.name, r->config->name, r->set.base_count, q->dead, q->dead_awake, q->writes, q->p99, q->replay,
+        median(r, r->v[LIVE][WRITES], NULL, NULL, NULL), median(r, r->v[REPLAY][WRITES], NULL, NULL, NULL),
+        q->bound_s, r->opts.rounds, machine);
     if (fclose(f) != 0)
         bench_die("%s: %s", r->opts.json, strerror(errno));
 }
