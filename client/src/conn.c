@@ -141,8 +141,41 @@ struct kithi_frame kithi_conn_frame(struct kithi_conn *c, uint16_t type, uint32_
     };
 }
 
+/* Ask for a sign of life, as one word that a daemon answers at once, whatever else it is at. Its tag is c->tag. */
+static int knock(struct kithi_conn *c)
+{
+    uint32_t hello[2] = { KITHI_WIRE_VERSION, 0 };
+    struct kithi_frame frame = kithi_conn_frame(c, KITHI_FRAME_HELLO, 0, sizeof hello);
+    struct iovec pieces[2] = { { .iov_base = &frame, .iov_len = sizeof frame },
+                               { .iov_base = hello, .iov_len = sizeof hello } },
+                 *iov = pieces;
+    int n = 2;
+    size_t sent = 0;
+    int rc = kithi_conn_send(c, &iov, &n, true, &sent);
+    return rc < 0 ? rc : 0;
+}
+
+/* The answer to tag, or one that ends the connection: 1. slow: as kithi_conn_call_slow(). */
+static int await(struct kithi_conn *c, uint64_t tag, bool slow, struct kithi_answer *out)
+{
+    uint64_t knocked = 0; /* tag of the knock that is not answered */
+    for (;;) {
+        int rc = kithi_conn_receive(c, true, out);
+        if (rc == -EAGAIN && slow && !knocked) {
+            rc = knock(c);
+            knocked = c->tag;
+            if (rc < 0)
+                return rc;
+        } else if (rc != 1 || out->tag == tag || out->tag == 0) {
+            return rc;
+        } else if (out->tag == knocked) {
+            knocked = 0;
+        }
+    }
+}
+
 static int call(struct kithi_conn *c, uint16_t type, uint16_t flags, uint32_t count, const struct iovec *body,
-                int n, struct kithi_answer *out)
+                int n, bool slow, struct kithi_answer *out)
 {
     struct iovec pieces[KITHI_CONN_PIECES + 1], *iov = pieces;
     size_t len = 0, sent = 0;
@@ -161,9 +194,7 @@ static int call(struct kithi_conn *c, uint16_t type, uint16_t flags, uint32_t co
     if (!left_whole && !kithi_conn_is_gone(rc))
         goto lost;
     /* A daemon that closes on us may have said why; that is still to be read. */
-    do
-        rc = kithi_conn_receive(c, true, out);
-    while (rc == 1 && out->tag != frame.tag && out->tag != 0);
+    rc = await(c, frame.tag, slow, out);
     if (rc == 1 && (out->tag == frame.tag || out->head.status < 0))
         return 0;
     if (rc == 1)
@@ -179,13 +210,19 @@ lost:
 int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const struct iovec *body, int n,
                     struct kithi_answer *out)
 {
-    return call(c, type, 0, count, body, n, out);
+    return call(c, type, 0, count, body, n, false, out);
+}
+
+int kithi_conn_call_slow(struct kithi_conn *c, uint16_t type, const struct iovec *body, int n,
+                         struct kithi_answer *out)
+{
+    return call(c, type, 0, 0, body, n, true, out);
 }
 
 int kithi_conn_write(struct kithi_conn *c, enum kithi_durability durability, uint32_t count,
                      const struct iovec *body, int n, struct kithi_answer *out)
 {
-    return call(c, KITHI_FRAME_WRITE, (uint16_t)durability, count, body, n, out);
+    return call(c, KITHI_FRAME_WRITE, (uint16_t)durability, count, body, n, false, out);
 }
 
 static void set_patience(int fd, uint32_t patience_ms)

@@ -64,6 +64,13 @@ static inline bool kithi_conn_is_open(const struct kithi_conn *c)
 int kithi_conn_call(struct kithi_conn *c, uint16_t type, uint32_t count, const struct iovec *body, int n,
                     struct kithi_answer *out);
 
+/*
+ * The same for what may rightly take longer than anybody's patience. When that is over the daemon is asked for a sign of life,
+ * and again each time it has given one; -EAGAIN, with the connection closed, when it has not within the same time once more.
+ */
+int kithi_conn_call_slow(struct kithi_conn *c, uint16_t type, const struct iovec *body, int n,
+                         struct kithi_answer *out);
+
 /* The same for a write. */
 int kithi_conn_write(struct kithi_conn *c, enum kithi_durability durability, uint32_t count,
                      const struct iovec *body, int n, struct kithi_answer *out);

@@ -1,5 +1,5 @@
 /*
- * write.c - the handle's own connection: single writes, batches, flush.
+ * write.c - the handle's own connection: single writes, batches, flush. And checkpoints, over one of their own.
  *
  * A connection is made at the first write and made again when the daemon was restarted. A
  * request that did not leave whole cannot have been carried out, so it is sent once more over
@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/src/admin_priv.h"
 #include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
 #include "shm/base/id.h"
@@ -196,32 +197,60 @@ int kith_batch_commit(kith_batch *b, struct kith_commit *out)
     return rc;
 }
 
-/* A request that is answered with an epoch once something has come true. */
-static int wait_for(kith *index, uint16_t type, uint64_t *out_epoch, struct kith_error *error)
+/* The handle shows what was answered with an epoch, which the caller may want, too. */
+static int hand_over(kith *index, int rc, const struct kith_commit *c, uint64_t *out_epoch)
+{
+    if (rc == 0 && out_epoch)
+        *out_epoch = c->epoch;
+    if (rc == 0)
+        kithi_handle_expect(index, c->epoch);
+    return rc;
+}
+
+int kith_flush(kith *index, uint64_t *out_epoch)
 {
     struct kithi_answer answer;
     struct kith_commit c = KITH_COMMIT_INIT;
     if (!index)
         return -EINVAL;
     kithi_lock(&index->write_lock);
-    int rc = request(index, type, KITH_DURABILITY_DURABLE, 0, NULL, 0, &answer);
+    int rc = request(index, KITHI_FRAME_FLUSH, KITH_DURABILITY_DURABLE, 0, NULL, 0, &answer);
     rc = kithi_commit_fill(&c, rc, &answer);
     kithi_unlock(&index->write_lock);
-    if (rc == 0 && out_epoch)
-        *out_epoch = c.epoch;
-    if (rc == 0)
-        kithi_handle_expect(index, c.epoch);
-    else if (error)
-        *error = c.error;
-    return rc;
+    return hand_over(index, rc, &c, out_epoch);
 }
 
-int kith_flush(kith *index, uint64_t *out_epoch)
-{
-    return wait_for(index, KITHI_FRAME_FLUSH, out_epoch, NULL);
-}
-
+/* A checkpoint takes as long as the disk, so that a bound on that would be wrong; a daemon that lives answers meanwhile. */
 int kith_checkpoint(kith *index, uint64_t *out_epoch, struct kith_error *error)
 {
-    return wait_for(index, KITHI_FRAME_CHECKPOINT, out_epoch, error);
+    struct kithi_answer answer;
+    struct kithi_conn conn;
+    struct kithi_errmsg late = { 0 };
+    struct kith_commit c = KITH_COMMIT_INIT;
+    if (!index)
+        return -EINVAL;
+    kithi_conn_init(&conn);
+    int rc = kithi_handle_connect(index, &conn, kithi_admin_hello_ms, NULL);
+    if (rc == -EAGAIN) {
+        rc = kithi_error_set(
+            &late, KITHI_E_TIMEOUT,
+            "the daemon of %.200s has not answered for %u ms: it is stopped, or hangs; nothing "
+            "was asked of it",
+            index->run_dir, kithi_admin_hello_ms);
+    } else if (rc == 0) {
+        struct iovec body = { .iov_base = index->uid, .iov_len = sizeof index->uid };
+        kithi_conn_patience(&conn, kithi_admin_answer_ms / 2);
+        rc = kithi_conn_call_slow(&conn, KITHI_FRAME_CHECKPOINT, &body, 1, &answer);
+        if (rc == -EAGAIN)
+            rc = kithi_error_set(
+                &late, KITHI_E_TIMEOUT,
+                "the daemon of %.150s gives no sign of life for %u ms: it is stopped, or hangs. "
+                "Whether it will write the checkpoint is unknown; ask again once it answers",
+                index->run_dir, kithi_admin_answer_ms);
+    }
+    rc = kithi_commit_fill(&c, rc, &answer);
+    kithi_conn_close(&conn);
+    if (rc < 0 && error)
+        *error = c.error;
+    return late.code ? kithi_report(error, &late, rc) : hand_over(index, rc, &c, out_epoch);
 }

@@ -12,7 +12,7 @@
  *      +-----------------------------------------------+
  *
  * Bodies, requests (count = 0 where not said):
- *   HELLO   u32 protocol version, u32 zero. First frame of a connection.
+ *   HELLO   u32 protocol version, u32 zero. First frame of a connection; later, a question for a sign of life
  *   CREATE  struct kithi_create (below), then the name
  *   DROP    name                     (names are zero-padded to 8 bytes)
  *   LIST    nothing: names; or u32 form, u32 bytes of a name, then the name. Form 1 (states): JSON, how far

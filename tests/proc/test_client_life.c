@@ -430,10 +430,13 @@ static void a_stopped_daemon_is_told_of_and_does_nothing_that_was_given_up(void 
     assert_non_null(strstr(err.text, "nothing was asked"));
     assert_int_equal(kith_drop("c", run_dir(&d), &err), KITH_E_TIMEOUT);
     assert_non_null(strstr(err.text, "nothing was asked"));
+    assert_int_equal(kith_checkpoint(index, NULL, &err), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "nothing was asked"));
     assert_int_equal(kill(d.pid, SIGCONT), 0);
     assert_int_equal(kith_list(run_dir(&d), &names, &err), 1);
     assert_string_equal(names, "c");
     free(names);
+    assert_int_equal(kith_checkpoint(index, NULL, &err), 0);
     end(&d, index);
 }
 

@@ -332,7 +332,8 @@ KITH_API int kith_set_durability(kith *index, enum kith_durability durability);
  * KITH_E_UNKNOWN_OUTCOME: the daemon went away before it answered; upserts and deletes of single
  * ids may simply be repeated. KITH_E_LOG_FAILED: likewise, for nobody knows what a disk holds that has failed. KITH_E_DENIED,
  * KITH_E_FULL, KITH_E_NO_SPACE, -ENOSPC, -ENOMEM and the checks of id and vector refuse the write whole.
- * KITH_E_STARTING: kithd was started and is still bringing the collection back (kith_readiness); nothing was done, try again.
+ * KITH_E_STARTING: kithd was started, or found the segment damaged, and is still bringing the collection back (kith_readiness);
+ * nothing was done, try again.
  * Thread-safe: a handle has one socket, calls take turns.
  */
 KITH_API int kith_upsert(kith *index, const char *id, const float *vector, size_t len, uint64_t *out_epoch);
@@ -377,9 +378,12 @@ KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
 /*
  * Have the daemon write a checkpoint that holds all that is visible now, and wait until it is durable: a start after a
  * reboot then begins with it and replays what was written afterwards only. *out_epoch (may be NULL) is the epoch that it
- * holds. Where nothing has changed since the last one, that is the answer. Waits as long as the disk takes, and other
- * writes of this handle wait with it. error (may be NULL) is filled on failure. 0, -ENOSPC (the collection goes on
- * without), KITH_E_NO_DAEMON, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_SHUTDOWN, -errno.
+ * holds. Where nothing has changed since the last one, that is the answer. Waits as long as the disk takes, but not for a
+ * daemon that is stopped or hangs: after 5 s without a greeting, or 30 s without a sign of life, which it is asked for meanwhile,
+ * this returns KITH_E_TIMEOUT; error says which: without a greeting nothing was asked. Makes a connection of its own; other
+ * calls on the handle go on meanwhile. error (may be NULL) is filled on failure. 0, -ENOSPC (the collection goes on
+ * without), KITH_E_NO_DAEMON, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_STARTING, KITH_E_SHUTDOWN, KITH_E_TIMEOUT,
+ * KITH_E_UNKNOWN_OUTCOME (the daemon went away before it answered), -errno. Thread-safe.
  */
 KITH_API int kith_checkpoint(kith *index, uint64_t *out_epoch, struct kith_error *error);
 

@@ -43,6 +43,7 @@ enum manner {
     MANNER_OTHER,   /* the name belongs to another uid */
     MANNER_SILENT,  /* greet, and say nothing after it */
     MANNER_MUTE,    /* not even greet */
+    MANNER_HANG,    /* greet, and become mute with the first request */
     MANNER_GOODBYE, /* say why without reading the request, close */
 };
 
@@ -54,7 +55,7 @@ struct played {
     _Atomic int manner;
     _Atomic int gathered; /* requests held back */
     _Atomic bool let_go;  /* answer them */
-    _Atomic int connections, writes, ops;
+    _Atomic int connections, greetings, writes, ops;
     _Atomic uint64_t epoch;
     int listener, stop[2];
 };
@@ -109,6 +110,9 @@ static bool serve(struct played *p, int fd, uint64_t *held)
         refuse(fd, 0, KITHI_E_SHUTDOWN, "the daemon is stopping");
         return false;
     }
+    if (manner == MANNER_HANG && !greeting)
+        atomic_store(&p->manner, manner = MANNER_MUTE);
+    atomic_fetch_add(&p->greetings, f.type == KITHI_FRAME_HELLO);
     unsigned char *body = calloc(1, f.len + 1u);
     bool go_on = body && read_full(fd, body, f.len);
     struct kithi_reply head = { .item = UINT32_MAX };
@@ -849,6 +853,62 @@ static void a_daemon_that_does_not_answer_is_not_waited_for_without_end(void **s
     end(&p, index);
 }
 
+/* Answers what was held back once the daemon was asked for some signs of life. */
+static void *let_go_late(void *arg)
+{
+    struct played *p = arg;
+    while (atomic_load(&p->gathered) < 1 || atomic_load(&p->greetings) < 3)
+        test_nap();
+    atomic_store(&p->let_go, true);
+    return NULL;
+}
+
+static void a_checkpoint_is_waited_for_as_long_as_the_daemon_lives(void **state)
+{
+    (void)state;
+    struct played p;
+    const uint32_t hello_ms = kithi_admin_hello_ms, answer_ms = kithi_admin_answer_ms;
+    kith *index = begin(&p, MANNER_MUTE);
+    struct kith_error err = { 0 };
+    pthread_t thread;
+    uint64_t epoch = 0;
+    kithi_admin_hello_ms = 50;
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), KITH_E_TIMEOUT);
+    assert_int_equal(err.code, KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "nothing was asked of it"));
+    assert_int_equal(kith_checkpoint(index, NULL, NULL), KITH_E_TIMEOUT);
+
+    kithi_admin_hello_ms = hello_ms;
+    kithi_admin_answer_ms = 100;
+    atomic_store(&p.manner, MANNER_HANG);
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "no sign of life for 100 ms"));
+    assert_non_null(strstr(err.text, "unknown"));
+    assert_int_equal(epoch, 0);
+
+    /* Several times its patience, which is short: but the daemon lives. */
+    kithi_admin_answer_ms = 2000;
+    atomic_store(&p.greetings, 0);
+    atomic_store(&p.manner, MANNER_REVERSE);
+    assert_int_equal(pthread_create(&thread, NULL, let_go_late, &p), 0);
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(epoch, 1);
+    kithi_admin_answer_ms = answer_ms;
+
+    atomic_store(&p.manner, MANNER_REFUSE);
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), KITH_E_FULL);
+    assert_string_equal(err.text, "the collection c is full: 7 of 7 slots");
+    atomic_store(&p.manner, MANNER_HANG_UP);
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), KITH_E_UNKNOWN_OUTCOME);
+    atomic_store(&p.manner, MANNER_OTHER);
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), KITH_E_REPLACED);
+    daemon_stop(&p);
+    assert_int_equal(kith_checkpoint(index, &epoch, &err), KITH_E_NO_DAEMON);
+    daemon_start(&p);
+    end(&p, index);
+}
+
 static void create_and_drop_say_what_is_wrong(void **state)
 {
     (void)state;
@@ -932,6 +992,7 @@ int main(void)
         cmocka_unit_test(a_pipe_takes_answers_while_its_socket_is_full),
         cmocka_unit_test(a_pipe_tells_refusals_from_a_lost_connection),
         cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_without_end),
+        cmocka_unit_test(a_checkpoint_is_waited_for_as_long_as_the_daemon_lives),
         cmocka_unit_test(collections_are_listed_in_order_with_and_without_a_daemon),
         cmocka_unit_test(create_and_drop_say_what_is_wrong),
     };
