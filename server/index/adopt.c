@@ -167,7 +167,7 @@ static int settle(struct kithi_index *ix, struct kithi_errmsg *err)
             kithi_error_set(err, rc, "the daemon is out of memory");
     } else {
         ix->live = 0; /* the census counts, too */
-        rc = kithi_private_rebuild(ix, err);
+        rc = kithi_private_rebuild(ix, NULL, err);
     }
     return rc;
 }

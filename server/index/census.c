@@ -339,14 +339,15 @@ int kithi_index_census(struct kithi_index *ix, uint32_t slots, int64_t *out_misc
     return rc < 0 ? rc : s->step != CENSUS_OVER;
 }
 
-int kithi_private_rebuild(struct kithi_index *ix, struct kithi_errmsg *err)
+int kithi_private_rebuild(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err)
 {
     int64_t ignored;
     int rc = kithi_census_begin(ix, false);
     if (rc < 0)
         return kithi_error_set(err, rc, "the daemon is out of memory");
     do
-        rc = kithi_index_census(ix, UINT32_MAX, &ignored, err);
+        rc = kithi_stop_seen(stop, 0) ? kithi_error_set(err, -ECANCELED, "told to stop")
+                                      : kithi_index_census(ix, KITHI_STOP_STEPS, &ignored, err);
     while (rc > 0);
     return rc;
 }

@@ -295,7 +295,7 @@ void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)
     }
 }
 
-int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err)
+int kithi_ids_fill(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err)
 {
     char id[KITHI_ID_MAX];
     int rc = kithi_ids_reserve(ix, (uint32_t)ix->live, err);
@@ -303,6 +303,8 @@ int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err)
         return rc;
     struct table t = table_now(ix);
     for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
+        if (kithi_stop_seen(stop, slot))
+            return kithi_error_set(err, -ECANCELED, "told to stop");
         if (!atomic_load_explicit(&kithi_view_record(&ix->view, slot)->birth, memory_order_relaxed))
             continue;
         bool found;

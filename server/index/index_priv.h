@@ -23,6 +23,15 @@
 #define LOCK_COUNT        8192u /* row locks; slots share them by number */
 #define NO_SLOT           UINT32_MAX
 
+/* Long steps look so often whether they are told to stop: every few milliseconds. */
+#define KITHI_STOP_STEPS 65536u
+
+/* In step `at` of a long one: told to stop? Relaxed: nothing is read because of it. */
+static inline bool kithi_stop_seen(const _Atomic bool *stop, uint32_t at)
+{
+    return at % KITHI_STOP_STEPS == 0 && stop && atomic_load_explicit(stop, memory_order_relaxed);
+}
+
 /* A growing array of numbers, used as a stack. */
 struct stack {
     uint32_t *items;
@@ -253,8 +262,9 @@ void kithi_ids_claims_bury(struct kithi_index *ix);
 void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32_t slot);
 /* If the entry of slot's id leads to slot: lead it to link (slot + 1) or, with 0, bury it. */
 void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link);
-/* Lead the id of each living slot to it, in a table that is empty. KITHI_E_CORRUPT when two have the same id, or what reserving says. */
-int kithi_ids_fill(struct kithi_index *ix, struct kithi_errmsg *err);
+/* Lead the id of each living slot to it, in a table that is empty. KITHI_E_CORRUPT when two have the same id, -ECANCELED (stop may
+ * be NULL), or what reserving says. */
+int kithi_ids_fill(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err);
 /* KITHI_E_CORRUPT when the header's word makes no sense. */
 int kithi_ids_check(const struct kithi_index *ix, struct kithi_errmsg *err);
 uint64_t kithi_ids_capacity(const struct kithi_index *ix);
@@ -344,8 +354,8 @@ int kithi_census_begin(struct kithi_index *ix, bool ends_known);
 void kithi_census_place_filled(struct kithi_index *ix, uint64_t place);
 void kithi_census_table_anew(struct kithi_index *ix);
 void kithi_census_fini(struct kithi_index *ix);
-/* A whole one, at once, with nobody else at work: 0, KITHI_E_CORRUPT or -ENOMEM. */
-int kithi_private_rebuild(struct kithi_index *ix, struct kithi_errmsg *err);
+/* A whole one, at once, with nobody else at work: 0, KITHI_E_CORRUPT, -ENOMEM, or -ECANCELED (stop may be NULL). */
+int kithi_private_rebuild(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err);
 
 /* ---- index.c ---- */
 

@@ -144,10 +144,10 @@ static uint32_t level_of(const struct kithi_view *v, uint32_t slot)
 }
 
 /* The dead have lost their upper rows: nothing leads to them up there. */
-static void clear_upper_links(const struct kithi_index *ix)
+static void clear_upper_links(const struct kithi_index *ix, const _Atomic bool *stop)
 {
     const struct kithi_view *v = &ix->view;
-    for (uint32_t slot = 0; slot < ix->slots_used; slot++) {
+    for (uint32_t slot = 0; slot < ix->slots_used && !kithi_stop_seen(stop, slot); slot++) {
         for (uint32_t at = level_of(v, slot); at > 0; at--) {
             uint32_t count;
             kithi_link *links = kithi_view_links(v, slot, at, &count);
@@ -172,7 +172,8 @@ static void settle_header(struct kithi_index *ix, const struct kithi_image_shape
     atomic_store_explicit(&h->reused, s->epoch, memory_order_relaxed);
 }
 
-static int settle(struct kithi_restore *r, struct kithi_errmsg *err)
+/* Where it was told to stop a step is left early, and the last check says so. */
+static int settle(struct kithi_restore *r, const _Atomic bool *stop, struct kithi_errmsg *err)
 {
     struct kithi_index *ix = r->ix;
     for (unsigned region = 0; region < KITHI_REGION_COUNT; region++) {
@@ -192,24 +193,25 @@ static int settle(struct kithi_restore *r, struct kithi_errmsg *err)
     if (rc < 0)
         return rc;
     bool any_dead = false;
-    for (uint32_t slot = 0; slot < ix->slots_used; slot++)
+    for (uint32_t slot = 0; slot < ix->slots_used && !kithi_stop_seen(stop, slot); slot++)
         any_dead |= settle_record(kithi_view_record(&ix->view, slot), ix->epoch);
-    rc = kithi_private_rebuild(ix, err);
+    rc = kithi_private_rebuild(ix, stop, err);
     if (rc == 0 && any_dead)
-        clear_upper_links(ix);
+        clear_upper_links(ix, stop);
     if (rc == 0 && ix->live != r->shape.live)
         rc = kithi_error_set(err, KITHI_E_CORRUPT, "%llu vectors are there, the image had %llu",
                              (unsigned long long)ix->live, (unsigned long long)r->shape.live);
     if (rc == 0)
-        rc = kithi_ids_fill(ix, err);
+        rc = kithi_ids_fill(ix, stop, err);
     if (rc == 0)
         rc = kithi_alloc_reserve(ix, &none, err);
-    return rc;
+    return rc == 0 && kithi_stop_seen(stop, 0) ? kithi_error_set(err, -ECANCELED, "told to stop") : rc;
 }
 
-int kithi_restore_end(struct kithi_restore *r, struct kithi_index **out, struct kithi_errmsg *err)
+int kithi_restore_end(struct kithi_restore *r, const _Atomic bool *stop, struct kithi_index **out,
+                      struct kithi_errmsg *err)
 {
-    int rc = settle(r, err);
+    int rc = settle(r, stop, err);
     if (rc < 0) {
         kithi_restore_abort(r);
         return rc;

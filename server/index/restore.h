@@ -35,9 +35,11 @@ void *kithi_restore_place(const struct kithi_restore *restore, unsigned region, 
 
 /*
  * All bytes are in their places, and memory was taken for all of them. The index is *out, and restore is gone. KITHI_E_CORRUPT when the image makes no sense,
- * -ENOMEM, KITHI_E_NO_SPACE: then it is gone, too, and the file at path is left for the caller to remove.
+ * -ENOMEM, KITHI_E_NO_SPACE, -ECANCELED soon after *stop (stop may be NULL) has become true: then it is gone, too, and the file
+ * at path is left for the caller to remove.
  */
-int kithi_restore_end(struct kithi_restore *restore, struct kithi_index **out, struct kithi_errmsg *err);
+int kithi_restore_end(struct kithi_restore *restore, const _Atomic bool *stop, struct kithi_index **out,
+                      struct kithi_errmsg *err);
 
 /* Give up. The file at path is the caller's to remove. Accepts NULL. */
 void kithi_restore_abort(struct kithi_restore *restore);

@@ -568,6 +568,11 @@ bool kithi_wal_busy(const struct kithi_wal *wal)
     return wal->batches[0].count > 0 || wal->batches[1].count > 0 || wal->ending > 0;
 }
 
+bool kithi_wal_preparing(const struct kithi_wal *wal)
+{
+    return wal->spare && wal->spare->running;
+}
+
 uint64_t kithi_wal_durable_epoch(const struct kithi_wal *wal)
 {
     return wal->stats.last_epoch;

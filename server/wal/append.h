@@ -38,9 +38,10 @@ typedef void kithi_wal_done(void *arg, int status);
 /*
  * Wait until no write of a killed predecessor can still be in flight, then sync what is there,
  * so that what a scan reads is what the disk holds. Call before kithi_wal_scan(). A missing
- * directory is fine. Returns 0, KITHI_E_BUSY when a file is still locked after wait_ms, -errno.
+ * directory is fine. Returns 0, KITHI_E_BUSY when a file is still locked after wait_ms, -ECANCELED once *stop (stop may be
+ * NULL) is true, -errno.
  */
-int kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
+int kithi_wal_settle(const char *dir, uint32_t wait_ms, const _Atomic bool *stop, struct kithi_errmsg *err);
 
 /* What a group holds: ops of shm/wire/op.h. */
 struct kithi_wal_content {
@@ -86,6 +87,9 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
 
 /* True while a group is being written or waits for it, or for its done. */
 bool kithi_wal_busy(const struct kithi_wal *wal);
+
+/* True while the next file is being made on a helper thread, in the log's directory. */
+bool kithi_wal_preparing(const struct kithi_wal *wal);
 
 /* The highest durable epoch. In done it counts all groups of the write already, those whose done comes next, too. */
 uint64_t kithi_wal_durable_epoch(const struct kithi_wal *wal);

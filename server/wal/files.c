@@ -138,12 +138,14 @@ int64_t kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off)
 
 /* The lock is polled, as flock() knows no deadline; the ring of a killed process lets go after
  * about a tenth of a second. */
-static int wait_unlocked(int fd, uint32_t *wait_ms)
+static int wait_unlocked(int fd, uint32_t *wait_ms, const _Atomic bool *stop)
 {
     const struct timespec pause = { .tv_nsec = 10 * 1000000 };
     while (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno != EWOULDBLOCK && errno != EINTR)
             return -errno;
+        if (stop && *stop)
+            return -ECANCELED;
         if (*wait_ms < 10)
             return KITHI_E_BUSY;
         *wait_ms -= 10;
@@ -152,7 +154,7 @@ static int wait_unlocked(int fd, uint32_t *wait_ms)
     return 0;
 }
 
-int kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err)
+int kithi_wal_settle(const char *dir, uint32_t wait_ms, const _Atomic bool *stop, struct kithi_errmsg *err)
 {
     struct kithi_wal_file *files = NULL;
     int64_t n = kithi_wal_files_list(dir, &files, err);
@@ -161,7 +163,7 @@ int kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err
     for (int64_t i = 0; i < n && r == 0; i++) {
         uint64_t size;
         int fd = kithi_wal_file_open(dir, files[i].name, &size);
-        r = fd < 0 ? fd : wait_unlocked(fd, &left);
+        r = fd < 0 ? fd : wait_unlocked(fd, &left, stop);
         if (r == 0 && fsync(fd) != 0)
             r = -errno;
         if (fd >= 0)
@@ -172,6 +174,8 @@ int kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err
                 "%s/%s is still locked after %u ms: another kithd writes it, or the kernel has not "
                 "ended the writes of one that was killed; stop the other one, or start again later",
                 dir, files[i].name, wait_ms);
+        else if (r == -ECANCELED)
+            kithi_error_set(err, r, "told to stop");
         else if (r < 0)
             kithi_error_set(err, r, "%s/%s: cannot be opened, locked and synced: %s", dir, files[i].name,
                             kithi_error_text(r));

@@ -680,7 +680,7 @@ int kithi_wal_salvage_copy(const char *collection, const uint8_t uid[16], const 
     if (r == 0)
         r = numbered(done, collection, KITHI_WAL_SALVAGED, n, err);
     if (r == 0)
-        r = kithi_wal_settle(wal, KITHI_WAL_SETTLE_MS, err);
+        r = kithi_wal_settle(wal, KITHI_WAL_SETTLE_MS, NULL, err);
     if (r == 0 && mkdir(copy, 0700) != 0)
         r = kithi_error_set(err, -errno, "cannot make the directory %s: %s", copy, strerror(errno));
     if (r < 0)

@@ -84,9 +84,14 @@ bool kithi_collection_idle(const struct kithi_collection *c)
            kithi_checkpointer_idle(c) && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
 }
 
+const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c)
+{
+    return c->apart ? c->apart : &c->daemon->stopping;
+}
+
 bool kithi_collection_pause(const struct kithi_collection *c, uint32_t ms)
 {
-    const _Atomic bool *end = c->apart ? c->apart : &c->daemon->stopping;
+    const _Atomic bool *end = kithi_collection_stop(c);
     while (ms && !*end) {
         uint32_t step = ms < PAUSE_STEP_MS ? ms : PAUSE_STEP_MS;
         nanosleep(&(struct timespec){ .tv_nsec = (long)step * 1000000 }, NULL);
@@ -95,22 +100,43 @@ bool kithi_collection_pause(const struct kithi_collection *c, uint32_t ms)
     return *end;
 }
 
-bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out)
+int kithi_segment_peek(const char *path, struct kithi_segment_peek *out, struct kithi_errmsg *err)
 {
     struct kithi_header h;
-    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return false;
+    int fd = KITHI_FAULT("peek-eio") ? (errno = EIO, -1)
+                                     : open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? -1 : pread(fd, &h, sizeof h, 0);
+    int number = n < 0 ? errno : 0;
+    if (fd >= 0) {
+        close(fd);
     }
-    bool whole = pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h;
-    close(fd);
+    if (number == ENOENT || number == ENOTDIR) {
+        return kithi_error_set(err, -ENOENT, "there is no segment %s", path);
+    }
+    if (number && number != ELOOP && number != ENXIO && number != EISDIR && number != ESPIPE) {
+        return kithi_error_set(err, -number, "cannot look at the segment %s: %s", path, strerror(number));
+    }
     /* Relaxed: a private copy. */
-    if (!whole || atomic_load_explicit(&h.magic, memory_order_relaxed) != KITHI_SEGMENT_MAGIC) {
-        return false;
+    if (n != (ssize_t)sizeof h ||
+        atomic_load_explicit(&h.magic, memory_order_relaxed) != KITHI_SEGMENT_MAGIC) {
+        return kithi_error_set(err, KITHI_E_NOT_SEGMENT, "%s is no segment", path);
     }
     memcpy(out->uid, h.uid, sizeof out->uid);
     out->generation = h.generation;
-    return true;
+    return 0;
+}
+
+bool kithi_segment_is_of(const char *path, const uint8_t uid[16])
+{
+    struct kithi_segment_peek peek;
+    return !kithi_segment_peek(path, &peek, NULL) && !memcmp(peek.uid, uid, sizeof peek.uid);
+}
+
+/* There is one, there is none, or nobody knows: 1, 0, or the error. */
+static int look_for(const char *path, struct kithi_segment_peek *out, struct kithi_errmsg *err)
+{
+    int status = kithi_segment_peek(path, out, err);
+    return status == -ENOENT || status == KITHI_E_NOT_SEGMENT ? 0 : status ? status : 1;
 }
 
 static int make_dir(const char *path, mode_t mode, struct kithi_errmsg *err)
@@ -134,17 +160,25 @@ int kithi_collection_rename(const char *from, const char *to, struct kithi_errms
     return 0;
 }
 
-/* A drop that left files; 0 also when there is none that the segment under our name belongs to. */
+/*
+ * A drop that left files; 0 also when there is none that the segment under our name belongs to. One that cannot be looked at
+ * may be such a segment, whose readers are still to be told, and must not be taken for nothing.
+ */
 static int finish_drop(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     struct kithi_segment_peek peek;
     char buried[KITHI_PATH_MAX], uid[33];
-    if (!kithi_segment_peek(c->segment, &peek)) {
-        return 0;
+    int there = look_for(c->segment, &peek, err);
+    if (there <= 0) {
+        return there;
     }
     kithi_uid_text(peek.uid, uid);
     int status = kithi_path(buried, err, "%s/%s%s", c->daemon->data.path, KITHI_DROPPED_PREFIX, uid);
-    return status || access(buried, F_OK) ? status : kithi_collection_remove(c->daemon, buried, err);
+    if (!status && access(buried, F_OK)) {
+        int e = errno;
+        return e == ENOENT ? 0 : kithi_error_set(err, -e, "cannot look at %s: %s", buried, strerror(e));
+    }
+    return status ? status : kithi_collection_remove(c->daemon, buried, err);
 }
 
 int kithi_collection_clear_run(struct kithi_collection *c, struct kithi_errmsg *err)
@@ -187,8 +221,11 @@ int kithi_collection_next(const struct kithi_collection *c, struct kithi_setting
                           struct kithi_errmsg *err)
 {
     struct kithi_segment_peek old;
-    if (kithi_segment_peek(c->segment, &old) && old.generation > s->generation &&
-        old.generation < INT64_MAX) {
+    int there = look_for(c->segment, &old, err);
+    if (there < 0) {
+        return there;
+    }
+    if (there && old.generation > s->generation && old.generation < INT64_MAX) {
         s->generation = old.generation;
     }
     s->generation++;
@@ -412,14 +449,16 @@ int kithi_collection_remove(struct kithi_daemon *d, const char *buried, struct k
         if (!status) {
             status = kithi_path(successor, err, "%s/%s", d->data.path, s.name);
         }
-        bool there = !status && kithi_segment_peek(segment, &peek);
-        if (there && !memcmp(peek.uid, s.uid, sizeof s.uid)) {
+        int there = status ? 0 : look_for(segment, &peek, err);
+        if (there < 0) {
+            status = there; /* its readers could not be told: later */
+        } else if (there && !memcmp(peek.uid, s.uid, sizeof s.uid)) {
             kithi_segment_mark_moved(segment, true);
             KITHI_FAULT_CRASH("crash-in-drop-marked");
             status = KITHI_FAULT("drop-remove-eio")
                          ? kithi_error_set(err, -EIO, "cannot remove %s: a test wants it so", run_dir)
                          : run_dir_remove(run_dir, err);
-        } else if (!status && !there && access(successor, F_OK)) {
+        } else if (!status && !there && access(successor, F_OK) && errno == ENOENT) {
             status = run_dir_remove(run_dir, err);
         }
     }

@@ -39,7 +39,8 @@ struct kithi_collection {
     struct kithi_daemon *daemon;
     struct kithi_settings settings;
     bool dropping;             /* takes no more requests */
-    bool condemned;            /* its segment makes no sense: no image of it is taken (census.h) */
+    bool condemned;            /* its segment makes no sense: nothing is begun with it any more (census.h) */
+    bool anew;                 /* it was built anew in this process, because the one before was condemned */
     const _Atomic bool *apart; /* not NULL: made by a thread of its own; true: that is told to stop */
     struct kithi_index *index;
     struct kithi_wal *wal;
@@ -71,7 +72,9 @@ void kithi_collection_free(struct kithi_collection *c);
  */
 int kithi_collection_make(struct kithi_collection *c, struct kithi_errmsg *err);
 
-/* For a thread that brings c back, or makes it: let ms pass. True, at once: told to stop. */
+/* For a thread that brings c back, or makes it: true there means that it is told to stop. */
+const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c);
+/* Let ms pass. True, at once: told to stop. */
 bool kithi_collection_pause(const struct kithi_collection *c, uint32_t ms);
 
 /* Its paths, with directories of these names. 0 or -ENAMETOOLONG. */
@@ -122,7 +125,12 @@ struct kithi_segment_peek {
     uint8_t uid[16];
     uint64_t generation;
 };
-/* Identity of the segment at path, without mapping it; false when there is none that can be read. */
-bool kithi_segment_peek(const char *path, struct kithi_segment_peek *out);
+/*
+ * Identity of the segment at path, without mapping it. 0; -ENOENT: nothing is there; KITHI_E_NOT_SEGMENT: something else is;
+ * any other -errno: it cannot be looked at, and may be anybody's.
+ */
+int kithi_segment_peek(const char *path, struct kithi_segment_peek *out, struct kithi_errmsg *err);
+/* Is it there, and of this collection? false also when it cannot be looked at: for choices of which either is right. */
+bool kithi_segment_is_of(const char *path, const uint8_t uid[16]);
 
 #endif

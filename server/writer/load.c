@@ -129,7 +129,7 @@ static int fill(struct load *l, struct kithi_errmsg *err)
         kithi_restore_abort(l->restore);
         return status;
     }
-    status = kithi_restore_end(l->restore, &c->index, err);
+    status = kithi_restore_end(l->restore, kithi_collection_stop(c), &c->index, err);
     return status ? status : kithi_collection_share(c, c->segment_next, err);
 }
 

@@ -602,7 +602,8 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
     struct kithi_segment_peek peek;
     memcpy(id.uid, c->settings.uid, sizeof id.uid);
     memcpy(id.hash_key, c->settings.hash_key, sizeof id.hash_key);
-    if (kithi_segment_peek(c->segment, &peek) && memcmp(peek.uid, id.uid, sizeof id.uid)) {
+    /* What cannot be looked at is not adopted either, and says why. */
+    if (!kithi_segment_peek(c->segment, &peek, NULL) && memcmp(peek.uid, id.uid, sizeof id.uid)) {
         return set_segment_aside(c, &peek, err);
     }
     struct stat st;
@@ -665,7 +666,7 @@ static int find_segment(struct kithi_collection *c, bool *out_adopted, uint64_t 
 {
     int status = kithi_dir_inside(c->run_dir, 0750, c->daemon->policy.read_group, err);
     if (!status) {
-        status = kithi_wal_settle(c->wal_dir, KITHI_WAL_SETTLE_MS, err);
+        status = kithi_wal_settle(c->wal_dir, KITHI_WAL_SETTLE_MS, kithi_collection_stop(c), err);
     }
     if (status) {
         return status;

@@ -173,8 +173,19 @@ static int make_file(struct kithi_revive *v, const char *path, uint64_t size, in
     bool direct;
     *out_fd = kithi_io_file_create(v->daemon->io, path, false, &direct);
     int status = *out_fd < 0 ? *out_fd : kithi_io_file_allocate(v->daemon->io, *out_fd, size);
+    status = KITHI_FAULT("restore-allocate-enospc") ? -ENOSPC : status;
     return status < 0 ? kithi_error_set(&v->err, status, "cannot make %s: %s", path, kithi_error_text(status))
                       : 0;
+}
+
+/* What a disk without room for it all has given is for others, who may need it now: the client is told first, and may stay. */
+static void unmake_files(struct kithi_revive *v)
+{
+    struct kithi_errmsg ignored; /* what stays goes when the client has left, or with the next start */
+    kithi_io_file_close(v->daemon->io, v->checkpoint_fd);
+    kithi_io_file_close(v->daemon->io, v->log_fd);
+    v->checkpoint_fd = v->log_fd = -1;
+    kithi_tree_remove(v->data_dir, &ignored);
 }
 
 static int prepare_call(void *arg)
@@ -203,6 +214,9 @@ static int prepare_call(void *arg)
         status = make_file(v, v->log, KITHI_WAL_BLOCK + v->header.log_bytes, &v->log_fd);
     }
     KITHI_FAULT_CRASH("crash-in-restore-begun");
+    if (status) {
+        unmake_files(v);
+    }
     return say_no_room(v, status, &v->err);
 }
 
@@ -635,7 +649,9 @@ static int check_index(const struct kithi_collection *c, struct kithi_errmsg *er
 {
     struct kithi_verify_report report;
     kithi_error_set(err, 0, "%s", "");
-    int status = kithi_verify_within(kithi_index_map(c->index), 0, note_violation, err, &report);
+    kithi_recover_hold(c, "verify");
+    int status = kithi_verify_until(kithi_index_map(c->index), 0, kithi_collection_stop(c), note_violation,
+                                    err, &report);
     if (status) {
         return kithi_error_set(err, status, "what was restored cannot be checked: %s",
                                kithi_error_text(status));
@@ -894,7 +910,8 @@ void kithi_revive_place(struct kithi_revive *v)
 {
     struct kithi_daemon *d = v->daemon;
     int status = 0;
-    if (kithi_daemon_find(d, v->name)) {
+    struct kithi_errmsg coming;
+    if (kithi_daemon_find(d, v->name) || kithi_start_find(d, v->name, &coming)) {
         status =
             kithi_error_set(&v->err, KITHI_E_EXISTS,
                             "a collection \"%s\" was created meanwhile; restore under another name", v->name);

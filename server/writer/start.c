@@ -129,7 +129,6 @@ static int look_at(struct kithi_start *s, const char *name, struct kithi_errmsg 
 {
     const struct kithi_daemon *d = s->daemon;
     struct entry *e = &s->entries[s->count];
-    struct kithi_segment_peek peek;
     char path[KITHI_PATH_MAX];
     struct stat st;
     if (name[0] == '.' || !strcmp(name, KITHI_LOCK_NAME)) {
@@ -153,7 +152,7 @@ static int look_at(struct kithi_start *s, const char *name, struct kithi_errmsg 
     }
     e->bytes = bytes_of(path);
     if (!kithi_path(path, NULL, "%s/%s/segment", d->run.path, name)) {
-        e->warm = kithi_segment_peek(path, &peek) && !memcmp(peek.uid, e->settings.uid, sizeof peek.uid);
+        e->warm = kithi_segment_is_of(path, e->settings.uid);
     }
     s->count++;
     return 0;

@@ -74,6 +74,7 @@ struct run {
     const struct kithi_map *map;
     kithi_verify_fn *fn;
     void *arg;
+    const _Atomic bool *stop; /* NULL: nobody ends it early */
     struct kithi_verify_report report;
     uint64_t patience_ms; /* of one trial */
     uint64_t wait_left_ms;
@@ -796,6 +797,12 @@ static bool examine(struct run *run, const struct kithi_view *v, enum check chec
     return false;
 }
 
+/* Relaxed: it is a request, and what follows from it is somebody else's. */
+static bool is_stopped(const struct run *run)
+{
+    return run->stop && atomic_load_explicit(run->stop, memory_order_relaxed);
+}
+
 /* Rows and records, one slot after the other; fills the histograms. */
 static void pass_slots(struct run *run, uint32_t slots)
 {
@@ -804,7 +811,7 @@ static void pass_slots(struct run *run, uint32_t slots)
     for (uint32_t slot = 0; slot < slots; slot++) {
         if (slot % VIEW_SLOTS == 0)
             kithi_view_begin(run->map, &v);
-        if (slot >= v.slot_limit)
+        if (slot >= v.slot_limit || (slot % VIEW_SLOTS == 0 && is_stopped(run)))
             return; /* only hostile bytes shrink a segment */
         examine(run, &v, CHECK_RECORD, slot, 0);
         examine(run, &v, CHECK_UPPER, slot, 0);
@@ -840,7 +847,7 @@ static int pass_ids(struct run *run, const struct kithi_view *at, uint64_t *visi
     for (uint32_t slot = 0; slot < at->slots_used; slot++) {
         if (slot % VIEW_SLOTS == 0)
             kithi_view_begin(run->map, &v);
-        if (slot >= v.slot_limit)
+        if (slot >= v.slot_limit || (slot % VIEW_SLOTS == 0 && is_stopped(run)))
             break;
         char id[KITHI_ID_MAX + 1];
         uint64_t birth;
@@ -883,8 +890,11 @@ static void pass_table(struct run *run)
         places = (uint32_t)(taken / sizeof(uint64_t));
     run->id_table = word;
     for (uint32_t place = 0; place < places; place++) {
-        if (place % VIEW_SLOTS == 0)
+        if (place % VIEW_SLOTS == 0) {
             kithi_view_begin(run->map, &v);
+            if (is_stopped(run))
+                break;
+        }
         examine(run, &v, CHECK_PLACE, place, 0);
     }
     judge(run); /* while run->id_table says which table is meant */
@@ -905,7 +915,7 @@ static int pass_reach(struct run *run, const struct kithi_view *at, const uint64
         reached[(entry - 1) / 64] |= UINT64_C(1) << ((entry - 1) % 64);
         queue[tail++] = entry - 1;
     }
-    while (head < tail) {
+    while (head < tail && !(head % VIEW_SLOTS == 0 && is_stopped(run))) {
         const kithi_link *row = kithi_view_row(at, queue[head++]);
         for (uint32_t i = 0; i < at->link_count0; i++) {
             uint32_t link = atomic_load_explicit(&row[i], memory_order_acquire);
@@ -931,12 +941,13 @@ out:
     return rc;
 }
 
-int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi_verify_fn *report, void *arg,
-                        struct kithi_verify_report *out)
+int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const _Atomic bool *stop,
+                       kithi_verify_fn *report, void *arg, struct kithi_verify_report *out)
 {
     struct run run = { .map = map,
                        .fn = report,
                        .arg = arg,
+                       .stop = stop,
                        .patience_ms = patience_ms,
                        .wait_left_ms = 5 * (uint64_t)patience_ms };
     uint64_t *visible = NULL;
@@ -965,6 +976,8 @@ int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi
     rc = pass_reach(&run, &at, visible);
     if (rc == 0 && kithi_view_moved(&at))
         rc = KITHI_E_MOVED;
+    if (rc == 0 && is_stopped(&run))
+        rc = -ECANCELED;
     if (rc == 0)
         *out = run.report;
 out:
@@ -972,6 +985,12 @@ out:
     free(run.desk);
     free(visible);
     return rc;
+}
+
+int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi_verify_fn *report, void *arg,
+                        struct kithi_verify_report *out)
+{
+    return kithi_verify_until(map, patience_ms, NULL, report, arg, out);
 }
 
 int kithi_verify(const struct kithi_map *map, kithi_verify_fn *report, void *arg,

@@ -36,4 +36,8 @@ int kithi_verify(const struct kithi_map *map, kithi_verify_fn *report, void *arg
 int kithi_verify_within(const struct kithi_map *map, uint32_t patience_ms, kithi_verify_fn *report, void *arg,
                         struct kithi_verify_report *out);
 
+/* The same, and -ECANCELED soon after *stop has become true. */
+int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const _Atomic bool *stop,
+                       kithi_verify_fn *report, void *arg, struct kithi_verify_report *out);
+
 #endif

@@ -802,6 +802,16 @@ static void no_room_is_said_with_where_and_leaves_nothing(void **state)
     nothing_is_left(&other, "tight");
     must(restore(&other, "tight", path, NULL, &error), &error);
     drop(&other, "tight");
+    /* While room for it all is asked for: what was had by then is given back before anybody is told. */
+    for (unsigned i = 1; i <= 2; i++) {
+        test_daemon_kill(&other);
+        snprintf(other.fault, sizeof other.fault, "restore-allocate-enospc:%u", i);
+        assert_int_equal(test_daemon_start(&other), 0);
+        assert_int_equal(restore(&other, "tight", path, NULL, &error), -ENOSPC);
+        assert_int_equal(leftovers(test_path(&other.data, "data"), "tight"), 0);
+        assert_non_null(strstr(error.text, "data directory"));
+        nothing_is_left(&other, "tight");
+    }
     other.fault[0] = '\0';
 #endif
 
@@ -903,6 +913,43 @@ static void the_daemon_stops_cleanly_beside_restores(void **state)
     }
 }
 
+#ifdef KITH_FAULT_POINTS
+/* What is held here would take as long as the collection is large. */
+static void sigterm_is_heard_while_a_restore_is_checked(void **state)
+{
+    (void)state;
+    struct kithi_backup_header h;
+    const char *path = one_with_log(&h);
+    char held[2 * TEST_PATH_SIZE];
+    test_daemon_kill(&other);
+    snprintf(other.hold, sizeof other.hold, "%s", files.path);
+    snprintf(held, sizeof held, "%s/verify-checked", files.path);
+    int fd = open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(test_daemon_start(&other), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct kith_error error = { 0 };
+        int rc = restore(&other, "checked", path, NULL, &error);
+        fprintf(stderr, "%s: %s\n", kith_errname(rc), error.text);
+        _exit(rc == KITH_E_SHUTDOWN ? 0 : 1);
+    }
+    for (uint64_t end = test_now_ms() + FIRE_MS; !test_daemon_logged(&other, "event=replayed name=checked");
+         test_nap())
+        assert_true(test_now_ms() < end);
+    assert_int_equal(test_daemon_stop(&other), 0);
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(unlink(held), 0);
+    other.hold[0] = '\0';
+    assert_int_equal(test_daemon_start(&other), 0);
+    nothing_is_left(&other, "checked");
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -921,6 +968,9 @@ int main(void)
         cmocka_unit_test(no_room_is_said_with_where_and_leaves_nothing),
         cmocka_unit_test(a_damaged_checkpoint_is_not_given_and_another_one_takes_its_place),
         cmocka_unit_test(the_daemon_stops_cleanly_beside_restores),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test(sigterm_is_heard_while_a_restore_is_checked),
+#endif
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

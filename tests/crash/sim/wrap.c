@@ -174,8 +174,10 @@ int __real_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts 
                           struct kithi_wal **out_wal, struct kithi_errmsg *err);
 int __wrap_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts,
                           struct kithi_wal **out_wal, struct kithi_errmsg *err);
-int __real_kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
-int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err);
+int __real_kithi_wal_settle(const char *dir, uint32_t wait_ms, const _Atomic bool *stop,
+                            struct kithi_errmsg *err);
+int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, const _Atomic bool *stop,
+                            struct kithi_errmsg *err);
 
 int __wrap_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts,
                           struct kithi_wal **out_wal, struct kithi_errmsg *err)
@@ -185,9 +187,10 @@ int __wrap_kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts 
     return __real_kithi_wal_open(io, &smaller, out_wal, err);
 }
 
-int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, struct kithi_errmsg *err)
+int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, const _Atomic bool *stop,
+                            struct kithi_errmsg *err)
 {
-    int r = __real_kithi_wal_settle(dir, wait_ms, err);
+    int r = __real_kithi_wal_settle(dir, wait_ms, stop, err);
     if (r == 0)
         r = kithi_sim_settle(sim_world->io, dir);
     return r < 0 ? kithi_error_set(err, r, "%s: cannot be synced: %s", dir, kithi_error_text(r)) : 0;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,8 +150,8 @@ static void take(struct test_solo *t, struct held *held, bool busy)
     assert_int_equal(kithi_image_held(t->ix), 0);
 }
 
-static int restore(const struct test_solo *t, const struct held *held, const char *name,
-                   struct test_solo *out)
+static int restore_until(const struct test_solo *t, const struct held *held, const char *name,
+                         const _Atomic bool *stop, struct test_solo *out)
 {
     struct kithi_restore *restore;
     struct kithi_errmsg err;
@@ -170,10 +171,16 @@ static int restore(const struct test_solo *t, const struct held *held, const cha
         assert_int_equal(kithi_restore_need(restore, region, 0, bytes, &err), 0);
         memcpy(kithi_restore_place(restore, region, 0), held->bytes[region], bytes);
     }
-    rc = kithi_restore_end(restore, &out->ix, &err);
+    rc = kithi_restore_end(restore, stop, &out->ix, &err);
     if (rc < 0)
         print_message("restore: %s\n", err.text);
     return rc;
+}
+
+static int restore(const struct test_solo *t, const struct held *held, const char *name,
+                   struct test_solo *out)
+{
+    return restore_until(t, held, name, NULL, out);
 }
 
 static void held_free(struct held *held)
@@ -286,6 +293,24 @@ static void an_image_of_an_index_at_rest_needs_nothing_more(void **state)
     test_solo_close(&t);
 }
 
+static void making_an_index_can_be_told_to_stop(void **state)
+{
+    (void)state;
+    struct test_solo t, copy;
+    struct held held;
+    _Atomic bool stop = true;
+    begin(&t, KITHI_METRIC_L2);
+    take(&t, &held, false);
+    assert_int_equal(restore_until(&t, &held, "stopped", &stop, &copy), -ECANCELED);
+    assert_null(copy.ix);
+    atomic_store(&stop, false);
+    assert_int_equal(restore_until(&t, &held, "restored", &stop, &copy), 0);
+    assert_content(&copy, kithi_index_epoch(t.ix));
+    restored_free(&copy);
+    held_free(&held);
+    test_solo_close(&t);
+}
+
 /* [P11 image] What an image is of stays as it is until the image ends, and is freed afterwards. */
 static void slots_of_an_image_are_not_reused(void **state)
 {
@@ -378,6 +403,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_image_of_a_busy_index_becomes_that_index),
         cmocka_unit_test(an_image_of_an_index_at_rest_needs_nothing_more),
+        cmocka_unit_test(making_an_index_can_be_told_to_stop),
         cmocka_unit_test(slots_of_an_image_are_not_reused),
         cmocka_unit_test(an_empty_index_has_an_image),
         cmocka_unit_test(an_image_that_makes_no_sense_is_refused),

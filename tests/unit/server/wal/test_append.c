@@ -117,7 +117,7 @@ static void round_trip(enum kithi_io_kind kind)
     /* Three starts, the middle one without a write. */
     uint64_t last = 200;
     for (int start = 0; start < 3; start++) {
-        assert_int_equal(kithi_wal_settle(dir.path, 1000, &err), 0);
+        assert_int_equal(kithi_wal_settle(dir.path, 1000, NULL, &err), 0);
         assert_int_equal(history_scan(dir.path, 5, 0, last, &h, &report, &err), 0);
         assert_false(h.wrong);
         assert_int_equal(h.groups, last);
@@ -239,11 +239,11 @@ static void a_start_waits_for_the_lock_of_its_predecessor(void **state)
     test_dir_make(&dir);
     assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
     assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-    assert_int_equal(kithi_wal_settle(dir.path, 50, &err), KITHI_E_BUSY);
+    assert_int_equal(kithi_wal_settle(dir.path, 50, NULL, &err), KITHI_E_BUSY);
     assert_non_null(strstr(err.text, "00000000000000000001.wal"));
     kithi_wal_close(wal);
-    assert_int_equal(kithi_wal_settle(dir.path, 5000, &err), 0);
-    assert_int_equal(kithi_wal_settle(test_path(&dir, "none"), 0, &err), 0);
+    assert_int_equal(kithi_wal_settle(dir.path, 5000, NULL, &err), 0);
+    assert_int_equal(kithi_wal_settle(test_path(&dir, "none"), 0, NULL, &err), 0);
     kithi_io_free(io);
     test_dir_remove(&dir);
 }

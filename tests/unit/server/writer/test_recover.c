@@ -101,7 +101,7 @@ static void assert_all_is_back(void)
 static uint64_t generation(void)
 {
     struct kithi_segment_peek peek;
-    assert_true(kithi_segment_peek(test_path(&served.run, "docs/segment"), &peek));
+    assert_int_equal(kithi_segment_peek(test_path(&served.run, "docs/segment"), &peek, NULL), 0);
     return peek.generation;
 }
 
@@ -286,6 +286,34 @@ static void what_a_drop_has_left_goes_before_the_name_is_taken_again(void **stat
         assert_null(strstr(names[i], "dropped"));
     }
     kithi_dir_list_free(names, n);
+    end();
+}
+
+/* Readers of the segment are still to be told: nothing else takes its place before that could be looked at. */
+static void what_a_drop_has_left_and_cannot_be_looked_at_is_in_the_way(void **state)
+{
+    struct peer_reply r;
+    struct kithi_header h;
+    (void)state;
+    int reader = open(test_path(&served.run, "docs/segment"), O_RDONLY);
+    assert_true(reader >= 0);
+    setenv("KITH_FAULT", "drop-remove-eio:1,peek-eio:4,peek-eio:6",
+           1); /* the start looks twice, the drop once */
+    begin();
+    assert_int_equal(peer_drop(&peer, "docs", NULL), 0);
+    assert_int_equal(peer_create(&peer, "docs", DIM, 0, &r), -EIO);
+    assert_non_null(strstr(r.text, "cannot look at the segment"));
+    assert_int_equal(access(test_path(&served.run, "docs/segment"), F_OK), 0);
+    assert_int_equal(peer_create(&peer, "docs", DIM, 0, &r),
+                     -EIO); /* now what is left of the drop cannot be looked at */
+    assert_int_equal(access(test_path(&served.run, "docs/segment"), F_OK), 0);
+    assert_int_equal(peer_create(&peer, "docs", DIM, 0, &r), 0);
+    unsetenv("KITH_FAULT");
+    assert_int_equal(pread(reader, &h, sizeof h, 0), (ssize_t)sizeof h);
+    assert_int_equal(atomic_load(&h.dropped), 1);
+    close(reader);
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    assert_int_equal(peer_stat(&peer, "live"), 0);
     end();
 }
 #endif
@@ -644,6 +672,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_drop_of_which_nobody_knows_whether_it_lasts_ends_the_daemon, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_a_drop_has_left_goes_before_the_name_is_taken_again, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(what_a_drop_has_left_and_cannot_be_looked_at_is_in_the_way, set_up,
                                         tear_down),
 #endif
         cmocka_unit_test_setup_teardown(half_a_create_and_half_a_drop_are_finished, set_up, tear_down),

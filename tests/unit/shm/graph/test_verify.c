@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -153,6 +154,22 @@ static void a_sound_segment_is_clean_and_counted(void **state)
     assert_int_equal(levels, COUNT + COUNT / 10);
     assert_int_equal(degrees, COUNT + COUNT / 10);
     assert_true(report.link_count > 2 * COUNT);
+    tear_down(&f);
+}
+
+static void it_can_be_told_to_stop(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct kithi_verify_report report = { .epoch = 77 };
+    _Atomic bool stop = false;
+    set_up(&f);
+    assert_int_equal(kithi_verify_until(test_index_map(&f.index), 0, &stop, NULL, NULL, &report), 0);
+    assert_int_equal(report.live_count, COUNT);
+    report.epoch = 77;
+    atomic_store(&stop, true);
+    assert_int_equal(kithi_verify_until(test_index_map(&f.index), 0, &stop, NULL, NULL, &report), -ECANCELED);
+    assert_int_equal(report.epoch, 77);
     tear_down(&f);
 }
 
@@ -375,6 +392,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_segment_is_clean_and_counted),
+        cmocka_unit_test(it_can_be_told_to_stop),
         cmocka_unit_test(broken_headers_are_named),
         cmocka_unit_test(broken_records_are_named),
         cmocka_unit_test(broken_links_are_named),
