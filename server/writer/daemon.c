@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/writer/admin.h"
 #include "server/writer/census.h"
@@ -337,11 +338,14 @@ int kithi_daemon_run(struct kithi_daemon *d)
         if (again_ms != KITHI_NEVER) {
             timeout = again_ms <= now_ms ? 0 : again_ms - now_ms < 60000 ? (int)(again_ms - now_ms) : 60000;
         }
-        int status = kithi_io_run(d->io, timeout);
+        int status = KITHI_FAULT("loop-eio") ? -EIO : kithi_io_run(d->io, timeout);
         if (status < 0 && status != -EINTR) {
             kithi_log(KITHI_LOG_ERROR, "loop-failed", "msg=waiting for completions failed: %s; kithd leaves",
                       kithi_error_text(status));
-            return 1;
+            /* At once, as if it were killed: helpers, workers and the kernel are still at what a tidy end would free under
+             * them, and without completions nobody knows when they have done with it. Segments, logs and locks are
+             * made for an end at any instruction. */
+            _exit(1);
         }
     }
     for (struct kithi_collection *c = d->collections; c && !d->failing; c = c->next) {

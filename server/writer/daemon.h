@@ -95,7 +95,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *option
 /* Release everything in reverse. Accepts a half-built one. */
 void kithi_daemon_fini(struct kithi_daemon *d);
 
-/* Serve until told to stop; the process's exit status. */
+/* Serve until told to stop; the process's exit status. Does not return when the loop itself fails. */
 int kithi_daemon_run(struct kithi_daemon *d);
 
 /* A log has failed: refuse what waits, answer what is under way, and leave with status 1. */

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -414,6 +415,70 @@ static void sigterm_ends_a_start_at_any_point(void **state)
     }
 }
 
+/* Somebody holds a file of the log, as the ring of a killed daemon does for a moment. */
+static void sigterm_is_heard_while_a_predecessors_writes_are_waited_for(void **state)
+{
+    struct start *t = *state;
+    char log[4 * TEST_PATH_SIZE];
+    assert_int_equal(test_daemon_start(&t->d), 0);
+    create(t, "one");
+    create(t, "two");
+    kith *k = attach(t, "one");
+    fill(k, 0, 100);
+    kith_close(k);
+    test_daemon_kill(&t->d);
+    snprintf(log, sizeof log, "%s/one/wal/%020u.wal", t->data, 1);
+    int fd = open(log, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    for (uint64_t end = test_now_ms() + 1000 * WAIT_S; flock(fd, LOCK_EX | LOCK_NB) != 0; test_nap())
+        assert_true(test_now_ms() < end);
+    listens(t);
+    wait_until(t, "two", SERVED);
+    wait_until(t, "one", "adopting");
+    assert_int_equal(test_daemon_stop(&t->d), 0);
+    assert_true(test_daemon_logged(&t->d, "event=start-stopped"));
+    assert_false(
+        test_daemon_logged(&t->d, "event=collection-refused")); /* which is how the wait ends by itself */
+    close(fd);
+    assert_int_equal(test_daemon_start(&t->d), 0);
+    assert_int_equal(count(t, "one"), 100);
+}
+
+/* Without completions there is no tidy end, and none is needed. */
+static void a_loop_that_fails_ends_the_daemon_as_a_kill_does(void **state)
+{
+    struct start *t = *state;
+    static const char *const ops[] = { "loop-eio:60", "loop-eio:61", "loop-eio:160", "loop-eio:300" };
+    assert_int_equal(test_daemon_start(&t->d), 0);
+    create(t, "one");
+    assert_int_equal(test_daemon_stop(&t->d), 0);
+    uint32_t n = 0;
+    for (unsigned i = 0; i < sizeof ops / sizeof *ops; i++) {
+        int status = 0;
+        kith *k = attach(t, "one");
+        snprintf(t->d.fault, sizeof t->d.fault, "%s", ops[i]);
+        test_daemon_spawn(&t->d);
+        for (uint64_t end = test_now_ms() + 1000 * WAIT_S; test_daemon_alive(&t->d, &status);) {
+            int rc = put(k, n);
+            n += rc == 0;
+            assert_true(rc == 0 || rc == KITH_E_NO_DAEMON || rc == KITH_E_STARTING ||
+                        rc == KITH_E_UNKNOWN_OUTCOME);
+            assert_true(test_now_ms() < end);
+        }
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+        assert_true(test_daemon_logged(&t->d, "event=loop-failed"));
+        assert_int_equal(truncate(t->d.log, 0), 0);
+        t->d.fault[0] = '\0';
+        assert_int_equal(test_daemon_start(&t->d), 0);
+        assert_true(count(t, "one") == n || count(t, "one") == n + 1);
+        assert_int_equal(put(k, n), 0);
+        n++;
+        assert_int_equal(count(t, "one"), n);
+        kith_close(k);
+        assert_int_equal(test_daemon_stop(&t->d), 0);
+    }
+}
+
 static void a_damaged_collection_ends_the_daemon_and_hurts_no_other(void **state)
 {
     struct start *t = *state;
@@ -597,6 +662,8 @@ int main(void)
         TEST(a_service_manager_is_told_once_all_are_served),
         TEST(searches_begin_before_the_log_is_open),
         TEST(sigterm_ends_a_start_at_any_point),
+        TEST(sigterm_is_heard_while_a_predecessors_writes_are_waited_for),
+        TEST(a_loop_that_fails_ends_the_daemon_as_a_kill_does),
         TEST(a_damaged_collection_ends_the_daemon_and_hurts_no_other),
         TEST(the_order_lets_few_wait),
         TEST(many_collections_come_back),
