@@ -348,7 +348,7 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     else
         snprintf(text, sizeof text, "epoch %" PRIu64 ", %" PRId64 " slots of an open group%s",
                  load(&n->epoch), noted(n),
-                 is_condemned(n) ? "; condemned, the next start builds the segment anew" : "");
+                 is_condemned(n) ? "; condemned: kithd builds the segment anew" : "");
     kithi_object_text(&o, "", "notes", text);
     kithi_object_end(&o);
     putchar('\n');

@@ -326,6 +326,18 @@ void kithi_boards_take(struct kithi_boards *b, uint64_t now_ms)
     b->look_at_ms = now_ms + KITHI_BOARD_LOOK_MS;
 }
 
+void kithi_boards_leave(const struct kithi_boards *b, struct kithi_boards_sums *out)
+{
+    out->counts = b->gone;
+    out->readers = b->gone_count;
+}
+
+void kithi_boards_inherit(struct kithi_boards *b, const struct kithi_boards_sums *sums)
+{
+    counts_add(&b->gone, &sums->counts);
+    b->gone_count += sums->readers;
+}
+
 /* ---- turns ---- */
 
 static void look_job(void *arg, unsigned worker, uint32_t i)
@@ -372,7 +384,7 @@ void kithi_boards_request(struct kithi_collection *c, struct kithi_request *r)
 uint64_t kithi_boards_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_boards *b = &c->boards;
-    bool leaving = c->daemon->stopping || c->dropping;
+    bool leaving = c->daemon->stopping || c->dropping || c->condemned;
     if (b->dir_fd < 0) {
         return KITHI_NEVER;
     }

@@ -78,6 +78,12 @@ struct kithi_boards {
     uint64_t answer_by_ms;         /* of those that wait; KITHI_NEVER: nobody does */
 };
 
+/* Of readers that are gone: what outlives the object, when the collection gets another one. */
+struct kithi_boards_sums {
+    struct kithi_board_counts counts;
+    uint64_t readers;
+};
+
 struct kithi_collection;
 
 void kithi_boards_init(struct kithi_boards *b, struct kithi_collection *c);
@@ -103,6 +109,10 @@ void kithi_boards_request(struct kithi_collection *c, struct kithi_request *r);
 uint64_t kithi_boards_turn(struct kithi_collection *c, uint64_t now_ms);
 /* No look is under way, and nobody waits. */
 bool kithi_boards_idle(const struct kithi_boards *b);
+
+/* Hand the sums on, from an object with no look under way to one that has not looked yet. */
+void kithi_boards_leave(const struct kithi_boards *b, struct kithi_boards_sums *out);
+void kithi_boards_inherit(struct kithi_boards *b, const struct kithi_boards_sums *sums);
 
 /* One look, into next and next_gone; then taken over. Blocks. For tests and the above. */
 void kithi_boards_look(struct kithi_boards *b);

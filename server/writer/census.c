@@ -14,6 +14,7 @@
 #define SLOTS_PER_TURN 2048u
 /* For want of memory it is tried again so much later. */
 #define AGAIN_MS 500u
+#define HOLD_MS  20u /* between two looks at what a test holds */
 
 static int look(struct kithi_collection *c, uint32_t slots, struct kithi_errmsg *err)
 {
@@ -31,22 +32,36 @@ static int look(struct kithi_collection *c, uint32_t slots, struct kithi_errmsg 
 
 static void condemn(struct kithi_collection *c, const struct kithi_errmsg *why)
 {
-    kithi_log(
-        KITHI_LOG_ERROR, "segment-condemned",
-        "name=%s path=%s msg=%s; kithd leaves, and the next start builds the segment anew from checkpoint "
-        "and log: no write is lost, and readers go on",
-        c->settings.name, c->segment, why->text);
+    struct kithi_daemon *d = c->daemon;
+    bool leave = c->anew && !d->stopping;
     c->condemned = true;
-    c->daemon->stopping = true;
-    c->daemon->exit_status = 1;
-    c->daemon->again = true;
+    d->again = true;
+    kithi_log(KITHI_LOG_ERROR, "segment-condemned",
+              "name=%s path=%s msg=%s; %s: no write is lost, and readers go on", c->settings.name, c->segment,
+              why->text,
+              leave ? "it was built anew once already, so kithd leaves, and the next start builds it again"
+              : d->stopping
+                  ? "the next start builds it anew from checkpoint and log"
+                  : "it is built anew from checkpoint and log, writes are refused until it is back");
+    if (leave) {
+        d->stopping = true;
+        d->exit_status = 1;
+    }
 }
 
 bool kithi_census_turn(struct kithi_collection *c, uint64_t now_ms, uint64_t *out_ms)
 {
     struct kithi_errmsg err = { .text = "" };
-    if (!kithi_index_census_due(c->index) || c->condemned || c->dropping || c->daemon->failing) {
+    *out_ms = KITHI_NEVER;
+    if (c->condemned) {
+        return true;
+    }
+    if (!kithi_index_census_due(c->index) || c->dropping || c->daemon->failing) {
         return false;
+    }
+    if (KITHI_FAULT_HELD("census", c->settings.name)) {
+        *out_ms = now_ms + HOLD_MS;
+        return true;
     }
     *out_ms = now_ms;
     if (now_ms < c->census_again_ms) {
@@ -60,7 +75,8 @@ bool kithi_census_turn(struct kithi_collection *c, uint64_t now_ms, uint64_t *ou
     }
     if (status < 0) {
         condemn(c, &err);
-        return false;
+        *out_ms = KITHI_NEVER;
+        return true;
     }
     if (status == 0) {
         kithi_log(KITHI_LOG_DEBUG, "census", "name=%s live=%" PRIu64, c->settings.name,
@@ -72,5 +88,7 @@ bool kithi_census_turn(struct kithi_collection *c, uint64_t now_ms, uint64_t *ou
 
 int kithi_census_finish(struct kithi_collection *c, struct kithi_errmsg *err)
 {
-    return look(c, UINT32_MAX, err);
+    int status = look(c, UINT32_MAX, err);
+    c->condemned |= status == KITHI_E_CORRUPT;
+    return status;
 }

@@ -465,12 +465,14 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
         return KITHI_NEVER;
     }
     if (c->dropping || c->condemned || c->daemon->failing) {
-        kithi_error_set(&k->err, KITHI_E_SHUTDOWN, "%s",
-                        c->dropping ? "the collection is being dropped"
-                        : c->condemned
-                            ? "the daemon is stopping: the segment is damaged and has to be built anew"
-                            : "the daemon is stopping: a log failed");
-        answer_all(c, KITHI_E_SHUTDOWN);
+        int status = c->condemned && !c->daemon->stopping ? KITHI_E_STARTING : KITHI_E_SHUTDOWN;
+        kithi_error_set(
+            &k->err, status, "%s",
+            c->dropping                  ? "the collection is being dropped"
+            : status == KITHI_E_STARTING ? "the segment makes no sense and is built anew; try again"
+            : c->condemned ? "the daemon is stopping: the segment makes no sense and has to be built anew"
+                           : "the daemon is stopping: a log failed");
+        answer_all(c, status);
         return KITHI_NEVER;
     }
     if (kithi_index_census_due(

@@ -214,7 +214,7 @@ void kithi_daemon_fini(struct kithi_daemon *d)
 struct kithi_collection *kithi_daemon_find(const struct kithi_daemon *d, const char *name)
 {
     struct kithi_collection *c = d->collections;
-    while (c && strcmp(c->settings.name, name)) {
+    while (c && (c->condemned || strcmp(c->settings.name, name))) {
         c = c->next;
     }
     return c;
@@ -223,7 +223,7 @@ struct kithi_collection *kithi_daemon_find(const struct kithi_daemon *d, const c
 struct kithi_collection *kithi_daemon_find_uid(const struct kithi_daemon *d, const uint8_t uid[16])
 {
     struct kithi_collection *c = d->collections;
-    while (c && (c->dropping || memcmp(c->settings.uid, uid, sizeof c->settings.uid))) {
+    while (c && (c->dropping || c->condemned || memcmp(c->settings.uid, uid, sizeof c->settings.uid))) {
         c = c->next;
     }
     return c;
@@ -264,7 +264,8 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
         kithi_collection_end_old(c);
     }
     uint64_t census_ms;
-    if (kithi_census_turn(c, now_ms, &census_ms)) { /* until it is over, only groups are committed */
+    /* Until it is over, only groups are committed; with a condemned segment they come to an end. */
+    if (kithi_census_turn(c, now_ms, &census_ms)) {
         kithi_pipeline_turn(c, now_ms);
         kithi_checkpointer_turn(c, now_ms);
         uint64_t stats_ms = kithi_boards_turn(c, now_ms);
@@ -292,9 +293,13 @@ static uint64_t turn(struct kithi_daemon *d, uint64_t now_ms)
         again_ms = KITHI_NEVER;
         kithi_start_turn(d);
         kithi_admin_turn(d);
-        for (struct kithi_collection *c = d->collections; c; c = c->next) {
+        for (struct kithi_collection *c = d->collections, *next; c; c = next) {
+            next = c->next;
             uint64_t t = collection_turn(c, now_ms);
             again_ms = t < again_ms ? t : again_ms;
+            if (c->condemned) {
+                kithi_start_anew(d, c); /* which may be the end of it */
+            }
         }
         uint64_t t = kithi_intake_turn(d, now_ms);
         again_ms = t < again_ms ? t : again_ms;

@@ -101,6 +101,7 @@ int kithi_daemon_run(struct kithi_daemon *d);
 /* A log has failed: refuse what waits, answer what is under way, and leave with status 1. */
 void kithi_daemon_fail(struct kithi_daemon *d);
 
+/* One that is served: not a condemned one, which is about to come back (start.h). */
 struct kithi_collection *kithi_daemon_find(const struct kithi_daemon *d, const char *name);
 struct kithi_collection *kithi_daemon_find_uid(const struct kithi_daemon *d, const uint8_t uid[16]);
 void kithi_daemon_add(struct kithi_daemon *d, struct kithi_collection *c);

@@ -330,11 +330,17 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     struct kithi_errmsg err = { .text = "" };
     struct kithi_group_result result = { .failed_item = KITHI_NO_ITEM };
 
-    if (c->dropping || c->daemon->failing) {
+    if (c->dropping || c->condemned || c->daemon->failing) {
         line_take(p);
         if (c->dropping) {
             kithi_error_set(&err, KITHI_E_NO_COLLECTION, "collection \"%s\" is being dropped",
                             c->settings.name);
+        } else if (!c->daemon->failing) {
+            kithi_error_set(
+                &err, KITHI_E_STARTING,
+                "the segment of \"%s\" makes no sense and is built anew; nothing of this write was "
+                "done, try again",
+                c->settings.name);
         } else {
             kithi_error_set(&err, KITHI_E_LOG_FAILED,
                             "the write-ahead log failed; nothing of this write was done");
@@ -359,7 +365,7 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
         if (p->group) {
             return false; /* publish these first, then look again */
         }
-        if (kithi_index_census_due(c->index) && !c->condemned) {
+        if (kithi_index_census_due(c->index)) {
             p->stalled = true; /* what is free is not known yet; the next turn looks again */
             return false;
         }
@@ -623,7 +629,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_pipeline *p = &c->pipeline;
     uint64_t again_ms = KITHI_NEVER;
-    bool leaving = c->dropping || c->daemon->failing;
+    bool leaving = c->dropping || c->condemned || c->daemon->failing;
     /* On the way out only a write that waits for room still needs one. */
     bool sweep = !leaving && !p->held && (!c->daemon->stopping || p->stalled);
     if (!p->sweeping && sweep && now_ms >= p->sweep_at_ms) {

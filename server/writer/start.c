@@ -26,7 +26,10 @@
 struct entry {
     struct kithi_settings settings;
     bool warm;      /* there is a segment of it */
+    bool anew;      /* it was served, or about to be, when its segment was condemned */
     uint64_t bytes; /* of the newest checkpoint and the log */
+    uint64_t began_ms;
+    struct kithi_boards_sums readers; /* that it had before */
     struct kithi_recover_progress progress;
     bool taken; /* over by the loop */
 
@@ -39,8 +42,10 @@ struct entry {
 
 struct kithi_start {
     struct kithi_daemon *daemon;
-    struct entry *entries; /* in the order in which they are begun */
-    size_t count, left;    /* left: not taken */
+    bool whole;             /* of kithd itself, and not of collections that come back once more */
+    struct entry **entries; /* in the order in which they are begun; changed by the loop, under the lock */
+    size_t count, left;     /* left: not taken */
+    size_t collections;     /* entries that are no second ones */
     uint64_t began_ms;
     pthread_t threads[THREADS];
     unsigned thread_count;
@@ -66,7 +71,7 @@ static struct entry *take(struct kithi_start *s)
     if (s->daemon->stopping || s->next == s->count) {
         return NULL;
     }
-    struct entry *e = &s->entries[s->next];
+    struct entry *e = s->entries[s->next];
     if (is_large(e) && s->large) {
         return NULL;
     }
@@ -125,10 +130,53 @@ static uint64_t bytes_of(const char *data_dir)
     return bytes;
 }
 
+static int no_memory(struct kithi_errmsg *err)
+{
+    return kithi_error_set(err, -ENOMEM, "no memory for the list of collections");
+}
+
+static struct kithi_start *start_new(struct kithi_daemon *d)
+{
+    struct kithi_start *s = calloc(1, sizeof *s);
+    if (s) {
+        s->daemon = d;
+        s->began_ms = kithi_now_ms();
+        pthread_mutex_init(&s->lock, NULL);
+        d->start = s;
+    }
+    return s;
+}
+
+/* Under the lock, or before there are threads. */
+static int append(struct kithi_start *s, struct entry *e)
+{
+    struct entry **more = realloc(s->entries, (s->count + 1) * sizeof *more);
+    if (!more) {
+        return -ENOMEM;
+    }
+    s->entries = more;
+    s->entries[s->count++] = e;
+    s->left++;
+    s->collections += !e->anew;
+    return 0;
+}
+
+/* Fill in what is known of a collection before it is begun. */
+static void judge(const struct kithi_daemon *d, struct entry *e)
+{
+    char path[KITHI_PATH_MAX];
+    e->began_ms = kithi_now_ms();
+    if (!kithi_path(path, NULL, "%s/%s", d->data.path, e->settings.name)) {
+        e->bytes = bytes_of(path);
+    }
+    if (!e->anew && !kithi_path(path, NULL, "%s/%s/segment", d->run.path, e->settings.name)) {
+        e->warm = kithi_segment_is_of(path, e->settings.uid);
+    }
+}
+
 static int look_at(struct kithi_start *s, const char *name, struct kithi_errmsg *err)
 {
     const struct kithi_daemon *d = s->daemon;
-    struct entry *e = &s->entries[s->count];
     char path[KITHI_PATH_MAX];
     struct stat st;
     if (name[0] == '.' || !strcmp(name, KITHI_LOCK_NAME)) {
@@ -144,24 +192,27 @@ static int look_at(struct kithi_start *s, const char *name, struct kithi_errmsg 
         kithi_log(KITHI_LOG_WARN, "not-ours", "path=%s msg=left alone", path);
         return 0;
     }
+    struct entry *e = status ? NULL : calloc(1, sizeof *e);
+    if (!status && !e) {
+        status = no_memory(err);
+    }
     if (!status) {
         status = kithi_recover_settings(d, name, &e->settings, err);
     }
+    if (!status) {
+        judge(d, e);
+        status = append(s, e) ? no_memory(err) : 0;
+    }
     if (status) {
-        return status;
+        free(e);
     }
-    e->bytes = bytes_of(path);
-    if (!kithi_path(path, NULL, "%s/%s/segment", d->run.path, name)) {
-        e->warm = kithi_segment_is_of(path, e->settings.uid);
-    }
-    s->count++;
-    return 0;
+    return status;
 }
 
 /* The order of start.h; names for what is equal, so that two starts do the same. */
 static int compare(const void *a, const void *b)
 {
-    const struct entry *x = a, *y = b;
+    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
     if (x->warm != y->warm) {
         return x->warm ? -1 : 1;
     }
@@ -175,20 +226,12 @@ int kithi_start_begin(struct kithi_daemon *d, struct kithi_errmsg *err)
 {
     char **names = NULL;
     size_t n = 0;
-    struct kithi_start *s = calloc(1, sizeof *s);
+    struct kithi_start *s = start_new(d);
     if (!s) {
-        return kithi_error_set(err, -ENOMEM, "no memory for the list of collections");
+        return no_memory(err);
     }
-    s->daemon = d;
-    s->began_ms = kithi_now_ms();
-    pthread_mutex_init(&s->lock, NULL);
-    d->start = s;
+    s->whole = true;
     int status = kithi_dir_list(d->data.path, &names, &n, err);
-    if (!status) {
-        s->entries = calloc(n + 1, sizeof *s->entries);
-        status =
-            s->entries ? 0 : kithi_error_set(err, -ENOMEM, "no memory for the list of %zu collections", n);
-    }
     for (size_t i = 0; i < n && !status; i++) {
         status = look_at(s, names[i], err);
         if (status) {
@@ -204,7 +247,15 @@ int kithi_start_begin(struct kithi_daemon *d, struct kithi_errmsg *err)
     if (!status && s->count) {
         qsort(s->entries, s->count, sizeof *s->entries, compare);
     }
-    s->left = s->count;
+    return status;
+}
+
+/* One more thread. Under the lock. 0 or -errno. */
+static int start_thread(struct kithi_start *s)
+{
+    int status = -pthread_create(&s->threads[s->thread_count], NULL, thread_main, s);
+    s->thread_count += !status;
+    s->running += !status;
     return status;
 }
 
@@ -212,19 +263,11 @@ int kithi_start_go(struct kithi_daemon *d, struct kithi_errmsg *err)
 {
     struct kithi_start *s = d->start;
     int status = 0;
+    pthread_mutex_lock(&s->lock);
     while (!status && s->thread_count < THREADS && s->thread_count < s->count) {
-        pthread_mutex_lock(&s->lock);
-        s->running++;
-        pthread_mutex_unlock(&s->lock);
-        status = -pthread_create(&s->threads[s->thread_count], NULL, thread_main, s);
-        if (status) {
-            pthread_mutex_lock(&s->lock);
-            s->running--;
-            pthread_mutex_unlock(&s->lock);
-        } else {
-            s->thread_count++;
-        }
+        status = start_thread(s);
     }
+    pthread_mutex_unlock(&s->lock);
     if (status && s->thread_count) {
         status = 0; /* those that there are do the work of all */
     }
@@ -235,6 +278,90 @@ int kithi_start_go(struct kithi_daemon *d, struct kithi_errmsg *err)
 }
 
 /* ---- the loop's part ---- */
+
+static void leave(struct kithi_daemon *d, const struct kithi_settings *s, int status, const char *why)
+{
+    kithi_log(
+        KITHI_LOG_ERROR, "collection-refused",
+        "name=%s dir=%s/%s status=%s msg=%s; kithd leaves because of this one; to start the others, move "
+        "its directory out of the data directory",
+        s->name, d->data.path, s->name, kithi_error_name(status), why);
+    /* What is served is stopped as by SIGTERM: what was accepted is finished. */
+    d->stopping = true;
+    d->exit_status = 1;
+    d->again = true;
+}
+
+/* A thread that comes by the last entry, now or later. Under the lock. 0 or -errno. */
+static int see_to_thread(struct kithi_start *s)
+{
+    if (s->thread_count == THREADS && !s->running) {
+        for (unsigned i = 0; i < s->thread_count; i++) {
+            pthread_join(s->threads[i], NULL); /* they have let go of the lock, which was the last they did */
+        }
+        s->thread_count = 0;
+    }
+    int status = s->thread_count < THREADS ? start_thread(s) : 0;
+    return s->running ? 0 : status;
+}
+
+/* c, of which nothing is under way, is closed, and comes back behind what is coming already. On failure it is as it was. */
+static int come_back(struct kithi_daemon *d, struct kithi_collection *c, bool listed)
+{
+    struct kithi_start *s = d->start ? d->start : start_new(d);
+    struct entry *e = s ? calloc(1, sizeof *e) : NULL;
+    if (!e) {
+        return -ENOMEM; /* without entries the start ends with the next turn */
+    }
+    e->settings = c->settings;
+    e->anew = true;
+    kithi_boards_leave(&c->boards, &e->readers);
+    judge(d, e);
+    pthread_mutex_lock(&s->lock);
+    int status = append(s, e);
+    if (!status) {
+        status = see_to_thread(s);
+        if (status) {
+            s->count--;
+            s->left--;
+        }
+    }
+    if (!status) {
+        /* Under the lock, so that the thread finds everything closed. */
+        if (listed) {
+            kithi_daemon_remove(d, c);
+        }
+        kithi_collection_free(c);
+    }
+    pthread_mutex_unlock(&s->lock);
+    if (status) {
+        free(e);
+    }
+    d->again = true;
+    return status;
+}
+
+void kithi_start_anew(struct kithi_daemon *d, struct kithi_collection *c)
+{
+    if (d->stopping || !kithi_collection_idle(c) || kithi_wal_preparing(c->wal)) {
+        return;
+    }
+    kithi_log(KITHI_LOG_INFO, "collection-away",
+              "name=%s epoch=%" PRIu64
+              " msg=what was accepted is finished; it is built anew from checkpoint and log",
+              c->settings.name, kithi_index_epoch(c->index));
+    kithi_marker_clear(c); /* all that was visible is durable: nothing goes with the segment */
+    int status = come_back(d, c, true);
+    if (status) {
+        leave(d, &c->settings, status, kithi_error_text(status));
+    }
+}
+
+/* The census was due while the log was replayed, and the segment makes no sense: once more, without it. */
+static bool is_condemned(const struct entry *e)
+{
+    return e->status == KITHI_E_CORRUPT && e->collection && e->collection->condemned && !e->anew;
+}
 
 /* Its thread has done with it. */
 static void take_over(struct kithi_start *s, struct entry *e)
@@ -247,28 +374,37 @@ static void take_over(struct kithi_start *s, struct entry *e)
         kithi_log(KITHI_LOG_INFO, "collection-ready",
                   "name=%s epoch=%" PRIu64 " live=%" PRIu64 " ms=%" PRIu64 " left=%zu", name,
                   kithi_index_epoch(e->collection->index), kithi_index_live(e->collection->index),
-                  kithi_now_ms() - s->began_ms, s->left);
+                  kithi_now_ms() - e->began_ms, s->left);
+        if (e->anew) {
+            e->collection->anew = true;
+            kithi_boards_inherit(&e->collection->boards, &e->readers);
+        }
         kithi_daemon_add(d, e->collection);
         d->again = true;
         return;
+    }
+    if (is_condemned(e) && d->stopping) {
+        e->status = -ECANCELED; /* the next start does not adopt it */
+    } else if (is_condemned(e)) {
+        kithi_log(KITHI_LOG_ERROR, "segment-condemned",
+                  "name=%s path=%s msg=%s; it is built anew from checkpoint and log: no write is lost, and "
+                  "readers go on",
+                  name, e->collection->segment, e->err.text);
+        e->status = come_back(d, e->collection, false);
+        if (!e->status) {
+            return;
+        }
+        kithi_error_set(&e->err, e->status, "%s", kithi_error_text(e->status));
     }
     kithi_collection_free(e->collection);
     if (!e->status || e->status == -ECANCELED) {
         return;
     }
-    kithi_log(
-        KITHI_LOG_ERROR, "collection-refused",
-        "name=%s dir=%s/%s status=%s msg=%s; kithd leaves because of this one; to start the others, move "
-        "its directory out of the data directory",
-        name, d->data.path, name, kithi_error_name(e->status), e->err.text);
-    if (!d->start_err.code) {
+    if (!d->start_err.code && !e->anew) {
         d->start_err = e->err;
         d->start_err.code = e->status;
     }
-    /* What is served is stopped as by SIGTERM: what was accepted is finished. */
-    d->stopping = true;
-    d->exit_status = 1;
-    d->again = true;
+    leave(d, &e->settings, e->status, e->err.text);
 }
 
 void kithi_start_turn(struct kithi_daemon *d)
@@ -282,17 +418,18 @@ void kithi_start_turn(struct kithi_daemon *d)
     s->ended = NULL;
     bool over = !s->running;
     pthread_mutex_unlock(&s->lock);
+    size_t count = s->count;
     for (; e; e = e->next_ended) {
         take_over(s, e);
     }
-    if (!over) {
+    if (!over || s->count != count) {
         return;
     }
-    bool ready = !s->left && !d->stopping;
+    bool ready = !s->left && !d->stopping && s->whole;
     if (ready) {
         kithi_log(KITHI_LOG_INFO, "ready", "socket=%s/%s collections=%zu clients=%u ms=%" PRIu64, d->run.path,
-                  KITHI_SOCKET_NAME, s->count, d->session_max, kithi_now_ms() - s->began_ms);
-    } else {
+                  KITHI_SOCKET_NAME, s->collections, d->session_max, kithi_now_ms() - s->began_ms);
+    } else if (s->left || s->whole) {
         kithi_log(KITHI_LOG_INFO, "start-stopped",
                   "left=%zu msg=kithd leaves before these collections are back; nothing of them is lost",
                   s->left);
@@ -322,6 +459,9 @@ void kithi_start_fini(struct kithi_daemon *d)
     for (struct entry *e = s->ended; e; e = e->next_ended) {
         kithi_collection_free(e->collection);
     }
+    for (size_t i = 0; i < s->count; i++) {
+        free(s->entries[i]);
+    }
     pthread_mutex_destroy(&s->lock);
     free(s->entries);
     free(s);
@@ -339,7 +479,7 @@ const char *kithi_start_next(const struct kithi_daemon *d, size_t *at)
 {
     const struct kithi_start *s = d->start;
     while (s && *at < s->count) {
-        const struct entry *e = &s->entries[(*at)++];
+        const struct entry *e = s->entries[(*at)++];
         if (!e->taken) {
             return e->settings.name;
         }
@@ -389,12 +529,27 @@ static int refuse(const struct entry *e, struct kithi_errmsg *err)
                            e->settings.name, how, e->settings.name);
 }
 
+/* Between the last thing that is finished with its segment and the first that is done for another one. */
+static int refuse_condemned(const struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    return kithi_error_set(err, KITHI_E_STARTING,
+                           "kithd is bringing \"%s\" back: its segment makes no sense and is built anew; try "
+                           "again, or wait for 'kith stats %s --ready'",
+                           c->settings.name, c->settings.name);
+}
+
 int kithi_start_find(const struct kithi_daemon *d, const char *name, struct kithi_errmsg *err)
 {
     const struct kithi_start *s = d->start;
     for (size_t i = 0; s && i < s->count; i++) {
-        if (!s->entries[i].taken && !strcmp(s->entries[i].settings.name, name)) {
-            return refuse(&s->entries[i], err);
+        const struct entry *e = s->entries[i];
+        if (!e->taken && !strcmp(e->settings.name, name)) {
+            return refuse(e, err);
+        }
+    }
+    for (const struct kithi_collection *c = d->collections; c; c = c->next) {
+        if (c->condemned && !strcmp(c->settings.name, name)) {
+            return refuse_condemned(c, err);
         }
     }
     return 0;
@@ -404,9 +559,14 @@ int kithi_start_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], st
 {
     const struct kithi_start *s = d->start;
     for (size_t i = 0; s && i < s->count; i++) {
-        const struct entry *e = &s->entries[i];
+        const struct entry *e = s->entries[i];
         if (!e->taken && !memcmp(e->settings.uid, uid, sizeof e->settings.uid)) {
             return refuse(e, err);
+        }
+    }
+    for (const struct kithi_collection *c = d->collections; c; c = c->next) {
+        if (c->condemned && !memcmp(c->settings.uid, uid, sizeof c->settings.uid)) {
+            return refuse_condemned(c, err);
         }
     }
     return 0;
@@ -418,12 +578,13 @@ struct text {
     uint32_t served, missing;
 };
 
-static void put_served(struct text *t, const struct kithi_collection *c)
+static void put_collection(struct text *t, const struct kithi_collection *c)
 {
-    t->len +=
-        (size_t)snprintf(t->bytes + t->len, t->capacity - t->len, "%s{\"name\":\"%s\",\"state\":\"served\"}",
-                         t->served + t->missing ? "," : "", c->settings.name);
-    t->served++;
+    t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len,
+                               "%s{\"name\":\"%s\",\"state\":\"%s\"}", t->served + t->missing ? "," : "",
+                               c->settings.name, c->condemned ? step_names[RECOVER_WAITING] : "served");
+    t->served += !c->condemned;
+    t->missing += c->condemned;
 }
 
 static void put_entry(struct text *t, const struct entry *e)
@@ -455,11 +616,11 @@ int kithi_start_status(const struct kithi_daemon *d, const char *name, char **ou
     int status = list.bytes && *out ? 0 : kithi_error_set(err, -ENOMEM, "no memory for the answer");
     for (const struct kithi_collection *c = d->collections; c && !status; c = c->next) {
         if (!c->dropping && (!name || !strcmp(name, c->settings.name))) {
-            put_served(&list, c);
+            put_collection(&list, c);
         }
     }
     for (size_t i = 0; s && i < s->count && !status; i++) {
-        const struct entry *e = &s->entries[i];
+        const struct entry *e = s->entries[i];
         if (!e->taken && (!name || !strcmp(name, e->settings.name))) {
             put_entry(&list, e);
         }

@@ -2,9 +2,14 @@
  * start.h - the collections that are coming back after a start, while the daemon serves those that are whole.
  *
  *   WAITING --a thread takes it--> COMING --whole--> handed to the loop --> in the daemon's list: served
- *                                    |
- *                                    +--cannot be brought back--> kithd leaves with status 1
- *                                    +--told to stop--> dropped: nothing of it is lost
+ *    ^ ^                             | | |                                                            |
+ *    | |                             | | +--told to stop--> dropped: nothing of it is lost            |
+ *    | |                             | +----cannot be brought back--> kithd leaves with status 1      |
+ *    | +--its segment is condemned---+                                                                |
+ *    +----its segment is condemned, and all that was under way with it has ended----------------------+
+ *
+ * The last two, once each in a process (census.h), are all that an ordinary start does, for this collection alone: what is served
+ * beside it goes on. Its condemned segment is not adopted but replaced, and its readers move over.
  *
  * What a crash leaves is what recovery begins with: every step of it may be the last (recover.h).
  *
@@ -25,8 +30,14 @@
  */
 int kithi_start_begin(struct kithi_daemon *d, struct kithi_errmsg *err);
 
-/* Begin to bring them back. */
+/* Begin to bring back what is listed. */
 int kithi_start_go(struct kithi_daemon *d, struct kithi_errmsg *err);
+
+/*
+ * c is served, and its segment condemned: once nothing is under way with it any more, c is closed and gone from the list, and
+ * comes back. Before that nothing happens. It is c's turn, which its completions bring.
+ */
+void kithi_start_anew(struct kithi_daemon *d, struct kithi_collection *c);
 
 /* Take over those that are whole; end the start when all are. */
 void kithi_start_turn(struct kithi_daemon *d);
@@ -34,14 +45,14 @@ void kithi_start_turn(struct kithi_daemon *d);
 /* Let the threads end, whatever they are at, and drop what they had. */
 void kithi_start_fini(struct kithi_daemon *d);
 
-/* Collections that are not served yet. */
+/* Collections that a thread brings back, or will. */
 size_t kithi_start_count(const struct kithi_daemon *d);
 
-/* 0: no such collection is coming back; KITHI_E_STARTING with err saying how far it is. */
+/* 0: no such collection is coming back, or about to; KITHI_E_STARTING with err saying how far it is. */
 int kithi_start_find(const struct kithi_daemon *d, const char *name, struct kithi_errmsg *err);
 int kithi_start_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], struct kithi_errmsg *err);
 
-/* Names of collections that are not served yet, one after the other: call with *at = 0 first. NULL: that was all. */
+/* Names of collections that are neither served nor in the daemon's list, one after the other: call with *at = 0 first. NULL: that was all. */
 const char *kithi_start_next(const struct kithi_daemon *d, size_t *at);
 
 /*
