@@ -570,6 +570,50 @@ static void it_comes_back_when_it_is_found_while_the_log_is_replayed(void **stat
     assert_int_equal(test_daemon_stop(&d), 0);
 }
 
+/* Two at a time, beside one that the start has still to load. */
+static void some_come_back_while_the_start_is_not_over(void **state)
+{
+    (void)state;
+    assert_int_equal(test_daemon_start(&d), 0);
+    create("bad");
+    create("good");
+    create("slow");
+    static const char *const names[] = { "bad", "good", "slow" };
+    for (unsigned i = 0; i < 3; i++) {
+        kith *k = attach(names[i]);
+        fill(k, 0, FIRST);
+        assert_int_equal(kith_checkpoint(k, NULL, NULL), 0);
+        kith_close(k);
+    }
+    test_daemon_kill(&d);
+    assert_int_equal(truncate(d.log, 0), 0);
+    damage(test_daemon_segment(&d, "bad"));
+    damage(test_daemon_segment(&d, "good"));
+    assert_int_equal(unlink(test_daemon_segment(&d, "slow")), 0);
+    hold("load", "slow");
+    hold("open", "good");
+    test_daemon_spawn(&d);
+    wait_until("good", "opening"); /* adopted, as its log is opened */
+    let_go("open", "good");
+    wait_logged("event=collection-away name=bad");
+    wait_logged("event=collection-away name=good");
+    wait_until("bad", SERVED);
+    wait_until("good", SERVED);
+    wait_until("slow", "loading");
+    for (unsigned i = 0; i < 2; i++) {
+        kith *k = attach(names[i]);
+        assert_int_equal(put(k, FIRST), 0);
+        kith_close(k);
+        expect_all(names[i], FIRST + 1);
+    }
+    assert_false(test_daemon_logged(&d, "event=ready"));
+    let_go("load", "slow");
+    assert_int_equal(test_daemon_wait_ready(&d), 0);
+    wait_logged("collections=3 clients=");
+    expect_all("slow", FIRST);
+    assert_int_equal(test_daemon_stop(&d), 0);
+}
+
 /* What cannot be, but would go round for ever: somebody takes back what was found. */
 static void the_second_time_ends_the_daemon(void **state)
 {
@@ -599,6 +643,7 @@ int main(void)
         TEST(an_end_at_any_point_of_it_loses_nothing),
         TEST(writes_that_did_not_ask_to_be_durable_are_there_on_the_same_timeline),
         TEST(it_comes_back_when_it_is_found_while_the_log_is_replayed),
+        TEST(some_come_back_while_the_start_is_not_over),
         TEST(the_second_time_ends_the_daemon),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
