@@ -19,16 +19,20 @@ bool kithi_fault(const char *point);
 bool kithi_fault_held(const char *point, const char *name);
 /* Does not return when this passage is the one at which to die. Thread-safe. */
 void kithi_fault_crash(const char *point);
+/* Write what a coverage build has counted, for a process that leaves without exit(3); nothing in others. */
+void kithi_fault_counts(void);
 
 #define KITHI_FAULT(point)            kithi_fault(point)
 #define KITHI_FAULT_CRASH(point)      kithi_fault_crash(point)
 #define KITHI_FAULT_HELD(point, name) kithi_fault_held(point, name)
+#define KITHI_FAULT_COUNTS()          kithi_fault_counts()
 
 #else
 
 #define KITHI_FAULT(point)            false
 #define KITHI_FAULT_CRASH(point)      ((void)0)
 #define KITHI_FAULT_HELD(point, name) ((void)(point), (void)(name), false)
+#define KITHI_FAULT_COUNTS()          ((void)0)
 
 #endif
 

@@ -62,6 +62,7 @@ static void signal_done(struct kithi_io_op *op, int result)
                       "signal=%u msg=the second signal; what is under way is left to the "
                       "next start",
                       info.ssi_signo);
+            KITHI_FAULT_COUNTS();
             _exit(1);
         }
         kithi_log(KITHI_LOG_INFO, "stop", "signal=%u msg=finishing what was accepted", info.ssi_signo);
