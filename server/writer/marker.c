@@ -40,7 +40,9 @@ void kithi_marker_init(struct kithi_marker *m, struct kithi_collection *c)
 void kithi_marker_look(struct kithi_collection *c)
 {
     char path[KITHI_PATH_MAX];
-    bool there = kithi_path(path, NULL, "%s/%s", c->data_dir, KITHI_MARKER_NAME) == 0 && !access(path, F_OK);
+    /* One that cannot be looked at may be there: a timeline too many harms nobody, one too few hides a loss. */
+    bool there = kithi_path(path, NULL, "%s/%s", c->data_dir, KITHI_MARKER_NAME) == 0 &&
+                 (!access(path, F_OK) || errno != ENOENT);
     c->marker.state = there ? MARKER_THERE : MARKER_ABSENT;
 }
 
