@@ -98,6 +98,17 @@ function(kith_test_programs name)
         "KITH_TEST_KITHD=$<TARGET_FILE:kithd>" "KITH_TEST_KITH=$<TARGET_FILE:kith_cli>")
 endfunction()
 
+# kith_test_failing(<test>): its own thread's calls can be made to fail (tests/support/failing.h). Calls of code that is
+# linked statically are led there by the linker.
+function(kith_test_failing name)
+    set(calls access aligned_alloc calloc fallocate fdatasync flock fstat fsync ftruncate getrandom link lseek lstat
+        malloc mkdir mmap open opendir posix_memalign pread pthread_create pwrite pwritev2 readdir realloc realpath rename renameat2
+        rmdir stat strdup strndup unlink)
+    list(TRANSFORM calls PREPEND "LINKER:--wrap=")
+    target_sources(${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests/support/failing.c")
+    target_link_options(${name} PRIVATE ${calls})
+endfunction()
+
 # kith_script(<path> LABEL label [TIMEOUT seconds] [ARGS ...]): a shell script as a test.
 function(kith_script path)
     cmake_parse_arguments(ARG "" "LABEL;TIMEOUT" "ARGS" ${ARGN})

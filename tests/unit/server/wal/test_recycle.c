@@ -18,6 +18,7 @@
 #include "server/base/io_sim.h"
 #include "server/wal/files.h"
 #include "server/wal/format.h"
+#include "server/wal/fresh.h"
 #include "server/wal/salvage.h"
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
@@ -301,17 +302,21 @@ static void what_cannot_be_used_again_is_removed(void **state)
     close_log();
     uint8_t *bytes = load("recycled-1", &len);
     assert_int_equal(kithi_wal_file_header_decode(bytes, history_uid, &good), KITHI_WAL_OK);
-    for (int wrong = 0; wrong < 6; wrong++) {
+    for (int wrong = 0; wrong < 8; wrong++) {
         struct kithi_wal_file_header f = good;
         unlink(test_path(&dir, "recycled-2"));
         unlink(test_path(&dir, "spare"));
         f.uid[3] ^= wrong == 0;                      /* another collection's */
         f.number = wrong == 1 ? 1u << 20 : f.number; /* of a later time than the log */
         f.size += wrong == 2 ? 4096 : 0;             /* cut off */
+        f.size += wrong == 6 ? 512 : 0;              /* of no whole blocks */
+        f.size = wrong == 7 ? 3 * FILE_ : f.size;    /* much larger than what is wanted */
         kithi_wal_file_header_encode(bytes, &f);
         bytes[4095] ^= wrong == 3;               /* a header that was being written */
         memset(bytes, 0, wrong == 4 ? 4096 : 0); /* one that was not written yet */
         store("recycled-1", bytes, wrong == 5 ? 8192 : len);
+        if (wrong > 5)
+            assert_int_equal(truncate(test_path(&dir, "recycled-1"), (off_t)f.size), 0);
         open_log(100);
         assert_int_equal(stats().recycled, 0);
         assert_false(there("recycled-1"));
@@ -328,6 +333,23 @@ static void what_cannot_be_used_again_is_removed(void **state)
     close_log();
     assert_int_equal(scan(100, written), 0);
     free(bytes);
+}
+
+/* A log that had one huge group does not keep its space for ever, and what is gone need not be kept. */
+static void files_that_are_too_large_are_not_kept(void **state)
+{
+    (void)state;
+    store("large", "x", 1);
+    assert_int_equal(truncate(test_path(&dir, "large"), (off_t)KITHI_WAL_FILE_SIZE_DEFAULT + 4096), 0);
+    assert_int_equal(kithi_wal_fresh_keep(io, dir.path, "large"), 0);
+    assert_false(there("large") || there("recycled-1"));
+    assert_int_equal(kithi_wal_fresh_keep(io, dir.path, "large"), 0);
+    for (unsigned i = 0; i < 3; i++) { /* of others two are enough */
+        store("small", "x", 1);
+        assert_int_equal(kithi_wal_fresh_keep(io, dir.path, "small"), 0);
+        assert_false(there("small"));
+    }
+    assert_true(there("recycled-1") && there("recycled-2") && !there("recycled-3"));
 }
 
 /* Half a file on, the next one is there: zeroed, so that no write has to make its space usable first. */
@@ -518,6 +540,7 @@ int main(void)
         CLAIM(old_groups_that_claim_to_be_later_are_of_another_number),
         CLAIM(a_headless_last_file_is_ignored_when_only_old_groups_are_in_it),
         CLAIM(what_cannot_be_used_again_is_removed),
+        CLAIM(files_that_are_too_large_are_not_kept),
         CLAIM(the_next_file_is_written_with_zeros_once),
         CLAIM(a_write_that_is_longer_than_most_begins_a_file),
         cmocka_unit_test(a_crash_at_any_operation_of_recycling_leaves_a_whole_log),
