@@ -162,7 +162,9 @@ static void strangers_and_later_versions_are_told_apart(void **state)
         { 104, KITHI_FORMAT_VERSION + 1, KITHI_E_VERSION }, /* regions of another segment format */
         { 192 + 16 + 8, 4095, KITHI_E_CORRUPT },            /* a chunk of no whole blocks */
         { 192 + 16 + 8, 0, KITHI_E_CORRUPT },
-        { 192 + 16 + 4, 1u << 30, KITHI_E_CORRUPT }, /* more bytes than there are */
+        { 192 + 16 + 8, 65u << 20, KITHI_E_CORRUPT }, /* a chunk longer than anybody writes */
+        { 192 + 16 + 4, 1u << 30, KITHI_E_CORRUPT },  /* more bytes than there are */
+        { 192 + 16 + 4, 1u << 15, KITHI_E_CORRUPT },  /* and more chunks than are counted */
     };
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
         memcpy(head, file, plan.file_size);
@@ -173,6 +175,47 @@ static void strangers_and_later_versions_are_told_apart(void **state)
     free(head);
     assert_int_equal(read_all(test_path(&dir, "missing"), header.uid, &err), -ENOENT);
     assert_int_equal(read_all(dir.path, header.uid, &err), -EINVAL);
+}
+
+/* Under a checksum of its own, but another checkpoint's. */
+static void a_table_that_is_of_another_checkpoint_is_refused(void **state)
+{
+    (void)state;
+    struct kithi_errmsg err;
+    static const unsigned places[] = { 0, 4, 8, 24 }; /* magic, number of chunks, uid, epoch */
+    unsigned char *copy = malloc(plan.file_size);
+    assert_non_null(copy);
+    for (unsigned i = 0; i < sizeof places / sizeof *places; i++) {
+        memcpy(copy, file, plan.file_size);
+        unsigned char *table = copy + plan.table_off;
+        table[places[i]] ^= 1;
+        kithi_put32(table + 32, 0);
+        kithi_put32(table + 32, kithi_crc32c(0, table, plan.table_size));
+        assert_int_equal(read_all(put(copy, plan.file_size), header.uid, &err), KITHI_E_CORRUPT);
+        assert_non_null(strstr(err.text, "the checksums of a checkpoint, do not match their own"));
+    }
+    free(copy);
+}
+
+/* Looked at without a fault, then cut off or replaced by a shorter one under the descriptor. */
+static void what_is_cut_off_after_it_was_opened_is_noticed(void **state)
+{
+    (void)state;
+    struct kithi_checkpoint c;
+    struct kithi_errmsg err;
+    const char *path = put(file, plan.file_size);
+    assert_int_equal(kithi_checkpoint_open(path, header.uid, &c, &err), 0);
+    void *to = aligned_alloc(4096, c.plan.chunk_max);
+    assert_non_null(to);
+    assert_int_equal(truncate(path, 8192), 0);
+    assert_int_equal(kithi_checkpoint_read(&c, c.plan.chunk_count - 1, to, &err), KITHI_E_CORRUPT);
+    assert_non_null(strstr(err.text, "it ends there"));
+    close(c.fd);
+    c.fd = open(dir.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(kithi_checkpoint_read(&c, 0, to, &err), -EISDIR);
+    free(to);
+    kithi_checkpoint_close(&c);
+    kithi_checkpoint_close(&c);
 }
 
 static void a_directory_lists_its_checkpoints_newest_first(void **state)
@@ -207,6 +250,8 @@ int main(void)
         cmocka_unit_test(no_flipped_bit_goes_unseen),
         cmocka_unit_test(no_length_but_the_right_one_is_taken),
         cmocka_unit_test(strangers_and_later_versions_are_told_apart),
+        cmocka_unit_test(a_table_that_is_of_another_checkpoint_is_refused),
+        cmocka_unit_test(what_is_cut_off_after_it_was_opened_is_noticed),
         cmocka_unit_test(a_directory_lists_its_checkpoints_newest_first),
     };
     test_rand_init(&r);

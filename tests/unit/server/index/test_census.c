@@ -230,6 +230,135 @@ static void a_group_that_was_not_noted_is_found_by_the_census(void **state)
     }
 }
 
+/* Each reference that a record may have, led to where it must not: the census finds it, and so does an adoption without notes. */
+static void references_that_make_no_sense_are_found(void **state)
+{
+    (void)state;
+    enum { WAYS = 13 };
+    for (unsigned i = 0; i < WAYS; i++) {
+        struct test_solo t;
+        struct kithi_geometry g = geometry(1000);
+        struct kithi_errmsg err = { 0 };
+        test_solo_open(&t, &g);
+        change(&t, 0, 200, 20, false);
+        struct kithi_view v;
+        kithi_view_begin(test_solo_map(&t), &v);
+        struct kithi_record *tall[2] = { 0 }, *wide[2] = { 0 };
+        for (uint32_t slot = 0; slot < v.slots_used; slot++) {
+            struct kithi_record *r = kithi_view_record(&v, slot);
+            uint32_t meta = atomic_load(&r->meta);
+            if (kithi_meta_level(meta) > 0 && kithi_meta_id_len(meta) <= KITHI_ID_INLINE)
+                tall[tall[0] != NULL] = r;
+            if (kithi_meta_level(meta) == 0 && kithi_meta_id_len(meta) > KITHI_ID_INLINE)
+                wide[wide[0] != NULL] = r;
+        }
+        assert_true(tall[1] && wide[1]);
+        struct kithi_upper *upper = kithi_view_upper(&v, tall[0]->upper - 1);
+        uint32_t capacity, level = kithi_meta_level(tall[0]->meta);
+        struct kithi_blob *blob = kithi_view_blob(&v, wide[0]->id[0], &capacity);
+        assert_non_null(blob);
+        switch (i) {
+        case 0: tall[0]->meta = kithi_meta_pack(KITHI_LEVEL_MAX + 1, 4); break;
+        case 1: tall[0]->upper = 0; break;
+        case 2: tall[0]->upper = notes(&t)->upper_used + 1; break;
+        case 3: tall[0]->upper = tall[1]->upper; break; /* another's */
+        case 4: upper->owner = 0; break;
+        case 5: upper->up = tall[0]->upper; break; /* in a circle, or behind its top */
+        case 6: tall[0]->meta = kithi_meta_pack(level + 1, 4); break;
+        case 7: wide[0]->meta = kithi_meta_pack(0, 0); break;
+        case 8: wide[0]->meta = kithi_meta_pack(0, 512); break;
+        case 9: wide[0]->id[0] = 0; break;
+        case 10: wide[0]->id[0] = wide[1]->id[0]; break;
+        case 11: blob->owner = 0; break;
+        default: wide[0]->meta = kithi_meta_pack(0, capacity + 1); break;
+        }
+        test_solo_leave(&t);
+        if (i == 4) { /* without notes all that has memory is looked at, and by nobody beside it */
+            test_solo_forget_notes(&t);
+            assert_int_equal(test_solo_adopt_only(&t, &err), KITHI_E_CORRUPT);
+            t.ix = NULL;
+        } else {
+            adopt_only(&t);
+            if (test_solo_census(&t, &err) != KITHI_E_CORRUPT)
+                fail_msg("case %u was not found", i);
+        }
+        assert_non_null(strstr(err.text, "refers to upper rows or a blob that are not its own"));
+        test_solo_close(&t);
+    }
+}
+
+/* A blob that stands beyond the end that was noted; and one that two records hold. */
+static void blobs_beyond_the_noted_end_or_of_two_are_found(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct test_solo t;
+        struct kithi_geometry g = geometry(1000);
+        struct kithi_errmsg err = { 0 };
+        test_solo_open(&t, &g);
+        change(&t, 0, 40, 20, false);
+        unsigned class = 0;
+        while (!notes(&t)->blob_used[class])
+            class ++;
+        assert_true(notes(&t)->blob_used[class] > 2);
+        notes(&t)->blob_used[class] -= 1 + i;
+        test_solo_leave(&t);
+        adopt_only(&t);
+        assert_int_equal(test_solo_census(&t, &err), KITHI_E_CORRUPT);
+        test_solo_close(&t);
+    }
+}
+
+/* Versions of one id that lead to each other, none of them visible: who looks for the earlier one comes to an end. */
+static void versions_in_a_circle_are_taken_back(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_geometry g = geometry(1000);
+    struct kithi_group_result result;
+    struct kithi_errmsg err = { 0 };
+    float v[DIM] = { 1 };
+    test_solo_open(&t, &g);
+    change(&t, 0, 50, 10, false);
+    for (unsigned i = 0; i < 2; i++) {
+        struct kithi_op ops[] = { test_upsert("id-1", v, DIM), test_upsert("id-2", v, DIM) };
+        assert_int_equal(kithi_group_add(t.ix, ops, 2, &result, &err), 0);
+        test_solo_jobs(&t);
+        struct kithi_record *a = NULL, *b = NULL;
+        uint32_t first = 0, second = 0;
+        for (uint32_t n = 0; n < notes(&t)->count; n++) {
+            struct kithi_record *r = kithi_view_record(&t.ix->view, notes(&t)->slots[n]);
+            if (r->birth)
+                continue;
+            if (!a) {
+                a = r;
+                first = notes(&t)->slots[n];
+            } else {
+                b = r;
+                second = notes(&t)->slots[n];
+            }
+        }
+        assert_true(a && b);
+        a->birth = b->birth = test_solo_header(&t)->epoch + 1;
+        if (i == 0) { /* both are of the same id */
+            for (unsigned w = 0; w < 3; w++)
+                b->id[w] = a->id[w];
+            a->prev = second + 1;
+            b->prev = first + 1;
+        } else { /* to a slot that is of another id, and to one that is not there */
+            a->prev = second + 1;
+            b->prev = UINT32_MAX;
+        }
+        test_solo_leave(&t);
+        adopt_only(&t);
+        assert_int_equal(kithi_index_live(t.ix), 50);
+        assert_int_equal(kithi_index_epoch(t.ix), 5);
+        finish(&t);
+        assert_there(&t, 3, 47, true);
+    }
+    test_solo_close(&t);
+}
+
 /* Bytes by chance, in the fields that are believed: whatever comes of it is an adoption, or a segment that is refused or condemned. */
 static void arbitrary_notes_do_no_harm(void **state)
 {
@@ -452,6 +581,9 @@ int main(void)
         cmocka_unit_test(a_group_is_noted_from_its_staging_to_its_end),
         cmocka_unit_test(notes_that_make_no_sense_are_not_used),
         cmocka_unit_test(a_group_that_was_not_noted_is_found_by_the_census),
+        cmocka_unit_test(references_that_make_no_sense_are_found),
+        cmocka_unit_test(blobs_beyond_the_noted_end_or_of_two_are_found),
+        cmocka_unit_test(versions_in_a_circle_are_taken_back),
         cmocka_unit_test(arbitrary_notes_do_no_harm),
         cmocka_unit_test(a_count_that_is_wrong_is_put_right),
 #ifdef KITH_FAULT_POINTS
