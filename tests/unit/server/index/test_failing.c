@@ -304,6 +304,9 @@ static void a_record_that_is_refilled_while_it_is_copied_is_one_version_or_none(
     f.record = kithi_view_record(&t.ix->view, slot);
     struct kithi_record kept = *f.record;
     atomic_store(&f.record->linked, 1);
+    atomic_store(&f.record->birth, 999);
+    for (unsigned i = 0; i < 3; i++)
+        atomic_store(&f.record->id[i], 999);
     assert_int_equal(kithi_image_begin(t.ix, &image, &err), 0);
     assert_int_equal(pthread_create(&thread, NULL, refill_on, &f), 0);
     for (uint64_t end = test_now_ms() + 5000; test_now_ms() < end && (whole < 1000 || none < 1);) {
