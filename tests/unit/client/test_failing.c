@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "client/src/lock_priv.h"
+#include "client/src/rundir_priv.h"
 #include "shm/layout/header.h"
 #include "shm/map/map.h"
 #include "tests/support/failing.h"
@@ -327,6 +328,27 @@ static void a_path_says_what_it_belongs_to_and_what_is_wrong_with_it(void **stat
     }
 }
 
+static void without_a_name_the_run_directory_is_one_of_two(void **state)
+{
+    (void)state;
+    const char *const first = "/dev/shm/kith", *const second = "/run/kith";
+    unsetenv("KITH_RUN");
+    const char *usual = kithi_run_dir(NULL);
+    assert_true(strcmp(usual, first) == 0 || strcmp(usual, second) == 0);
+    assert_string_equal(kithi_run_dir(""), usual);
+    assert_int_equal(setenv("KITH_RUN", "", 1), 0);
+    assert_string_equal(kithi_run_dir(NULL), usual);
+    assert_int_equal(setenv("KITH_RUN", run.path, 1), 0);
+    assert_string_equal(kithi_run_dir(NULL), run.path);
+    assert_string_equal(kithi_run_dir("/elsewhere"), "/elsewhere");
+    unsetenv("KITH_RUN");
+    /* The second where there is no first, if there is that. */
+    test_failing_begin(1, TEST_FAILS);
+    usual = kithi_run_dir(NULL);
+    assert_true(test_failing_end());
+    assert_string_equal(usual, access(second, F_OK) == 0 ? second : first);
+}
+
 /* While what is missing may still come it is waited for; what is damaged is not. */
 static void opening_waits_for_what_may_still_come(void **state)
 {
@@ -406,6 +428,7 @@ int main(void)
         CLAIM(a_used_up_generation_without_a_next_one_is_an_error_that_says_why),
         CLAIM(a_call_follows_a_few_generations_and_then_says_that_it_is_stale),
         CLAIM(a_path_says_what_it_belongs_to_and_what_is_wrong_with_it),
+        CLAIM(without_a_name_the_run_directory_is_one_of_two),
         CLAIM(opening_waits_for_what_may_still_come),
         CLAIM(a_lock_of_another_process_is_taken_over),
         CLAIM(threads_wait_for_a_lock_and_all_get_it),

@@ -398,6 +398,44 @@ static void an_image_that_makes_no_sense_is_refused(void **state)
     test_solo_close(&t);
 }
 
+/* Ceilings that the geometry sets, each by itself; and rows so long that a chunk of whole pages is longer than usual. */
+static void an_image_that_is_larger_than_its_geometry_is_refused(void **state)
+{
+    (void)state;
+    struct kithi_errmsg err;
+    struct kithi_geometry g = {
+        .dim = 40, .metric = KITHI_METRIC_L2, .m = 8, .ef_construction = 40, .slot_max = 1000
+    };
+    struct kithi_layout l;
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F32);
+    assert_int_equal(kithi_geometry_check(&g, &err), 0);
+    kithi_geometry_layout(&g, &l);
+    assert_true(l.size[KITHI_REGION_CODES] > 0);
+    const struct kithi_image_shape most = {
+        .live = 1000, .slots = 1000, .uppers = l.upper_max, .blobs = { 1000, 1000, 1000, 1000 }
+    };
+    for (unsigned i = 0; i < 8; i++) {
+        struct kithi_image_shape s = most;
+        s.live += i == 1;
+        s.slots += i == 2;
+        s.uppers += i == 3;
+        if (i > 3)
+            s.blobs[i - 4]++;
+        assert_int_equal(kithi_image_regions(&g, &l, &s, &err), i ? KITHI_E_CORRUPT : 0);
+        if (i)
+            assert_non_null(strstr(err.text, "more than the collection has room for"));
+    }
+    g.dim = 4096;
+    g.m = 64;
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE);
+    assert_int_equal(kithi_geometry_check(&g, &err), 0);
+    kithi_geometry_layout(&g, &l);
+    struct kithi_image_shape s = { .live = 1, .slots = 10 };
+    assert_int_equal(kithi_image_regions(&g, &l, &s, &err), 0);
+    const uint32_t chunk = s.regions[KITHI_REGION_ROWS].chunk;
+    assert_true(chunk > 1u << 20 && chunk % 4096 == 0 && chunk % l.unit[KITHI_REGION_ROWS] == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -407,6 +445,7 @@ int main(void)
         cmocka_unit_test(slots_of_an_image_are_not_reused),
         cmocka_unit_test(an_empty_index_has_an_image),
         cmocka_unit_test(an_image_that_makes_no_sense_is_refused),
+        cmocka_unit_test(an_image_that_is_larger_than_its_geometry_is_refused),
     };
     test_rand_init(&r);
     groups = calloc(GROUPS_MAX, sizeof *groups);

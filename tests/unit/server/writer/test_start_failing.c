@@ -21,6 +21,7 @@
 
 #include "server/base/log.h"
 #include "server/checkpoint/read.h"
+#include "server/wal/append.h"
 #include "server/wal/format.h"
 #include "server/wal/scan.h"
 #include "server/writer/census.h"
@@ -407,6 +408,114 @@ static void changes_that_cannot_be_applied_are_refused_with_their_place(void **s
         }
         kithi_daemon_fini(&kithd);
     }
+}
+
+/* ---- a long log, all but its first group by one write ---- */
+
+enum { WRITE_GROUPS = 40, WRITE_OPS = 300 };
+
+static void count_done(void *arg, int status)
+{
+    unsigned *done = arg;
+    assert_int_equal(status, 0);
+    ++*done;
+}
+
+/* Ops of the group of epoch: upserts of new ids, but in one group a single op that changes nothing. */
+static size_t make_ops(uint64_t epoch, unsigned char *out, uint32_t *out_n)
+{
+    size_t len = 0;
+    *out_n = 1;
+    if (epoch == 20) {
+        return kithi_op_encode_nothing(out);
+    }
+    for (uint32_t i = 0; i < WRITE_OPS; i++) {
+        char id[24];
+        float v[DIM] = { (float)epoch, (float)i, (float)(i * 7 % 31), 1 };
+        size_t id_len = (size_t)snprintf(id, sizeof id, "%u-%u", (unsigned)epoch, i);
+        len += kithi_op_encode(out + len, id, id_len, v, DIM);
+    }
+    *out_n = WRITE_OPS;
+    return len;
+}
+
+/*
+ * Nothing says of the groups of the last write that they are durable: they are gathered beyond what is applied at once, and
+ * applied when the log is open again.
+ */
+static void groups_of_a_long_last_write_are_all_replayed(void **state)
+{
+    (void)state;
+    static unsigned char ops[WRITE_OPS * 96];
+    struct kithi_settings settings;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_io *io = NULL;
+    struct kithi_wal *log = NULL;
+    unsigned done = 0;
+    const uint64_t last = 1 + WRITE_GROUPS;
+    segments_and_checkpoints_are_missing();
+    const char *wal = test_path(&served.data, "docs/wal");
+    assert_int_equal(kithi_settings_read(test_path(&served.data, "docs"), &settings, &err), 0);
+    assert_int_equal(kithi_tree_remove(wal, &err), 0);
+    assert_int_equal(mkdir(wal, 0700), 0);
+    assert_int_equal(kithi_io_open(KITHI_IO_THREADS, &io, &err), 0);
+    struct kithi_wal_open_opts o = { .dir = wal, .timeline = settings.timeline, .report = &report };
+    memcpy(o.uid, settings.uid, sizeof o.uid);
+    assert_int_equal(kithi_wal_open(io, &o, &log, &err), 0);
+    for (uint64_t epoch = 1; epoch <= last; epoch++) { /* while the first is on its way, the others gather */
+        uint32_t n;
+        struct iovec v = { ops, make_ops(epoch, ops, &n) };
+        assert_int_equal(kithi_wal_append(log, epoch, &v, 1, n, count_done, &done), 0);
+    }
+    while (done < last) {
+        assert_true(kithi_io_run(io, 10000) >= 0);
+    }
+    kithi_wal_close(log);
+    kithi_io_free(io);
+    for (unsigned stop = 0; stop < 2; stop++) {
+        init();
+        kithd.stopping = stop == 0; /* and told to stop meanwhile it comes back the next time */
+        int status = test_start_here(&kithd, &err);
+        if (stop == 0) {
+            assert_int_equal(status, -ECANCELED);
+        } else {
+            if (status) {
+                fail_msg("%s", err.text);
+            }
+            const struct kithi_collection *c = kithi_daemon_find(&kithd, "docs");
+            assert_int_equal(kithi_index_epoch(c->index), last);
+            assert_int_equal(kithi_index_durable_epoch(c->index), last);
+            assert_int_equal(kithi_index_live(c->index), (last - 1) * WRITE_OPS);
+            assert_true(test_verify_clean(kithi_index_map(c->index)));
+        }
+        kithi_daemon_fini(&kithd);
+    }
+}
+
+/* As by a daemon that was told another ef: it is no part of the layout, but of what a collection is. */
+static void a_segment_of_another_geometry_is_built_anew(void **state)
+{
+    (void)state;
+    uint32_t ef = 77;
+    struct kithi_segment_peek before, after;
+    const char *segment = test_path(&served.run, "docs/segment");
+    assert_true(kithi_segment_peek(segment, &before));
+    int fd = open(segment, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, &ef, sizeof ef, offsetof(struct kithi_header, ef_construction)), sizeof ef);
+    close(fd);
+    init();
+    assert_int_equal(test_start_here(&kithd, &err), 0);
+    assert_all_is_back();
+    kithi_daemon_fini(&kithd);
+    assert_true(kithi_segment_peek(test_path(&served.run, "docs/segment"), &after));
+    assert_true(after.generation > before.generation);
+    /* And what is no file at all is in the way. */
+    assert_int_equal(unlink(test_path(&served.run, "docs/segment")), 0);
+    assert_int_equal(mkfifo(test_path(&served.run, "docs/segment"), 0600), 0);
+    init();
+    assert_int_equal(test_start_here(&kithd, &err), KITHI_E_NOT_SEGMENT);
+    assert_non_null(strstr(err.text, "is something else and not a file; remove it"));
+    kithi_daemon_fini(&kithd);
 }
 
 /* ---- the census that an adoption leaves for later ---- */
@@ -810,6 +919,8 @@ int main(void)
         CLAIM(tidying_up_fails_with_a_reason_or_loses_nothing),
         CLAIM(directories_with_paths_that_are_too_long_are_refused),
         CLAIM(changes_that_cannot_be_applied_are_refused_with_their_place),
+        CLAIM(groups_of_a_long_last_write_are_all_replayed),
+        CLAIM(a_segment_of_another_geometry_is_built_anew),
         CLAIM(a_census_is_put_off_for_want_of_memory_and_not_made_of_what_goes),
         CLAIM(a_count_that_is_wrong_is_put_right_by_the_census),
         CLAIM(a_segment_whose_records_make_no_sense_ends_the_daemon),
