@@ -230,7 +230,7 @@ static int restore(const struct test_solo *t, const struct held *held, struct ki
             memcpy(kithi_restore_place(r, region, 0), held->bytes[region], bytes);
     }
     if (rc == 0)
-        return kithi_restore_end(r, out, &err);
+        return kithi_restore_end(r, NULL, out, &err);
     kithi_restore_abort(r);
     return rc;
 }

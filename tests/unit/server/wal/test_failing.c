@@ -173,7 +173,7 @@ static void settling_fails_with_the_place_or_waits(void **state)
     for (enum test_way way = 0; way < TEST_WAYS; way++)
         for (uint64_t k = 1; k < CALLS; k++) {
             test_failing_begin(k, way);
-            int r = kithi_wal_settle(wal, 1000, &err);
+            int r = kithi_wal_settle(wal, 1000, NULL, &err);
             bool met = test_failing_end();
             assert_told(r, way);
             if (way == TEST_FAILS_OTHERWISE && strstr(test_failing_what(), "flock"))
@@ -188,7 +188,7 @@ static void settling_fails_with_the_place_or_waits(void **state)
     for (uint64_t k = 2; !strstr(test_failing_what(), "flock"); k++) {
         test_failing_end();
         test_failing_begin(k, TEST_FAILS_OTHERWISE);
-        (void)kithi_wal_settle(wal, 0, &err);
+        (void)kithi_wal_settle(wal, 0, NULL, &err);
     }
     assert_true(test_failing_end());
     assert_int_equal(err.code, KITHI_E_BUSY);
@@ -446,7 +446,7 @@ static void a_path_that_is_too_long_is_refused(void **state)
         memcpy(o.uid, history_uid, 16);
         int r[8] = { 0 };
         r[0] = kithi_wal_scan(&o, &report, &err);
-        r[1] = kithi_wal_settle(log_dir, 0, &err);
+        r[1] = kithi_wal_settle(log_dir, 0, NULL, &err);
         r[2] = kithi_wal_plan(log_dir, history_uid, NULL, NULL, &p, &err);
         kithi_wal_plan_fini(&p);
         r[3] = kithi_wal_look(log_dir, "00000000000000000001.wal", history_uid, &look, &err);
