@@ -536,13 +536,29 @@ static bool frame_begin(struct kithi_session *s, const struct kithi_frame *f)
     return s->state == SESSION_OPEN;
 }
 
+/* One more request may be answered: enough for one that is answered at once. */
+static bool may_answer(const struct kithi_session *s)
+{
+    unsigned pending_max = s->backup ? KITHI_BACKUP_AHEAD : PENDING_MAX;
+    return s->state == SESSION_OPEN && !s->daemon->stopping && s->pending < pending_max;
+}
+
 static bool may_read(const struct kithi_session *s)
 {
     const struct kithi_daemon *d = s->daemon;
-    unsigned pending_max = s->backup ? KITHI_BACKUP_AHEAD : PENDING_MAX;
-    return s->state == SESSION_OPEN && !d->stopping && s->pending < pending_max &&
-           s->queued_bytes < SESSION_BYTES_MAX && d->queued_bytes < DAEMON_BYTES_HARD &&
+    return may_answer(s) && s->queued_bytes < SESSION_BYTES_MAX && d->queued_bytes < DAEMON_BYTES_HARD &&
            (d->queued_bytes < DAEMON_BYTES_SOFT || !s->queued_bytes);
+}
+
+/* While too much is queued for more requests, who asks for a sign of life still gets one; which it is the header says. */
+static bool may_look(const struct kithi_session *s, const unsigned char *input, size_t len)
+{
+    struct kithi_frame f;
+    if (!may_answer(s) || len < sizeof f) {
+        return may_answer(s);
+    }
+    memcpy(&f, input, sizeof f);
+    return f.magic == KITHI_FRAME_MAGIC && f.type == KITHI_FRAME_HELLO;
 }
 
 /* Take as many whole frames out of the input as may be accepted now. */
@@ -574,7 +590,7 @@ static void session_parse(struct kithi_session *s)
             dispatch(s, r);
             continue;
         }
-        if (!may_read(s)) {
+        if (!may_read(s) && !may_look(s, s->input + at, left)) {
             s->paused = true;
             break;
         }

@@ -564,6 +564,72 @@ static void a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fi
     peer_close(&p);
 }
 
+#ifdef KITH_FAULT_POINTS
+/* Whoever waits for a checkpoint, during which writes may wait, too, has to be able to tell that from a hang. */
+static void a_daemon_that_takes_no_more_writes_still_gives_signs_of_life(void **state)
+{
+    enum { MANY = 5 };
+    struct peer w[MANY], first, p;
+    struct peer_reply r;
+    const uint32_t hello[2] = { KITHI_WIRE_VERSION, 0 };
+    char held[KITHI_PATH_MAX];
+    (void)state;
+    /* A write that needs what is free has to wait until that is known, which a test can hold. */
+    assert_int_equal(peer_create(&good, "tight", DIM, 64, NULL), 0);
+    assert_int_equal(peer_use(&good, "tight", NULL), 0);
+    assert_int_equal(peer_write(&good, "t", 0, 64, DIM, 1, NULL), 0);
+    assert_int_equal(peer_write(&good, "t", 0, 32, 0, 0, NULL), 0);
+    peer_close(&good);
+    assert_int_equal(served_stop(&served), 0);
+    snprintf(held, sizeof held, "%s/census-tight", served.run.path);
+    fclose(fopen(held, "w"));
+    setenv("KITH_HOLD", served.run.path, 1);
+    assert_int_equal(served_start(&served, NULL), 0);
+    peer_open(&good, served.run.path);
+    assert_int_equal(peer_use(&good, "tight", NULL), 0);
+    peer_open(&first, served.run.path);
+    assert_int_equal(peer_use(&first, "tight", NULL), 0);
+    assert_int_equal(peer_write(&first, "t", 40, 1, 0, 0, NULL), 0); /* since the last checkpoint */
+    peer_send_write(&first, "u", 0, 33, DIM, 2);
+    for (unsigned i = 0; i < MANY; i++) { /* 75 MiB */
+        peer_open(&w[i], served.run.path);
+        assert_int_equal(peer_use(&w[i], "tight", NULL), 0);
+        peer_send_write(&w[i], "v", 0, 15000, 256, 1);
+    }
+    uint64_t end_ms = kithi_now_ms() + 60000;
+    while (peer_stat(&good, "waiting") < MANY + 1) {
+        assert_true(kithi_now_ms() < end_ms);
+    }
+    peer_open(&p, served.run.path);
+    assert_int_equal(peer_use(&p, "tight", NULL), 0);
+    peer_send_frame(&p, KITHI_FRAME_CHECKPOINT, p.uid, sizeof p.uid, 0);
+    uint64_t checkpoint = p.tag;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(peer_call(&p, KITHI_FRAME_HELLO, hello, sizeof hello, 0, &r), 0);
+    }
+    /* But no more of anything else. */
+    peer_send_frame(&p, KITHI_FRAME_STATS, p.uid, sizeof p.uid, 0);
+    assert_int_equal(unlink(held), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(peer_reply(&p, &r));
+        assert_int_equal(r.reply.status, 0);
+        assert_true(i || r.frame.tag == checkpoint || r.frame.tag == p.tag);
+    }
+    assert_true(peer_reply(&first, &r));
+    assert_int_equal(r.reply.status, 0);
+    for (unsigned i = 0; i < MANY; i++) {
+        assert_true(peer_reply(&w[i], &r));
+        assert_int_equal(r.reply.status, KITHI_E_DIMENSION);
+        peer_close(&w[i]);
+    }
+    peer_close(&first);
+    peer_close(&p);
+    unsetenv("KITH_HOLD");
+    assert_int_equal(peer_use(&good, "docs", NULL), 0);
+    assert_daemon_goes_on();
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -584,6 +650,9 @@ int main(void)
         cmocka_unit_test(a_backup_and_its_pieces_may_be_asked_for_in_one_go),
         cmocka_unit_test(any_bytes_at_all_leave_the_daemon_as_it_was),
         cmocka_unit_test(a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fit),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test(a_daemon_that_takes_no_more_writes_still_gives_signs_of_life),
+#endif
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
