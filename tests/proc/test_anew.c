@@ -349,16 +349,20 @@ static void halt(void)
     assert_int_equal(test_child_wait(&other_writer, 1000 * WAIT_S), 0);
 }
 
-static void wait_more(const _Atomic uint32_t *count, uint32_t more)
+static void wait_for(const _Atomic uint32_t *count, uint32_t least)
 {
-    uint32_t from = atomic_load(count);
-    for (uint64_t end = test_now_ms() + 1000 * WAIT_S; atomic_load(count) < from + more; test_nap())
+    for (uint64_t end = test_now_ms() + 1000 * WAIT_S; atomic_load(count) < least; test_nap())
         if (test_now_ms() > end || !test_child_running(&reader) || !test_child_running(&writer) ||
             !test_child_running(&other_writer)) {
             test_daemon_show_log(&d);
             halt();
             fail_msg("somebody does not go on");
         }
+}
+
+static void wait_more(const _Atomic uint32_t *count, uint32_t more)
+{
+    wait_for(count, atomic_load(count) + more);
 }
 
 static void wait_searches(uint64_t more)
@@ -433,7 +437,7 @@ static void readers_move_over_and_writers_try_again(void **state)
     let_go("replay", "bad");
     wait_until("bad", SERVED);
     wait_more(&shared->acked, 50);
-    wait_more(&shared->moves, atomic_load(&shared->moves) ? 0 : 1);
+    wait_for(&shared->moves, 1);
     wait_searches(50);
     halt();
     assert_int_equal(atomic_load(&shared->moves), 1);
