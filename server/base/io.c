@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "server/base/io_priv.h"
+#include "server/base/pread.h"
 #include "shm/base/assert.h"
 
 #define DIRECT_UNIT 4096u
@@ -364,18 +365,7 @@ int kithi_io_real_open(struct kithi_io *io, const char *path, bool want_direct, 
 int kithi_io_real_read(struct kithi_io *io, int fd, void *buf, size_t len, uint64_t off)
 {
     (void)io;
-    size_t pos = 0;
-    while (pos < len) {
-        ssize_t n = pread(fd, (char *)buf + pos, len - pos, (off_t)(off + pos));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        pos += (size_t)n;
-    }
-    return (int)pos;
+    return (int)kithi_pread(fd, buf, len, off);
 }
 
 int kithi_io_real_size(struct kithi_io *io, const char *path, uint64_t *out_size)

@@ -18,6 +18,7 @@
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
+#include "server/base/pread.h"
 #include "server/wal/files.h"
 #include "server/wal/format.h"
 #include "server/wal/fresh.h"
@@ -601,7 +602,7 @@ static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *repor
     uint64_t file_size;
     int r = batch_reserve(wal->io, b, size);
     int fd = r < 0 ? r : kithi_wal_file_open(wal->dir, report->tail_file, &file_size);
-    int64_t got = fd < 0 ? fd : kithi_wal_pread(fd, b->bytes, size, report->tail_off);
+    int64_t got = fd < 0 ? fd : kithi_pread(fd, b->bytes, size, report->tail_off);
     if (fd >= 0)
         close(fd);
     if (got < 0)

@@ -120,22 +120,6 @@ int kithi_wal_file_open(const char *dir, const char *name, uint64_t *out_size)
     return fd;
 }
 
-int64_t kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off)
-{
-    size_t got = 0;
-    while (got < len) {
-        ssize_t n = pread(fd, (char *)buf + got, len - got, (off_t)(off + got));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        got += (size_t)n;
-    }
-    return (int64_t)got;
-}
-
 /* The lock is polled, as flock() knows no deadline; the ring of a killed process lets go after
  * about a tenth of a second. */
 static int wait_unlocked(int fd, uint32_t *wait_ms, const _Atomic bool *stop)

@@ -1,5 +1,5 @@
 /*
- * files.h - the log's directory: names of files, what is there, reading a piece of one.
+ * files.h - the log's directory: names of files, and what is there.
  *
  * A log file is <epoch of its first group, 20 digits>.wal, so that names sort as epochs do.
  * The file that is made ahead is KITHI_WAL_SPARE, the one that an opening log prepares KITHI_WAL_NEW, and
@@ -37,8 +37,5 @@ int kithi_wal_path(char out[KITHI_WAL_PATH_SIZE], const char *dir, const char *n
 
 /* Open a log file for reading. Only regular files: -EINVAL for anything else. */
 int kithi_wal_file_open(const char *dir, const char *name, uint64_t *out_size);
-
-/* Read len bytes at off; returns the bytes read, fewer at the end of the file, or -errno. */
-int64_t kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off);
 
 #endif

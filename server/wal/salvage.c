@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "server/base/fault.h"
+#include "server/base/pread.h"
 #include "server/wal/append.h"
 #include "server/wal/files.h"
 #include "shm/base/bytes.h"
@@ -49,7 +50,7 @@ int kithi_wal_look(const char *dir, const char *name, const uint8_t uid[16], str
     int fd = kithi_wal_file_open(dir, name, &look.size);
     if (fd < 0)
         return cannot(err, fd, "open the log file", dir, name);
-    int64_t got = kithi_wal_pread(fd, block, sizeof block, 0);
+    int64_t got = kithi_pread(fd, block, sizeof block, 0);
     close(fd);
     if (got < 0)
         return cannot(err, (int)got, "read the log file", dir, name);
@@ -133,7 +134,7 @@ static int get(struct walk *w, uint64_t off, size_t size)
     int r = reserve(w, size);
     if (r < 0)
         return r;
-    int64_t got = kithi_wal_pread(w->fd, w->buf, size, off);
+    int64_t got = kithi_pread(w->fd, w->buf, size, off);
     if (got < 0)
         return cannot(w->err, (int)got, "read the log file", w->dir, w->name);
     return got == (int64_t)size;
@@ -398,7 +399,7 @@ static int look_behind(struct walk *w, uint64_t off)
         int r = reserve(w, COPY_BYTES);
         if (r < 0)
             return r;
-        int64_t got = kithi_wal_pread(w->fd, w->buf, COPY_BYTES, off);
+        int64_t got = kithi_pread(w->fd, w->buf, COPY_BYTES, off);
         if (got < 0)
             return cannot(w->err, (int)got, "read the log file", w->dir, w->name);
         for (int64_t at = 0; at + (int64_t)KITHI_WAL_GROUP_HEADER <= got; at += KITHI_WAL_BLOCK) {
@@ -590,7 +591,7 @@ static int copy_file(const char *from_dir, const char *to_dir, const struct kith
     }
     for (uint64_t off = kept->start; r == 0 && off < kept->end;) {
         size_t want = kept->end - off < COPY_BYTES ? (size_t)(kept->end - off) : COPY_BYTES;
-        int64_t got = kithi_wal_pread(from, buf, want, off);
+        int64_t got = kithi_pread(from, buf, want, off);
         if (got != (int64_t)want) {
             r = cannot(err, got < 0 ? (int)got : -EIO, "read the log file again", from_dir, kept->source);
             goto out;

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/base/pread.h"
 #include "server/wal/files.h"
 #include "server/wal/format.h"
 #include "shm/base/bytes.h"
@@ -92,7 +93,7 @@ static int window_get(struct scan *s, uint64_t off, size_t size, const uint8_t *
                 return kithi_error_set(s->err, -ENOMEM, "out of memory for a log group of %zu bytes", fill);
             s->window_size = fill;
         }
-        int64_t got = kithi_wal_pread(s->fd, s->window, fill, off);
+        int64_t got = kithi_pread(s->fd, s->window, fill, off);
         if (got < 0) {
             s->window_len = 0;
             return kithi_error_set(s->err, (int)got, "%s/%s at byte %" PRIu64 ": reading the log failed: %s",

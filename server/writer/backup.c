@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/base/pread.h"
 #include "server/checkpoint/backup.h"
 #include "server/checkpoint/read.h"
 #include "server/wal/files.h"
@@ -244,7 +245,7 @@ static int read_log(struct kithi_backup *b)
     const struct extent *e = &b->extents[b->extent];
     uint64_t left = e->len - b->extent_done;
     size_t len = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
-    int64_t got = kithi_wal_pread(e->fd, b->piece, len, e->off + b->extent_done);
+    int64_t got = kithi_pread(e->fd, b->piece, len, e->off + b->extent_done);
     if (got != (int64_t)len) {
         int status = got < 0 ? (int)got : KITHI_E_CORRUPT;
         return kithi_error_set(&b->err, status, "the log file %s cannot be read at byte %" PRIu64 ": %s",

@@ -17,6 +17,7 @@
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
+#include "server/base/pread.h"
 #include "server/checkpoint/backup.h"
 #include "server/checkpoint/read.h"
 #include "server/wal/files.h"
@@ -541,7 +542,7 @@ static int claim_groups(struct kithi_revive *v, int fd, uint64_t timeline, struc
         struct kithi_wal_group_header h = { 0 };
         uint64_t left = size - off, whole;
         bool good = left >= KITHI_WAL_BLOCK &&
-                    kithi_wal_pread(fd, buf, KITHI_WAL_GROUP_HEADER, off) == KITHI_WAL_GROUP_HEADER;
+                    kithi_pread(fd, buf, KITHI_WAL_GROUP_HEADER, off) == KITHI_WAL_GROUP_HEADER;
         uint64_t number = good ? kithi_get64(buf + 24) : 0;
         enum kithi_wal_verdict verdict =
             good ? kithi_wal_group_header_decode(buf, b->uid, number, &h) : KITHI_WAL_BAD;
@@ -556,7 +557,7 @@ static int claim_groups(struct kithi_revive *v, int fd, uint64_t timeline, struc
             }
         }
         if (verdict == KITHI_WAL_OK && whole <= left &&
-            kithi_wal_pread(fd, buf, (size_t)whole, off) == (int64_t)whole) {
+            kithi_pread(fd, buf, (size_t)whole, off) == (int64_t)whole) {
             verdict = kithi_wal_group_decode(buf, (size_t)whole, b->uid, number, &h);
         } else if (verdict == KITHI_WAL_OK) {
             verdict = KITHI_WAL_BAD;

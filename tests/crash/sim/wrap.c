@@ -8,8 +8,8 @@
 #include <time.h>
 
 #include "server/base/io_sim.h"
+#include "server/base/pread.h"
 #include "server/checkpoint/read.h"
-#include "server/wal/files.h"
 #include "tests/crash/sim/sim.h"
 
 #define CLOCK_STEP_US 23u
@@ -203,16 +203,16 @@ static bool read_fails(void)
     return sim_world->read_fail && --sim_world->read_fail == 0;
 }
 
-int64_t __real_kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off);
-int64_t __wrap_kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off);
+int64_t __real_kithi_pread(int fd, void *buf, size_t len, uint64_t off);
+int64_t __wrap_kithi_pread(int fd, void *buf, size_t len, uint64_t off);
 int __real_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to,
                                  struct kithi_errmsg *err);
 int __wrap_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to,
                                  struct kithi_errmsg *err);
 
-int64_t __wrap_kithi_wal_pread(int fd, void *buf, size_t len, uint64_t off)
+int64_t __wrap_kithi_pread(int fd, void *buf, size_t len, uint64_t off)
 {
-    return read_fails() ? -EIO : __real_kithi_wal_pread(fd, buf, len, off);
+    return read_fails() ? -EIO : __real_kithi_pread(fd, buf, len, off);
 }
 
 int __wrap_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, void *to,
