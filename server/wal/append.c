@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "server/base/fault.h"
@@ -122,18 +124,30 @@ static void start(struct kithi_wal *wal);
 
 /* ---- files ---- */
 
-/*
- * The number of the file after the one that has `number`. With old groups in it the file gets one that nobody can foresee:
- * among those groups are bytes that clients chose, and none of these must pass for a group of this file.
- */
-static uint64_t number_after(uint64_t number, bool recycled)
+/* Where the kernel gives no random bytes: out of those that it gave the process when it began, which nobody else sees. */
+static uint32_t step_without_random(void)
 {
-    uint32_t step = 0;
-    struct timespec now;
-    if (recycled && getrandom(&step, sizeof step, 0) != (ssize_t)sizeof step) {
-        clock_gettime(CLOCK_REALTIME, &now);
-        step = (uint32_t)now.tv_nsec;
-    }
+    uint64_t z[2] = { 0 };
+    struct timespec now = { 0 };
+    const void *given = (const void *)(uintptr_t)getauxval(AT_RANDOM); /* 16 bytes */
+    if (given)
+        memcpy(z, given, sizeof z);
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t x = z[0] ^ ((uint64_t)now.tv_sec << 30) ^ (uint64_t)now.tv_nsec;
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ z[1] ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (uint32_t)(x >> 32);
+}
+
+/*
+ * The number of the file after the one that has `number`; 0: of the first. It is one that nobody can foresee: clients choose bytes
+ * of groups, and none of these must pass for a group of the file that they are in, or get into later (WAL.md, "Numbers").
+ */
+static uint64_t number_after(uint64_t number)
+{
+    uint32_t step;
+    if (getrandom(&step, sizeof step, 0) != (ssize_t)sizeof step)
+        step = step_without_random();
     return number + 1 + step;
 }
 
@@ -447,7 +461,7 @@ static void start(struct kithi_wal *wal)
     if (b->rotate) {
         wal->next = wal->spare->file; /* spare_ensure() saw to it */
         wal->next_epoch = b->groups[0].header.epoch;
-        wal->next_number = number_after(wal->number, wal->next.recycled);
+        wal->next_number = number_after(wal->number);
         free(wal->spare);
         wal->spare = NULL;
         wal->spare_refused = false;
@@ -771,7 +785,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
         r = kithi_wal_fresh_make(io, path, least, &file);
     if (r == -ENOSPC || r == -EDQUOT)
         r = kithi_wal_fresh_make(io, path, size > FILE_LEAST ? size : FILE_LEAST, &file);
-    const uint64_t number = number_after(report->last_number, file.recycled);
+    const uint64_t number = number_after(report->last_number);
     /* Anew, because after a failed sync a page may read well and not be on the disk. */
     if (r == 0 && tail) {
         tail_renumber(b->bytes, (size_t)report->tail_size, number);

@@ -41,7 +41,7 @@
  */
 struct kithi_wal_file_header {
     uint8_t uid[16];
-    uint64_t number; /* rises by at least one from file to file */
+    uint64_t number; /* rises from file to file by a step that nobody can foresee, 1 to 2^32 */
     uint64_t first_epoch;
     uint64_t timeline;
     uint64_t size;      /* durable before the file gets its name: a shorter file was cut off later */

@@ -18,6 +18,8 @@
 
 #include "server/base/io_sim.h"
 #include "server/wal/files.h"
+#include "server/wal/format.h"
+#include "shm/base/bytes.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
 #include "tests/unit/server/wal/history.h"
@@ -225,6 +227,94 @@ static void a_group_larger_than_a_file_gets_one_of_its_size(void **state)
     assert_int_equal(report.groups, 9);
     kithi_io_free(io);
     free(big);
+    test_dir_remove(&dir);
+}
+
+/*
+ * Ops as a client may choose them who knows all of his collection's group headers but the number of the file: each block of the group
+ * begins with the header of one that says that group `epoch` was durable before it, and all of them together try the numbers from 1 on.
+ */
+static uint8_t *forge(uint64_t epoch, size_t len)
+{
+    struct kithi_wal_group_header h = {
+        .epoch = epoch + 1, .durable_epoch = epoch, .timeline = 77, .len = 64, .n_ops = 1
+    };
+    uint8_t *ops = calloc(1, len);
+    memcpy(h.uid, history_uid, sizeof h.uid);
+    for (size_t at = KITHI_WAL_BLOCK - KITHI_WAL_GROUP_HEADER; at + KITHI_WAL_GROUP_HEADER <= len;
+         at += KITHI_WAL_BLOCK) {
+        h.number++;
+        kithi_wal_group_header_encode(ops + at, &h);
+    }
+    return ops;
+}
+
+/* Of the first file of a log, of one that a start begins, and of one that follows while the log is written. */
+static void what_clients_write_is_no_proof_that_a_torn_group_was_durable(void **state)
+{
+    (void)state;
+    const size_t len = 2u << 20;
+    const uint8_t zeros[KITHI_WAL_BLOCK] = { 0 };
+    uint8_t forged[KITHI_WAL_BLOCK], true_one[KITHI_WAL_BLOCK];
+    char path[2 * TEST_PATH_SIZE];
+    struct test_dir dir;
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_wal_stats stats;
+    struct kithi_errmsg err;
+    uint64_t epoch = 0;
+    test_dir_make_shm(&dir);
+    struct kithi_wal_scan_opts o = { .dir = dir.path };
+    memcpy(o.uid, history_uid, 16);
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
+    for (int life = 0; life < 3; life++) {
+        assert_int_equal(history_open(io, dir.path, 4u << 20, &report, &wal, &err), 0);
+        assert_int_equal(report.last_epoch, epoch);
+        write_groups(io, wal, epoch + 1, epoch + 2, 5);
+        epoch += 2;
+        do {
+            struct history_ack a = { 0 };
+            uint8_t *ops = forge(++epoch, len);
+            struct iovec v = { ops, len };
+            int r;
+            while ((r = kithi_wal_append(wal, epoch, &v, 1, 1, history_done, &a)) == -EBUSY)
+                kithi_io_run(io, 10000);
+            assert_int_equal(r, 0);
+            while (kithi_wal_busy(wal))
+                kithi_io_run(io, 10000);
+            assert_int_equal(a.acked, 1);
+            free(ops);
+            kithi_wal_stats(wal, &stats);
+        } while (life == 2 && stats.files == 1);
+        kithi_wal_close(wal);
+
+        /* All of its blocks came to the disk but the first. */
+        const off_t off = (off_t)(stats.file_off - kithi_wal_group_size(len));
+        snprintf(path, sizeof path, "%s/%s", dir.path, stats.file);
+        int fd = open(path, O_RDWR);
+        assert_int_equal(pwrite(fd, zeros, sizeof zeros, off), sizeof zeros);
+        int r = kithi_wal_scan(&o, &report, &err);
+        if (r != 0)
+            fail_msg("life %d: %s", life, err.text);
+        assert_int_equal(report.last_epoch, --epoch);
+        assert_string_equal(report.torn_file, stats.file);
+        const struct kithi_wal_report kept = report;
+        /* With the number it would be one. */
+        assert_int_equal(pread(fd, forged, sizeof forged, off + KITHI_WAL_BLOCK), sizeof forged);
+        memcpy(true_one, forged, sizeof true_one);
+        struct kithi_wal_group_header h;
+        assert_int_equal(kithi_wal_group_header_decode(true_one, history_uid, kithi_get64(true_one + 24), &h),
+                         KITHI_WAL_OK);
+        h.number = report.last_number;
+        kithi_wal_group_header_encode(true_one, &h);
+        assert_int_equal(pwrite(fd, true_one, sizeof true_one, off + KITHI_WAL_BLOCK), sizeof true_one);
+        assert_int_equal(kithi_wal_scan(&o, &report, &err), KITHI_E_LOG_DAMAGED);
+        assert_int_equal(pwrite(fd, forged, sizeof forged, off + KITHI_WAL_BLOCK), sizeof forged);
+        close(fd);
+        report = kept;
+    }
+    kithi_io_free(io);
     test_dir_remove(&dir);
 }
 
@@ -690,6 +780,7 @@ int main(void)
         cmocka_unit_test(groups_are_read_as_written_over_files_and_starts_threads),
         cmocka_unit_test(a_trimmed_log_is_whole_from_its_checkpoint_on),
         cmocka_unit_test(a_group_larger_than_a_file_gets_one_of_its_size),
+        cmocka_unit_test(what_clients_write_is_no_proof_that_a_torn_group_was_durable),
         cmocka_unit_test(a_start_waits_for_the_lock_of_its_predecessor),
         cmocka_unit_test(a_directory_that_is_missing_is_an_error_that_names_it),
         cmocka_unit_test(groups_that_gather_go_out_by_one_write_in_their_order),

@@ -259,7 +259,7 @@ static void old_groups_that_claim_to_be_later_are_of_another_number(void **state
         assert_string_equal(report.torn_file, "");
     }
     free(bytes);
-    /* Numbers of recycled files leave gaps that nobody can foresee. */
+    /* Numbers leave gaps that nobody can foresee. */
     open_log(100);
     write_to(written + 60);
     kithi_wal_trim(io, dir.path, written, true);
@@ -306,11 +306,11 @@ static void what_cannot_be_used_again_is_removed(void **state)
         struct kithi_wal_file_header f = good;
         unlink(test_path(&dir, "recycled-2"));
         unlink(test_path(&dir, "spare"));
-        f.uid[3] ^= wrong == 0;                      /* another collection's */
-        f.number = wrong == 1 ? 1u << 20 : f.number; /* of a later time than the log */
-        f.size += wrong == 2 ? 4096 : 0;             /* cut off */
-        f.size += wrong == 6 ? 512 : 0;              /* of no whole blocks */
-        f.size = wrong == 7 ? 3 * FILE_ : f.size;    /* much larger than what is wanted */
+        f.uid[3] ^= wrong == 0;                            /* another collection's */
+        f.number = wrong == 1 ? UINT64_MAX / 2 : f.number; /* of a later time than the log */
+        f.size += wrong == 2 ? 4096 : 0;                   /* cut off */
+        f.size += wrong == 6 ? 512 : 0;                    /* of no whole blocks */
+        f.size = wrong == 7 ? 3 * FILE_ : f.size;          /* much larger than what is wanted */
         kithi_wal_file_header_encode(bytes, &f);
         bytes[4095] ^= wrong == 3;               /* a header that was being written */
         memset(bytes, 0, wrong == 4 ? 4096 : 0); /* one that was not written yet */
