@@ -99,6 +99,9 @@ bool kithi_call_recheck(struct kith *index, struct kithi_call *c);
 /* An answer of the daemon said that epoch is visible: see to it that it is visible through this handle. */
 void kithi_handle_expect(struct kith *index, uint64_t epoch);
 
+/* The last epoch that the segment says is durable, and in *out_epoch the visible one, no lower; 0 and 0 when it is gone. */
+uint64_t kithi_handle_durable(struct kith *index, uint64_t *out_epoch);
+
 /* Free slots and generations. For kith_close alone. */
 void kithi_calls_fini(struct kith *index);
 

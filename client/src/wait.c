@@ -35,6 +35,20 @@ static uint64_t durable(const struct kithi_header *h)
     return durable_epoch < epoch ? durable_epoch : epoch;
 }
 
+uint64_t kithi_handle_durable(struct kith *index, uint64_t *out_epoch)
+{
+    struct kithi_call *c;
+    uint64_t durable_epoch = 0;
+    *out_epoch = 0;
+    if (kithi_call_begin(index, &c) == 0) {
+        durable_epoch = durable(kithi_call_header(c));
+        /* [P1 commit] acquire: who sees this epoch sees what was committed with it. Loaded second: never the lower one of both. */
+        *out_epoch = atomic_load_explicit(&kithi_call_header(c)->epoch, memory_order_acquire);
+        kithi_call_end(index, c);
+    }
+    return durable_epoch;
+}
+
 static int wait_for(kith *index, uint64_t epoch, bool on_disk, int timeout_ms)
 {
     if (!index)

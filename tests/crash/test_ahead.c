@@ -219,6 +219,12 @@ static void applied_writes_are_visible_while_the_log_is_stuck_and_outlive_the_da
     assert_true(commit.lag_ms > 0);
     epoch = commit.epoch;
     assert_int_equal(stats().durable_epoch, before);
+    /* An empty one is sent to nobody, and knows as much. */
+    kith_batch_clear(b);
+    assert_int_equal(kith_batch_commit(b, &commit), 0);
+    assert_int_equal(commit.epoch, epoch);
+    assert_int_equal(commit.durable_epoch, before);
+    assert_int_equal(commit.lag_ms, 0);
     kith_batch_free(b);
 
     restart();

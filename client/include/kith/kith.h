@@ -369,7 +369,8 @@ struct kith_commit {
 /* clang-format off */
 #define KITH_COMMIT_INIT { sizeof(struct kith_commit), 0, 0, 0, { 0, { 0 } }, 0, 0, 0 }
 /* clang-format on */
-/* Send and wait for the answer. out may be NULL. The batch stays as it is. An empty one is a success. */
+/* Send and wait for the answer. out may be NULL. The batch stays as it is. An empty one is a success, with the epochs that are visible
+ * and durable now. */
 KITH_API int kith_batch_commit(kith_batch *b, struct kith_commit *out);
 
 /* Wait until all that the daemon accepted before for this collection is durable and visible. */
