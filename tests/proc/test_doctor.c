@@ -473,6 +473,71 @@ static pid_t fake_daemon(const char *run, const char *says, bool full)
     return pid;
 }
 
+#ifdef KITH_FAULT_POINTS
+/* Held at a step of its start, by a file. */
+static void a_collection_that_is_coming_back_is_told_with_how_far_it_is(void **state)
+{
+    (void)state;
+    static const char *const STEPS[] = { "load", "adopt" };
+    char held[3 * TEST_PATH_SIZE], fix[2 * TEST_PATH_SIZE];
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    const float v[2] = { 1, 2 };
+    kith *k = NULL;
+    opts.run_dir = run_path;
+    make_collection("second");
+    assert_int_equal(kith_open("second", &opts, &k), 0);
+    assert_int_equal(kith_upsert(k, "one", v, 2, NULL), 0);
+    assert_int_equal(kith_checkpoint(k, NULL, NULL), 0);
+    kith_close(k);
+    snprintf(fix, sizeof fix, "kith --run %s stats --ready", run_path);
+    snprintf(daemon_.hold, sizeof daemon_.hold, "%.240s/hold", daemon_.data.path);
+    assert_int_equal(mkdir(daemon_.hold, 0700), 0);
+    for (size_t i = 0; i < sizeof STEPS / sizeof *STEPS; i++) {
+        const bool without = strcmp(STEPS[i], "load") == 0; /* there is no segment */
+        uint64_t until = test_now_ms() + 1000u * PATIENCE_S;
+        test_daemon_kill(&daemon_);
+        if (without)
+            assert_int_equal(unlink(test_daemon_segment(&daemon_, "second")), 0);
+        snprintf(held, sizeof held, "%s/%s-second", daemon_.hold, STEPS[i]);
+        int fd = open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        close(fd);
+        test_daemon_spawn(&daemon_);
+        /* The other one is served by then. */
+        while (kith_readiness("docs", run_path, NULL, NULL) != 0 ||
+               kith_readiness("second", run_path, NULL, NULL) != 1) {
+            assert_true(test_now_ms() < until && test_daemon_alive(&daemon_, NULL));
+            test_nap();
+        }
+        struct report *r;
+        do { /* until it has come to the step */
+            r = DOCTOR(.root = tree.path);
+            assert_true(test_now_ms() < until);
+        } while (strstr(get(r, "collections")->text, without ? "loading" : "adopting") == NULL);
+        expect_whole(r);
+        expect(r, "daemon", "ok", NULL, NULL);
+        expect(r, "collections", "warn",
+               without ? "still bringing 1 of 2 collections back (second: loading, "
+                       : "still bringing 1 of 2 collections back (second: adopting)",
+               fix);
+        if (without)
+            expect(r, "collections", "warn", " % of ", fix);
+        assert_int_equal(r->status, 0);
+        assert_int_equal(unlink(held), 0);
+        while (kith_readiness(NULL, run_path, NULL, NULL) != 0) {
+            assert_true(test_now_ms() < until);
+            test_nap();
+        }
+        expect(DOCTOR(.root = tree.path), "collections", "ok",
+               "2 collections can be searched, and kithd serves", NULL);
+    }
+    daemon_.hold[0] = '\0';
+    assert_int_equal(kith_drop("second", run_path, NULL), 0);
+    test_daemon_kill(&daemon_);
+    assert_int_equal(test_daemon_start(&daemon_), 0);
+}
+#endif
+
 static void what_listens_there_and_is_no_kithd_is_found(void **state)
 {
     (void)state;
@@ -675,6 +740,9 @@ int main(void)
         cmocka_unit_test_setup(nothing_is_changed, daemon_runs),
         cmocka_unit_test_setup(a_killed_daemon_is_bad_and_segments_are_not, daemon_runs),
         cmocka_unit_test_setup(a_stopped_daemon_is_found_within_seconds, daemon_runs),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test_setup(a_collection_that_is_coming_back_is_told_with_how_far_it_is, daemon_runs),
+#endif
         cmocka_unit_test_setup(what_listens_there_and_is_no_kithd_is_found, daemon_runs),
         cmocka_unit_test_setup(a_damaged_segment_is_named, daemon_runs),
         cmocka_unit_test_setup(a_filter_against_io_uring_is_recognised, daemon_runs),

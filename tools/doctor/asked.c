@@ -3,7 +3,7 @@
  *
  * The library's calls are about one collection, or wait for as long as it takes; this has to learn of a daemon without
  * collections, and of one that is stopped. So it speaks the few frames itself (shm/wire/frame.h): HELLO, LIST, then OPEN
- * and STATS of each collection.
+ * and STATS of each collection, and, if any is still coming back after a start, LIST once more for how far it is.
  */
 #include <errno.h>
 #include <poll.h>
@@ -180,6 +180,76 @@ void kithi_asked_take(struct kithi_asked *a, const char *json, size_t len)
     kithi_json_fini(&j);
 }
 
+/* One element of "collections": how far it is, when it is still coming back. */
+static void take_state(struct kithi_json *j, struct kithi_seen_list *list)
+{
+    char name[KITHI_NAME_MAX + 1] = "", state[16] = "", unit[8] = "";
+    double done = 0, total = 0, percent = 0;
+    if (kithi_json_object(j) != 0)
+        return;
+    while (kithi_json_member(j) == 1) {
+        bool number = kithi_json_peek(j) == KITHI_JSON_NUMBER;
+        if (kithi_json_key_is(j, "name"))
+            take_text(j, name, sizeof name);
+        else if (kithi_json_key_is(j, "state"))
+            take_text(j, state, sizeof state);
+        else if (kithi_json_key_is(j, "unit"))
+            take_text(j, unit, sizeof unit);
+        else if (number && kithi_json_key_is(j, "done"))
+            kithi_json_double(j, &done);
+        else if (number && kithi_json_key_is(j, "total"))
+            kithi_json_double(j, &total);
+        else if (number && kithi_json_key_is(j, "percent"))
+            kithi_json_double(j, &percent);
+        else
+            kithi_json_skip(j);
+    }
+    for (size_t i = 0; i < list->count; i++) {
+        struct kithi_seen *c = &list->items[i];
+        if (!c->coming || strcmp(c->name, name) != 0)
+            continue;
+        if (strcmp(state, "served") == 0) { /* since it was asked for */
+            c->coming = false;
+            c->answered = true;
+        } else if (strcmp(unit, "bytes") == 0) {
+            snprintf(c->how_far, sizeof c->how_far, "%s, %.0f %% of %.1f MiB", state, percent,
+                     total / 1048576);
+        } else if (strcmp(unit, "groups") == 0) {
+            snprintf(c->how_far, sizeof c->how_far, "%s, %.0f of at least %.0f groups", state, done, total);
+        } else {
+            snprintf(c->how_far, sizeof c->how_far, "%s", state);
+        }
+    }
+}
+
+void kithi_asked_take_states(struct kithi_seen_list *list, const char *json, size_t len)
+{
+    struct kithi_json j;
+    kithi_json_init(&j);
+    kithi_json_begin(&j, json, len);
+    if (kithi_json_object(&j) == 0)
+        while (kithi_json_member(&j) == 1) {
+            if (!kithi_json_key_is(&j, "collections") || kithi_json_array(&j) != 0)
+                kithi_json_skip(&j);
+            else
+                while (kithi_json_element(&j) == 1)
+                    take_state(&j, list);
+        }
+    kithi_json_fini(&j);
+}
+
+/* How far are those that are not served yet? Only a kithd that knows this question has said of any that it is not. */
+static void ask_states(struct talk *t, struct kithi_seen_list *list)
+{
+    const uint32_t form[2] = { KITHI_LIST_STATES, 0 };
+    struct kithi_reply reply;
+    bool any = false;
+    for (size_t i = 0; i < list->count; i++)
+        any |= list->items[i].coming;
+    if (any && ask(t, KITHI_FRAME_LIST, form, sizeof form, &reply) == 0)
+        kithi_asked_take_states(list, (const char *)t->answer, t->len);
+}
+
 /* One collection. What is not answered in time stays as it is. */
 static void ask_of(struct talk *t, struct kithi_asked *a, struct kithi_seen *c)
 {
@@ -193,6 +263,7 @@ static void ask_of(struct talk *t, struct kithi_asked *a, struct kithi_seen *c)
             kithi_asked_take(a, (const char *)t->answer, t->len);
     }
     c->answered = rc == 0;
+    c->coming = rc == KITHI_E_STARTING;
 }
 
 /* The answer to LIST: a name a line. */
@@ -239,6 +310,8 @@ void kithi_asked_ask(struct kithi_asked *a, const char *run_dir, struct kithi_se
         a->connected = false;
     for (size_t i = 0; a->status == 0 && i < list->count && now_us() < t.end_us; i++)
         ask_of(&t, a, &list->items[i]);
+    if (a->status == 0)
+        ask_states(&t, list);
     free(t.answer);
     close(t.fd);
 }

@@ -100,9 +100,20 @@ void kithi_check_daemon(const struct kithi_doctor *d, struct kithi_finding *f)
 
 /* Collections of which something is to be said, by name, three at most. */
 struct names {
-    char text[256];
+    char text[512];
     size_t count;
 };
+
+/* With what is to be said of it; "": nothing. */
+static void add_said(struct names *n, const char *name, const char *said)
+{
+    size_t len = strlen(n->text);
+    if (n->count++ < 3)
+        snprintf(n->text + len, sizeof n->text - len, "%s%s%s%s", n->count > 1 ? "; " : "", name,
+                 said[0] ? ": " : "", said);
+    else if (n->count == 4)
+        snprintf(n->text + len, sizeof n->text - len, "; ...");
+}
 
 static void add_name(struct names *n, const char *name)
 {
@@ -115,7 +126,7 @@ static void add_name(struct names *n, const char *name)
 
 void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding *f)
 {
-    struct names broken = { .text = "" }, shut = broken, silent = broken, strange = broken;
+    struct names broken = { .text = "" }, shut = broken, silent = broken, strange = broken, coming = broken;
     const struct kithi_seen *first = NULL;
     bool answers = d->asked.status == 0;
     size_t total = 0;
@@ -126,6 +137,8 @@ void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding 
         total++;
         if (c->segment && (c->status == -EACCES || c->status == -EPERM)) {
             add_name(&shut, c->name);
+        } else if (c->coming) { /* it gets a segment in time, or another one for a bad one */
+            add_said(&coming, c->name, c->how_far);
         } else if (!c->segment || c->status != 0) {
             first = first != NULL ? first : c;
             add_name(&broken, c->name);
@@ -148,6 +161,13 @@ void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding 
                           shut.count, total, shut.text);
         kithi_finding_fix(f, "%s --read-group %s", command, mine);
         free(command);
+    } else if (coming.count > 0) {
+        kithi_finding_set(
+            f, KITHI_DOCTOR_WARN,
+            "kithd was started and is still bringing %zu of %zu collections back (%s): until then they are "
+            "not written to, and one without a segment is not searched",
+            coming.count, total, coming.text);
+        kithi_finding_fix(f, "kith --run %s stats --ready", run);
     } else if (strange.count > 0) {
         kithi_finding_set(
             f, KITHI_DOCTOR_WARN,
@@ -171,5 +191,7 @@ void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding 
                           total == 1 ? "" : "s",
                           answers ? ", and kithd serves all" : "; without kithd nothing is written to any");
     }
+    if (coming.count > 0 && broken.count + shut.count > 0)
+        kithi_finding_add(f, "; kithd is still bringing %zu back (%s)", coming.count, coming.text);
     free(run);
 }

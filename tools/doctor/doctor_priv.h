@@ -23,8 +23,10 @@ struct kithi_seen {
     char name[KITHI_NAME_MAX + 1];
     bool listed;   /* by the daemon */
     bool answered; /* the daemon has told of it */
-    bool segment;  /* there is a segment */
-    int status;    /* of attaching to it; 0: well */
+    bool coming;   /* the daemon was started, and is still bringing it back */
+    char how_far[64];
+    bool segment; /* there is a segment */
+    int status;   /* of attaching to it; 0: well */
     struct kithi_errmsg err;
     uint64_t huge, huge_wanted; /* bytes */
 };
@@ -56,6 +58,9 @@ void kithi_asked_ask(struct kithi_asked *a, const char *run_dir, struct kithi_se
 
 /* Take what the statistics of a collection tell; a text that is no JSON object tells nothing. */
 void kithi_asked_take(struct kithi_asked *a, const char *json, size_t len);
+
+/* The same of how far a start is, for the collections of list that are coming back. */
+void kithi_asked_take_states(struct kithi_seen_list *list, const char *json, size_t len);
 
 /* Add the collections whose segments are in run_dir, and look at those of all. 0, or -errno when run_dir cannot be read. */
 int kithi_seen_look(struct kithi_seen_list *list, const char *run_dir);

@@ -215,6 +215,46 @@ static void expect_collections(struct kithi_seen *items, size_t n, int asked, en
     assert_check(kithi_check_collections, &d, state, words, fix);
 }
 
+static void collections_that_are_coming_back_are_told_with_how_far_they_are(void **state)
+{
+    (void)state;
+    static const char JSON[] =
+        "{\"ready\":false,\"served\":2,\"coming\":3,\"collections\":[{\"name\":\"a\",\"state\":\"served\"},"
+        "{\"name\":\"b\",\"state\":\"loading\",\"unit\":\"bytes\",\"done\":1048576,\"total\":4194304,"
+        "\"percent\":25},{\"name\":\"c\",\"state\":\"replaying\",\"unit\":\"groups\",\"done\":7,\"total\":90,"
+        "\"percent\":7},{\"name\":\"d\",\"state\":\"waiting\",\"later\":[{}]},"
+        "{\"name\":\"e\",\"state\":\"served\"}]}";
+    struct kithi_seen s[5] = {
+        { .name = "a", .segment = true, .listed = true, .answered = true },
+        { .name = "b", .listed = true, .coming = true },
+        { .name = "c", .listed = true, .coming = true, .segment = true },
+        { .name = "d", .listed = true, .coming = true },
+        { .name = "e", .listed = true, .coming = true, .segment = true },
+    };
+    struct kithi_seen_list list = { .items = s, .count = 5 };
+    expect_collections(s, 2, 0, KITHI_DOCTOR_WARN, "1 of 2 collections back (b): until then",
+                       "kith --run /dev/shm/kith stats --ready");
+    kithi_asked_take_states(&list, JSON, sizeof JSON - 1);
+    expect_collections(s, 5, 0, KITHI_DOCTOR_WARN,
+                       "3 of 5 collections back (b: loading, 25 % of 4.0 MiB; c: replaying, 7 of at least 90 "
+                       "groups; d: waiting): until then",
+                       "kith --run /dev/shm/kith stats --ready");
+    /* A segment that cannot be attached to is not its last one. */
+    s[2].status = KITHI_E_VERSION;
+    expect_collections(s, 5, 0, KITHI_DOCTOR_WARN, "3 of 5 collections back (b: loading, ",
+                       "kith --run /dev/shm/kith stats --ready");
+    /* What is worse comes first. */
+    s[0].status = KITHI_E_CORRUPT;
+    snprintf(s[0].err.text, sizeof s[0].err.text, "why a");
+    expect_collections(
+        s, 5, 0, KITHI_DOCTOR_BAD,
+        "1 of 5 collections cannot be searched (a): why a; kithd is still bringing 3 back (b: ",
+        "kith --run /dev/shm/kith verify a");
+    /* Nonsense says nothing. */
+    for (size_t cut = 0; cut < sizeof JSON - 1; cut += 7)
+        kithi_asked_take_states(&list, JSON, cut);
+}
+
 static void collections_are_those_of_daemon_and_directory(void **state)
 {
     (void)state;
@@ -308,6 +348,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(owner_and_mode_are_as_kithd_demands_them, set_up, tear_down),
         cmocka_unit_test_setup_teardown(each_answer_of_a_daemon_is_judged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(collections_are_those_of_daemon_and_directory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(collections_that_are_coming_back_are_told_with_how_far_they_are,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_data_directory_may_be_unknown_or_elsewhere, set_up, tear_down),
         cmocka_unit_test_setup_teardown(whether_a_disk_takes_direct_writes_is_tried_on_what_is_there, set_up,
                                         tear_down),
