@@ -281,6 +281,7 @@ static int view_end(struct view *v)
     }
     assert_int_equal(tcgetattr(v->fd, &after), 0);
     assert_int_equal(after.c_lflag, v->before.c_lflag);
+    assert_int_equal(after.c_iflag, v->before.c_iflag);
     close(v->fd);
     return status;
 }
@@ -349,6 +350,313 @@ static void a_terminal_is_drawn_on_and_left_as_it_was(void **state)
     assert_int_equal(kith_drop("c", run_path, NULL), 0);
 }
 
+/* 'R', 'S', 'T' and so on, of /proc. */
+static char state_of(pid_t pid)
+{
+    char path[64], line[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return '-';
+    size_t n = fread(line, 1, sizeof line - 1, f);
+    line[n] = '\0';
+    fclose(f);
+    const char *at = strrchr(line, ')');
+    return at && at[1] == ' ' ? at[2] : '-';
+}
+
+#define QUIET_MS 600u /* many frames */
+
+/* What there is was read, and nothing comes any more. */
+static void view_await_silence(struct view *v)
+{
+    uint64_t end = test_now_ms() + WAIT_MS, last = test_now_ms();
+    while (test_now_ms() < last + QUIET_MS) {
+        struct pollfd p = { .fd = v->fd, .events = POLLIN };
+        if (test_now_ms() > end)
+            fail_msg("it goes on drawing");
+        if (poll(&p, 1, 50) <= 0)
+            continue;
+        if (v->len + 4096 > sizeof v->text)
+            v->len = v->seen = 0;
+        ssize_t n = read(v->fd, v->text + v->len, 4095);
+        assert_true(n > 0);
+        v->len += (size_t)n;
+        v->text[v->len] = '\0';
+        last = test_now_ms();
+    }
+}
+
+/* Bytes that it has written so far. */
+static uint64_t written_by(pid_t pid)
+{
+    char path[64], line[512] = "";
+    snprintf(path, sizeof path, "/proc/%d/io", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (!f) {
+        print_message("skipped: there is no %s\n", path);
+        skip();
+    }
+    size_t n = fread(line, 1, sizeof line - 1, f);
+    line[n] = '\0';
+    fclose(f);
+    const char *at = strstr(line, "wchar: ");
+    assert_non_null(at);
+    return strtoull(at + 7, NULL, 10);
+}
+
+/* It has a frame to write and gets no further with it. */
+static void await_stuck(pid_t pid)
+{
+    uint64_t end = test_now_ms() + WAIT_MS, last = test_now_ms(), before = written_by(pid);
+    while (test_now_ms() < last + QUIET_MS) {
+        uint64_t now = written_by(pid);
+        if (now != before)
+            last = test_now_ms();
+        before = now;
+        if (test_now_ms() > end)
+            fail_msg("it goes on writing");
+        test_nap();
+    }
+}
+
+static void a_terminal_that_takes_no_output_does_not_keep_it(void **state)
+{
+    (void)state;
+    static struct view v;
+    static const int signals[] = { SIGTERM, SIGINT };
+    kith *k = create("c");
+    for (int full = 0; full < 2; full++)
+        for (unsigned i = 0; i < 2; i++) {
+            view_open(&v, 40);
+            view_await(&v, "SEARCHES/s");
+            if (!full) /* Ctrl-S */
+                assert_int_equal(write(v.fd, "\x13", 1), 1);
+            await_stuck(v.pid); /* or as soon as nobody reads it */
+            assert_int_equal(kill(v.pid, signals[i]), 0);
+            int status = view_end(&v);
+            if (signals[i] == SIGINT)
+                assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+            else
+                assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+        }
+    kith_close(k);
+    assert_int_equal(kith_drop("c", run_path, NULL), 0);
+}
+
+/* A shell with job control, as far as it is needed: one job, to which it gives the terminal, or takes it away. */
+struct shell {
+    struct view v; /* v.pid is the shell */
+    int tell;
+    _Atomic pid_t *job;
+    _Atomic int *status; /* of the job, once it has ended; -1 */
+    _Atomic uint32_t *heard;
+    uint32_t told;
+};
+
+static int shell_main(struct shell *s, int hear, const char *tty_name, bool background)
+{
+    char order;
+    struct sigaction ignore = { .sa_handler = SIG_IGN };
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setsid();
+    int tty = open(tty_name, O_RDWR | O_CLOEXEC);
+    ioctl(tty, TIOCSCTTY, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        setpgid(0, 0);
+        while (!background && tcgetpgrp(tty) != getpid())
+            test_nap();
+        for (int i = 0; i < 3; i++)
+            dup2(tty, i);
+        setenv("TERM", "xterm", 1);
+        execl(getenv("KITH_TEST_KITH"), "kith", "--run", run_path, "top", "--interval", "0.1", (char *)NULL);
+        _exit(126);
+    }
+    sigaction(SIGTTOU, &ignore, NULL);
+    setpgid(pid, pid);
+    if (!background)
+        tcsetpgrp(tty, pid);
+    atomic_store(s->job, pid);
+    fcntl(hear, F_SETFL, O_NONBLOCK);
+    for (;;) {
+        int status;
+        if (waitpid(pid, &status, WNOHANG) == pid) {
+            atomic_store(s->status, status);
+            break;
+        }
+        ssize_t n = read(hear, &order, 1);
+        if (n == 1) {
+            tcsetpgrp(tty, order == 'f' ? pid : getpgrp());
+            atomic_fetch_add(s->heard, 1);
+        } else if (n == 0) {
+            break;
+        }
+        test_nap();
+    }
+    while (read(hear, &order, 1) != 0) /* the terminal is there until the test has looked at it */
+        test_nap();
+    return 0;
+}
+
+static void shell_open(struct shell *s, bool background)
+{
+    struct winsize size = { .ws_row = 40, .ws_col = 120 };
+    struct view *v = &s->v;
+    int pipe_[2];
+    v->len = v->seen = 0;
+    s->told = 0;
+    s->job = test_shared(sizeof *s->job);
+    s->status = test_shared(sizeof *s->status);
+    s->heard = test_shared(sizeof *s->heard);
+    atomic_store(s->status, -1);
+    v->fd = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (v->fd < 0 || grantpt(v->fd) != 0 || unlockpt(v->fd) != 0) {
+        print_message("skipped: no terminals here: %s\n", strerror(errno));
+        skip();
+    }
+    const char *name = ptsname(v->fd);
+    int keep = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    assert_true(keep >= 0);
+    assert_int_equal(ioctl(v->fd, TIOCSWINSZ, &size), 0);
+    assert_int_equal(tcgetattr(v->fd, &v->before), 0);
+    assert_int_equal(pipe2(pipe_, O_CLOEXEC), 0);
+    v->pid = fork();
+    assert_true(v->pid >= 0);
+    if (v->pid == 0) {
+        close(pipe_[1]);
+        _exit(shell_main(s, pipe_[0], name, background));
+    }
+    close(keep);
+    close(pipe_[0]);
+    s->tell = pipe_[1];
+    uint64_t end = test_now_ms() + WAIT_MS;
+    while (atomic_load(s->job) == 0) {
+        assert_true(test_now_ms() < end);
+        test_nap();
+    }
+}
+
+/* 'f': the job gets the terminal; 'b': the shell takes it. */
+static void shell_tell(struct shell *s, char order)
+{
+    uint64_t end = test_now_ms() + WAIT_MS;
+    assert_int_equal(write(s->tell, &order, 1), 1);
+    s->told++;
+    while (atomic_load(s->heard) < s->told) {
+        assert_true(test_now_ms() < end);
+        test_nap();
+    }
+}
+
+/* Of the job, which ends by itself. */
+static int shell_status(struct shell *s)
+{
+    uint64_t end = test_now_ms() + WAIT_MS;
+    while (atomic_load(s->status) == -1) {
+        if (test_now_ms() > end)
+            fail_msg("the job does not end; it is %c", state_of(atomic_load(s->job)));
+        test_nap();
+    }
+    return atomic_load(s->status);
+}
+
+static void shell_close(struct shell *s)
+{
+    int status;
+    close(s->tell);
+    assert_int_equal(waitpid(s->v.pid, &status, 0), s->v.pid);
+    close(s->v.fd);
+}
+
+static void await_state(pid_t pid, bool stopped)
+{
+    uint64_t end = test_now_ms() + WAIT_MS;
+    while ((state_of(pid) == 'T') != stopped) {
+        if (test_now_ms() > end)
+            fail_msg("it is %c", state_of(pid));
+        test_nap();
+    }
+}
+
+/* It draws nothing, and is not stopped for it. */
+static void expect_at_rest(struct shell *s)
+{
+    view_await_silence(&s->v);
+    assert_int_not_equal(state_of(atomic_load(s->job)), 'T');
+}
+
+static void in_the_background_it_rests_and_can_be_ended(void **state)
+{
+    (void)state;
+    static struct shell s;
+    struct termios now;
+    kith *k = create("c");
+
+    /* Ctrl-Z, bg, fg, as with top(1), but that bg does not stop it. */
+    shell_open(&s, false);
+    pid_t pid = atomic_load(s.job);
+    view_await(&s.v, "\x1b[?1049h\x1b[?25l");
+    view_await(&s.v, "SEARCHES/s");
+    assert_int_equal(write(s.v.fd, "\x1a", 1), 1);
+    view_await(&s.v, "\x1b[?25h\x1b[?1049l");
+    await_state(pid, true);
+    assert_int_equal(tcgetattr(s.v.fd, &now), 0);
+    assert_int_equal(now.c_lflag, s.v.before.c_lflag);
+    shell_tell(&s, 'b');
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    await_state(pid, false);
+    expect_at_rest(&s);
+    assert_int_equal(tcgetattr(s.v.fd, &now), 0);
+    assert_int_equal(now.c_lflag, s.v.before.c_lflag);
+    shell_tell(&s, 'f');
+    view_await(&s.v, "\x1b[?1049h\x1b[?25l");
+    view_await(&s.v, "SEARCHES/s");
+    assert_int_equal(tcgetattr(s.v.fd, &now), 0);
+    assert_int_equal(now.c_lflag & (ICANON | ECHO), 0);
+
+    /* Stopped by SIGSTOP it cannot leave; it enters anew when it goes on. */
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    await_state(pid, true);
+    assert_int_equal(tcsetattr(s.v.fd, TCSANOW, &s.v.before), 0); /* what a shell does */
+    assert_int_equal(kill(pid, SIGCONT), 0);
+    view_await(&s.v, "\x1b[?1049h\x1b[?25l");
+    view_await(&s.v, "SEARCHES/s");
+    assert_int_equal(tcgetattr(s.v.fd, &now), 0);
+    assert_int_equal(now.c_lflag & (ICANON | ECHO), 0);
+
+    /* The shell takes the terminal while it is drawn on, and its settings are left alone then. */
+    shell_tell(&s, 'b');
+    assert_int_equal(tcsetattr(s.v.fd, TCSANOW, &s.v.before), 0);
+    expect_at_rest(&s);
+    assert_int_equal(kill(pid, SIGTERM), 0);
+    view_await(&s.v, "\x1b[?25h\x1b[?1049l");
+    int status = shell_status(&s);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    assert_int_equal(tcgetattr(s.v.fd, &now), 0);
+    assert_int_equal(now.c_lflag, s.v.before.c_lflag);
+    shell_close(&s);
+
+    /* Begun there. */
+    shell_open(&s, true);
+    pid = atomic_load(s.job);
+    expect_at_rest(&s);
+    assert_int_equal(s.v.len, 0);
+    shell_tell(&s, 'f');
+    view_await(&s.v, "\x1b[?1049h\x1b[?25l");
+    view_await(&s.v, "SEARCHES/s");
+    assert_int_equal(write(s.v.fd, "q", 1), 1);
+    view_await(&s.v, "\x1b[?25h\x1b[?1049l");
+    status = shell_status(&s);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(tcgetattr(s.v.fd, &now), 0);
+    assert_int_equal(now.c_lflag, s.v.before.c_lflag);
+    shell_close(&s);
+    kith_close(k);
+    assert_int_equal(kith_drop("c", run_path, NULL), 0);
+}
+
 static int begin(void **state)
 {
     (void)state;
@@ -372,6 +680,8 @@ int main(void)
         cmocka_unit_test(without_a_daemon_it_says_what_the_segments_say),
         cmocka_unit_test(what_is_not_there_and_what_makes_no_sense_is_refused),
         cmocka_unit_test(a_terminal_is_drawn_on_and_left_as_it_was),
+        cmocka_unit_test(a_terminal_that_takes_no_output_does_not_keep_it),
+        cmocka_unit_test(in_the_background_it_rests_and_can_be_ended),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -2,7 +2,8 @@
  * screen.h - the terminal of a live view: text is drawn over what was there, in one write, so that nothing flickers; and
  * whatever ends the program, the terminal is left as it was found.
  *
- * It takes the signals that end, stop and resize: one screen a process.
+ * It takes the signals that end, stop and resize: one screen a process. They end it while the terminal takes no output, too, and in
+ * the background, where it neither draws nor stops: what is drawn there is drawn when the terminal is this process's again.
  */
 #ifndef KITHI_TOOLS_TOP_SCREEN_H
 #define KITHI_TOOLS_TOP_SCREEN_H
