@@ -15,11 +15,23 @@
 #include "server/checkpoint/backup.h"
 #include "server/checkpoint/read.h"
 #include "server/wal/files.h"
+#include "server/wal/format.h"
 #include "server/wal/scan.h"
 #include "server/writer/collection.h"
 #include "shm/base/bytes.h"
+#include "shm/base/checksum.h"
 
 #define PIECE_BYTES (1u << 20) /* of the log; of a checkpoint: its chunks, which are about as large */
+/* Of the groups in a back-up. Those that they have in the log are nobody's concern but the log's (WAL.md, "Numbers"). */
+#define FILE_NUMBER 1u
+
+/* The group that is being sent: pieces end where they end. */
+struct under_way {
+    uint64_t epoch;   /* its, or that of the next one */
+    uint64_t off;     /* where it begins, in its file */
+    uint64_t left;    /* bytes of it that were not read yet; 0: the next one begins */
+    uint32_t crc, of; /* what its header says, and that of what was read */
+};
 
 /* Groups that follow each other in one file of the log. */
 struct extent {
@@ -37,7 +49,8 @@ struct kithi_backup {
     struct kithi_collection *collection;
     struct kithi_request *begun;
 
-    bool open, counted; /* counted: among the daemon's backups */
+    bool open, counted;  /* counted: among the daemon's backups */
+    bool damaged_before; /* the log is, in a file that it needs, and not where it needs it */
     struct kithi_backup_header header;
     struct kithi_checkpoint checkpoint;
     struct extent *extents;
@@ -47,6 +60,7 @@ struct kithi_backup {
     uint64_t next;
     uint32_t extent;
     uint64_t extent_done;
+    struct under_way group;
     struct kithi_request *queue; /* the oldest first */
     unsigned char *piece;
     size_t piece_len, piece_room;
@@ -118,16 +132,27 @@ static int take_extent(void *arg, const struct kithi_wal_group *g)
 static int find_groups(struct kithi_backup *b)
 {
     struct kithi_wal_report report;
+    struct kithi_wal_damage damage = { .file = "" };
     struct kithi_wal_scan_opts opts = { .dir = b->collection->wal_dir,
                                         .after_epoch = b->header.epoch,
                                         .known_durable_epoch = b->header.last_epoch,
                                         .fn = take_extent,
-                                        .arg = b };
+                                        .arg = b,
+                                        .damage = &damage };
     memcpy(opts.uid, b->header.uid, sizeof opts.uid);
     if (b->header.last_epoch == b->header.epoch) {
         return 0;
     }
     int status = kithi_wal_scan(&opts, &report, &b->err);
+    /* A file is read from its beginning: another checkpoint would not help. */
+    b->damaged_before = status == KITHI_E_LOG_DAMAGED && damage.file[0] && damage.expected <= b->header.epoch;
+    if (b->damaged_before) {
+        return kithi_error_set(&b->err, status,
+                               "the log file %s of %s is damaged at byte %" PRIu64
+                               " (%.120s), before what a back-up needs of it: back-ups can be made "
+                               "while nobody writes, and once the log is in its next file",
+                               damage.file, b->header.name, damage.off, damage.what);
+    }
     return status == 1 ? 0 : status == 0 ? -EIO : status;
 }
 
@@ -145,6 +170,7 @@ static int open_call(void *arg)
         }
     }
     b->header.last_epoch = b->checkpoint.end_epoch;
+    b->group.epoch = b->header.epoch + 1;
     b->header.checkpoint_bytes = b->checkpoint.plan.file_size;
     b->piece_room = b->checkpoint.plan.chunk_max > PIECE_BYTES ? b->checkpoint.plan.chunk_max : PIECE_BYTES;
     if (b->piece_room < b->checkpoint.plan.table_size) {
@@ -161,12 +187,13 @@ static int open_call(void *arg)
     return status ? status : find_groups(b);
 }
 
-/* What is read of a checkpoint is not what was written: the next one takes its place, also with nothing changed. */
+/* What is read is not what was written: another checkpoint takes the place of this one and its groups, also with nothing changed. */
 static void distrust(struct kithi_backup *b, int status)
 {
     struct kithi_collection *c = kithi_daemon_find_uid(b->daemon, b->header.uid);
     char why[sizeof b->err.text];
-    if (status != KITHI_E_CORRUPT && status != -ENOENT && status != -EIO) {
+    if ((status != KITHI_E_CORRUPT && status != KITHI_E_LOG_DAMAGED && status != -ENOENT && status != -EIO) ||
+        b->damaged_before) {
         return;
     }
     if (c) {
@@ -239,17 +266,71 @@ void kithi_backup_open(struct kithi_collection *c, struct kithi_request *r)
 
 /* ---- pieces ---- */
 
-/* Bytes of the log, as they lie there. */
+static int damaged(struct kithi_backup *b, const struct extent *e, const char *what)
+{
+    return kithi_error_set(&b->err, KITHI_E_LOG_DAMAGED,
+                           "the log file %s of %s is damaged: group %" PRIu64 " at byte %" PRIu64
+                           " was good when this back-up began, and %s: look after the disk",
+                           e->file, b->header.name, b->group.epoch, b->group.off, what);
+}
+
+/*
+ * Compare the groups of b->piece, or the parts of them that it has, with their checksums: they were, when the back-up began, and what
+ * lies on a disk changes. off: of the piece, in the file. Their headers get another file number.
+ */
+static int check_groups(struct kithi_backup *b, const struct extent *e, uint64_t off, size_t len)
+{
+    struct under_way *g = &b->group;
+    for (size_t at = 0, part, head; at < len; at += part) {
+        unsigned char *p = b->piece + at;
+        head = 0;
+        if (g->left == 0) {
+            struct kithi_wal_group_header h;
+            g->off = off + at;
+            /* Groups are multiples of a block long, and so are pieces: a header is in one piece. */
+            if (kithi_wal_group_header_decode(p, b->header.uid, kithi_get64(p + 24), &h) != KITHI_WAL_OK ||
+                h.epoch != g->epoch) {
+                return damaged(b, e, "its header is not the same any more");
+            }
+            g->left = kithi_wal_group_size(h.len);
+            if (g->left > e->off + e->len - g->off) {
+                return damaged(b, e, "is longer now");
+            }
+            g->crc = h.crc;
+            g->of = 0;
+            h.number = FILE_NUMBER;
+            kithi_wal_group_header_encode(p, &h);
+            head = KITHI_WAL_GROUP_HEADER;
+        }
+        part = g->left < len - at ? (size_t)g->left : len - at;
+        g->of = kithi_crc32c(g->of, p + head, part - head);
+        g->left -= part;
+        if (g->left == 0) {
+            if (g->of != g->crc) {
+                return damaged(b, e, "does not match its checksum any more");
+            }
+            g->epoch++;
+        }
+    }
+    return 0;
+}
+
+/* Bytes of the log. */
 static int read_log(struct kithi_backup *b)
 {
     const struct extent *e = &b->extents[b->extent];
-    uint64_t left = e->len - b->extent_done;
+    uint64_t left = e->len - b->extent_done, off = e->off + b->extent_done;
     size_t len = left < PIECE_BYTES ? (size_t)left : PIECE_BYTES;
-    int64_t got = kithi_pread(e->fd, b->piece, len, e->off + b->extent_done);
+    int64_t got = kithi_pread(e->fd, b->piece, len, off);
     if (got != (int64_t)len) {
         int status = got < 0 ? (int)got : KITHI_E_CORRUPT;
-        return kithi_error_set(&b->err, status, "the log file %s cannot be read at byte %" PRIu64 ": %s",
-                               e->file, e->off + b->extent_done, kithi_error_text(status));
+        return kithi_error_set(&b->err, status,
+                               "the log file %s of %s cannot be read at byte %" PRIu64 ": %s", e->file,
+                               b->header.name, off, got < 0 ? kithi_error_text(status) : "it was cut off");
+    }
+    int status = check_groups(b, e, off, len);
+    if (status) {
+        return status;
     }
     b->piece_len = len;
     b->extent_done += len;

@@ -26,6 +26,8 @@
 
 #include "server/checkpoint/backup.h"
 #include "server/checkpoint/format.h"
+#include "server/wal/format.h"
+#include "server/wal/scan.h"
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
 #include "shm/map/map.h"
@@ -881,6 +883,140 @@ static void a_damaged_checkpoint_is_not_given_and_another_one_takes_its_place(vo
     drop(&other, "mended");
 }
 
+/* What is to happen to the first group of the log that a back-up has, once it has begun. */
+struct rot {
+    const char *path; /* of the back-up */
+    unsigned way;     /* a bit of the header, of the ops, of the last byte; the block lost */
+    bool done;
+    char file[2 * TEST_PATH_SIZE];
+    struct kithi_wal_group group;
+    unsigned char before[KITHI_BACKUP_BLOCK];
+    off_t at; /* of `before` */
+};
+
+static int note_group(void *arg, const struct kithi_wal_group *g)
+{
+    struct rot *rot = arg;
+    rot->group = *g;
+    snprintf(rot->file, sizeof rot->file, "%s/docs/wal/%s", test_path(&kithd.data, "data"), g->file);
+    return 1;
+}
+
+/* Called by kith_backup(). The groups come after the checkpoint, and few pieces are asked for ahead: the first one is here. */
+static int rot_now(void *arg, uint64_t done, uint64_t total)
+{
+    struct rot *rot = arg;
+    struct kithi_backup_header h;
+    struct kithi_wal_report report;
+    char partial[TEST_PATH_SIZE + 64];
+    unsigned char block[KITHI_BACKUP_BLOCK];
+    if (done != KITHI_BACKUP_BLOCK)
+        return 0;
+    snprintf(partial, sizeof partial, "%s.new", rot->path);
+    int fd = open(partial, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(read(fd, block, sizeof block), sizeof block);
+    close(fd);
+    assert_int_equal(kithi_backup_header_decode(block, total, &h, NULL), 0);
+    if (h.log_bytes == 0)
+        return 0; /* nothing was written meanwhile */
+    char *dir = strdup(test_path(&kithd.data, "data/docs/wal"));
+    struct kithi_wal_scan_opts opts = { .dir = dir, .after_epoch = h.epoch, .fn = note_group, .arg = rot };
+    struct kithi_errmsg err;
+    memcpy(opts.uid, h.uid, sizeof opts.uid);
+    assert_int_equal(kithi_wal_scan(&opts, &report, &err), 1);
+    assert_int_equal(rot->group.epoch, h.epoch + 1);
+    free(dir);
+    rot->at = (off_t)(rot->way < 2 ? rot->group.off : rot->group.off + rot->group.size - sizeof block);
+    fd = open(rot->file, O_RDWR | O_CLOEXEC);
+    assert_int_equal(pread(fd, rot->before, sizeof block, rot->at), sizeof block);
+    memcpy(block, rot->before, sizeof block);
+    switch (rot->way) {
+    case 0: block[50] ^= 1; break;
+    case 1: block[200] ^= 1; break;
+    case 2: block[sizeof block - 1] ^= 1; break;
+    default: memset(block, 0, sizeof block);
+    }
+    assert_int_equal(pwrite(fd, block, sizeof block, rot->at), sizeof block);
+    close(fd);
+    rot->done = true;
+    return 0;
+}
+
+static void a_log_that_rots_under_a_back_up_is_not_given(void **state)
+{
+    (void)state;
+    const char *path = in_files("rotten.bk");
+    for (unsigned way = 0; way < 4; way++) {
+        struct kith_backup_opts opts = KITH_BACKUP_OPTS_INIT;
+        struct kith_backup_info info = KITH_BACKUP_INFO_INIT;
+        struct kith_error error = { 0 };
+        struct rot rot = { .path = path, .way = way };
+        uint64_t end = test_now_ms() + FIRE_MS;
+        char says[100];
+        int rc;
+        kith *k = attach(&kithd, "docs");
+        opts.replace = 1;
+        opts.error = &error;
+        opts.progress = rot_now;
+        opts.arg = &rot;
+        fire();
+        do {
+            wait_for_commits(3);
+            rc = kith_backup(k, path, &opts, NULL);
+            assert_true(rot.done || rc == 0);
+            assert_true(test_now_ms() < end);
+        } while (!rot.done);
+        cease();
+        kith_close(k);
+        if (rc != KITH_E_LOG_DAMAGED)
+            fail_msg("way %u: %d %s", way, rc, error.text);
+        snprintf(says, sizeof says, "group %" PRIu64 " at byte %" PRIu64, rot.group.epoch, rot.group.off);
+        assert_non_null(strstr(error.text, says));
+        assert_non_null(strstr(error.text, strrchr(rot.file, '/') + 1));
+        assert_non_null(strstr(error.text, "try again"));
+        if (way == 1) { /* one that needs groups after it */
+            fire();
+            do {
+                wait_for_commits(3);
+                rc = back_up(path, true, &info, &error);
+                assert_true(test_now_ms() < end);
+            } while (rc == 0);
+            cease();
+            if (rc != KITH_E_LOG_DAMAGED || !strstr(error.text, "while nobody writes"))
+                fail_msg("%d %s", rc, error.text);
+        }
+        /* As it says. */
+        must(back_up(path, true, &info, &error), &error);
+        must(restore(&other, "mended", path, NULL, &error), &error);
+        compare(&other, "mended", info.epoch);
+        drop(&other, "mended");
+        /* For what follows, and the next start. */
+        int fd = open(rot.file, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, rot.before, sizeof rot.before, rot.at), sizeof rot.before);
+        close(fd);
+    }
+}
+
+/* Whoever could foresee it could have the log refused (WAL.md, "Numbers"), and back-ups are for those who write. */
+static void the_number_of_the_logs_file_is_not_in_a_back_up(void **state)
+{
+    (void)state;
+    struct kithi_backup_header h;
+    const char *path = one_with_log(&h);
+    unsigned char head[KITHI_WAL_GROUP_HEADER];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    uint64_t off = KITHI_BACKUP_BLOCK + h.checkpoint_bytes;
+    for (uint64_t epoch = h.epoch + 1; epoch <= h.last_epoch; epoch++) {
+        struct kithi_wal_group_header g;
+        assert_int_equal(pread(fd, head, sizeof head, (off_t)off), sizeof head);
+        assert_int_equal(kithi_wal_group_header_decode(head, h.uid, 1, &g), KITHI_WAL_OK);
+        assert_int_equal(g.epoch, epoch);
+        off += kithi_wal_group_size(g.len);
+    }
+    assert_int_equal(off, kithi_backup_size(&h));
+    close(fd);
+}
+
 static void the_daemon_stops_cleanly_beside_restores(void **state)
 {
     (void)state;
@@ -967,6 +1103,8 @@ int main(void)
         cmocka_unit_test(a_directory_that_cannot_be_written_is_said_and_nothing_else_happens),
         cmocka_unit_test(no_room_is_said_with_where_and_leaves_nothing),
         cmocka_unit_test(a_damaged_checkpoint_is_not_given_and_another_one_takes_its_place),
+        cmocka_unit_test(a_log_that_rots_under_a_back_up_is_not_given),
+        cmocka_unit_test(the_number_of_the_logs_file_is_not_in_a_back_up),
         cmocka_unit_test(the_daemon_stops_cleanly_beside_restores),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(sigterm_is_heard_while_a_restore_is_checked),

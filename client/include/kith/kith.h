@@ -429,7 +429,8 @@ struct kith_backup_info {
  * Takes the right to write to the collection. Makes a connection of its own; other calls on the handle go on meanwhile. Waits
  * as long as the daemon's checkpoint takes. 0; -EEXIST: path is there, and opts->replace is not 1; -EBUSY: another back-up is
  * being written to it; -ENOSPC, on this side or the daemon's, error says which; -ECANCELED; KITH_E_NO_DAEMON, KITH_E_DENIED,
- * KITH_E_REPLACED; KITH_E_CORRUPT: the daemon's checkpoint was damaged, try again, it writes another; -errno. Thread-safe.
+ * KITH_E_REPLACED; KITH_E_CORRUPT: the daemon's checkpoint was damaged, or KITH_E_LOG_DAMAGED: the log after it, try again, it writes
+ * another; -errno. Thread-safe.
  */
 KITH_API int kith_backup(kith *index, const char *path, const struct kith_backup_opts *opts,
                          struct kith_backup_info *out);
