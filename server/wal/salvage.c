@@ -339,9 +339,11 @@ static int walk_from(struct walk *w, int64_t i, uint64_t epoch)
         int v = group_at(w, off, 0, &h);
         if (v < 0)
             return v;
-        if (v == KITHI_WAL_NEWER)
+        /* What looks like one elsewhere may stand in a damaged group, or in an old one: clients choose these bytes. */
+        const bool own = look.verdict == KITHI_WAL_OK && kithi_get64(w->buf + 24) == look.header.number;
+        if (v == KITHI_WAL_NEWER && (own || off == KITHI_WAL_BLOCK))
             return newer(w);
-        if (v == KITHI_WAL_OK && look.verdict == KITHI_WAL_OK && h.number != look.header.number)
+        if (v == KITHI_WAL_OK && look.verdict == KITHI_WAL_OK && !own)
             continue; /* left from a file that was here before */
         if (v == KITHI_WAL_OK && h.epoch == epoch)
             kept.start = off;
@@ -387,9 +389,16 @@ static void speaks_of(struct walk *w, uint64_t epoch)
         w->plan->lost_epoch = epoch;
 }
 
-/* Headers of our groups in the open file from off on; old ones of a recycled file have lower epochs. */
+/*
+ * Headers of our groups in the open file from off on. Those of another number are old ones of a recycled file, or bytes that a client
+ * chose, and nothing is lost of them.
+ */
 static int look_behind(struct walk *w, uint64_t off)
 {
+    struct kithi_wal_look look;
+    int looked = kithi_wal_look(w->dir, w->name, w->uid, &look, w->err);
+    if (looked < 0)
+        return looked;
     while (off < w->size) {
         off_t data = lseek(w->fd, (off_t)off, SEEK_DATA);
         if (data < 0 && errno == ENXIO)
@@ -405,7 +414,8 @@ static int look_behind(struct walk *w, uint64_t off)
         for (int64_t at = 0; at + (int64_t)KITHI_WAL_GROUP_HEADER <= got; at += KITHI_WAL_BLOCK) {
             struct kithi_wal_group_header h;
             const uint8_t *p = w->buf + at;
-            if (kithi_wal_group_header_decode(p, w->uid, kithi_get64(p + 24), &h) == KITHI_WAL_OK)
+            uint64_t number = look.verdict == KITHI_WAL_OK ? look.header.number : kithi_get64(p + 24);
+            if (kithi_wal_group_header_decode(p, w->uid, number, &h) == KITHI_WAL_OK)
                 speaks_of(w, h.epoch);
         }
         if (got == 0)

@@ -2,6 +2,7 @@
  * test_salvage.c - what is kept of a damaged log: all that is readable from its beginning, as it was, and nothing
  * else; the damaged one stays beside; a crash between any two steps loses neither.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -152,18 +153,19 @@ static int salvage(void)
     return r < 0 ? r : kithi_wal_salvage_swap(dir.path, n, &err);
 }
 
-/* Put the log back that was moved away, and forget the copy. */
+/* Put the log back that was moved away, and forget the copy, and what a log that was opened there has left. */
 static void undo(void)
 {
     char from[TEST_PATH_SIZE + 16];
     snprintf(from, sizeof from, "%s/wal.damaged-1", dir.path);
-    struct files f = list(wal);
-    for (int64_t i = 0; i < f.n; i++) {
-        char path[2 * TEST_PATH_SIZE];
-        snprintf(path, sizeof path, "%s/%s", wal, f.at[i].name);
-        assert_int_equal(unlink(path), 0);
+    DIR *all = opendir(wal);
+    assert_non_null(all);
+    for (const struct dirent *e; (e = readdir(all)) != NULL;) {
+        if (e->d_name[0] == '.')
+            continue;
+        assert_int_equal(unlinkat(dirfd(all), e->d_name, 0), 0);
     }
-    free(f.at);
+    closedir(all);
     assert_int_equal(rmdir(wal), 0);
     assert_int_equal(rename(from, wal), 0);
 }
@@ -564,6 +566,427 @@ static void a_lock_on_the_last_file_says_that_the_log_is_in_use(void **state)
     free(f.at);
 }
 
+/* ---- several groups in one write ---- */
+
+/* Where the groups of the log are, by rising epoch; filled by a scan. */
+static struct place {
+    uint64_t epoch, off, size, durable; /* durable: the same in all groups of a write */
+    char file[KITHI_WAL_NAME_SIZE];
+} places[300];
+static unsigned place_count;
+
+static int note_place(void *arg, const struct kithi_wal_group *g)
+{
+    (void)arg;
+    assert_true(place_count < sizeof places / sizeof *places);
+    struct place *p = &places[place_count++];
+    *p = (struct place){ .epoch = g->epoch, .off = g->off, .size = g->size, .durable = g->durable_epoch };
+    snprintf(p->file, sizeof p->file, "%s", g->file);
+    return 0;
+}
+
+static void find_places(uint64_t after)
+{
+    struct kithi_wal_report report;
+    struct kithi_wal_scan_opts o = { .dir = wal, .after_epoch = after, .fn = note_place };
+    memcpy(o.uid, history_uid, sizeof o.uid);
+    place_count = 0;
+    assert_int_equal(kithi_wal_scan(&o, &report, &err), 0);
+}
+
+/* Groups after epoch `from` up to `to`: one by a write of its own, and those that gather meanwhile by the next; and so on. */
+static void append_gathered(struct kithi_io *io, struct kithi_wal *log, uint64_t from, uint64_t to,
+                            unsigned together)
+{
+    struct history_ack a = { 0 };
+    for (uint64_t e = from + 1; e <= to;) {
+        int r = 0;
+        for (unsigned i = 0; i < together && e <= to && r == 0; i++) {
+            r = history_append(log, e, SALT, &a);
+            assert_true(r == 0 || r == -EBUSY);
+            e += r == 0;
+        }
+        while (kithi_wal_busy(log) || r == -EBUSY) {
+            kithi_io_run(io, kithi_wal_busy(log) ? 10000 : 10);
+            if (!kithi_wal_busy(log))
+                break;
+        }
+    }
+    assert_int_equal(a.acked, to - from);
+}
+
+#define TOGETHER 6u
+
+static void write_gathered(uint64_t file_size, uint64_t count)
+{
+    struct kithi_io *io = NULL;
+    struct kithi_wal *log = NULL;
+    struct kithi_wal_report report = { 0 };
+    assert_int_equal(kithi_io_open(KITHI_IO_THREADS, &io, &err), 0);
+    assert_int_equal(history_open(io, wal, file_size, &report, &log, &err), 0);
+    append_gathered(io, log, 0, count, TOGETHER);
+    kithi_wal_close(log);
+    kithi_io_free(io);
+    unsigned shared = 0;
+    find_places(0);
+    assert_int_equal(place_count, count);
+    for (unsigned i = 1; i < place_count; i++)
+        shared += places[i].durable == places[i - 1].durable;
+    assert_true(shared > count / 2);
+}
+
+/* A start opens the log and writes on: `more` groups, which the next one reads with those before. */
+static void goes_on(uint64_t after, uint64_t last, uint64_t more)
+{
+    struct kithi_io *io = NULL;
+    struct kithi_wal *log = NULL;
+    struct kithi_wal_report report;
+    struct history h = { 0 };
+    assert_int_equal(history_scan(wal, SALT, after, last, &h, &report, &err), 0);
+    assert_int_equal(report.last_epoch, last);
+    assert_false(h.wrong);
+    assert_int_equal(kithi_io_open(KITHI_IO_THREADS, &io, &err), 0);
+    assert_int_equal(history_open(io, wal, 1u << 17, &report, &log, &err), 0);
+    append_gathered(io, log, last, last + more, TOGETHER);
+    kithi_wal_close(log);
+    kithi_io_free(io);
+    assert_int_equal(history_scan(wal, SALT, after, last + more, &h, &report, &err), 0);
+    assert_int_equal(report.last_epoch, last + more);
+    assert_false(h.wrong);
+}
+
+static void damage_within_a_write_of_several_groups_keeps_what_is_before_it(void **state)
+{
+    (void)state;
+    unsigned refused = 0, within = 0;
+    write_gathered(1u << 17, GROUPS);
+    const struct place *last = &places[place_count - 1];
+    for (unsigned i = 0; i < place_count; i++)
+        for (unsigned part = 0; part < 3; part++) {
+            const struct place *p = &places[i];
+            const off_t at = (off_t)(p->off + (part == 0 ? 40 : part == 1 ? 200 : p->size - 1));
+            uint64_t readable = 0, kept;
+            flip(p->file, at);
+            int r = start_reads(&readable);
+            if (p->durable == last->durable) { /* of the last write: torn, for all that anybody can tell */
+                assert_int_equal(r, 0);
+                assert_int_equal(readable, p->epoch - 1);
+            } else {
+                assert_int_equal(r, KITHI_E_LOG_DAMAGED);
+                refused++;
+            }
+            if (p->epoch > 1) { /* behind it nothing is left to begin with */
+                struct kithi_wal_plan found;
+                assert_int_equal(plan(&found), 0);
+                assert_int_equal(found.last_epoch, p->epoch - 1);
+                assert_true(p == last ? found.lost_epoch <= GROUPS : found.lost_epoch == GROUPS);
+                kithi_wal_plan_fini(&found);
+                assert_int_equal(salvage(), 0);
+                assert_int_equal(start_reads(&kept), 0);
+                assert_int_equal(kept, p->epoch - 1);
+                within += places[i - 1].durable == p->durable;
+                if (part == 1)
+                    goes_on(0, kept, 9);
+                undo();
+            }
+            flip(p->file, at);
+        }
+    assert_true(refused > 80);
+    assert_true(within > 60);
+}
+
+/* Any groups of the last write may be there and any missing: a salvage keeps what a start reads, also where that is refused because
+ * somebody knows that they were durable. */
+static void a_last_write_that_is_there_in_part_is_kept_up_to_its_first_gap(void **state)
+{
+    (void)state;
+    static const uint8_t zeros[32768];
+    write_gathered(1u << 17, GROUPS);
+    unsigned first = place_count - 1, n;
+    while (places[first - 1].durable == places[first].durable)
+        first--;
+    n = place_count - first;
+    assert_in_range(n, 3, TOGETHER);
+    const char *file = places[first].file;
+    uint8_t *good = malloc(1u << 17);
+    int fd = open_file(wal, file, O_RDWR);
+    assert_int_equal(pread(fd, good, 1u << 17, 0), 1u << 17);
+    for (unsigned mask = 1; mask < 1u << n; mask++) {
+        uint64_t whole = GROUPS, last;
+        for (unsigned i = n; i-- > 0;) {
+            const struct place *p = &places[first + i];
+            if (!(mask >> i & 1))
+                continue;
+            assert_true(p->size <= sizeof zeros);
+            assert_int_equal(pwrite(fd, zeros, p->size, (off_t)p->off), p->size);
+            whole = p->epoch - 1;
+        }
+        assert_int_equal(start_reads(&last), 0);
+        assert_int_equal(last, whole);
+        struct history h = { 0 };
+        struct kithi_wal_report report;
+        assert_int_equal(history_scan(wal, SALT, 0, GROUPS, &h, &report, &err), KITHI_E_LOG_DAMAGED);
+        assert_int_equal(salvage(), 0);
+        assert_int_equal(start_reads(&last), 0);
+        assert_int_equal(last, whole);
+        goes_on(0, whole, 3);
+        undo();
+        for (unsigned i = 0; i < n; i++) {
+            const struct place *p = &places[first + i];
+            assert_int_equal(pwrite(fd, good + p->off, p->size, (off_t)p->off), p->size);
+        }
+    }
+    close(fd);
+    free(good);
+}
+
+/* With a checkpoint of any epoch, be it one in the middle of a write, and any group damaged. */
+static void a_log_of_gathered_groups_goes_on_from_a_checkpoint(void **state)
+{
+    (void)state;
+    unsigned copies = 0, cases = 0;
+    write_gathered(1u << 17, GROUPS);
+    for (unsigned i = 0; i < place_count; i++) {
+        const struct place *hurt = &places[i];
+        flip(hurt->file, (off_t)hurt->off + 200);
+        for (uint64_t epoch = 0; epoch <= GROUPS; epoch++, cases++) {
+            const uint64_t last = epoch < hurt->epoch ? hurt->epoch - 1 : GROUPS;
+            struct kithi_wal_plan p;
+            uint32_t n;
+            assert_int_equal(kithi_wal_plan_after(wal, history_uid, epoch, NULL, NULL, &p, &err), 0);
+            assert_int_equal(p.first_epoch, epoch + 1);
+            assert_int_equal(p.last_epoch, last);
+            assert_int_equal(p.groups, last - epoch);
+            if (cases % 37 == 0) {
+                assert_int_equal(kithi_wal_salvage_number(dir.path, &n, &err), 0);
+                assert_int_equal(kithi_wal_salvage_copy(dir.path, history_uid, &p, n, &err), 0);
+                assert_int_equal(kithi_wal_salvage_swap(dir.path, n, &err), 0);
+                goes_on(epoch, last, 4);
+                undo();
+                copies++;
+            }
+            kithi_wal_plan_fini(&p);
+        }
+        flip(hurt->file, (off_t)hurt->off + 200);
+    }
+    assert_true(copies > 20);
+}
+
+/* ---- files that were used before ---- */
+
+#define CHECKPOINT 200u
+#define OLD_FILE   (1u << 18)
+
+/* A log from CHECKPOINT on whose last file is recycled and has a few groups, with many old ones behind them. Returns its last epoch. */
+static uint64_t write_recycled(void)
+{
+    struct kithi_io *io = NULL;
+    struct kithi_wal *log = NULL;
+    struct kithi_wal_report report = { 0 };
+    struct kithi_wal_stats stats;
+    struct history h = { 0 };
+    struct kithi_wal_look look;
+    uint64_t last = CHECKPOINT + 40, size;
+    assert_int_equal(kithi_io_open(KITHI_IO_THREADS, &io, &err), 0);
+    assert_int_equal(history_open(io, wal, OLD_FILE, &report, &log, &err), 0);
+    append_gathered(io, log, 0, last, TOGETHER);
+    kithi_wal_trim(io, wal, CHECKPOINT, true);
+    kithi_wal_close(log);
+    assert_int_equal(history_scan(wal, SALT, CHECKPOINT, last, &h, &report, &err), 0);
+    assert_int_equal(history_open(io, wal, OLD_FILE, &report, &log, &err), 0);
+    do { /* until there is room for four more in the first half of it */
+        append_gathered(io, log, last, last + 1, 1);
+        last++;
+        assert_true(last < 2 * CHECKPOINT);
+        kithi_wal_stats(log, &stats);
+        assert_int_equal(kithi_wal_look(wal, stats.file, history_uid, &look, &err), 0);
+        size = stats.file_off;
+        for (uint64_t e = last + 1; e <= last + 4; e++)
+            size += kithi_wal_group_size(history_len(e, SALT));
+    } while (!look.header.recycled || size > OLD_FILE / 2);
+    append_gathered(io, log, last, last + 4, TOGETHER);
+    last += 4;
+    kithi_wal_stats(log, &stats);
+    assert_int_equal(stats.file_off, size);
+    kithi_wal_close(log);
+    kithi_io_free(io);
+    find_places(CHECKPOINT);
+    assert_string_equal(places[place_count - 1].file, stats.file);
+    return last;
+}
+
+/* Old groups in the last file, behind its own. */
+static unsigned old_groups(const char *file, uint64_t off)
+{
+    unsigned n = 0;
+    uint8_t *bytes = malloc(OLD_FILE);
+    int fd = open_file(wal, file, O_RDONLY);
+    assert_int_equal(pread(fd, bytes, OLD_FILE, 0), OLD_FILE);
+    close(fd);
+    for (; off < OLD_FILE; off += KITHI_WAL_BLOCK) {
+        struct kithi_wal_group_header g;
+        n += kithi_wal_group_decode(bytes + off, OLD_FILE - off, history_uid, kithi_get64(bytes + off + 24),
+                                    &g) == KITHI_WAL_OK;
+    }
+    free(bytes);
+    return n;
+}
+
+/* What a start reads of the log after the checkpoint, and nothing else is in the files' groups. */
+static void expect_copy(uint64_t last)
+{
+    struct kithi_wal_report report;
+    struct history h = { 0 };
+    assert_int_equal(history_scan(wal, SALT, CHECKPOINT, last, &h, &report, &err), 0);
+    assert_false(h.wrong);
+    assert_int_equal(report.last_epoch, last);
+    assert_string_equal(report.torn_file, "");
+    struct files f = list(wal);
+    struct kithi_wal_look look;
+    assert_int_equal(kithi_wal_look(wal, f.at[f.n - 1].name, history_uid, &look, &err), 0);
+    assert_int_equal(look.verdict, KITHI_WAL_OK);
+    assert_false(look.header.recycled);
+    assert_int_equal(old_groups(f.at[f.n - 1].name, report.tail_off + report.tail_size), 0);
+    free(f.at);
+}
+
+static void of_a_recycled_file_nothing_old_is_kept_or_missed(void **state)
+{
+    (void)state;
+    const uint64_t written = write_recycled();
+    const struct place *last = &places[place_count - 1];
+    assert_true(old_groups(last->file, last->off + last->size) >= 3);
+    for (unsigned i = 1; i < place_count; i++)
+        for (unsigned part = 0; part < 2; part++) {
+            const struct place *p = &places[i];
+            const off_t at = (off_t)p->off + (part ? 200 : 40);
+            struct kithi_wal_plan found;
+            char own[KITHI_WAL_NAME_SIZE], path[2 * TEST_PATH_SIZE];
+            kithi_wal_file_name(own, p->epoch);
+            snprintf(path, sizeof path, "%s/%s", wal, own);
+            if (strcmp(own, p->file) != 0 && access(path, F_OK) == 0)
+                continue; /* a start has written it anew: this one is not needed */
+            flip(p->file, at);
+            assert_int_equal(plan(&found), 0);
+            assert_int_equal(found.last_epoch, p->epoch - 1);
+            assert_true(found.lost_epoch <= written);
+            kithi_wal_plan_fini(&found);
+            assert_int_equal(salvage(), 0);
+            expect_copy(p->epoch - 1);
+            if (part)
+                goes_on(CHECKPOINT, p->epoch - 1, 9);
+            undo();
+            flip(p->file, at);
+        }
+    /* Its header, and with that the news that it is recycled. */
+    uint8_t head[KITHI_WAL_BLOCK], zeros[KITHI_WAL_BLOCK] = { 0 };
+    int fd = open_file(wal, last->file, O_RDWR);
+    assert_int_equal(pread(fd, head, sizeof head, 0), sizeof head);
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, 0), sizeof zeros);
+    assert_int_equal(salvage(), 0);
+    expect_copy(written);
+    goes_on(CHECKPOINT, written, 9);
+    undo();
+    assert_int_equal(pwrite(fd, head, sizeof head, 0), sizeof head);
+    close(fd);
+}
+
+/* The write that was last, in part, over what the file held before. */
+static void a_write_into_recycled_space_that_is_there_in_part_is_kept_up_to_its_first_gap(void **state)
+{
+    (void)state;
+    const uint64_t written = write_recycled();
+    const struct place last = places[place_count - 1];
+    unsigned first = place_count - 1;
+    while (places[first - 1].durable == places[first].durable)
+        first--;
+    assert_true(place_count - first >= 2);
+    const uint64_t begin = places[first].off, end = last.off + last.size;
+    uint8_t *good = malloc(OLD_FILE), *old = malloc(OLD_FILE);
+    int fd = open_file(wal, last.file, O_RDWR);
+    assert_int_equal(pread(fd, good, OLD_FILE, 0), OLD_FILE);
+    /* Before it: a block of zeros, and old groups. */
+    memcpy(old, good, OLD_FILE);
+    memset(old + begin, 0, KITHI_WAL_BLOCK);
+    for (uint64_t at = begin + KITHI_WAL_BLOCK; at < end; at += KITHI_WAL_BLOCK)
+        memcpy(old + at, good + end + KITHI_WAL_BLOCK + (at - begin) % (OLD_FILE - end - KITHI_WAL_BLOCK),
+               KITHI_WAL_BLOCK);
+    for (uint64_t cut = begin; cut < end; cut += KITHI_WAL_BLOCK)
+        for (int behind = 0; behind < 2; behind++) {
+            uint64_t whole = written;
+            const uint64_t from = behind ? begin : cut, to = behind ? cut + KITHI_WAL_BLOCK : end;
+            assert_int_equal(pwrite(fd, old + from, to - from, (off_t)from), to - from);
+            for (unsigned i = place_count; i-- > first;)
+                if (places[i].off < to && places[i].off + places[i].size > from)
+                    whole = places[i].epoch - 1;
+            struct kithi_wal_plan found;
+            assert_int_equal(plan(&found), 0);
+            assert_int_equal(found.last_epoch, whole);
+            assert_true(found.lost_epoch <= written);
+            kithi_wal_plan_fini(&found);
+            assert_int_equal(salvage(), 0);
+            expect_copy(whole);
+            undo();
+            assert_int_equal(pwrite(fd, good + from, to - from, (off_t)from), to - from);
+        }
+    close(fd);
+    free(good);
+    free(old);
+}
+
+/* Bytes of groups are chosen by clients. A damaged one is looked through for the next group, and old ones lie in recycled space. */
+static void what_clients_wrote_into_groups_is_no_group_and_speaks_of_none(void **state)
+{
+    (void)state;
+    uint8_t newer[KITHI_WAL_GROUP_HEADER], later[KITHI_WAL_GROUP_HEADER];
+    struct kithi_wal_group_header g = { .number = 3, .epoch = 1u << 20, .len = 64, .n_ops = 1 };
+    struct kithi_wal_plan p;
+    memcpy(g.uid, history_uid, sizeof g.uid);
+    kithi_wal_group_header_encode(later, &g);
+    memcpy(newer, later, sizeof newer);
+    newer[4]++;
+    kithi_put32(newer + 124, kithi_crc32c(0, newer, 124));
+
+    /* In a damaged group that has more than a block. */
+    write_gathered(1u << 17, GROUPS);
+    unsigned i = 5;
+    while (places[i].size < 4 * KITHI_WAL_BLOCK)
+        i++;
+    assert_true(i + 5 < place_count);
+    int fd = open_file(wal, places[i].file, O_RDWR);
+    assert_int_equal(pwrite(fd, newer, sizeof newer, (off_t)places[i].off + KITHI_WAL_BLOCK), sizeof newer);
+    assert_int_equal(pwrite(fd, later, sizeof later, (off_t)places[i].off + 2 * KITHI_WAL_BLOCK),
+                     sizeof later);
+    close(fd);
+    assert_int_equal(plan(&p), 0);
+    assert_int_equal(p.last_epoch, places[i].epoch - 1);
+    assert_int_equal(p.lost_epoch, GROUPS);
+    kithi_wal_plan_fini(&p);
+    assert_int_equal(kithi_wal_plan_after(wal, history_uid, places[i].epoch, NULL, NULL, &p, &err), 0);
+    assert_int_equal(p.last_epoch, GROUPS);
+    kithi_wal_plan_fini(&p);
+
+    /* Behind the end of a recycled file. */
+    teardown(NULL);
+    assert_int_equal(setup(NULL), 0);
+    const uint64_t written = write_recycled();
+    const struct place last = places[place_count - 1];
+    const off_t end = (off_t)(last.off + last.size);
+    fd = open_file(wal, last.file, O_RDWR);
+    assert_int_equal(pwrite(fd, newer, sizeof newer, end + KITHI_WAL_BLOCK), sizeof newer);
+    assert_int_equal(pwrite(fd, later, sizeof later, end + 2 * KITHI_WAL_BLOCK), sizeof later);
+    close(fd);
+    flip(last.file, (off_t)last.off + 200);
+    assert_int_equal(plan(&p), 0);
+    assert_int_equal(p.last_epoch, written - 1);
+    assert_true(p.lost_epoch <= written);
+    kithi_wal_plan_fini(&p);
+    assert_int_equal(kithi_wal_plan_after(wal, history_uid, written - 1, NULL, NULL, &p, &err), 0);
+    assert_int_equal(p.groups, 0);
+    assert_true(p.lost_epoch <= written);
+    kithi_wal_plan_fini(&p);
+}
+
 #define CLAIM(claim) cmocka_unit_test_setup_teardown(claim, setup, teardown)
 
 int main(void)
@@ -582,6 +1005,12 @@ int main(void)
         CLAIM(a_crash_between_any_two_steps_leaves_a_log_that_is_refused_or_read),
         CLAIM(a_copy_that_cannot_be_written_leaves_nothing_behind),
         CLAIM(a_lock_on_the_last_file_says_that_the_log_is_in_use),
+        CLAIM(damage_within_a_write_of_several_groups_keeps_what_is_before_it),
+        CLAIM(a_last_write_that_is_there_in_part_is_kept_up_to_its_first_gap),
+        CLAIM(a_log_of_gathered_groups_goes_on_from_a_checkpoint),
+        CLAIM(of_a_recycled_file_nothing_old_is_kept_or_missed),
+        CLAIM(a_write_into_recycled_space_that_is_there_in_part_is_kept_up_to_its_first_gap),
+        CLAIM(what_clients_wrote_into_groups_is_no_group_and_speaks_of_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
