@@ -27,6 +27,7 @@ struct load {
     struct kithi_restore *restore;
     _Atomic uint64_t bytes; /* read so far */
     _Atomic int status;     /* of the first chunk that could not be had; its words are in err */
+    bool begun; /* the configuration says that it is loaded: what fails before is not the checkpoint */
     struct kithi_errmsg err;
     uint64_t began_ms;
     _Atomic uint64_t told_ms;
@@ -113,6 +114,7 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     if (status)
         return status;
     c->settings.generation = settings.generation;
+    l->begun = true;
     status =
         kithi_restore_begin(c->segment_next, &id, settings.generation, &d->tuning, &shape, &l->restore, err);
     if (status)
@@ -133,11 +135,13 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     return status ? status : kithi_collection_share(c, c->segment_next, err);
 }
 
-int kithi_load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch,
-                   struct kithi_errmsg *err)
+/* *out_other: what failed is not the checkpoint. */
+static int load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch, bool *out_other,
+                    struct kithi_errmsg *err)
 {
     struct load l = { .c = c, .began_ms = kithi_now_ms(), .told_ms = kithi_now_ms() };
     char path[KITHI_PATH_MAX], name[KITHI_CHECKPOINT_NAME_SIZE];
+    *out_other = false;
     kithi_checkpoint_name(name, epoch);
     int status = kithi_path(path, err, "%s/%s", c->data_dir, name);
     if (!status)
@@ -152,8 +156,10 @@ int kithi_load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end
                                  l.checkpoint.header.epoch);
     if (!status)
         status = check_geometry(&l, err);
-    if (!status)
+    if (!status) {
         status = fill(&l, err);
+        *out_other = !l.begun;
+    }
     uint64_t bytes = l.checkpoint.plan.file_size;
     kithi_checkpoint_close(&l.checkpoint);
     if (status) {
@@ -166,6 +172,13 @@ int kithi_load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end
               "name=%s epoch=%" PRIu64 " live=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64, c->settings.name,
               epoch, kithi_index_live(c->index), bytes, kithi_now_ms() - l.began_ms);
     return 0;
+}
+
+int kithi_load_one(struct kithi_collection *c, uint64_t epoch, uint64_t *out_end_epoch,
+                   struct kithi_errmsg *err)
+{
+    bool other;
+    return load_one(c, epoch, out_end_epoch, &other, err);
 }
 
 /* Damage, or somebody else's: an older one may do. Lack of room or memory would be the same with every one. */
@@ -182,13 +195,14 @@ int kithi_load_checkpoint(struct kithi_collection *c, uint64_t *out_end_epoch, s
     int result = n < 0 ? (int)n : 0;
     *out_end_epoch = 0;
     for (int64_t i = 0; i < n && result == 0; i++) {
-        int status = kithi_load_one(c, epochs[i], &end_epoch, err);
+        bool other;
+        int status = load_one(c, epochs[i], &end_epoch, &other, err);
         if (*out_end_epoch < end_epoch)
             *out_end_epoch = end_epoch;
         if (status == 0) {
             result = 1;
             kithi_checkpointer_found(c, epochs[i], i + 1 < n ? epochs[i + 1] : 0);
-        } else if (may_older_do(status)) {
+        } else if (!other && may_older_do(status)) {
             kithi_log(KITHI_LOG_WARN, "checkpoint-refused", "name=%s status=%s msg=%s; %s", c->settings.name,
                       kithi_error_name(status), err->text,
                       i + 1 < n ? "the one before it is taken" : "only the log is left");

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 
 #include "server/base/conf.h"
+#include "server/base/fault.h"
 #include "server/writer/files.h"
 
 #define SETTINGS_VERSION 1
@@ -233,5 +234,8 @@ int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct
                      SETTINGS_VERSION, s->name, uid, hash_key, s->timeline, s->generation, g->dim,
                      kithi_metric_name(g->metric), g->m, g->ef_construction,
                      kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), layout, g->slot_max);
+    if (KITHI_FAULT("settings-write-eio")) {
+        return kithi_error_set(err, -EIO, "cannot write %s/%s: %s", dir, KITHI_SETTINGS_NAME, strerror(EIO));
+    }
     return kithi_file_replace(dir, KITHI_SETTINGS_NAME, text, (size_t)n, 0600, err);
 }

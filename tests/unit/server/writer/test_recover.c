@@ -457,6 +457,23 @@ static void a_log_that_ends_before_a_damaged_checkpoint_is_refused(void **state)
     end();
 }
 
+#ifdef KITH_FAULT_POINTS
+/* A disk that does not take the configuration has nothing to do with the checkpoint, which stays the one to begin with. */
+static void a_configuration_that_cannot_be_written_is_not_taken_for_a_damaged_checkpoint(void **state)
+{
+    struct kithi_errmsg err = { .text = "" };
+    (void)state;
+    assert_int_equal(kithi_tree_remove(test_path(&served.run, "docs"), NULL), 0);
+    setenv("KITH_FAULT", "settings-write-eio", 1);
+    assert_int_equal(served_start(&served, &err), -EIO);
+    assert_non_null(strstr(err.text, "/docs/collection.conf"));
+    unsetenv("KITH_FAULT");
+    begin();
+    assert_all_is_back();
+    end();
+}
+#endif
+
 static void what_is_in_the_way_is_named_with_a_way_out(void **state)
 {
     struct kithi_errmsg err;
@@ -700,6 +717,10 @@ int main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed, set_up,
                                         tear_down),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test_setup_teardown(
+            a_configuration_that_cannot_be_written_is_not_taken_for_a_damaged_checkpoint, set_up, tear_down),
+#endif
         cmocka_unit_test_setup_teardown(what_is_in_the_way_is_named_with_a_way_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_rebuild_waits_for_no_readers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(space_that_the_log_took_ahead_is_not_read, set_up, tear_down),
