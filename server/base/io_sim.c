@@ -77,7 +77,8 @@ struct sim {
     uint64_t ops, fail_at, power_at;
     int fail_error;
     bool fail_forever;
-    bool dead; /* nothing of this life reaches files any more */
+    bool dead;  /* nothing of this life reaches files any more */
+    bool holds; /* durable writes stay in flight */
     bool misdirects;
     bool crashing; /* what was not durable is being lost: whatever a file has now is */
     struct sim_file *files;
@@ -507,13 +508,22 @@ static int perform(struct sim *s, struct kithi_io_op *op)
     }
 }
 
+/* The first op from this one on that may come to its end now. */
+static struct kithi_io_op *ready_from(const struct sim *s, struct kithi_io_op *op)
+{
+    while (op && s->holds && op->type == KITHI_IO_WRITE && op->durable)
+        op = op->next;
+    return op;
+}
+
 /* One op, any of those in flight, or who was woken. */
 static int sim_run(struct kithi_io *io, int timeout_ms)
 {
     struct sim *s = (struct sim *)io;
+    struct kithi_io_op *op = ready_from(s, s->pending.first);
     (void)timeout_ms;
     size_t count = 0;
-    for (const struct kithi_io_op *op = s->pending.first; op; op = op->next)
+    for (struct kithi_io_op *each = op; each; each = ready_from(s, each->next))
         count++;
     if (s->woken && io->wake_fn && (count == 0 || draw(s) % 2)) {
         s->woken = false;
@@ -522,9 +532,8 @@ static int sim_run(struct kithi_io *io, int timeout_ms)
     }
     if (count == 0)
         return 0;
-    struct kithi_io_op *op = s->pending.first;
     for (uint64_t skip = draw(s) % count; skip > 0; skip--)
-        op = op->next;
+        op = ready_from(s, op->next);
     kithi_io_list_remove(&s->pending, op);
     kithi_io_complete(op, perform(s, op));
     return 1;
@@ -854,7 +863,13 @@ void kithi_sim_start(struct kithi_io *io)
     struct sim *s = (struct sim *)io;
     s->dead = false;
     s->woken = false;
+    s->holds = false;
     s->power_at = s->fail_at = 0;
+}
+
+void kithi_sim_hold(struct kithi_io *io, bool on)
+{
+    ((struct sim *)io)->holds = on;
 }
 
 int kithi_sim_settle(struct kithi_io *io, const char *dir)

@@ -39,6 +39,9 @@ int kithi_sim_stop(struct kithi_io *io);
 /* The next life begins. */
 void kithi_sim_start(struct kithi_io *io);
 
+/* A slow disk: while on, writes that are to be durable stay in flight, and everything else goes on. Off when a life begins. */
+void kithi_sim_hold(struct kithi_io *io, bool on);
+
 /* What syncing each file of dir, and dir, does. */
 int kithi_sim_settle(struct kithi_io *io, const char *dir);
 
