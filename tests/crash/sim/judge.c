@@ -1,8 +1,11 @@
 /*
  * judge.c - what a start may find after the life before it. See sim.h.
  *
- *   - It succeeds, at an epoch that is not below the last one that was acknowledged or seen, and serves exactly the writes
- *     that had their place in a group up to that epoch.
+ *   - It succeeds, at an epoch that is not below the last one that was seen to be durable or is visible in the segment that is
+ *     there, and serves exactly the writes that had their place in a group up to that epoch: what is missing is the last groups,
+ *     whole. All that is there is durable then.
+ *   - It is on another timeline if an epoch that readers saw is missing, or may be: the segment went while something was
+ *     ahead of the log. It is on the same one if the segment was adopted, and as long as nothing is ahead.
  *   - A checkpoint that has its name is whole. With one damaged checkpoint it succeeds as well. With damage in the log it may refuse, saying why; when the bytes are
  *     put back, the next start succeeds.
  *   - One thing damage may do: last groups that were acknowledged, all of them damaged on a machine that lost its segment,
@@ -101,8 +104,44 @@ static void state_at(const struct sim_world *w, uint64_t epoch, uint32_t out[SIM
         if (one->answer == SIM_REFUSED || one->epoch == 0 || one->epoch > epoch)
             continue;
         for (uint32_t j = 0; j < one->n; j++)
-            out[one->ids[j]] = one->versions[j];
+            if (!one->gone[j])
+                out[one->ids[j]] = one->versions[j];
     }
+}
+
+/*
+ * The log was completed from the segment: it has the last change of each id in these epochs, and none that came before it there. That
+ * shows only where the last of these groups are damaged, and cut off.
+ */
+static void complete(struct sim_world *w, uint64_t from, uint64_t to)
+{
+    bool later[SIM_IDS] = { false };
+    for (uint32_t i = w->write_count; i-- > 0;) {
+        struct sim_write *one = &w->writes[i];
+        if (one->answer == SIM_REFUSED || one->epoch < from || one->epoch > to)
+            continue;
+        for (uint32_t j = one->n; j-- > 0;) {
+            one->gone[j] |= later[one->ids[j]];
+            later[one->ids[j]] = true;
+        }
+    }
+}
+
+/* kithd says that it has completed the log, or begun to. */
+static void note_completion(struct sim_world *w)
+{
+    uint64_t from, to;
+    const char *line;
+    if (!sim_logged(w, "log-completed"))
+        return;
+    line = strstr(strstr(log_text, "event=log-completed "), "from=");
+    if (!line || sscanf(line, "from=%" SCNu64 " to=%" SCNu64, &from, &to) != 2) {
+        sim_wrong(w, "kithd does not say which epochs it has completed the log with");
+        return;
+    }
+    w->completed = true;
+    w->figures->completed++;
+    complete(w, from, to);
 }
 
 static bool read_content(struct sim_world *w, const struct kithi_map *map, uint32_t out[SIM_IDS])
@@ -133,28 +172,65 @@ static void tell_violation(void *arg, const char *rule, const char *text)
     sim_wrong(arg, "verify: %s: %s", rule, text);
 }
 
-static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
+/* Less is there than was durable: is it what damage may do? */
+static bool may_be_cut(const struct sim_world *w, uint64_t epoch)
 {
-    uint32_t have[SIM_IDS], want[SIM_IDS];
-    const struct kithi_map *map = kithi_index_map(c->index);
-    struct kithi_verify_report report;
-    uint64_t epoch = kithi_index_epoch(c->index), last = 0;
+    return (w->logs_damaged && epoch >= w->intact_epoch && epoch >= w->segment.durable_epoch) ||
+           epoch >= w->cut_epoch;
+}
+
+static bool judge_epoch(struct sim_world *w, const struct sim_words *now)
+{
+    uint64_t epoch = now->epoch, last = 0;
     for (uint32_t i = 0; i < w->write_count; i++)
         if (w->writes[i].answer != SIM_REFUSED && w->writes[i].epoch > last)
             last = w->writes[i].epoch;
+    if (now->durable_epoch != epoch)
+        return sim_wrong(w, "a start ends at epoch %" PRIu64 " with %" PRIu64 " durable", epoch,
+                         now->durable_epoch);
     if (epoch < w->proven_epoch)
         return sim_wrong(w, "epoch %" PRIu64 " was durable, as a checkpoint says, %" PRIu64 " is there",
                          w->proven_epoch, epoch);
-    if (epoch < w->acked_epoch) {
-        bool may_be_cut = w->logs_damaged && epoch >= w->intact_epoch && epoch >= w->segment_epoch;
-        if (!may_be_cut && epoch < w->cut_epoch)
-            return sim_wrong(w, "epoch %" PRIu64 " was acknowledged, %" PRIu64 " is there", w->acked_epoch,
+    if (epoch < w->segment.epoch)
+        return sim_wrong(w, "epoch %" PRIu64 " was visible in the segment that is there, %" PRIu64 " is now",
+                         w->segment.epoch, epoch);
+    if (epoch < w->seen.durable_epoch) {
+        if (!may_be_cut(w, epoch))
+            return sim_wrong(w, "epoch %" PRIu64 " was durable, %" PRIu64 " is there", w->seen.durable_epoch,
                              epoch);
         w->figures->cut++;
     }
     if (epoch > last)
         return sim_wrong(w, "epoch %" PRIu64 " is there, nothing after %" PRIu64 " was begun", epoch, last);
-    if (!read_content(w, map, have))
+    return true;
+}
+
+static bool judge_timeline(struct sim_world *w, const struct sim_words *now)
+{
+    if (now->timeline == w->seen.timeline) {
+        /* No more than was durable: that is judged as such. */
+        if (now->epoch < w->seen.epoch && w->seen.epoch > w->seen.durable_epoch)
+            return sim_wrong(w, "epoch %" PRIu64 " was visible, %" PRIu64 " is there, on the same timeline",
+                             w->seen.epoch, now->epoch);
+        return !w->may_be_lost ||
+               sim_wrong(w, "the segment went with epochs that were not durable, and the timeline stays");
+    }
+    if (w->seen.timeline && !w->asked_less)
+        return sim_wrong(w, "another timeline, and every write was durable");
+    if (w->at_rest)
+        return sim_wrong(w, "another timeline after an orderly end");
+    return !sim_logged(w, "adopted") || !sim_logged(w, "timeline") ||
+           sim_wrong(w, "another timeline, though the segment was adopted");
+}
+
+static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
+{
+    uint32_t have[SIM_IDS], want[SIM_IDS];
+    const struct kithi_map *map = kithi_index_map(c->index);
+    struct kithi_verify_report report;
+    struct sim_words now = sim_words_of(kithi_map_header(map));
+    uint64_t epoch = now.epoch;
+    if (!judge_epoch(w, &now) || !judge_timeline(w, &now) || !read_content(w, map, have))
         return false;
     state_at(w, epoch, want);
     for (uint32_t id = 0; id < SIM_IDS; id++)
@@ -164,15 +240,18 @@ static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
     int rc = kithi_verify_within(map, 0, tell_violation, w, &report);
     if (rc < 0 || report.violation_count)
         return sim_wrong(w, "verify ends with %s", kithi_error_name(rc));
-    /* Whatever is seen once stays. */
-    w->acked_epoch = epoch;
+    /* Whatever is there now is seen, and durable. */
+    sim_see(w, &now);
+    w->seen.epoch = w->seen.durable_epoch = epoch;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < w->write_count; i++)
-        if (w->writes[i].answer != SIM_REFUSED && w->writes[i].epoch != 0 && w->writes[i].epoch <= epoch)
-            w->writes[kept++] = w->writes[i];
+        if (w->writes[i].answer != SIM_REFUSED && w->writes[i].epoch != 0 && w->writes[i].epoch <= epoch) {
+            w->writes[kept] = w->writes[i];
+            w->writes[kept++].answer = SIM_ACKED;
+        }
     w->write_count = kept;
     w->cut_epoch = UINT64_MAX;
-    return true;
+    return !w->bad;
 }
 
 static int take_group(void *arg, const struct kithi_wal_group *g)
@@ -208,19 +287,6 @@ static uint64_t proven_by_checkpoints(const struct sim_world *w)
     return proven;
 }
 
-static uint64_t proven_by_segment(const struct sim_world *w)
-{
-    char path[3 * TEST_PATH_SIZE];
-    struct kithi_header h;
-    snprintf(path, sizeof path, "%s/" SIM_NAME "/segment", w->run.path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    bool whole = pread(fd, &h, sizeof h, 0) == (ssize_t)sizeof h;
-    close(fd);
-    return whole ? atomic_load(&h.durable_epoch) : 0;
-}
-
 void sim_look(struct sim_world *w)
 {
     char dir[2 * TEST_PATH_SIZE];
@@ -229,7 +295,8 @@ void sim_look(struct sim_world *w)
     struct kithi_errmsg err;
     w->intact_epoch = 0;
     w->proven_epoch = proven_by_checkpoints(w);
-    w->segment_epoch = proven_by_segment(w);
+    if (!sim_words_in(w, &w->segment))
+        w->segment = (struct sim_words){ 0 };
     w->logs_damaged = kithi_sim_damaged(w->io, "/wal/");
     w->checkpoints_damaged = kithi_sim_damaged(w->io, "checkpoint-");
     if (!w->logs_damaged)
@@ -253,6 +320,7 @@ void sim_look(struct sim_world *w)
 
 bool sim_judge(struct sim_world *w, struct kithi_daemon *d, int status, const struct kithi_errmsg *err)
 {
+    note_completion(w);
     w->figures->cold += sim_logged(w, "loaded");
     w->figures->adopted += sim_logged(w, "adopted");
     w->figures->passed_over += sim_logged(w, "checkpoint-refused");
@@ -269,7 +337,7 @@ bool sim_judge(struct sim_world *w, struct kithi_daemon *d, int status, const st
     if (!strstr(err->text, w->data.path) && !kithi_sim_ended(w->io))
         return sim_wrong(w, "a start is refused, and it does not say where the reason is: %s: %s",
                          kithi_error_name(status), err->text);
-    uint64_t least = w->intact_epoch > w->segment_epoch ? w->intact_epoch : w->segment_epoch;
+    uint64_t least = w->intact_epoch > w->segment.durable_epoch ? w->intact_epoch : w->segment.durable_epoch;
     if (w->logs_damaged && least < w->cut_epoch)
         w->cut_epoch = least;
     return true;

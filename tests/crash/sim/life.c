@@ -25,6 +25,8 @@
 #define SLOT_MAX  1024u
 #define UID_SIZE  16u
 #define SOME_US   900000u
+#define LAG_STEPS 120u    /* for which the log does not answer, at most */
+#define LAG_MS    600000u /* how far writes may be ahead of it, where that is not kithd's default */
 
 static bool one_in(struct sim_world *w, uint32_t n)
 {
@@ -80,6 +82,15 @@ static struct kithi_request *new_request(struct sim_world *w, uint64_t tag)
     return r;
 }
 
+static uint8_t some_durability(struct sim_world *w)
+{
+    if (test_rand_below(&w->r, 8) >= w->less)
+        return KITHI_DURABILITY_DURABLE;
+    w->asked_less = true;
+    w->figures->less++;
+    return one_in(w, 3) ? KITHI_DURABILITY_NONE : KITHI_DURABILITY_APPLIED;
+}
+
 static void send_write(struct sim_world *w, struct kithi_collection *c, struct kithi_backlog *b)
 {
     if (w->write_count == SIM_WRITES)
@@ -104,6 +115,7 @@ static void send_write(struct sim_world *w, struct kithi_collection *c, struct k
     r->ops = calloc(one->n, sizeof *r->ops);
     if (!r->body || !r->ops)
         test_die("out of memory");
+    r->durability = one->durability = some_durability(w);
     memcpy(r->body, w->settings.uid, UID_SIZE);
     size_t at = UID_SIZE;
     for (uint32_t i = 0; i < one->n; i++) {
@@ -117,11 +129,24 @@ static void send_write(struct sim_world *w, struct kithi_collection *c, struct k
     kithi_pipeline_write(c, b, r);
 }
 
-/* The group under way, before anything of it can be answered. */
+/* The group under way, before anything of it can be answered; and when the log was handed it. */
 static void note_group(struct sim_world *w, const struct kithi_collection *c)
 {
-    for (const struct kithi_request *r = c->pipeline.busy ? c->pipeline.group : NULL; r; r = r->next)
-        w->writes[r->frame.tag].epoch = c->pipeline.epoch;
+    const struct kithi_pipeline *p = &c->pipeline;
+    if (!p->busy)
+        return;
+    for (const struct kithi_request *r = p->group; r; r = r->next)
+        w->writes[r->frame.tag].epoch = p->epoch;
+    if (!p->log_waits && p->epoch > w->handed_epoch) {
+        w->handed_epoch = p->epoch;
+        w->handed_us[p->epoch % SIM_HANDED] = w->now_us;
+    }
+}
+
+static void see(struct sim_world *w, const struct kithi_collection *c)
+{
+    struct sim_words now = sim_words_of(kithi_map_header(kithi_index_map(c->index)));
+    sim_see_step(w, &now);
 }
 
 static void turn(struct sim_world *w, struct kithi_daemon *d)
@@ -137,10 +162,56 @@ static void turn(struct sim_world *w, struct kithi_daemon *d)
                 kithi_relayout_turn(c, now_ms);
             kithi_pipeline_turn(c, now_ms);
             note_group(w, c);
+            see(w, c);
             if (!census)
                 kithi_checkpointer_turn(c, now_ms);
         }
     } while (d->again);
+}
+
+/* The log answers, or it does not, for a while. */
+static void let_lag(struct sim_world *w)
+{
+    if (w->less == 0)
+        return;
+    if (w->lag_steps && --w->lag_steps == 0)
+        kithi_sim_hold(w->io, false);
+    else if (w->lag_steps == 0 && one_in(w, 16)) {
+        w->lag_steps = 1 + test_rand_below(&w->r, LAG_STEPS);
+        kithi_sim_hold(w->io, true);
+    }
+}
+
+/* As SIGTERM does. */
+static void stop(struct sim_world *w, struct kithi_daemon *d)
+{
+    struct kithi_collection *c = d->collections;
+    bool idle = false;
+    d->stopping = true;
+    kithi_sim_hold(w->io, false);
+    for (uint32_t i = 0; i < DRAIN_MAX && !idle; i++) {
+        turn(w, d);
+        idle = kithi_collection_idle(c);
+        if (!idle && kithi_io_run(d->io, 0) == 0)
+            w->now_us += SOME_US;
+    }
+    if (!idle)
+        sim_wrong(w, "a stop does not come to its end");
+    w->figures->clean++;
+    if (d->failing)
+        return;
+    /* All that was accepted is visible, and durable. */
+    struct sim_words now = sim_words_of(kithi_map_header(kithi_index_map(c->index)));
+    for (uint32_t i = 0; i < w->write_count; i++)
+        if (w->writes[i].answer == SIM_UNANSWERED ||
+            (w->writes[i].answer == SIM_ACKED && w->writes[i].epoch > now.epoch))
+            sim_wrong(w, "a stop leaves write %u behind", i);
+    if (now.durable_epoch != now.epoch)
+        sim_wrong(w, "a stop leaves epochs that are not durable");
+    kithi_marker_clear(c); /* as kithi_daemon_run() ends */
+    w->at_rest = !w->faulty && c->marker.state == MARKER_ABSENT;
+    if (!w->faulty && c->marker.state != MARKER_ABSENT)
+        sim_wrong(w, "a stop leaves the marker");
 }
 
 static void live_some_steps(struct sim_world *w, struct kithi_daemon *d)
@@ -148,12 +219,18 @@ static void live_some_steps(struct sim_world *w, struct kithi_daemon *d)
     struct kithi_collection *c = d->collections;
     struct kithi_backlog backlog = { 0 };
     uint32_t steps = test_rand_below(&w->r, STEPS_MAX), pace = 2 + test_rand_below(&w->r, 8);
+    if (w->less)
+        pace = 2 * pace; /* many small groups */
+    w->collection = c;
     for (uint32_t i = 0; i < steps && !w->bad; i++) {
+        let_lag(w);
         if (one_in(w, pace)) {
             send_write(w, c, &backlog);
         } else if (one_in(w, 24)) {
             if (!c->checkpointer.waiting)
                 kithi_checkpointer_request(c, new_request(w, SIM_TAG_CHECKPOINT));
+        } else if (one_in(w, 24)) {
+            kithi_pipeline_flush(c, new_request(w, SIM_TAG_FLUSH | w->write_count));
         } else if (one_in(w, 30)) {
             w->now_us += test_rand_below(&w->r, SOME_US);
         } else {
@@ -161,19 +238,8 @@ static void live_some_steps(struct sim_world *w, struct kithi_daemon *d)
         }
         turn(w, d);
     }
-    if (one_in(w, 5)) { /* as SIGTERM does */
-        d->stopping = true;
-        bool idle = false;
-        for (uint32_t i = 0; i < DRAIN_MAX && !idle; i++) {
-            turn(w, d);
-            idle = kithi_collection_idle(c);
-            if (!idle && kithi_io_run(d->io, 0) == 0)
-                w->now_us += SOME_US;
-        }
-        if (!idle)
-            sim_wrong(w, "a stop does not come to its end");
-        w->figures->clean++;
-    }
+    if (one_in(w, 5))
+        stop(w, d);
 }
 
 /* ---- lives ---- */
@@ -221,12 +287,18 @@ static bool has_segment(const struct sim_world *w)
 
 static void end_life(struct sim_world *w, struct kithi_daemon *d)
 {
-    bool power = test_rand_below(&w->r, 3) != 0;
+    bool power = test_rand_below(&w->r, w->less ? 2 : 3) != 0;
+    power |=
+        w->completed && !one_in(w, 4); /* what the log was completed with shows where the segment is gone */
+    sim_see_end(w, power);
+    w->disk_unlinks = true;
     if (power ? kithi_sim_crash(w->io) : kithi_sim_stop(w->io))
         test_die("the simulator has failed");
+    w->disk_unlinks = false;
     w->figures->power += power;
     w->figures->kills += !power;
     kithi_daemon_fini(d);
+    w->collection = NULL;
     while (w->outstanding_count) {
         struct kithi_request *r = w->outstanding[--w->outstanding_count];
         free(r->ops);
@@ -259,6 +331,8 @@ static void end_by_signals(void)
 static void live(struct sim_world *w)
 {
     struct kithi_options options = { .threads = 2, .grace_ms = 5, .rest_ms = 5, .small_pages = true };
+    if (!one_in(w, 3))
+        options.lag_ms = LAG_MS;
     static struct kithi_daemon d;
     struct kithi_errmsg err = { .text = "" };
     snprintf(options.data, sizeof options.data, "%s", w->data.path);
@@ -271,6 +345,11 @@ static void live(struct sim_world *w)
     kithi_sim_misdirect(w->io, one_in(w, 4));
     w->file_size = LOG_BLOCK * (3 + test_rand_below(&w->r, one_in(w, 3) ? 16 : 4));
     plan_trouble(w);
+    w->less = w->seed % 5 == 0 || one_in(w, 4) ? 0 : one_in(w, 2) ? 8 : 2 + test_rand_below(&w->r, 6);
+    w->lag_steps = 0;
+    w->completed = false;
+    w->handed_epoch = 0;
+    memset(w->handed_us, 0, sizeof w->handed_us);
     w->figures->lives++;
     must(kithi_daemon_init(&d, &options, &err), &err);
     end_by_signals();
@@ -279,7 +358,8 @@ static void live(struct sim_world *w)
         /* Whoever runs a machine puts the bytes back after a refusal, and may or may not otherwise. */
         if (status || one_in(w, 2))
             kithi_sim_mend(w->io);
-        if (status == 0)
+        w->at_rest = false;
+        if (status == 0 && !(w->completed && one_in(w, 2)))
             live_some_steps(w, &d);
     }
     end_life(w, &d);

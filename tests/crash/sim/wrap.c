@@ -2,14 +2,18 @@
  * wrap.c - what the linker puts in the place of some of the daemon's functions. See sim.h.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "server/base/io_sim.h"
 #include "server/base/pread.h"
 #include "server/checkpoint/read.h"
+#include "server/writer/files.h"
+#include "server/writer/marker.h"
 #include "tests/crash/sim/sim.h"
 
 #define CLOCK_STEP_US 23u
@@ -196,6 +200,73 @@ int __wrap_kithi_wal_settle(const char *dir, uint32_t wait_ms, const _Atomic boo
     return r < 0 ? kithi_error_set(err, r, "%s: cannot be synced: %s", dir, kithi_error_text(r)) : 0;
 }
 
+/* ---- configuration and marker: as files.c does it, on the simulated disk ---- */
+
+int __wrap_kithi_file_replace(const char *dir, const char *name, const void *data, size_t len, mode_t mode,
+                              struct kithi_errmsg *err);
+int __real_kithi_dir_sync(const char *path, struct kithi_errmsg *err);
+int __wrap_kithi_dir_sync(const char *path, struct kithi_errmsg *err);
+int __real_unlink(const char *path);
+int __wrap_unlink(const char *path);
+
+static bool is_in_data(const char *path)
+{
+    const char *data = sim_world ? sim_world->data.path : "";
+    return *data && strncmp(path, data, strlen(data)) == 0;
+}
+
+int __wrap_kithi_file_replace(const char *dir, const char *name, const void *data, size_t len, mode_t mode,
+                              struct kithi_errmsg *err)
+{
+    struct kithi_io *io = sim_world->io;
+    char to[KITHI_PATH_MAX], from[KITHI_PATH_MAX];
+    bool direct;
+    (void)mode;
+    snprintf(to, sizeof to, "%s/%s", dir, name);
+    snprintf(from, sizeof from, "%s/%s.new", dir, name);
+    sim_world->disk_unlinks = true;
+    int fd = kithi_io_file_create(io, from, false, &direct), r = fd < 0 ? fd : 0;
+    if (r >= 0 && len)
+        r = kithi_io_file_write(io, fd, data, len, 0);
+    if (r >= 0)
+        r = kithi_io_file_sync(io, fd);
+    if (r >= 0)
+        r = kithi_io_file_rename(io, from, to);
+    if (r < 0)
+        (void)kithi_io_file_unlink(io, from);
+    sim_world->disk_unlinks = false;
+    if (r < 0) {
+        return kithi_error_set(err, r, "cannot write %s: %s", to, kithi_error_text(r));
+    }
+    return __wrap_kithi_dir_sync(dir, err);
+}
+
+int __wrap_kithi_dir_sync(const char *path, struct kithi_errmsg *err)
+{
+    if (!is_in_data(path))
+        return __real_kithi_dir_sync(path, err);
+    int r = kithi_io_dir_sync(sim_world->io, path);
+    return r < 0 ? kithi_error_set(err, r, "cannot sync %s: %s", path, kithi_error_text(r)) : 0;
+}
+
+/* The simulator itself comes by here, too, when it removes what lies in the real directory. */
+int __wrap_unlink(const char *path)
+{
+    struct sim_world *w = sim_world;
+    const char *name = strrchr(path, '/');
+    bool simulated = is_in_data(path) && !w->disk_unlinks && name &&
+                     (strncmp(name + 1, KITHI_MARKER_NAME, strlen(KITHI_MARKER_NAME)) == 0 ||
+                      strncmp(name + 1, KITHI_SETTINGS_NAME, strlen(KITHI_SETTINGS_NAME)) == 0);
+    if (!simulated)
+        return __real_unlink(path);
+    w->disk_unlinks = true;
+    int r = kithi_io_file_unlink(w->io, path);
+    w->disk_unlinks = false;
+    if (r < 0)
+        errno = -r;
+    return r < 0 ? -1 : 0;
+}
+
 /* ---- reading ---- */
 
 static bool read_fails(void)
@@ -227,38 +298,106 @@ int __wrap_kithi_checkpoint_read(const struct kithi_checkpoint *c, uint32_t i, v
 void __wrap_kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a);
 void __wrap_kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a);
 void __wrap_kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err);
+void __real_kithi_request_free(struct kithi_request *r);
+void __wrap_kithi_request_free(struct kithi_request *r);
+
+#define NUMBER(x) ((unsigned long long)(x))
+
+/* An answer says that what it says is durable is: nobody may take that back. */
+static void promise_durable(struct sim_world *w, const struct sim_words *now, uint64_t epoch,
+                            const char *what)
+{
+    if (epoch > now->durable_epoch)
+        sim_wrong(w, "%s answers with epoch %llu, %llu is durable", what, NUMBER(epoch),
+                  NUMBER(now->durable_epoch));
+    if (epoch > w->seen.durable_epoch)
+        w->seen.durable_epoch = epoch;
+}
+
+/* What came before it is there. */
+static void take_flush(struct sim_world *w, const struct sim_words *now, uint64_t before, uint64_t epoch)
+{
+    w->figures->flushes++;
+    promise_durable(w, now, epoch, "a flush");
+    if (epoch > now->epoch)
+        sim_wrong(w, "a flush answers with epoch %llu, %llu is visible", NUMBER(epoch), NUMBER(now->epoch));
+    /* One that changed nothing may be answered after it, with the same epoch. */
+    for (uint64_t i = 0; i < before; i++) {
+        struct sim_write *one = &w->writes[i];
+        if (one->answer == SIM_UNANSWERED && one->flush_epoch == 0)
+            one->flush_epoch = epoch;
+        if ((one->answer == SIM_UNANSWERED || one->answer == SIM_ACKED) && one->epoch > epoch)
+            sim_wrong(w, "a flush of epoch %llu does not wait for a write of epoch %llu", NUMBER(epoch),
+                      NUMBER(one->epoch));
+    }
+}
+
+static void take_ack(struct sim_world *w, const struct kithi_request *r, const struct sim_words *now,
+                     const struct kithi_answer *a)
+{
+    struct sim_write *one = &w->writes[r->frame.tag];
+    w->figures->acked++;
+    if (one->epoch && one->epoch != a->epoch)
+        sim_wrong(w, "a write of epoch %llu is answered with %llu", NUMBER(one->epoch), NUMBER(a->epoch));
+    if (one->flush_epoch && a->epoch > one->flush_epoch)
+        sim_wrong(w, "a flush of epoch %llu did not wait for a write of epoch %llu", NUMBER(one->flush_epoch),
+                  NUMBER(a->epoch));
+    one->epoch = a->epoch; /* its group may not have been seen */
+    if (one->durability != KITHI_DURABILITY_NONE && a->epoch > now->epoch)
+        sim_wrong(w, "a write is answered with epoch %llu, %llu is visible", NUMBER(a->epoch),
+                  NUMBER(now->epoch));
+    if (one->durability == KITHI_DURABILITY_DURABLE) {
+        promise_durable(w, now, a->epoch, "a durable write");
+        return;
+    }
+    const struct kithi_written *written = a->text;
+    if (a->text_len != sizeof *written || written->lag_ms != r->collection->daemon->lag_ms) {
+        sim_wrong(w, "a write is not told how far it may be ahead");
+        return;
+    }
+    promise_durable(w, now, written->durable_epoch, "a write");
+}
+
+static void take_checkpoint(struct sim_world *w, const struct kithi_request *r, const struct kithi_answer *a)
+{
+    w->figures->checkpoints += a->status == 0;
+    w->figures->checkpoints_failed += a->status != 0;
+    if (a->status == 0 && a->epoch < r->seq)
+        sim_wrong(w, "a checkpoint of epoch %llu answers for one of %llu", NUMBER(a->epoch), NUMBER(r->seq));
+}
 
 void __wrap_kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a)
 {
     struct sim_world *w = sim_world;
+    struct sim_words now =
+        sim_words_of(kithi_map_header(kithi_index_map(w->collection->index))); /* the only one there is */
     if (r->frame.tag == SIM_TAG_CHECKPOINT) {
-        w->figures->checkpoints += a->status == 0;
-        w->figures->checkpoints_failed += a->status != 0;
-        if (a->status == 0 && a->epoch < r->seq)
-            sim_wrong(w, "a checkpoint of epoch %llu answers for one of %llu", (unsigned long long)a->epoch,
-                      (unsigned long long)r->seq);
+        take_checkpoint(w, r, a);
+    } else if (r->frame.tag & SIM_TAG_FLUSH) {
+        if (a->status == 0)
+            take_flush(w, &now, r->frame.tag - SIM_TAG_FLUSH, a->epoch);
     } else {
-        struct sim_write *one = &w->writes[r->frame.tag];
-        one->answer = a->status == 0                    ? SIM_ACKED
-                      : a->status == KITHI_E_LOG_FAILED ? SIM_UNKNOWN
-                                                        : SIM_REFUSED;
-        if (a->status == 0) {
-            w->figures->acked++;
-            w->acked_epoch = a->epoch > w->acked_epoch ? a->epoch : w->acked_epoch;
-            if (one->epoch && one->epoch != a->epoch && one->n)
-                sim_wrong(w, "a write of epoch %llu is answered with %llu", (unsigned long long)one->epoch,
-                          (unsigned long long)a->epoch);
-        }
+        w->writes[r->frame.tag].answer = a->status == 0                    ? SIM_ACKED
+                                         : a->status == KITHI_E_LOG_FAILED ? SIM_UNKNOWN
+                                                                           : SIM_REFUSED;
+        if (a->status == 0)
+            take_ack(w, r, &now, a);
     }
+}
+
+void __wrap_kithi_request_free(struct kithi_request *r)
+{
+    struct sim_world *w = sim_world;
     for (uint32_t i = 0; i < w->outstanding_count; i++)
         if (w->outstanding[i] == r)
             w->outstanding[i] = w->outstanding[--w->outstanding_count];
+    __real_kithi_request_free(r);
 }
 
 void __wrap_kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
 {
     __wrap_kithi_request_reply(r, a);
-    kithi_request_free(r);
+    __wrap_kithi_request_free(r);
 }
 
 void __wrap_kithi_request_refuse(struct kithi_request *r, uint32_t item, const struct kithi_errmsg *err)
