@@ -345,7 +345,7 @@ static void live(struct sim_world *w)
     kithi_sim_misdirect(w->io, one_in(w, 4));
     w->file_size = LOG_BLOCK * (3 + test_rand_below(&w->r, one_in(w, 3) ? 16 : 4));
     plan_trouble(w);
-    w->less = w->seed % 5 == 0 || one_in(w, 4) ? 0 : one_in(w, 2) ? 8 : 2 + test_rand_below(&w->r, 6);
+    w->less = w->seed % 3 == 0 || one_in(w, 4) ? 0 : one_in(w, 2) ? 8 : 2 + test_rand_below(&w->r, 6);
     w->lag_steps = 0;
     w->completed = false;
     w->handed_epoch = 0;
