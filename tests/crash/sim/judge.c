@@ -110,20 +110,26 @@ static void state_at(const struct sim_world *w, uint64_t epoch, uint32_t out[SIM
 }
 
 /*
- * The log was completed from the segment: it has the last change of each id in these epochs, and none that came before it there. That
- * shows only where the last of these groups are damaged, and cut off.
+ * The log was completed from the segment: in these epochs it has the last one that has changed an id, and none before that one. What
+ * changed nothing, such as the deletion of an id that is gone, is no change. It shows only where the last of these groups are
+ * damaged, and cut off.
  */
 static void complete(struct sim_world *w, uint64_t from, uint64_t to)
 {
-    bool later[SIM_IDS] = { false };
-    for (uint32_t i = w->write_count; i-- > 0;) {
+    uint32_t before[SIM_IDS], after[SIM_IDS];
+    uint64_t last[SIM_IDS] = { 0 };
+    state_at(w, from - 1, before);
+    for (uint64_t epoch = from; epoch <= to; epoch++) {
+        state_at(w, epoch, after);
+        for (uint32_t id = 0; id < SIM_IDS; id++)
+            if (after[id] != before[id])
+                last[id] = epoch;
+        memcpy(before, after, sizeof before);
+    }
+    for (uint32_t i = 0; i < w->write_count; i++) {
         struct sim_write *one = &w->writes[i];
-        if (one->answer == SIM_REFUSED || one->epoch < from || one->epoch > to)
-            continue;
-        for (uint32_t j = one->n; j-- > 0;) {
-            one->gone[j] |= later[one->ids[j]];
-            later[one->ids[j]] = true;
-        }
+        for (uint32_t j = 0; j < one->n && one->epoch >= from && one->epoch <= to; j++)
+            one->gone[j] |= last[one->ids[j]] != one->epoch;
     }
 }
 
