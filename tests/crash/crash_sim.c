@@ -32,8 +32,7 @@
 #define STUCK_S       120u
 #define LINE_MAX_SIZE 1024u
 #define BAD_MAX       20u
-#define MEET_SEEDS                                                                                           \
-    100u /* after so many each of what lives with less than durable writes are for has happened */
+#define MEET_SEEDS    100u /* after so many a life has ended ahead of its log, and so on */
 
 const char *const sim_figure_names[SIM_FIGURES] = {
     "seeds",

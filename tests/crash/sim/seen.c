@@ -105,8 +105,13 @@ bool sim_words_in(const struct sim_world *w, struct sim_words *out)
 
 void sim_see_end(struct sim_world *w, bool segment_goes)
 {
-    struct sim_words now;
-    if (!sim_words_in(w, &now))
+    struct sim_words now = { 0 };
+    bool there = sim_words_in(w, &now);
+    /* Only a machine that fails takes it. */
+    if (now.epoch < w->segment.epoch || (!there && w->segment.timeline))
+        sim_wrong(w, "a segment with epoch %" PRIu64 " was there, and %s", w->segment.epoch,
+                  there ? "has less now" : "is gone");
+    if (!there)
         return;
     sim_see(w, &now);
     uint64_t ahead = now.epoch > now.durable_epoch ? now.epoch - now.durable_epoch : 0;
