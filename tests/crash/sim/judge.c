@@ -8,8 +8,8 @@
  *     ahead of the log. It is on the same one if the segment was adopted, and as long as nothing is ahead.
  *   - A checkpoint that has its name is whole. With one damaged checkpoint it succeeds as well. With damage in the log it may refuse, saying why; when the bytes are
  *     put back, the next start succeeds.
- *   - One thing damage may do: last groups that were acknowledged, all of them damaged on a machine that lost its segment,
- *     look like what a crash has left (WAL.md, R5), and are cut off.
+ *   - One thing damage may do: last groups that were acknowledged, from a damaged one on, on a machine that lost its segment,
+ *     look like what a crash has left (WAL.md, R5), and are cut off, if none that is whole was written when they were durable.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -260,13 +260,26 @@ static bool judge_served(struct sim_world *w, const struct kithi_collection *c)
     return !w->bad;
 }
 
+/* What the groups that are whole prove: themselves, up to the first damaged one; behind it, what was durable when they were written,
+ * which is not what came with the same write. */
+struct proof {
+    struct sim_world *w;
+    bool broken;
+};
+
 static int take_group(void *arg, const struct kithi_wal_group *g)
 {
-    struct sim_world *w = arg;
+    struct proof *proof = arg;
+    struct sim_world *w = proof->w;
     char path[3 * TEST_PATH_SIZE];
     snprintf(path, sizeof path, "%s/" SIM_NAME "/wal/%s", w->data.path, g->file);
-    if (!kithi_sim_is_damaged(w->io, path, g->off, g->size))
-        w->intact_epoch = g->epoch;
+    if (kithi_sim_is_damaged(w->io, path, g->off, g->size)) {
+        proof->broken = true;
+        return 0;
+    }
+    uint64_t epoch = proof->broken ? g->durable_epoch : g->epoch;
+    if (epoch > w->intact_epoch)
+        w->intact_epoch = epoch;
     return 0;
 }
 
@@ -310,12 +323,14 @@ void sim_look(struct sim_world *w)
     snprintf(dir, sizeof dir, "%s/" SIM_NAME "/wal", w->data.path);
     kithi_sim_hide_damage(w->io, true);
     int64_t n = kithi_wal_files_list(dir, &files, &err);
-    struct kithi_wal_scan_opts opts = { .dir = dir, .fn = take_group, .arg = w };
+    struct proof proof = { .w = w };
+    struct kithi_wal_scan_opts opts = { .dir = dir, .fn = take_group, .arg = &proof };
     memcpy(opts.uid, w->settings.uid, sizeof opts.uid);
     /* What was trimmed may be there in part. */
     int status = -1;
     for (int64_t i = 0; i < n && status; i++) {
-        opts.after_epoch = files[i].first_epoch - 1;
+        opts.after_epoch = w->intact_epoch = files[i].first_epoch - 1;
+        proof.broken = false;
         status = kithi_wal_scan(&opts, &report, &err);
     }
     if (status)

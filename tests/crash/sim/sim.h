@@ -100,7 +100,7 @@ struct sim_world {
     uint32_t outstanding_count;
     /* As the life begins. */
     unsigned logs_damaged, checkpoints_damaged; /* files */
-    uint64_t intact_epoch;    /* groups after it that the log has are damaged, all of them */
+    uint64_t intact_epoch;    /* was durable, as those groups of the log say that are whole */
     struct sim_words segment; /* as they stand in the one that is there; 0: there is none */
     uint64_t proven_epoch;    /* was durable, as checkpoints say: by what is in them, or by their names */
     uint64_t
