@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/writer/collection.h"
 #include "server/writer/files.h"
@@ -37,13 +38,17 @@ void kithi_marker_init(struct kithi_marker *m, struct kithi_collection *c)
     m->op = (struct kithi_io_op){ .done = make_done, .arg = c };
 }
 
-void kithi_marker_look(struct kithi_collection *c)
+int kithi_marker_look(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     char path[KITHI_PATH_MAX];
     /* One that cannot be looked at may be there: a timeline too many harms nobody, one too few hides a loss. */
     bool there = kithi_path(path, NULL, "%s/%s", c->data_dir, KITHI_MARKER_NAME) == 0 &&
                  (!access(path, F_OK) || errno != ENOENT);
     c->marker.state = there ? MARKER_THERE : MARKER_ABSENT;
+    if (there && KITHI_FAULT("marker-sync-eio")) {
+        return kithi_error_set(err, -EIO, "cannot sync %s: %s", c->data_dir, kithi_error_text(-EIO));
+    }
+    return there ? kithi_dir_sync(c->data_dir, err) : 0;
 }
 
 bool kithi_marker_want(struct kithi_collection *c, uint64_t now_ms)

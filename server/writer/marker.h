@@ -36,8 +36,11 @@ struct kithi_marker {
 
 void kithi_marker_init(struct kithi_marker *m, struct kithi_collection *c);
 
-/* A start looks whether it is there. */
-void kithi_marker_look(struct kithi_collection *c);
+/*
+ * A start looks whether it is there; then it is so for good on return: whoever made it may have died between its rename and the
+ * sync of the directory, and what relies on it could outlive its name. 0, or -errno of that sync. Blocks.
+ */
+int kithi_marker_look(struct kithi_collection *c, struct kithi_errmsg *err);
 
 /* True when it is there; else it is being made, on a helper thread. */
 bool kithi_marker_want(struct kithi_collection *c, uint64_t now_ms);

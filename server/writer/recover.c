@@ -672,7 +672,10 @@ static int find_segment(struct kithi_collection *c, bool *out_adopted, uint64_t 
     kithi_boards_open(&c->boards, c->run_dir, c->settings.uid, &c->daemon->policy, !c->daemon->no_counters);
     clear_switch(c);
     kithi_load_look(c);
-    kithi_marker_look(c);
+    status = kithi_marker_look(c, err);
+    if (status) {
+        return status;
+    }
     int adopted = adopt(c, err);
     if (adopted < 0) {
         return adopted;

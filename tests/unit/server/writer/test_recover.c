@@ -472,6 +472,28 @@ static void a_configuration_that_cannot_be_written_is_not_taken_for_a_damaged_ch
     assert_all_is_back();
     end();
 }
+
+/* Whoever made it may have died before its name was durable. */
+static void a_marker_that_is_found_is_durable_before_anything_relies_on_it(void **state)
+{
+    struct kithi_errmsg err = { .text = "" };
+    char path[KITHI_PATH_MAX];
+    (void)state;
+    snprintf(path, sizeof path, "%s/docs/" KITHI_MARKER_NAME, served.data.path);
+    setenv("KITH_FAULT", "marker-sync-eio", 1);
+    begin(); /* there is none */
+    end();
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(served_start(&served, &err), -EIO);
+    assert_non_null(strstr(err.text, "/docs"));
+    unsetenv("KITH_FAULT");
+    assert_int_equal(access(path, F_OK), 0);
+    begin();
+    assert_all_is_back();
+    end();
+}
 #endif
 
 static void what_is_in_the_way_is_named_with_a_way_out(void **state)
@@ -720,6 +742,8 @@ int main(void)
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test_setup_teardown(
             a_configuration_that_cannot_be_written_is_not_taken_for_a_damaged_checkpoint, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_marker_that_is_found_is_durable_before_anything_relies_on_it,
+                                        set_up, tear_down),
 #endif
         cmocka_unit_test_setup_teardown(what_is_in_the_way_is_named_with_a_way_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_rebuild_waits_for_no_readers, set_up, tear_down),
