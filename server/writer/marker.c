@@ -4,6 +4,7 @@
 #include "server/writer/marker.h"
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "server/base/fault.h"
@@ -41,14 +42,21 @@ void kithi_marker_init(struct kithi_marker *m, struct kithi_collection *c)
 int kithi_marker_look(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     char path[KITHI_PATH_MAX];
-    /* One that cannot be looked at may be there: a timeline too many harms nobody, one too few hides a loss. */
-    bool there = kithi_path(path, NULL, "%s/%s", c->data_dir, KITHI_MARKER_NAME) == 0 &&
-                 (!access(path, F_OK) || errno != ENOENT);
-    c->marker.state = there ? MARKER_THERE : MARKER_ABSENT;
-    if (there && KITHI_FAULT("marker-sync-eio")) {
+    c->marker.state = MARKER_ABSENT;
+    int status = kithi_path(path, err, "%s/%s", c->data_dir, KITHI_MARKER_NAME);
+    if (status) {
+        return status;
+    }
+    if (access(path, F_OK)) {
+        int e = errno;
+        /* It may be there, and say that something is lost; or not, and then nothing may be ahead of the log. */
+        return e == ENOENT ? 0 : kithi_error_set(err, -e, "cannot look at %s: %s", path, strerror(e));
+    }
+    c->marker.state = MARKER_THERE;
+    if (KITHI_FAULT("marker-sync-eio")) {
         return kithi_error_set(err, -EIO, "cannot sync %s: %s", c->data_dir, kithi_error_text(-EIO));
     }
-    return there ? kithi_dir_sync(c->data_dir, err) : 0;
+    return kithi_dir_sync(c->data_dir, err);
 }
 
 bool kithi_marker_want(struct kithi_collection *c, uint64_t now_ms)

@@ -38,7 +38,7 @@ void kithi_marker_init(struct kithi_marker *m, struct kithi_collection *c);
 
 /*
  * A start looks whether it is there; then it is so for good on return: whoever made it may have died between its rename and the
- * sync of the directory, and what relies on it could outlive its name. 0, or -errno of that sync. Blocks.
+ * sync of the directory, and what relies on it could outlive its name. 0, or -errno where it cannot be looked at or synced. Blocks.
  */
 int kithi_marker_look(struct kithi_collection *c, struct kithi_errmsg *err);
 
