@@ -704,6 +704,28 @@ static int find_segment(struct kithi_collection *c, bool *out_adopted, uint64_t 
     return status;
 }
 
+/*
+ * Groups that are kept back are applied when readers can find the segment, and whoever dies from then on has to wait for them. Where
+ * those groups need the places of the dead, that would be the wait of a start: before, nobody is waited for.
+ */
+static int free_the_dead(struct replay *r)
+{
+    const struct kithi_map *map = kithi_index_map(r->c->index);
+    const struct kithi_header *h = kithi_map_header(map);
+    /* Relaxed: this thread stored them. */
+    uint64_t used = atomic_load_explicit(&h->slots_used, memory_order_relaxed);
+    uint64_t free_slots = atomic_load_explicit(&h->tally_free, memory_order_relaxed);
+    uint32_t wait_ms = r->op_count > map->geometry.slot_max - used + free_slots ? 0 : UINT32_MAX;
+    while (wait_ms != UINT32_MAX) {
+        kithi_sweep_hurry(r->c->index);
+        wait_ms = sweep(r);
+        if (kithi_collection_pause(r->c, wait_ms == UINT32_MAX ? 0 : wait_ms < 1000 ? wait_ms : 1000)) {
+            return kithi_error_set(r->err, -ECANCELED, "told to stop");
+        }
+    }
+    return 0;
+}
+
 /* Put what was built in the segment's place. */
 static int put_in_place(struct kithi_collection *c, bool *switched, struct kithi_errmsg *err)
 {
@@ -730,6 +752,9 @@ static int recover_into(struct kithi_collection *c, struct kithi_errmsg *err)
     }
     struct stat st;
     bool replaces = !adopted && !lstat(c->segment, &st);
+    if (!status && !adopted && !replaces) {
+        status = free_the_dead(&r);
+    }
     if (!status && !adopted && !replaces) {
         status = put_in_place(c, &switched, err);
     }

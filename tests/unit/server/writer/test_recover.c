@@ -48,15 +48,15 @@ static void end(void)
     assert_int_equal(served_stop(&served), 0);
 }
 
-/* Remove the checkpoints of docs; returns how many there were. */
-static unsigned lose_checkpoints(void)
+/* Remove the checkpoints of a collection, so that its log is replayed; returns how many there were. */
+static unsigned lose_checkpoints(const char *collection)
 {
     uint64_t *epochs = NULL;
     char name[KITHI_CHECKPOINT_NAME_SIZE], path[KITHI_PATH_MAX];
-    int64_t n = kithi_checkpoint_list(test_path(&served.data, "docs"), &epochs, NULL);
+    int64_t n = kithi_checkpoint_list(test_path(&served.data, collection), &epochs, NULL);
     for (int64_t i = 0; i < n; i++) {
         kithi_checkpoint_name(name, epochs[i]);
-        snprintf(path, sizeof path, "%s/docs/%s", served.data.path, name);
+        snprintf(path, sizeof path, "%s/%s/%s", served.data.path, collection, name);
         assert_int_equal(unlink(path), 0);
     }
     free(epochs);
@@ -371,7 +371,7 @@ static void without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed(void **st
     size_t n;
     (void)state;
     assert_int_equal(kithi_tree_remove(test_path(&served.run, "docs"), NULL), 0);
-    assert_int_equal(lose_checkpoints(), 1); /* the daemon left one */
+    assert_int_equal(lose_checkpoints("docs"), 1); /* the daemon left one */
     assert_int_equal(kithi_dir_list(test_path(&served.data, "docs/wal"), &names, &n, NULL), 0);
     assert_int_equal(n, 1);
     snprintf(path, sizeof path, "%s/docs/wal/%s", served.data.path, names[0]);
@@ -529,6 +529,7 @@ static void a_rebuild_waits_for_no_readers(void **state)
     }
     end();
     assert_int_equal(kithi_tree_remove(test_path(&served.run, "tiny"), NULL), 0);
+    assert_int_equal(lose_checkpoints("tiny"), 1);
     served.options.grace_ms = served.options.rest_ms = 600000;
     begin();
     assert_int_equal(peer_use(&peer, "tiny", NULL), 0);
@@ -702,6 +703,7 @@ static void more_rewrites_than_slots_are_replayed(void **state)
         assert_int_equal(peer_write(&peer, "t", 0, 50, DIM, (float)i, NULL), 0);
     }
     end();
+    assert_int_equal(lose_checkpoints("tight"), 1);
     test_dir_remove(&served.run);
     test_dir_make_shm(&served.run);
     snprintf(served.options.run, sizeof served.options.run, "%s", served.run.path);
