@@ -5,7 +5,7 @@
  *             \___ no answer waits to be taken ___/
  *
  * Answers come many at a time, those of a group of kithd's, and a caller with its places full submits again after each of them.
- * What it submits until the last of them is taken leaves by one call: a call each would wake kithd for each.
+ * What it submits until the last of them is taken leaves by one call, up to 64 KiB: a call each would wake kithd for each.
  *
  * A place keeps the caller's token from submit to next. The tag of a request is the number of
  * its place in the low half and a serial number in the high half, so that an answer that was
@@ -38,9 +38,9 @@ struct kith_pipe {
     uint32_t *answered; /* ring of places, oldest at answered_at */
     uint32_t depth, free_count, answered_at, answered_count;
     uint32_t serial;
-    bool taking;             /* kith_pipe_next found answers, of which some are left */
-    unsigned char *gathered; /* requests that have not left yet; NULL until the first one */
-    size_t gathered_len;
+    bool taking;                      /* kith_pipe_next found answers, of which some are left */
+    unsigned char *gathered;          /* requests; NULL until the first one */
+    size_t gathered_at, gathered_len; /* those bytes of it have not left yet */
     int broken; /* error that every further call returns; 0 while the connection is good */
 };
 
@@ -101,14 +101,21 @@ static int send_all(kith_pipe *p, struct iovec *iov, int n)
     return rc < 0 ? rc : 0;
 }
 
-/* 0, or the error that broke the connection. */
+/* As much as there is room for, without waiting. 0, or the error that broke the connection. */
 static int send_gathered(kith_pipe *p)
 {
-    struct iovec iov = { .iov_base = p->gathered, .iov_len = p->gathered_len };
+    struct iovec piece = { .iov_base = p->gathered + p->gathered_at,
+                           .iov_len = p->gathered_len - p->gathered_at },
+                 *iov = &piece;
+    int n = 1;
+    size_t sent = 0;
     if (p->gathered_len == 0)
         return 0;
-    p->gathered_len = 0;
-    return send_all(p, &iov, 1);
+    int rc = kithi_conn_send(&p->conn, &iov, &n, false, &sent);
+    p->gathered_at += sent;
+    if (rc == 1)
+        p->gathered_at = p->gathered_len = 0;
+    return rc < 0 ? rc : 0;
 }
 
 /* Let a request wait for others. False: it has to leave now. */
@@ -161,12 +168,8 @@ void kith_pipe_close(kith_pipe *p)
 {
     if (!p)
         return;
-    if (p->gathered_len > 0 && !p->broken && p->conn.pid == getpid()) {
-        struct iovec piece = { .iov_base = p->gathered, .iov_len = p->gathered_len }, *iov = &piece;
-        int n = 1;
-        size_t sent = 0;
-        kithi_conn_send(&p->conn, &iov, &n, false, &sent); /* it was submitted; as far as there is room */
-    }
+    if (!p->broken && p->conn.pid == getpid())
+        (void)send_gathered(p); /* it was submitted; as far as there is room */
     kithi_conn_close(&p->conn);
     free(p->gathered);
     free(p->places);
@@ -198,12 +201,13 @@ int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
         p->serial = 1;
     frame.tag = (uint64_t)p->serial << 32 | number;
     frame.flags = (uint16_t)b->durability;
-    struct iovec pieces[] = { { .iov_base = p->gathered, .iov_len = p->gathered_len },
+    struct iovec pieces[] = { { .iov_base = p->gathered + p->gathered_at,
+                                .iov_len = p->gathered_len - p->gathered_at },
                               { .iov_base = &frame, .iov_len = sizeof frame },
                               { .iov_base = p->index->uid, .iov_len = sizeof p->index->uid },
                               { .iov_base = b->ops, .iov_len = b->len } };
     if (!gather(p, pieces + 1, 3, sizeof frame + sizeof p->index->uid + b->len)) {
-        p->gathered_len = 0;
+        p->gathered_at = p->gathered_len = 0;
         int rc = send_all(p, pieces, 4);
         if (rc < 0) {
             /* A part of a request is not carried out. What was submitted before has its own answer or none. */
@@ -254,7 +258,11 @@ int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_s
             return p->broken;
         if (kith_pipe_pending(p) == 0)
             return 0;
-        int rc = drain(p);
+        int rc = send_gathered(p); /* what there was no room for */
+        if (rc == 0 || kithi_conn_is_gone(rc)) {
+            int heard = drain(p);
+            rc = heard < 0 ? heard : rc;
+        }
         if (rc < 0) {
             break_pipe(p, rc);
             continue;
@@ -265,7 +273,7 @@ int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_s
         if (now >= end)
             return 0;
         uint64_t left_ms = end == UINT64_MAX ? UINT64_MAX : (end - now + 999999u) / 1000000u;
-        struct pollfd fd = { .fd = p->conn.fd, .events = POLLIN };
+        struct pollfd fd = { .fd = p->conn.fd, .events = p->gathered_len ? POLLIN | POLLOUT : POLLIN };
         if (poll(&fd, 1, left_ms > INT32_MAX ? -1 : (int)left_ms) < 0 && errno != EINTR)
             return -errno;
     }

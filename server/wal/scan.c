@@ -445,9 +445,9 @@ static int scan_file(struct scan *s, int64_t i)
         return damaged(s, file->name, 0,
                        "the file header is bad, though another file without one follows it");
     if (h.number <= s->last_number)
-        return damaged(s, file->name, 0,
-                       "file number %" PRIu64 " follows %" PRIu64 ": files of two histories are mixed",
-                       h.number, s->last_number);
+        return damaged(
+            s, file->name, 0,
+            "its number is not above that of the file before it: files of two histories are mixed");
     /* What a file was made behind was durable before. */
     if (h.first_epoch - 1 > s->proven_epoch)
         s->proven_epoch = h.first_epoch - 1;

@@ -550,7 +550,8 @@ static bool may_read(const struct kithi_session *s)
            (d->queued_bytes < DAEMON_BYTES_SOFT || !s->queued_bytes);
 }
 
-/* While too much is queued for more requests, who asks for a sign of life still gets one; which it is the header says. */
+/* While too much is queued for more of that, who asks for something small, be it for a sign of life, still gets it; what it is
+ * the header says. */
 static bool may_look(const struct kithi_session *s, const unsigned char *input, size_t len)
 {
     struct kithi_frame f;
@@ -558,7 +559,7 @@ static bool may_look(const struct kithi_session *s, const unsigned char *input, 
         return may_answer(s);
     }
     memcpy(&f, input, sizeof f);
-    return f.magic == KITHI_FRAME_MAGIC && f.type == KITHI_FRAME_HELLO;
+    return f.magic == KITHI_FRAME_MAGIC && f.type != KITHI_FRAME_WRITE && f.type != KITHI_FRAME_RESTORE_DATA;
 }
 
 /* Take as many whole frames out of the input as may be accepted now. */
@@ -733,7 +734,7 @@ static bool session_turn(struct kithi_session *s, uint64_t now_ms)
 {
     session_send(s);
     if (s->state == SESSION_OPEN) {
-        if (s->paused && may_read(s)) {
+        if (s->paused && (may_read(s) || may_look(s, s->input, s->input_len))) {
             session_parse(s);
             session_send(s);
         }

@@ -179,6 +179,9 @@ static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *
 static void answer_published(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
+    if (p->published && (p->held || c->dropping)) {
+        c->daemon->again = true; /* somebody waits for the pipeline's end, and has had his turn */
+    }
     while (p->published) {
         struct kithi_request *r = p->published;
         p->published = r->next;

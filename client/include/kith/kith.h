@@ -381,7 +381,8 @@ KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
  * reboot then begins with it and replays what was written afterwards only. *out_epoch (may be NULL) is the epoch that it
  * holds. Where nothing has changed since the last one, that is the answer. Waits as long as the disk takes, but not for a
  * daemon that is stopped or hangs: after 5 s without a greeting, or 30 s without a sign of life, which it is asked for meanwhile,
- * this returns KITH_E_TIMEOUT; error says which: without a greeting nothing was asked. Makes a connection of its own; other
+ * this returns KITH_E_TIMEOUT; error says which: without a greeting nothing was asked. (A daemon that was told to stop gives no
+ * more signs; a checkpoint that it is at is written all the same.) Makes a connection of its own; other
  * calls on the handle go on meanwhile. error (may be NULL) is filled on failure. 0, -ENOSPC (the collection goes on
  * without), KITH_E_NO_DAEMON, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_STARTING, KITH_E_SHUTDOWN, KITH_E_TIMEOUT,
  * KITH_E_UNKNOWN_OUTCOME (the daemon went away before it answered), -errno. Thread-safe.
@@ -470,14 +471,14 @@ KITH_API uint64_t kith_timeline(kith *index);
 
 /*
  * A pipe sends batches without waiting for each answer. It has a socket of its own.
- * kith_pipe_submit returns as soon as the bytes are handed over; it takes answers in between while its socket is
+ * kith_pipe_submit returns as soon as the bytes are handed over, or have gathered; it takes answers in between while its socket is
  * full. A batch is pending from kith_pipe_submit until kith_pipe_next has given its answer; at most `depth`
  * (1..4096) are.
  *
  * Answers come many at a time. While some of those that kith_pipe_next has met are still to be taken, small batches that are
  * submitted gather, up to 64 KiB, and leave together when the last of these answers is taken: a caller that answers each
  * kith_pipe_next with a kith_pipe_submit makes one system call for many. So do not stop calling kith_pipe_next as long as
- * kith_pipe_pending() says that something is pending.
+ * kith_pipe_pending() says that something is pending. Of what has gathered kith_pipe_close sends as much as there is room for.
  */
 typedef struct kith_pipe kith_pipe;
 

@@ -217,7 +217,7 @@ static void files_of_two_histories_are_not_mixed(void **state)
     begin(5, 3, 4);
     put_group(1, 5, 3, 2, 64);
     store(3, 4 * BLOCK);
-    assert_damaged(0, "file number 5 follows 5: files of two histories are mixed");
+    assert_damaged(0, "its number is not above that of the file before it: files of two histories are mixed");
     assert_kept(2, "file number 5 follows 5");
     /* The first group of a file may be the last one of the file before, if it is the same. */
     begin(6, 2, 4);
