@@ -101,15 +101,20 @@ static int send_all(kith_pipe *p, struct iovec *iov, int n)
     return rc < 0 ? rc : 0;
 }
 
+static struct iovec gathered_piece(const kith_pipe *p)
+{
+    return p->gathered_len ? (struct iovec){ .iov_base = p->gathered + p->gathered_at,
+                                             .iov_len = p->gathered_len - p->gathered_at }
+                           : (struct iovec){ 0 };
+}
+
 /* As much as there is room for, without waiting. 0, or the error that broke the connection. */
 static int send_gathered(kith_pipe *p)
 {
-    struct iovec piece = { .iov_base = p->gathered + p->gathered_at,
-                           .iov_len = p->gathered_len - p->gathered_at },
-                 *iov = &piece;
+    struct iovec piece = gathered_piece(p), *iov = &piece;
     int n = 1;
     size_t sent = 0;
-    if (p->gathered_len == 0)
+    if (piece.iov_len == 0)
         return 0;
     int rc = kithi_conn_send(&p->conn, &iov, &n, false, &sent);
     p->gathered_at += sent;
@@ -201,8 +206,7 @@ int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
         p->serial = 1;
     frame.tag = (uint64_t)p->serial << 32 | number;
     frame.flags = (uint16_t)b->durability;
-    struct iovec pieces[] = { { .iov_base = p->gathered + p->gathered_at,
-                                .iov_len = p->gathered_len - p->gathered_at },
+    struct iovec pieces[] = { gathered_piece(p),
                               { .iov_base = &frame, .iov_len = sizeof frame },
                               { .iov_base = p->index->uid, .iov_len = sizeof p->index->uid },
                               { .iov_base = b->ops, .iov_len = b->len } };

@@ -340,7 +340,8 @@ static int walk_from(struct walk *w, int64_t i, uint64_t epoch)
         if (v < 0)
             return v;
         /* What looks like one elsewhere may stand in a damaged group, or in an old one: clients choose these bytes. */
-        const bool own = look.verdict == KITHI_WAL_OK && kithi_get64(w->buf + 24) == look.header.number;
+        const bool own = (v == KITHI_WAL_OK || v == KITHI_WAL_NEWER) && look.verdict == KITHI_WAL_OK &&
+                         kithi_get64(w->buf + 24) == look.header.number;
         if (v == KITHI_WAL_NEWER && (own || off == KITHI_WAL_BLOCK))
             return newer(w);
         if (v == KITHI_WAL_OK && look.verdict == KITHI_WAL_OK && !own)
