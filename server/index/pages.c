@@ -212,8 +212,9 @@ static int fill_huge(const struct kithi_index *ix, uint64_t off)
 
 int kithi_pages_fill(const struct kithi_index *ix, uint64_t off)
 {
-    if (!ix->tuning.small_pages && fill_huge(ix, off) == 0)
-        return 0;
+    if (!ix->tuning.small_pages)
+        (void)fill_huge(ix, off);
+    /* Advice is not a promise, and some emulators and sandboxes take it and do nothing; a full block is soon seen. */
     return kithi_space_fill(ix, off, BLOCK);
 }
 
