@@ -35,7 +35,7 @@ struct worker {
 static void run_jobs(struct pool *pool, unsigned number)
 {
     for (uint32_t i; (i = atomic_fetch_add(&pool->next, 1)) < pool->job_count;)
-        kithi_group_job(pool->ix, number, i);
+        kithi_group_job(pool->ix, kithi_group_open(pool->ix), number, i);
 }
 
 static void *worker_main(void *arg)
@@ -102,7 +102,7 @@ static double build(struct kithi_index *ix, const struct bench_set *set, unsigne
         uint32_t n = set->base_count - first < GROUP_OPS ? set->base_count - first : GROUP_OPS;
         stage(ix, set, first, n, ops, ids);
         ask_for_huge_pages(ix);
-        pool.job_count = kithi_group_job_count(ix);
+        pool.job_count = kithi_group_job_count(kithi_group_open(ix));
         atomic_store(&pool.next, 0);
         pthread_barrier_wait(&pool.gate);
         run_jobs(&pool, 0);

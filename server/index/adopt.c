@@ -161,7 +161,7 @@ static int settle(struct kithi_index *ix, struct kithi_errmsg *err)
     KITHI_FAULT_CRASH("crash-after-undoing");
     int rc;
     if (noted) {
-        kithi_notes_end_group(ix);
+        kithi_notes_end_group(ix, kithi_group_open(ix));
         rc = kithi_census_begin(ix, true);
         if (rc < 0)
             kithi_error_set(err, rc, "the daemon is out of memory");

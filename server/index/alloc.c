@@ -107,6 +107,15 @@ static uint64_t beyond(uint32_t used, uint32_t free_count, uint32_t want)
     return (uint64_t)used + (want > free_count ? want - free_count : 0);
 }
 
+/* Places of the id table that the groups under way may fill. */
+static uint32_t new_ids(const struct kithi_index *ix)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i <= ix->sealed; i++)
+        n += kithi_group_at(ix, i)->new_ids;
+    return n;
+}
+
 int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct kithi_errmsg *err)
 {
     uint64_t slots = beyond(ix->slots_used, ix->slots_free.count, d->slots);
@@ -137,11 +146,11 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         rc = kithi_space_reserve(ix, KITHI_REGION_BLOB0 + c,
                                  beyond(ix->blob_used[c], ix->blob_free[c].count, d->blobs[c]), err);
     if (rc == 0)
-        rc = kithi_ids_reserve(ix, ix->group.new_ids + d->ids, err);
+        rc = kithi_ids_reserve(ix, new_ids(ix) + d->ids, err);
     if (rc < 0)
         return rc;
 
-    /* Private lists take, without failing, everything that is in use now or with this group. */
+    /* Private lists take, without failing, everything that is in use now or with the groups under way. */
     uint32_t in_use = (uint32_t)slots - ix->slots_free.count + d->slots;
     rc = kithi_stack_reserve(&ix->slots_free, in_use);
     if (rc == 0)
@@ -149,8 +158,8 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++)
         rc = kithi_stack_reserve(&ix->blob_free[c], ix->blob_used[c] - ix->blob_free[c].count + d->blobs[c]);
     if (rc == 0)
-        rc = kithi_stack_reserve(&ix->group.deaths, d->deaths);
-    uint32_t dying = ix->group.deaths.count + d->deaths + ix->group.insertion_count + d->slots;
+        rc = kithi_stack_reserve(&kithi_group_open(ix)->deaths, d->deaths);
+    uint32_t dying = kithi_groups_dying(ix) + d->deaths + d->slots;
     if (rc == 0)
         rc = kithi_queue_reserve(&ix->dead, dying);
     if (rc == 0)

@@ -190,10 +190,9 @@ static void find_ends(struct kithi_index *ix)
 static int join(struct kithi_index *ix)
 {
     struct census *s = &ix->census;
-    const struct group *g = &ix->group;
-    uint32_t newer = ix->dead.count, dying = g->deaths.count + g->insertion_count;
+    uint32_t newer = ix->dead.count, dying = kithi_groups_dying(ix);
     uint32_t all = s->dead.count + newer;
-    /* As kithi_alloc_reserve() promises to the group under way. */
+    /* As kithi_alloc_reserve() promises to the groups under way. */
     int rc = kithi_queue_reserve(&s->dead, newer + dying);
     if (rc == 0)
         rc = kithi_queue_reserve(&ix->resting, all + dying);

@@ -37,7 +37,8 @@ int kithi_copy_begin(struct kithi_index *from, struct kithi_index *to, struct ki
 {
     const uint32_t dim = from->map.geometry.dim;
     KITHI_ASSERT(dim == to->map.geometry.dim && from->map.geometry.metric == to->map.geometry.metric);
-    KITHI_ASSERT(to->slots_used == 0 && from->group.insertion_count == 0 && !from->sweep.running);
+    KITHI_ASSERT(kithi_group_job_count(kithi_group_open(from)) == 0);
+    KITHI_ASSERT(to->slots_used == 0 && from->sealed == 0 && !from->sweep.running);
     struct kithi_copy *c = calloc(1, sizeof *c);
     if (c) {
         size_t part = PART_BYTES / (dim * sizeof(float));
@@ -92,7 +93,7 @@ int kithi_copy_stage(struct kithi_copy *c, uint64_t now_ms, struct kithi_errmsg 
     struct kithi_item item;
     uint32_t n = 0;
     int rc = 1;
-    if (c->to->group.insertion_count) {
+    if (kithi_group_job_count(kithi_group_open(c->to))) {
         kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_ms);
         KITHI_FAULT_CRASH("crash-in-copy");
     }
@@ -116,5 +117,5 @@ int kithi_copy_stage(struct kithi_copy *c, uint64_t now_ms, struct kithi_errmsg 
     rc = KITHI_FAULT("copy-no-space")
              ? kithi_error_set(err, KITHI_E_NO_SPACE, "no room for the copy: a test wants it so")
              : kithi_group_add(c->to, c->ops, n, &result, err);
-    return rc < 0 ? rc : (int)kithi_group_job_count(c->to);
+    return rc < 0 ? rc : (int)kithi_group_job_count(kithi_group_open(c->to));
 }

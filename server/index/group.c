@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "server/index/index_priv.h"
+#include "shm/base/assert.h"
 #include "shm/base/id.h"
 
 static uint64_t next_random(struct kithi_index *ix)
@@ -106,7 +107,7 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
     return 0;
 }
 
-static int reserve_group(struct group *g, uint32_t insertions, uint32_t touched)
+static int reserve_group(struct kithi_group *g, uint32_t insertions, uint32_t touched)
 {
     if (g->insertion_capacity - g->insertion_count < insertions) {
         uint32_t capacity = (g->insertion_count + insertions) * 2;
@@ -144,43 +145,88 @@ static int reserve_group(struct group *g, uint32_t insertions, uint32_t touched)
     return 0;
 }
 
-/* What the group has done to this id; a new entry when nothing yet (*out_new). */
-static struct touched *touch(struct group *g, uint64_t hash, const struct kithi_op *op, bool *out_new)
+static struct touched *find_touched(const struct kithi_group *g, uint64_t hash, const char *id,
+                                    uint32_t id_len)
 {
-    uint32_t at = (uint32_t)hash & g->overlay_mask;
-    for (; g->overlay[at]; at = (at + 1) & g->overlay_mask) {
+    for (uint32_t at = (uint32_t)hash & g->overlay_mask; g->overlay[at]; at = (at + 1) & g->overlay_mask) {
         struct touched *t = &g->touched[g->overlay[at] - 1];
-        if (t->hash == hash && t->id_len == op->id_len && memcmp(t->id, op->id, op->id_len) == 0) {
-            *out_new = false;
+        if (t->hash == hash && t->id_len == id_len && memcmp(t->id, id, id_len) == 0)
             return t;
-        }
     }
-    struct touched *t = &g->touched[g->touched_count++];
+    return NULL;
+}
+
+/* What the group has done to this id; a new entry when nothing yet (*out_new). */
+static struct touched *touch(struct kithi_group *g, uint64_t hash, const struct kithi_op *op, bool *out_new)
+{
+    struct touched *t = find_touched(g, hash, op->id, op->id_len);
+    *out_new = t == NULL;
+    if (t)
+        return t;
+    uint32_t at = (uint32_t)hash & g->overlay_mask;
+    while (g->overlay[at])
+        at = (at + 1) & g->overlay_mask;
+    t = &g->touched[g->touched_count++];
     *t = (struct touched){ .hash = hash, .id = op->id, .id_len = op->id_len, .insertion = NO_SLOT };
     g->overlay[at] = g->touched_count;
-    *out_new = true;
     return t;
+}
+
+const struct touched *kithi_group_touched(const struct kithi_index *ix, uint32_t number, uint64_t hash,
+                                          const char *id, uint32_t id_len)
+{
+    while (number-- > 0) {
+        const struct kithi_group *g = kithi_group_at(ix, number);
+        const struct touched *t = g->touched_count ? find_touched(g, hash, id, id_len) : NULL;
+        if (t)
+            return t;
+    }
+    return NULL;
+}
+
+const struct insertion *kithi_group_inserted(const struct kithi_index *ix, uint32_t number, uint64_t hash,
+                                             const char *id, uint32_t id_len)
+{
+    while (number-- > 0) {
+        const struct kithi_group *g = kithi_group_at(ix, number);
+        const struct touched *t = g->touched_count ? find_touched(g, hash, id, id_len) : NULL;
+        if (t && t->insertion != NO_SLOT)
+            return &g->insertions[t->insertion];
+    }
+    return NULL;
+}
+
+/* Slot + 1 of the newest version of an id before the open group, published or not, or 0; *out_alive: that is not deleted. */
+static uint32_t version_before(const struct kithi_index *ix, uint64_t hash, const struct kithi_op *op,
+                               bool *out_alive)
+{
+    const struct touched *t = kithi_group_touched(ix, ix->sealed, hash, op->id, op->id_len);
+    const struct insertion *in = t ? kithi_group_inserted(ix, ix->sealed, hash, op->id, op->id_len) : NULL;
+    uint32_t entry = in ? in->slot + 1 : kithi_ids_find(ix, hash, op->id, op->id_len);
+    if (t)
+        *out_alive = t->insertion != NO_SLOT;
+    else
+        *out_alive = entry && atomic_load_explicit(&kithi_view_record(&ix->view, entry - 1)->death,
+                                                   memory_order_relaxed) == 0;
+    return entry;
 }
 
 /* Stage one op; everything it needs has been reserved. Returns true when the id was there before. */
 static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t level, uint32_t place)
 {
-    struct group *g = &ix->group;
+    struct kithi_group *g = kithi_group_open(ix);
     uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
-    bool fresh, existed = false;
+    bool fresh, alive, existed = false;
+    uint32_t entry = version_before(ix, hash, op, &alive);
     struct touched *t = touch(g, hash, op, &fresh);
-    uint32_t entry = kithi_ids_find(ix, hash, op->id, op->id_len);
 
     if (!fresh && t->insertion != NO_SLOT) {
         g->insertions[t->insertion].superseded = true;
         existed = true;
-    } else if (fresh && entry) {
-        const struct kithi_record *r = kithi_view_record(&ix->view, entry - 1);
-        if (atomic_load_explicit(&r->death, memory_order_relaxed) == 0) {
-            g->deaths.items[g->deaths.count++] = entry - 1;
-            kithi_note_slot(ix, entry - 1);
-            existed = true;
-        }
+    } else if (fresh && alive) {
+        g->deaths.items[g->deaths.count++] = entry - 1;
+        kithi_note_slot(ix, entry - 1);
+        existed = true;
     }
     t->insertion = NO_SLOT;
     if (op->type == KITHI_OP_DELETE)
@@ -213,14 +259,15 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
 static int claim_places(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
                         struct kithi_group_result *out, struct kithi_errmsg *err)
 {
-    uint32_t before = ix->group.claimed.count;
+    struct kithi_group *g = kithi_group_open(ix);
+    uint32_t before = g->claimed.count;
     for (uint32_t i = 0; i < n; i++) {
         if (ops[i].type != KITHI_OP_UPSERT)
             continue;
         uint64_t hash = kithi_ids_hash(ix, ops[i].id, ops[i].id_len);
         ix->places[i] = kithi_ids_claim(ix, hash, ops[i].id, ops[i].id_len);
         if (ix->places[i] == UINT32_MAX) {
-            kithi_ids_claims_rewind(&ix->group, before);
+            kithi_ids_claims_rewind(g, before);
             out->failed_item = i;
             return kithi_error_set(err, KITHI_E_FULL,
                                    "the id table has no place near the hash of this id: %u others share it; "
@@ -234,13 +281,13 @@ static int claim_places(struct kithi_index *ix, const struct kithi_op *ops, uint
 int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
                     struct kithi_group_result *out, struct kithi_errmsg *err)
 {
+    struct kithi_group *g = kithi_group_open(ix);
     struct demand d;
     *out = (struct kithi_group_result){ .failed_item = UINT32_MAX };
     int rc = survey(ix, ops, n, &d, out, err);
     if (rc == 0)
         rc = kithi_alloc_reserve(ix, &d, err);
-    if (rc == 0 &&
-        (reserve_group(&ix->group, d.slots, n) < 0 || kithi_ids_claims_reserve(&ix->group, d.ids) < 0))
+    if (rc == 0 && (reserve_group(g, d.slots, n) < 0 || kithi_ids_claims_reserve(g, d.ids) < 0))
         rc = kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     if (rc == 0)
         rc = claim_places(ix, ops, n, out, err);
@@ -254,7 +301,7 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     return 0;
 }
 
-void kithi_group_clear(struct group *g)
+void kithi_group_clear(struct kithi_group *g)
 {
     /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
     for (uint32_t i = g->touched_count; i-- > 0;) {
@@ -267,17 +314,57 @@ void kithi_group_clear(struct group *g)
     g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
 }
 
-void kithi_group_abort(struct kithi_index *ix)
+void kithi_group_fini(struct kithi_group *g)
 {
-    for (uint32_t i = ix->group.insertion_count; i-- > 0;) {
-        const struct insertion *in = &ix->group.insertions[i];
-        kithi_alloc_return(ix, in->slot, in->blob, in->upper);
-    }
-    kithi_group_clear(&ix->group);
-    kithi_notes_end_group(ix); /* nothing of it was stored in a record */
+    free(g->insertions);
+    free(g->deaths.items);
+    free(g->touched);
+    free(g->overlay);
+    free(g->claims);
+    free(g->claimed.items);
 }
 
-uint32_t kithi_group_job_count(const struct kithi_index *ix)
+void kithi_group_abort(struct kithi_index *ix)
 {
-    return ix->group.insertion_count;
+    struct kithi_group *g = kithi_group_open(ix);
+    for (uint32_t i = g->insertion_count; i-- > 0;) {
+        const struct insertion *in = &g->insertions[i];
+        kithi_alloc_return(ix, in->slot, in->blob, in->upper);
+    }
+    kithi_group_clear(g);
+    kithi_notes_abort_group(ix); /* nothing of it was stored in a record */
+}
+
+struct kithi_group *kithi_group_open(struct kithi_index *ix)
+{
+    return kithi_group_at(ix, ix->sealed);
+}
+
+struct kithi_group *kithi_group_seal(struct kithi_index *ix)
+{
+    struct kithi_group *g = kithi_group_open(ix);
+    KITHI_ASSERT(ix->sealed < KITHI_GROUPS_SEALED);
+    g->began_epoch = ix->epoch;
+    ix->sealed++;
+    return g;
+}
+
+uint32_t kithi_groups_sealed(const struct kithi_index *ix)
+{
+    return ix->sealed;
+}
+
+uint32_t kithi_groups_dying(const struct kithi_index *ix)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i <= ix->sealed; i++) {
+        const struct kithi_group *g = kithi_group_at(ix, i);
+        n += g->deaths.count + g->insertion_count;
+    }
+    return n;
+}
+
+uint32_t kithi_group_job_count(const struct kithi_group *g)
+{
+    return g->insertion_count;
 }

@@ -50,14 +50,14 @@ static bool slot_has_id(const struct kithi_index *ix, uint32_t slot, const char 
     return slot < ix->slots_used && kithi_view_id(&ix->view, slot, have) == len && memcmp(have, id, len) == 0;
 }
 
-/* ---- claims: what the open group will put, and where ---- */
+/* ---- claims: what the groups under way will put, and where ---- */
 
-static uint32_t claim_home(const struct group *g, uint32_t place)
+static uint32_t claim_home(const struct kithi_group *g, uint32_t place)
 {
     return (place * 2654435769u) >> 7 & g->claims_mask;
 }
 
-static bool is_claimed(const struct group *g, uint32_t place)
+static bool has_claimed(const struct kithi_group *g, uint32_t place)
 {
     if (!g->claims)
         return false;
@@ -67,7 +67,15 @@ static bool is_claimed(const struct group *g, uint32_t place)
     return false;
 }
 
-static void add_claim(struct group *g, uint32_t place)
+static bool is_claimed(const struct kithi_index *ix, uint32_t place)
+{
+    for (uint32_t i = 0; i <= ix->sealed; i++)
+        if (has_claimed(kithi_group_at(ix, i), place))
+            return true;
+    return false;
+}
+
+static void add_claim(struct kithi_group *g, uint32_t place)
 {
     uint32_t at = claim_home(g, place);
     while (g->claims[at])
@@ -76,7 +84,7 @@ static void add_claim(struct group *g, uint32_t place)
     g->claimed.items[g->claimed.count++] = place;
 }
 
-void kithi_ids_claims_rewind(struct group *g, uint32_t count)
+void kithi_ids_claims_rewind(struct kithi_group *g, uint32_t count)
 {
     /* The last comes first: whoever it had to go round still stands, so the way to it is whole. */
     for (uint32_t i = g->claimed.count; i-- > count;) {
@@ -88,7 +96,7 @@ void kithi_ids_claims_rewind(struct group *g, uint32_t count)
     g->claimed.count = count;
 }
 
-int kithi_ids_claims_reserve(struct group *g, uint32_t more)
+int kithi_ids_claims_reserve(struct kithi_group *g, uint32_t more)
 {
     int rc = kithi_stack_reserve(&g->claimed, more);
     uint32_t room = g->claims ? g->claims_mask + 1 : 0, want = room ? room : 64;
@@ -119,7 +127,7 @@ static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint6
         uint64_t entry = atomic_load_explicit(&t->places[at], memory_order_relaxed);
         uint32_t link = kithi_ids_link(entry);
         if (entry == 0 || link == KITHI_IDS_TOMBSTONE) {
-            if (usable == UINT64_MAX && !is_claimed(&ix->group, (uint32_t)at))
+            if (usable == UINT64_MAX && !is_claimed(ix, (uint32_t)at))
                 usable = at;
             if (entry == 0 && usable != UINT64_MAX)
                 return usable;
@@ -131,37 +139,42 @@ static uint64_t probe(const struct kithi_index *ix, const struct table *t, uint6
     return usable;
 }
 
-static uint32_t claim_in(struct kithi_index *ix, const struct table *t, uint64_t hash, const char *id,
-                         size_t len)
+/* For the number-th group, whose predecessors have their claims. */
+static uint32_t claim_in(struct kithi_index *ix, uint32_t number, const struct table *t, uint64_t hash,
+                         const char *id, uint32_t id_len)
 {
-    struct group *g = &ix->group;
+    struct kithi_group *g = kithi_group_at(ix, number);
+    const struct insertion *before = kithi_group_inserted(ix, number, hash, id, id_len);
     bool found;
-    uint64_t at = probe(ix, t, hash, id, len, &found);
+    uint64_t at = before ? before->place : probe(ix, t, hash, id, id_len, &found);
     if (at == UINT64_MAX)
         return UINT32_MAX;
-    if (!found || !is_claimed(g, (uint32_t)at))
+    if (!has_claimed(g, (uint32_t)at))
         add_claim(g, (uint32_t)at);
     return (uint32_t)at;
 }
 
-uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, size_t len)
+uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, uint32_t len)
 {
     struct table t = table_now(ix);
-    return claim_in(ix, &t, hash, id, len);
+    return claim_in(ix, ix->sealed, &t, hash, id, len);
 }
 
-/* The open group's claims, in a table that will take the place of this one. */
+/* The claims of all groups, in a table that will take the place of this one. */
 static bool claim_anew(struct kithi_index *ix, const struct table *to)
 {
-    struct group *g = &ix->group;
-    kithi_ids_claims_rewind(g, 0);
-    for (uint32_t i = 0; i < g->insertion_count; i++) {
-        struct insertion *in = &g->insertions[i];
-        if (in->superseded)
-            continue;
-        in->place = claim_in(ix, to, in->hash, in->id, in->id_len);
-        if (in->place == UINT32_MAX)
-            return false;
+    for (uint32_t n = 0; n <= ix->sealed; n++)
+        kithi_ids_claims_rewind(kithi_group_at(ix, n), 0);
+    for (uint32_t n = 0; n <= ix->sealed; n++) {
+        const struct kithi_group *g = kithi_group_at(ix, n);
+        for (uint32_t i = 0; i < g->insertion_count; i++) {
+            struct insertion *in = &g->insertions[i];
+            if (in->superseded)
+                continue;
+            in->place = claim_in(ix, n, to, in->hash, in->id, in->id_len);
+            if (in->place == UINT32_MAX)
+                return false;
+        }
     }
     return true;
 }
@@ -228,13 +241,17 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
            2 * (live + more) > (UINT64_C(1) << log2))
         log2++;
     for (;; log2++) {
-        if ((UINT64_C(1) << log2) > ix->map.layout.id_capacity_max)
-            return kithi_error_set(err, KITHI_E_FULL, "the id table is at its ceiling of %u places",
-                                   ix->map.layout.id_capacity_max);
         unsigned area = 1 - kithi_ids_area(word);
-        int rc = kithi_space_reserve(ix, KITHI_REGION_IDS0 + area, UINT64_C(1) << log2, err);
-        if (rc < 0)
+        int rc = 0;
+        if ((UINT64_C(1) << log2) > ix->map.layout.id_capacity_max)
+            rc = kithi_error_set(err, KITHI_E_FULL, "the id table is at its ceiling of %u places",
+                                 ix->map.layout.id_capacity_max);
+        else
+            rc = kithi_space_reserve(ix, KITHI_REGION_IDS0 + area, UINT64_C(1) << log2, err);
+        if (rc < 0) {
+            (void)claim_anew(ix, &now); /* they had room here */
             return rc;
+        }
         uint64_t next = kithi_ids_word(area, log2, kithi_ids_rebuilds(word) + 1);
         struct table to = table_of(ix, next);
         /* [P7 id table] release: a reader that still uses this area from two tables ago, and sees a
@@ -252,18 +269,18 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
     }
 }
 
-void kithi_ids_claims_bury(struct kithi_index *ix)
+void kithi_ids_claims_bury(struct kithi_index *ix, const struct kithi_group *g)
 {
     struct table t = table_now(ix);
-    kithi_note_ids(ix, ix->group.claimed.count);
-    for (uint32_t i = 0; i < ix->group.claimed.count; i++) {
-        _Atomic uint64_t *place = &t.places[ix->group.claimed.items[i]];
+    kithi_note_ids(ix, g->claimed.count);
+    for (uint32_t i = 0; i < g->claimed.count; i++) {
+        _Atomic uint64_t *place = &t.places[g->claimed.items[i]];
         if (atomic_load_explicit(place, memory_order_relaxed) != 0)
             continue;
         /* Release: how full the table is was noted before. */
         atomic_store_explicit(place, kithi_ids_entry(0, KITHI_IDS_TOMBSTONE), memory_order_release);
         ix->ids_filled++;
-        kithi_census_place_filled(ix, ix->group.claimed.items[i]);
+        kithi_census_place_filled(ix, g->claimed.items[i]);
     }
 }
 

@@ -95,12 +95,8 @@ void kithi_index_close(struct kithi_index *ix)
     free(ix->workers);
     kithi_sweep_fini(ix);
     kithi_census_fini(ix);
-    free(ix->group.insertions);
-    free(ix->group.deaths.items);
-    free(ix->group.touched);
-    free(ix->group.overlay);
-    free(ix->group.claims);
-    free(ix->group.claimed.items);
+    for (uint32_t i = 0; i < KITHI_GROUPS_SEALED + 1; i++)
+        kithi_group_fini(&ix->groups[i]);
     free(ix->slots_free.items);
     free(ix->upper_free.items);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)

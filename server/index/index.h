@@ -9,12 +9,13 @@
  * on other threads, several at a time, each with its own worker number. A group goes
  *
  *     kithi_group_add ...  (owner, any number of requests, each whole or not at all)
+ *     kithi_group_seal     (owner; what is added from now on is another group's)
  *     kithi_group_job 0..n-1 (workers, any order, in parallel)
  *     kithi_group_publish  (owner, after every job has ended and the group is durable; kithi_group_publish_ahead:
  *                           before it is)
  *
- * and is then empty again. A sweep may run beside a group. Memory that ops point to must live
- * until publish.
+ * and is then empty again. Several may be under way; they are published in the order in which they were sealed. Who has one
+ * at a time need not seal it. A sweep may run beside groups. Memory that ops point to must live until publish.
  */
 #ifndef KITHI_INDEX_INDEX_H
 #define KITHI_INDEX_INDEX_H
@@ -24,6 +25,10 @@
 #include "shm/wire/op.h"
 
 struct kithi_index;
+struct kithi_group;
+
+/* Groups that may be sealed and not published. */
+#define KITHI_GROUPS_SEALED 4u
 
 struct kithi_index_identity {
     uint8_t uid[16];
@@ -91,27 +96,38 @@ struct kithi_group_result {
 };
 
 /*
- * Stage n ops of one request: check each (id, dimension, finite, not zero under cosine), reserve
+ * Stage n ops of one request to the open group: check each (id, dimension, finite, not zero under cosine), reserve
  * everything that applying them can need, allot slots. All or nothing: on error (KITHI_E_ID,
  * KITHI_E_DIMENSION, KITHI_E_NOT_FINITE, KITHI_E_ZERO_VECTOR, KITHI_E_FULL, KITHI_E_NO_SPACE,
  * -ENOMEM) the group is as before. The same id again, in this request or an earlier one of the
- * group: the last wins. Not to be called once jobs of the group have begun.
+ * group: the last wins. It is staged behind the groups that are sealed, as if they were published. Not to be called once
+ * jobs of the open group have begun.
  */
 int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
                     struct kithi_group_result *out, struct kithi_errmsg *err);
 
-/* Take back everything that was staged, as if it had never been added; before any job has begun. */
+/* Take back everything that was staged to the open group, as if it had never been added; before any of its jobs has begun. */
 void kithi_group_abort(struct kithi_index *ix);
 
-/* Insertions staged in the group. */
-uint32_t kithi_group_job_count(const struct kithi_index *ix);
+/* The group that requests are staged to. */
+struct kithi_group *kithi_group_open(struct kithi_index *ix);
+
+/* Close the open group, and open another one. At most KITHI_GROUPS_SEALED are sealed at a time. Nobody takes it back any more:
+ * it is published, or nothing ever is again in this index. */
+struct kithi_group *kithi_group_seal(struct kithi_index *ix);
+
+/* Groups that are sealed and not published. */
+uint32_t kithi_groups_sealed(const struct kithi_index *ix);
+
+/* Insertions staged in a group. */
+uint32_t kithi_group_job_count(const struct kithi_group *g);
 
 /* Fill and link insertion i. Cannot fail. */
-void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i);
+void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsigned worker, uint32_t i);
 
 /*
- * [P1 commit] Make the group visible as epoch (> the current one), which is durable; wakes
- * waiters. An empty group only moves the epoch. now_ms is a monotonic clock.
+ * [P1 commit] Make the oldest group visible as epoch (> the current one), which is durable; wakes
+ * waiters. That is the open one when none is sealed. An empty group only moves the epoch. now_ms is a monotonic clock.
  */
 void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
 /* The same for a group that is not durable yet: none of its writers asked for that. */

@@ -63,7 +63,7 @@ struct insertion {
     bool superseded; /* a later op of the group replaces or deletes it */
 };
 
-/* What the group has done to an id so far. */
+/* What a group has done to an id so far. */
 struct touched {
     uint64_t hash;
     const char *id;
@@ -71,7 +71,9 @@ struct touched {
     uint32_t insertion; /* index, or NO_SLOT: deleted */
 };
 
-struct group {
+struct kithi_group {
+    uint64_t began_epoch; /* visible when it was sealed: its insertions choose nobody who had died by then */
+    uint32_t noted;       /* entries of the notes that are its own */
     struct insertion *insertions;
     uint32_t insertion_count, insertion_capacity;
     struct stack deaths; /* published slots that die with the group */
@@ -173,8 +175,10 @@ struct kithi_index {
     struct queue dead, resting;
     bool imaged; /* an image is being taken: what died after image_epoch is not freed */
     uint64_t image_epoch;
-    struct group group;
-    uint32_t noted; /* slots of the group that are noted, or KITHI_NOTES_OVERFLOW */
+    /* A ring: from `oldest` on those that are sealed, then the open one, to which requests are staged. */
+    struct kithi_group groups[KITHI_GROUPS_SEALED + 1];
+    uint32_t oldest, sealed;
+    uint32_t noted; /* slots of all groups that are noted, or KITHI_NOTES_OVERFLOW */
     struct sweep sweep;
     struct census census;
     struct pages pages;
@@ -245,19 +249,19 @@ uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char 
 /* Make room for more new ids; may rebuild into the other area. 0 or KITHI_E_NO_SPACE. */
 int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err);
 /*
- * Claim the place that the entry of id will have when the group is published: that of the version before,
- * or a free one within the longest probe. UINT32_MAX when there is none, which only ids chosen for their
+ * Claim for the open group the place that the entry of id will have when it is published: that of the version before,
+ * published or not, or a free one within the longest probe. UINT32_MAX when there is none, which only ids chosen for their
  * hashes bring about. Room in the set of claims was reserved.
  */
-uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, size_t len);
-int kithi_ids_claims_reserve(struct group *g, uint32_t more);
+uint32_t kithi_ids_claim(struct kithi_index *ix, uint64_t hash, const char *id, uint32_t len);
+int kithi_ids_claims_reserve(struct kithi_group *g, uint32_t more);
 /* Take back the claims after the first count, the last first. */
-void kithi_ids_claims_rewind(struct group *g, uint32_t count);
+void kithi_ids_claims_rewind(struct kithi_group *g, uint32_t count);
 /*
- * Before anything is put: no claimed place stays empty, since others of the group lie behind it, and
+ * Before anything is put: no claimed place stays empty, since others of the group, and of later ones, lie behind it, and
  * what claimed it may have been taken back by a later change of the same id.
  */
-void kithi_ids_claims_bury(struct kithi_index *ix);
+void kithi_ids_claims_bury(struct kithi_index *ix, const struct kithi_group *g);
 /* Lead the id whose place was claimed to slot. Cannot fail. */
 void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32_t slot);
 /* If the entry of slot's id leads to slot: lead it to link (slot + 1) or, with 0, bury it. */
@@ -325,15 +329,17 @@ void kithi_sweep_fini(struct kithi_index *ix);
 
 /* ---- notes.c: [P14 notes], what the next owner need not look for ---- */
 
-/* The group takes slot, or will be its death: noted before anything of its record changes. */
+/* The open group takes slot, or will be its death: noted before anything of its record changes. */
 void kithi_note_slot(struct kithi_index *ix, uint32_t slot);
 /* upper_used or blob_used have risen: noted before anything leads there. */
 void kithi_note_ends(struct kithi_index *ix);
 /* More places of the id table are about to be filled, at most so many; or the table is another one. */
 void kithi_note_ids(struct kithi_index *ix, uint32_t more);
 void kithi_note_wake(struct kithi_index *ix, uint32_t wake);
-/* Nothing in the records is beyond the epoch. */
-void kithi_notes_end_group(struct kithi_index *ix);
+/* Nothing in the records is beyond the epoch but what the other groups have touched. */
+void kithi_notes_end_group(struct kithi_index *ix, struct kithi_group *g);
+/* The open group has touched nothing. */
+void kithi_notes_abort_group(struct kithi_index *ix);
 void kithi_notes_correct_live(struct kithi_index *ix, uint64_t live);
 /* Keep notes from now on, with no group open. */
 void kithi_notes_begin(struct kithi_index *ix);
@@ -357,10 +363,27 @@ void kithi_census_fini(struct kithi_index *ix);
 /* A whole one, at once, with nobody else at work: 0, KITHI_E_CORRUPT, -ENOMEM, or -ECANCELED (stop may be NULL). */
 int kithi_private_rebuild(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err);
 
-/* ---- index.c ---- */
+/* ---- group.c: the groups under way ---- */
 
+/* The i-th of them, the oldest first; the open one is number ix->sealed. */
+static inline struct kithi_group *kithi_group_at(const struct kithi_index *ix, uint32_t i)
+{
+    return (struct kithi_group *)&ix->groups[(ix->oldest + i) % (KITHI_GROUPS_SEALED + 1)];
+}
+
+/* What the newest of the groups before the number-th has done to an id, or NULL. */
+const struct touched *kithi_group_touched(const struct kithi_index *ix, uint32_t number, uint64_t hash,
+                                          const char *id, uint32_t id_len);
+/* The insertion that a group before the number-th publishes last as a version of id, or NULL. */
+const struct insertion *kithi_group_inserted(const struct kithi_index *ix, uint32_t number, uint64_t hash,
+                                             const char *id, uint32_t id_len);
+/* Slots that may die with the groups under way. */
+uint32_t kithi_groups_dying(const struct kithi_index *ix);
 /* Forget what is staged; the slots it took are the caller's business. */
-void kithi_group_clear(struct group *g);
+void kithi_group_clear(struct kithi_group *g);
+void kithi_group_fini(struct kithi_group *g);
+
+/* ---- index.c ---- */
 
 /* Private state for the mapping in ix->map; 0 or -ENOMEM. */
 int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tuning);

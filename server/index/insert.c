@@ -297,9 +297,9 @@ void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death)
         continue;
 }
 
-static bool may_be_entry(const struct kithi_index *ix, uint32_t slot)
+static bool may_be_entry(const struct kithi_view *v, uint32_t slot)
 {
-    const struct kithi_record *r = kithi_view_record(&ix->view, slot);
+    const struct kithi_record *r = kithi_view_record(v, slot);
     return atomic_load_explicit(&r->linked, memory_order_acquire) &&
            atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 &&
            atomic_load_explicit(&r->death, memory_order_relaxed) == 0;
@@ -308,20 +308,22 @@ static bool may_be_entry(const struct kithi_index *ix, uint32_t slot)
 uint64_t kithi_entry_replace(struct kithi_index *ix)
 {
     uint64_t best = 0;
+    struct kithi_view v; /* of now: the owner may be staging a group */
+    kithi_view_begin(&ix->map, &v);
     /* Owners of upper rows are one slot in m or so; only without them all slots are looked at. */
-    for (uint32_t i = 0; i < ix->upper_used; i++) {
-        uint32_t owner = atomic_load_explicit(&kithi_view_upper(&ix->view, i)->owner, memory_order_relaxed);
-        if (owner - 1u >= ix->slots_used || !may_be_entry(ix, owner - 1))
+    for (uint32_t i = 0; i < v.upper_limit; i++) {
+        uint32_t owner = atomic_load_explicit(&kithi_view_upper(&v, i)->owner, memory_order_relaxed);
+        if (owner - 1u >= v.slots_used || !may_be_entry(&v, owner - 1))
             continue;
-        const struct kithi_record *r = kithi_view_record(&ix->view, owner - 1);
+        const struct kithi_record *r = kithi_view_record(&v, owner - 1);
         uint32_t level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
         if (best == 0 || level > kithi_entry_level(best))
             best = kithi_entry_pack(owner - 1, level);
     }
-    for (uint32_t slot = 0; best == 0 && slot < ix->slots_used; slot++)
-        if (may_be_entry(ix, slot))
+    for (uint32_t slot = 0; best == 0 && slot < v.slots_used; slot++)
+        if (may_be_entry(&v, slot))
             best = kithi_entry_pack(slot, 0);
-    /* Nothing is visible any more, and what was loses its last finder. */
+    /* Nothing is visible any more, and what was loses its last finder. Nothing is published while the lock is held. */
     if (best == 0)
         kithi_mark_unlinked(ix, ix->epoch);
     /* [P3 unlinked] release: whoever misses the old entry sees the mark. Other half: kithi_view_unlinked(). */
@@ -329,25 +331,39 @@ uint64_t kithi_entry_replace(struct kithi_index *ix)
     return best;
 }
 
+/* A view that has the entry point's slot: of now, since groups that run beside may have added slots. */
+static uint64_t seen(const struct kithi_index *ix, uint64_t entry, struct kithi_view *v)
+{
+    if (entry && kithi_entry_link(entry) - 1u >= v->slot_limit)
+        kithi_view_begin(&ix->map, v);
+    return entry;
+}
+
+static uint64_t entry_seen(const struct kithi_index *ix, struct kithi_view *v)
+{
+    return seen(ix, atomic_load_explicit(&ix->header->entry, memory_order_acquire), v);
+}
+
 void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot)
 {
     struct worker *w = &ix->workers[worker];
-    struct kithi_view v; /* of now: a group that runs beside may have added slots since the sweep began */
+    struct kithi_view v;
     kithi_view_begin(&ix->map, &v);
     unsigned level =
         kithi_meta_level(atomic_load_explicit(&kithi_view_record(&v, slot)->meta, memory_order_relaxed));
-    uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_acquire);
+    uint64_t entry = entry_seen(ix, &v);
     kithi_view_decode_vector(&v, slot, w->vector);
     if (entry && level <= KITHI_LEVEL_MAX)
         link_slot(ix, &v, w, slot, level, entry);
 }
 
-void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
+void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsigned worker, uint32_t i)
 {
     struct worker *w = &ix->workers[worker];
-    const struct insertion *in = &ix->group.insertions[i];
-    const struct kithi_view *v = &ix->view;
-    fill(v, w, in);
+    const struct insertion *in = &g->insertions[i];
+    struct kithi_view v;
+    kithi_view_begin(&ix->map, &v);
+    fill(&v, w, in);
 
     /*
      * The entry is read under its lock, after `linked`: whoever comes next finds this slot or stands
@@ -355,25 +371,25 @@ void kithi_group_job(struct kithi_index *ix, unsigned worker, uint32_t i)
      * a time.
      */
     pthread_mutex_lock(&ix->entry_lock);
-    uint64_t entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
+    uint64_t entry = entry_seen(ix, &v);
     bool top = entry == 0 || in->level > kithi_entry_level(entry);
     if (!top)
         pthread_mutex_unlock(&ix->entry_lock);
 
-    if (entry == 0 || !link_slot(ix, v, w, in->slot, in->level, entry)) {
+    if (entry == 0 || !link_slot(ix, &v, w, in->slot, in->level, entry)) {
         /* Nobody living all round. If the entry is dead, a living one takes its place; if there is
          * none, this slot does, and whoever comes next finds it. */
         if (!top) {
             pthread_mutex_lock(&ix->entry_lock);
-            entry = atomic_load_explicit(&ix->header->entry, memory_order_relaxed);
+            entry = entry_seen(ix, &v);
         }
-        if (entry && !kithi_slot_eligible(v, kithi_entry_link(entry) - 1))
-            entry = kithi_entry_replace(ix);
+        if (entry && !kithi_slot_eligible(&v, kithi_entry_link(entry) - 1))
+            entry = seen(ix, kithi_entry_replace(ix), &v);
         top = entry == 0 || in->level > kithi_entry_level(entry);
         if (!top)
             pthread_mutex_unlock(&ix->entry_lock);
         if (entry)
-            link_slot(ix, v, w, in->slot, in->level, entry);
+            link_slot(ix, &v, w, in->slot, in->level, entry);
     }
     if (top) {
         /* Release: the rows that the entry leads to are filled. Other half: begin_walk(). */

@@ -2,8 +2,8 @@
  * notes.c - what the owner writes down for the one who comes after it. See shm/layout/notes.h.
  *
  * A note is a promise about records: what is beyond the epoch is noted. It is made before the record changes, and withdrawn
- * after the epoch has caught up, or after everything was taken back. Where the promise cannot be kept (a group that is too
- * large), that is noted.
+ * after the epoch has caught up, or after everything was taken back. Where the promise cannot be kept (groups that are too
+ * large), that is noted. Groups stand behind each other, the oldest first.
  */
 #include "server/index/index_priv.h"
 
@@ -22,6 +22,7 @@ void kithi_note_slot(struct kithi_index *ix, uint32_t slot)
     } else {
         atomic_store_explicit(&n->slots[ix->noted], slot, memory_order_relaxed);
         ix->noted++;
+        kithi_group_open(ix)->noted++;
     }
     /* [P14 notes] release: the slot stands before the count includes it. What is stored in its record comes behind a
      * release of its own: fill() begins with a fence, births and deaths are released. Other half: kithi_notes_usable(). */
@@ -50,16 +51,67 @@ void kithi_note_wake(struct kithi_index *ix, uint32_t wake)
         atomic_store_explicit(&n->wake, wake, memory_order_relaxed);
 }
 
-void kithi_notes_end_group(struct kithi_index *ix)
+/* Note a group that is under way while it is noted that not all are; false when there is no room for it. */
+static bool note_again(struct kithi_index *ix, struct kithi_group *g, uint32_t at)
+{
+    struct kithi_notes *n = notes_of(ix);
+    g->noted = g->deaths.count + g->insertion_count;
+    if (g->noted > KITHI_NOTES_MAX - at)
+        return false;
+    for (uint32_t i = 0; i < g->deaths.count; i++)
+        atomic_store_explicit(&n->slots[at++], g->deaths.items[i], memory_order_relaxed);
+    for (uint32_t i = 0; i < g->insertion_count; i++)
+        atomic_store_explicit(&n->slots[at++], g->insertions[i].slot, memory_order_relaxed);
+    return true;
+}
+
+/* The slots of all groups but g, the oldest, again; returns their count. */
+static uint32_t note_others(struct kithi_index *ix, const struct kithi_group *g)
+{
+    struct kithi_notes *n = notes_of(ix);
+    uint32_t count = 0;
+    if (ix->noted != KITHI_NOTES_OVERFLOW) {
+        /* Each takes a place nearer to the front only after whoever stands there has one, or is done with. */
+        for (uint32_t i = g->noted; i < ix->noted; i++) {
+            uint32_t slot = atomic_load_explicit(&n->slots[i], memory_order_relaxed);
+            atomic_store_explicit(&n->slots[count++], slot, memory_order_release);
+        }
+        return count;
+    }
+    for (uint32_t i = 0; i <= ix->sealed; i++) {
+        struct kithi_group *other = kithi_group_at(ix, i);
+        if (other == g)
+            continue;
+        if (!note_again(ix, other, count))
+            return KITHI_NOTES_OVERFLOW;
+        count += other->noted;
+    }
+    return count;
+}
+
+void kithi_notes_end_group(struct kithi_index *ix, struct kithi_group *g)
 {
     struct kithi_notes *n = notes_of(ix);
     atomic_store_explicit(&n->live, ix->live, memory_order_relaxed);
     atomic_store_explicit(&n->ids_filled, ix->ids_filled, memory_order_relaxed);
     /* Release: while this is not the header's epoch, the count of vectors is the header's. */
     atomic_store_explicit(&n->epoch, ix->epoch, memory_order_release);
-    /* [P14 notes] release: nothing is beyond the epoch any more. */
-    atomic_store_explicit(&n->count, 0, memory_order_release);
-    ix->noted = 0;
+    /* [P14 notes] release: nothing of g is beyond the epoch any more, and the others are noted. */
+    ix->noted = note_others(ix, g);
+    g->noted = 0;
+    atomic_store_explicit(&n->count, ix->noted, memory_order_release);
+}
+
+void kithi_notes_abort_group(struct kithi_index *ix)
+{
+    struct kithi_group *g = kithi_group_open(ix);
+    if (ix->noted != KITHI_NOTES_OVERFLOW)
+        ix->noted -= g->noted;
+    else if (ix->sealed == 0)
+        ix->noted = 0;
+    g->noted = 0;
+    /* [P14 notes] release: as at the end of a group. */
+    atomic_store_explicit(&notes_of(ix)->count, ix->noted, memory_order_release);
 }
 
 void kithi_notes_correct_live(struct kithi_index *ix, uint64_t live)
@@ -76,7 +128,7 @@ void kithi_notes_begin(struct kithi_index *ix)
     atomic_store_explicit(&n->wake, atomic_load_explicit(&ix->header->wake, memory_order_relaxed),
                           memory_order_relaxed);
     kithi_note_ends(ix);
-    kithi_notes_end_group(ix);
+    kithi_notes_end_group(ix, kithi_group_open(ix));
     /* Release: they are whole before they count. */
     atomic_store_explicit(&n->magic, KITHI_NOTES_MAGIC, memory_order_release);
 }
@@ -121,7 +173,7 @@ bool kithi_notes_usable(struct kithi_index *ix)
                               : atomic_load_explicit(&h->live, memory_order_relaxed);
     if (live > ix->slots_used)
         return false;
-    ix->noted = count;
+    ix->noted = kithi_group_open(ix)->noted = count; /* of the last owner's groups: they end as one */
     ix->live = live;
     ix->upper_used = uppers;
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)

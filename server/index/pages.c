@@ -64,12 +64,20 @@ static void set_tally(_Atomic uint64_t *tally, uint64_t value)
         atomic_store_explicit(tally, value, memory_order_relaxed);
 }
 
+static bool is_inserting(const struct kithi_index *ix)
+{
+    for (uint32_t i = 0; i <= ix->sealed; i++)
+        if (kithi_group_at(ix, i)->insertion_count)
+            return true;
+    return false;
+}
+
 /* Kept vectors that the walk does not read are touched for hits only: they wait until nothing is inserted. */
 static bool can_wait(const struct kithi_index *ix, unsigned region)
 {
     const struct kithi_geometry *g = &ix->map.geometry;
     return region == KITHI_REGION_VECTORS && kithi_geometry_kept(g) != kithi_geometry_walked(g) &&
-           ix->group.insertion_count > 0;
+           is_inserting(ix);
 }
 
 /* Nothing is filled ahead for a while; what was not filled is asked for once it is taken. */
@@ -105,7 +113,7 @@ static void collect_ahead(struct kithi_index *ix, uint64_t now_ms)
 {
     struct pages *p = &ix->pages;
     p->ahead_count = 0;
-    if (ix->group.insertion_count == 0 || now_ms < p->ahead_again_ms)
+    if (!is_inserting(ix) || now_ms < p->ahead_again_ms)
         return;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
         uint64_t begin = kithi_round_up(ix->taken[r], BLOCK), end = step_end(ix, r);

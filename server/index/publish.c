@@ -22,9 +22,8 @@ void kithi_publish_wake(struct kithi_index *ix)
     (void)syscall(SYS_futex, &ix->header->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
-static void births(struct kithi_index *ix, uint64_t epoch)
+static void births(struct kithi_index *ix, const struct kithi_group *g, uint64_t epoch)
 {
-    const struct group *g = &ix->group;
     for (uint32_t i = 0; i < g->insertion_count; i++) {
         struct kithi_record *r = kithi_view_record(&ix->view, g->insertions[i].slot);
         /* A version that its own group replaces is born dead: visible at no epoch. */
@@ -40,12 +39,14 @@ static void births(struct kithi_index *ix, uint64_t epoch)
 
 void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durable_epoch, uint64_t now_ms)
 {
-    struct group *g = &ix->group;
+    struct kithi_group *g = kithi_group_at(ix, 0);
     struct kithi_header *h = ix->header;
 
-    births(ix, epoch);
+    /* Insertions of later groups that look for another entry point see this one whole or not at all. */
+    pthread_mutex_lock(&ix->entry_lock);
+    births(ix, g, epoch);
     KITHI_FAULT_CRASH("crash-after-births");
-    kithi_ids_claims_bury(ix);
+    kithi_ids_claims_bury(ix, g);
     for (uint32_t i = 0; i < g->insertion_count; i++) {
         const struct insertion *in = &g->insertions[i];
         if (!in->superseded)
@@ -68,6 +69,7 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
      * that shows them. Other half: kithi_view_begin(). */
     atomic_store_explicit(&h->epoch, epoch, memory_order_release);
     ix->epoch = epoch;
+    pthread_mutex_unlock(&ix->entry_lock);
     kithi_publish_wake(ix);
     KITHI_FAULT_CRASH("crash-after-epoch");
 
@@ -81,8 +83,12 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
     for (uint32_t i = 0; i < g->deaths.count; i++)
         kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
 
+    kithi_notes_end_group(ix, g);
     kithi_group_clear(g);
-    kithi_notes_end_group(ix);
+    if (ix->sealed) {
+        ix->sealed--;
+        ix->oldest = (ix->oldest + 1) % (KITHI_GROUPS_SEALED + 1);
+    }
     KITHI_FAULT_CRASH("crash-after-notes");
     atomic_fetch_add_explicit(&h->tally_commits, 1, memory_order_relaxed);
     kithi_alloc_tallies(ix);

@@ -5,7 +5,7 @@
  * the lost links on; keeping lists of in-neighbours instead would cost memory for every link and two
  * random writes for every change of one. After the pass no finder leads to the batch:
  * no row (checked one by one), no id entry, not the entry point. Insertions that run beside it
- * cannot bring a link back: they choose no dead slot, and slots of the batch died before those
+ * cannot bring a link back: they choose no dead slot, and slots of the batch died before the first of those
  * insertions began.
  *
  * Jobs run on workers, under row locks; the batch itself does not change while they run.
@@ -144,14 +144,15 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     s->slots_doomed.count = 0;
     uint64_t mark = 0;
     uint64_t durable_epoch = kithi_index_durable_epoch(ix);
+    uint64_t began_epoch = ix->sealed ? kithi_group_at(ix, 0)->began_epoch : UINT64_MAX;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t slot = ix->dead.items[ix->dead.head].slot;
         /* An aborted slot was never born: no reader can miss it. */
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
         /* A deletion that is not in the log yet may have to be written there by the next start, which learns of it here
-         * (ahead.c). The log is never far behind. */
-        if (death > durable_epoch)
+         * (ahead.c). The log is never far behind. And insertions that began before it may have chosen the slot. */
+        if (death > durable_epoch || death > began_epoch)
             break;
         kithi_queue_pop(&ix->dead);
         if (atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 && death > mark)

@@ -246,7 +246,7 @@ static void build(struct kithi_trial *t, unsigned worker, uint32_t i)
     uint32_t first = i / t->layout_count * BUILD_JOB;
     uint64_t began = cpu_ns();
     for (uint32_t j = first; j < first + BUILD_JOB && j < t->vector_count; j++)
-        kithi_group_job(l->ix, worker, j);
+        kithi_group_job(l->ix, kithi_group_open(l->ix), worker, j);
     atomic_fetch_add(&l->insert_ns, cpu_ns() - began);
 }
 

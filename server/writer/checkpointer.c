@@ -487,7 +487,7 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
     if (!kithi_relayout_idle(&c->relayout) || c->pipeline.held || k->giving) {
         return KITHI_NEVER; /* its end brings the next turn */
     }
-    bool last = is_last_due(c) && kithi_pipeline_idle(&c->pipeline);
+    bool last = is_last_due(c) && kithi_pipeline_idle(c);
     if (k->waiting || last || is_due(c, now_ms, &again_ms)) {
         begin(c, now_ms);
         again_ms = KITHI_NEVER;

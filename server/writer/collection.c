@@ -80,8 +80,8 @@ void kithi_collection_free(struct kithi_collection *c)
 
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
-    return kithi_pipeline_idle(&c->pipeline) && kithi_relayout_idle(&c->relayout) &&
-           kithi_checkpointer_idle(c) && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
+    return kithi_pipeline_idle(c) && kithi_relayout_idle(&c->relayout) && kithi_checkpointer_idle(c) &&
+           c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
 }
 
 const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c)

@@ -22,12 +22,32 @@
 #define GROUP_OPS_MAX 4096u
 #define GROUP_BYTES   (4u << 20)
 #define GROUP_US      50000.0
+/* And at half of the requests that are not answered, if they are more than so many: the other half goes on its way while this one is
+ * on the disk, and is answered while its clients send the next. */
+#define GROUP_REQUESTS_MIN 16u
 
 #define ROOM_WAIT_MS 5000u /* how long a write waits for dead slots to become free */
 
 #define WRITE_PREFIX 16u /* bytes of uid before the ops */
 
 #define PATH_JSON_SIZE (6u * KITHI_ID_MAX + 3u)
+
+/* The i-th group under way, the oldest first; the one that is staged comes behind them. */
+static struct kithi_commit *commit_at(struct kithi_pipeline *p, uint32_t i)
+{
+    return &p->commits[(p->oldest + i) % (KITHI_GROUPS_SEALED + 1)];
+}
+
+static void commit_push(struct kithi_commit *k, struct kithi_request *r)
+{
+    r->next = NULL;
+    if (k->first) {
+        k->last->next = r;
+    } else {
+        k->first = r;
+    }
+    k->last = r;
+}
 
 static void line_push(struct kithi_collection *c, struct kithi_backlog *b)
 {
@@ -58,11 +78,11 @@ static struct kithi_request *line_take(struct kithi_pipeline *p)
 
 /* ---- answering ---- */
 
-/* Answer a request that has nothing to wait for but that what is visible now is durable. */
-static void answer_durable(struct kithi_collection *c, struct kithi_request *r)
+/* Answer a request that has nothing to wait for but that an epoch, which is visible, is durable. */
+static void answer_durable(struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
 {
     struct kithi_pipeline *p = &c->pipeline;
-    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = kithi_index_epoch(c->index) };
+    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch };
     if (c->daemon->failing) {
         struct kithi_errmsg err;
         kithi_error_set(&err, KITHI_E_LOG_FAILED,
@@ -90,7 +110,7 @@ static void answer_synced(struct kithi_collection *c)
         if (r->epoch <= durable_epoch) {
             kithi_request_answer(r, &a);
         } else if (c->daemon->failing) {
-            answer_durable(c, r); /* which refuses it */
+            answer_durable(c, r, r->epoch); /* which refuses it */
         } else {
             r->next = c->pipeline.unsynced;
             c->pipeline.unsynced = r;
@@ -108,7 +128,7 @@ static void settle(struct kithi_collection *c, uint64_t seq)
         if (seq < f->seq && --f->waits_for == 0) {
             *at = f->next;
             p->flush_count--;
-            answer_durable(c, f);
+            answer_durable(c, f, kithi_index_epoch(c->index));
         } else {
             at = &f->next;
         }
@@ -152,30 +172,29 @@ static void refuse(struct kithi_collection *c, struct kithi_request *r, uint32_t
 }
 
 /* A write that changes nothing says what it found; where it asked for durability, that has to be durable. */
-static void answer_unchanged(struct kithi_collection *c, struct kithi_request *r)
+static void answer_unchanged(struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
 {
     uint64_t seq = r->seq;
     if (r->durability == KITHI_DURABILITY_DURABLE) {
-        answer_durable(c, r);
+        answer_durable(c, r, epoch);
         settle(c, seq);
     } else {
-        answer(c, r, kithi_index_epoch(c->index));
+        answer(c, r, epoch);
     }
 }
 
-static void group_refuse(struct kithi_collection *c, const struct kithi_errmsg *err)
+static void commit_refuse(struct kithi_collection *c, struct kithi_commit *k, const struct kithi_errmsg *err)
 {
-    struct kithi_pipeline *p = &c->pipeline;
-    while (p->group) {
-        struct kithi_request *r = p->group;
-        p->group = r->next;
+    while (k->first) {
+        struct kithi_request *r = k->first;
+        k->first = r->next;
         refuse(c, r, KITHI_NO_ITEM, err);
     }
 }
 
-/* ---- the group under way ---- */
+/* ---- groups under way ---- */
 
-/* Answer the group that was published last. */
+/* Answer the groups that are published. */
 static void answer_published(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
@@ -185,49 +204,70 @@ static void answer_published(struct kithi_collection *c)
     while (p->published) {
         struct kithi_request *r = p->published;
         p->published = r->next;
-        answer(c, r, p->published_epoch);
+        if (r->unchanged) {
+            answer_unchanged(c, r, r->epoch);
+        } else {
+            answer(c, r, r->epoch);
+        }
     }
 }
 
-/* The log or the workers have ended; when both have, or workers alone with a group that does not wait for the log, the group has. */
-static void group_advance(struct kithi_collection *c)
+static void publish(struct kithi_collection *c, struct kithi_commit *k)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    KITHI_FAULT_CRASH("crash-before-publish");
+    if (k->durable) {
+        kithi_group_publish(c->index, k->epoch, kithi_now_ms());
+    } else {
+        kithi_group_publish_ahead(c->index, k->epoch, kithi_now_ms());
+        kithi_index_set_durable(c->index, kithi_wal_durable_epoch(c->wal)); /* the log may have been faster */
+    }
+    KITHI_FAULT_CRASH("crash-after-publish");
+    p->groups++;
+    p->ops += k->ops;
+    p->bytes += k->bytes;
+    p->sweep_at_ms = 0;
+    p->stalled = p->crowded = false;
+    for (struct kithi_request *r = k->first; r; r = r->next) {
+        r->epoch = k->epoch;
+    }
+    /* Answered by the turn, behind what it begins: the disk and the workers may have nothing to do meanwhile. */
+    if (p->published) {
+        p->published_last->next = k->first;
+    } else {
+        p->published = k->first;
+    }
+    p->published_last = k->last;
+    k->first = k->last = NULL;
+}
+
+/* The log or workers have come further: groups that both are done with, or workers alone with one that does not wait for the
+ * log, are over, in their order. */
+static void advance(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_errmsg err;
-    if (!p->busy || p->log_waits || p->log_pending || p->jobs_pending) {
-        return;
-    }
-    p->busy = false;
-    if (p->log_status) {
+    while (p->under_way) {
+        struct kithi_commit *k = commit_at(p, 0);
+        bool logged = p->log_status || kithi_wal_durable_epoch(c->wal) >= k->epoch;
+        if (k->inserting || (k->durable && !logged)) {
+            return;
+        }
+        p->oldest = (p->oldest + 1) % (KITHI_GROUPS_SEALED + 1);
+        p->under_way--;
+        c->daemon->again = true;
+        if (!p->log_status) {
+            publish(c, k);
+            continue;
+        }
         /* Not published, and never will be by this process: whether the bytes are on the disk is for the
          * next start to find out. */
         const struct kithi_errmsg *why = kithi_wal_failure(c->wal);
         kithi_error_set(&err, KITHI_E_LOG_FAILED,
                         "writing the log failed (%.200s); it is unknown whether this write is durable",
                         why ? why->text : kithi_error_text(p->log_status));
-        group_refuse(c, &err);
-        return;
+        commit_refuse(c, k, &err);
     }
-    KITHI_FAULT_CRASH("crash-before-publish");
-    if (p->durable) {
-        kithi_group_publish(c->index, p->epoch, kithi_now_ms());
-    } else {
-        struct kithi_wal_stats wal;
-        kithi_wal_stats(c->wal, &wal);
-        kithi_group_publish_ahead(c->index, p->epoch, kithi_now_ms());
-        kithi_index_set_durable(c->index, wal.last_epoch); /* the log may have been faster */
-    }
-    KITHI_FAULT_CRASH("crash-after-publish");
-    p->groups++;
-    p->ops += p->group_ops;
-    p->bytes += p->group_bytes;
-    p->sweep_at_ms = 0;
-    p->stalled = false;
-    answer_published(c);
-    p->published =
-        p->group; /* answered by the turn, behind what it begins: the disk has nothing to do meanwhile */
-    p->published_epoch = p->epoch;
-    p->group = NULL;
     answer_synced(c);
 }
 
@@ -274,27 +314,26 @@ static void log_done(void *arg, int status)
         answer_synced(c);
     }
     if (!p->unlogged) {
-        p->log_pending = false; /* a group that waits for the log is the last that it was handed */
-        p->sweep_at_ms = 0;     /* what died with the last one may go now */
+        p->sweep_at_ms = 0; /* what died with the last one may go now */
     }
-    group_advance(c);
+    advance(c);
 }
 
 static void insertion_job(void *arg, unsigned worker, uint32_t i)
 {
-    struct kithi_collection *c = arg;
-    kithi_group_job(c->index, worker, i);
+    const struct kithi_commit *k = arg;
+    kithi_group_job(k->collection->index, k->group, worker, i);
 }
 
 static void insertion_done(struct kithi_work *work)
 {
-    struct kithi_collection *c = work->arg;
-    struct kithi_pipeline *p = &c->pipeline;
-    double us = (double)(kithi_now_us() - p->began_us) / work->n;
+    struct kithi_commit *k = work->arg;
+    struct kithi_pipeline *p = &k->collection->pipeline;
+    double us = (double)(kithi_now_us() - k->began_us) / work->n;
     p->insertion_us = p->insertion_us > 0 ? 0.75 * p->insertion_us + 0.25 * us : us;
-    p->jobs_pending = false;
+    k->inserting = false;
     KITHI_FAULT_CRASH("crash-after-insertion");
-    group_advance(c);
+    advance(k->collection);
 }
 
 static int iov_push(struct kithi_pipeline *p, void *data, size_t len)
@@ -325,8 +364,8 @@ static bool room_may_come(const struct kithi_collection *c, const struct kithi_r
     return soon && r->upserts <= soon + free_now + unused;
 }
 
-/* Stage the write at the head of the line. Returns false when staging has to pause for it. */
-static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
+/* Stage the write at the head of the line to k. Returns false when staging has to pause for it. */
+static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint64_t now_ms)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_request *r = p->line->first;
@@ -353,7 +392,7 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     }
     if (r->frame.count == 0) {
         line_take(p);
-        answer_unchanged(c, r);
+        answer_unchanged(c, r, kithi_index_epoch(c->index));
         return true;
     }
     size_t iov_count = p->iov_count;
@@ -365,8 +404,9 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     }
     if (status == KITHI_E_FULL || status == KITHI_E_NO_SPACE) {
         p->iov_count = iov_count;
-        if (p->group) {
-            return false; /* publish these first, then look again */
+        if (k->first || p->under_way) {
+            p->crowded = true; /* publish these first, then look again */
+            return false;
         }
         if (kithi_index_census_due(c->index)) {
             p->stalled = true; /* what is free is not known yet; the next turn looks again */
@@ -397,17 +437,12 @@ static bool stage_next(struct kithi_collection *c, uint64_t now_ms)
     if (!r->upserts && !r->found) {
         p->iov_count = iov_count; /* changes nothing: nothing to log */
     } else {
-        p->group_ops += r->frame.count;
-        p->group_bytes += r->frame.len - WRITE_PREFIX;
+        k->ops += r->frame.count;
+        k->bytes += r->frame.len - WRITE_PREFIX;
     }
     /* Where one asks for it all wait: epochs become visible in their order. */
-    p->durable |= r->durability == KITHI_DURABILITY_DURABLE || !kithi_marker_want(c, now_ms);
-    if (p->group) {
-        p->group_last->next = r;
-    } else {
-        p->group = r;
-    }
-    p->group_last = r;
+    k->durable |= r->durability == KITHI_DURABILITY_DURABLE || !kithi_marker_want(c, now_ms);
+    commit_push(k, r);
     return true;
 }
 
@@ -418,88 +453,101 @@ static uint64_t group_ops_limit(const struct kithi_pipeline *p)
 }
 
 /* The log has not answered for so long that nothing may get further ahead of it. */
-static bool log_lags(const struct kithi_collection *c)
+static bool log_lags(const struct kithi_collection *c, uint64_t now_us)
 {
     const struct kithi_pipeline *p = &c->pipeline;
     uint32_t oldest = (p->handed_at + KITHI_UNLOGGED_MAX - p->unlogged) % KITHI_UNLOGGED_MAX;
-    return p->unlogged && p->began_us - p->handed_us[oldest] > c->daemon->lag_ms * UINT64_C(1000);
+    return p->unlogged && now_us - p->handed_us[oldest] > c->daemon->lag_ms * UINT64_C(1000);
 }
 
 /* Hand what is staged to the log, and let the workers begin. */
-static void group_log(struct kithi_collection *c)
+static void commit_log(struct kithi_collection *c)
 {
     struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_commit *k = commit_at(p, p->under_way);
     struct kithi_errmsg err;
-    p->epoch = kithi_index_epoch(c->index) + 1;
-    p->began_us = kithi_now_us();
+    k->epoch = kithi_index_epoch(c->index) + p->under_way + 1;
+    k->began_us = kithi_now_us();
     int status = p->unlogged == KITHI_UNLOGGED_MAX ? -EBUSY
-                                                   : kithi_wal_append(c->wal, p->epoch, p->iov, p->iov_count,
-                                                                      (uint32_t)p->group_ops, log_done, c);
+                                                   : kithi_wal_append(c->wal, k->epoch, p->iov, p->iov_count,
+                                                                      (uint32_t)k->ops, log_done, c);
     p->log_waits = status == -EBUSY;
     if (p->log_waits) {
         return; /* the completion of what it waits for brings the next turn */
     }
     if (status) {
-        p->busy = false;
         kithi_group_abort(c->index);
         kithi_log(KITHI_LOG_ERROR, "log-refused", "name=%s epoch=%" PRIu64 " msg=%s", c->settings.name,
-                  p->epoch, kithi_error_text(status));
+                  k->epoch, kithi_error_text(status));
         kithi_error_set(&err, status, "the log of \"%s\" cannot take this write: %s%s%s", c->settings.name,
                         kithi_error_text(status), status == -ENOSPC ? "; make room on the disk of " : "",
                         status == -ENOSPC ? c->daemon->data.path : "");
         if (status == KITHI_E_LOG_FAILED) {
             kithi_daemon_fail(c->daemon);
         }
-        group_refuse(c, &err);
+        commit_refuse(c, k, &err);
         return;
     }
     KITHI_FAULT_CRASH("crash-after-append");
-    p->durable |= log_lags(c);
-    p->log_pending = p->durable;
-    p->handed_us[p->handed_at] = p->began_us;
+    k->durable |= log_lags(c, k->began_us);
+    k->group = kithi_group_seal(c->index);
+    p->under_way++;
+    p->handed_us[p->handed_at] = k->began_us;
     p->handed_at = (p->handed_at + 1) % KITHI_UNLOGGED_MAX;
     p->unlogged++;
-    p->insertion.n = kithi_group_job_count(c->index);
-    if (p->insertion.n) {
-        p->jobs_pending = true;
-        kithi_pool_submit(c->daemon->pool, &p->insertion);
+    k->insertion.n = kithi_group_job_count(k->group);
+    if (k->insertion.n) {
+        k->inserting = true;
+        kithi_pool_submit(c->daemon->pool, &k->insertion);
     }
-    for (struct kithi_request *r = p->group; r; r = r->next) {
-        if (r->durability == KITHI_DURABILITY_NONE) {
-            reply(c, r, p->epoch);
+    for (struct kithi_request *r = k->first; r; r = r->next) {
+        if (r->durability == KITHI_DURABILITY_NONE && !r->unchanged) {
+            reply(c, r, k->epoch);
         }
     }
-    group_advance(c); /* one without insertions that does not wait for the log */
+    advance(c); /* one without insertions that does not wait for the log */
 }
 
-/* Stage what waits, and hand it on. */
-static void group_begin(struct kithi_collection *c, uint64_t now_ms)
+/* Nothing of what was staged changes anything. Where a group under way may be why, it is answered with the last of them. */
+static void commit_unchanged(struct kithi_collection *c, struct kithi_commit *k)
 {
     struct kithi_pipeline *p = &c->pipeline;
-    p->group = p->group_last = NULL;
+    kithi_group_abort(c->index);
+    while (k->first) {
+        struct kithi_request *r = k->first;
+        k->first = r->next;
+        if (p->under_way) {
+            r->unchanged = true;
+            commit_push(commit_at(p, p->under_way - 1), r);
+        } else {
+            answer_unchanged(c, r, kithi_index_epoch(c->index));
+        }
+    }
+}
+
+/* Stage what waits, and hand it on; false when nothing could be. */
+static bool commit_begin(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_commit *k = commit_at(p, p->under_way);
+    bool taken = false;
+    k->first = k->last = NULL;
+    k->ops = k->bytes = 0;
+    k->durable = false;
     p->iov_count = 0;
-    p->group_ops = p->group_bytes = 0;
-    p->durable = false;
-    uint64_t ops_limit = group_ops_limit(p);
-    while (p->line && p->group_ops < ops_limit && p->group_bytes < GROUP_BYTES) {
-        if (!stage_next(c, now_ms)) {
-            break;
-        }
+    const uint64_t ops_limit = group_ops_limit(p);
+    uint32_t half = (p->outstanding + 1) / 2, left = half > GROUP_REQUESTS_MIN ? half : GROUP_REQUESTS_MIN;
+    while (p->line && left > 0 && k->ops < ops_limit && k->bytes < GROUP_BYTES && stage_next(c, k, now_ms)) {
+        taken = true;
+        left--;
     }
-    if (!p->group) {
-        return;
+    if (k->first && p->iov_count) {
+        commit_log(c);
+    } else if (k->first) {
+        commit_unchanged(c, k);
     }
-    if (!p->iov_count) {
-        kithi_group_abort(c->index);
-        while (p->group) {
-            struct kithi_request *r = p->group;
-            p->group = r->next;
-            answer_unchanged(c, r);
-        }
-        return;
-    }
-    p->busy = true;
-    group_log(c);
+    p->crowded = p->crowded && (p->under_way || p->log_waits);
+    return taken;
 }
 
 /* ---- sweeps ---- */
@@ -585,7 +633,11 @@ static uint64_t pages_begin(struct kithi_collection *c, uint64_t now_ms)
 
 void kithi_pipeline_init(struct kithi_pipeline *p, struct kithi_collection *c)
 {
-    p->insertion = (struct kithi_work){ .fn = insertion_job, .done = insertion_done, .arg = c };
+    for (uint32_t i = 0; i < KITHI_GROUPS_SEALED + 1; i++) {
+        struct kithi_commit *k = &p->commits[i];
+        k->collection = c;
+        k->insertion = (struct kithi_work){ .fn = insertion_job, .done = insertion_done, .arg = k };
+    }
     p->sweep = (struct kithi_work){ .fn = sweep_job, .done = sweep_done, .arg = c };
     p->pages = (struct kithi_work){ .fn = pages_job, .done = pages_done, .arg = c };
     p->sweep_at_ms = 0;
@@ -618,7 +670,7 @@ void kithi_pipeline_flush(struct kithi_collection *c, struct kithi_request *r)
 {
     struct kithi_pipeline *p = &c->pipeline;
     if (!p->outstanding) {
-        answer_durable(c, r);
+        answer_durable(c, r, kithi_index_epoch(c->index));
         return;
     }
     r->seq = p->seq;
@@ -642,12 +694,13 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
         p->stalled = false;
     }
     if (p->log_waits) {
-        group_log(c);
+        commit_log(c);
     }
     /* A group that only refused or changed nothing leaves room for the next at once. */
     bool slowed = !leaving && kithi_checkpointer_is_full(c); /* until its end, which brings the next turn */
-    while (!p->busy && !p->stalled && !p->held && !slowed && p->line) {
-        group_begin(c, now_ms);
+    while (!p->log_waits && p->under_way < KITHI_GROUPS_SEALED && !p->stalled && !p->crowded && !p->held &&
+           !slowed && p->line && commit_begin(c, now_ms)) {
+        continue;
     }
     answer_published(c);
     if (p->stalled) {
@@ -664,11 +717,20 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     return again_ms;
 }
 
-bool kithi_pipeline_hold(struct kithi_pipeline *p, bool on)
+/* Nothing is under way but requests that wait for something. */
+static bool is_still(const struct kithi_collection *c)
 {
+    const struct kithi_pipeline *p = &c->pipeline;
+    return !p->log_waits && !p->under_way && !p->published && !p->unlogged && !p->sweeping && !p->paging &&
+           !kithi_wal_busy(c->wal);
+}
+
+bool kithi_pipeline_hold(struct kithi_collection *c, bool on)
+{
+    struct kithi_pipeline *p = &c->pipeline;
     /* A write that waits for room needs sweeps, so it is seen through first. */
     p->held = on && !p->stalled;
-    return p->held && !p->busy && !p->published && !p->unlogged && !p->sweeping && !p->paging;
+    return p->held && is_still(c);
 }
 
 void kithi_pipeline_anew(struct kithi_pipeline *p)
@@ -678,10 +740,10 @@ void kithi_pipeline_anew(struct kithi_pipeline *p)
     p->refusal = 0;
 }
 
-bool kithi_pipeline_idle(const struct kithi_pipeline *p)
+bool kithi_pipeline_idle(const struct kithi_collection *c)
 {
-    return !p->busy && !p->published && !p->unlogged && !p->sweeping && !p->paging && !p->outstanding &&
-           !p->flushes && !p->unsynced;
+    const struct kithi_pipeline *p = &c->pipeline;
+    return is_still(c) && !p->outstanding && !p->flushes && !p->unsynced;
 }
 
 /* A path as a JSON value; null when it is no text, or longer than anybody's is. */

@@ -2,14 +2,18 @@
  * pipeline.h - how the writes of one collection become durable and visible: the commit pipeline.
  *
  *   arrive -> wait -> stage (check, reserve, allot) -+-> log, sync ------------+-> publish -> answer
- *                     one group at a time            +-> insertion by workers -+
+ *                                                    +-> insertion by workers -+
  *
- * A group of which nobody asked for durability does not wait for the log: it is published when it is inserted, and the next
- * one begins, while the log writes as fast as it can, several groups in one write. It gets no further ahead once the log has
+ * A few groups are under way at once, each at its own place on this way, so that neither the disk nor the workers wait for
+ * the other; they are published in their order. Once so many are, the next one gathers; so the slower the disk, the larger the
+ * groups.
+ *
+ * A group of which nobody asked for durability does not wait for the log: it is published when it is inserted, while the log
+ * writes as fast as it can, several groups in one write. It gets no further ahead once the log has
  * not answered for lag_ms (kithd's configuration): from then on groups wait as durable ones do. A request that asked for nothing is
  * answered once its group is handed to the log, before it is inserted.
  *
- * While a group is under way the next one gathers; so the slower the disk, the larger the groups. Writes
+ * A write that changes nothing, because of what a group under way has done, is answered with that group. Writes
  * of one connection are taken in the order in which they came; connections take turns. A refused write
  * (bad id, no room, ...) is answered at once and leaves no trace.
  *
@@ -25,6 +29,7 @@
 #include <sys/uio.h>
 
 #include "server/base/pool.h"
+#include "server/index/index.h"
 #include "server/writer/request.h"
 
 #define KITHI_SYNC_BUCKETS 24u
@@ -40,28 +45,34 @@ struct kithi_backlog {
     struct kithi_backlog *next; /* in the line of the collection that `first` is for */
 };
 
+/* A group: first being staged, then under way. */
+struct kithi_commit {
+    struct kithi_collection *collection;
+    struct kithi_request *first, *last;
+    uint64_t ops, bytes;
+    bool durable; /* it is published once it is durable */
+    uint64_t epoch;
+    uint64_t began_us;
+    struct kithi_group *group;
+    struct kithi_work insertion;
+    bool inserting;
+};
+
 struct kithi_pipeline {
     struct kithi_backlog *line, *line_last; /* connections whose next write is for this collection */
     bool stalled;                           /* no room for the next write; a sweep may make some */
+    bool crowded;                           /* the same, before groups under way were published */
     bool held;                              /* nothing begins: the index is about to be replaced */
 
-    /* The group under way. */
-    bool busy;
-    bool log_waits; /* staged; the log takes it once it has room, or its next file is made */
-    bool durable;   /* it is published once it is durable */
-    bool log_pending, jobs_pending;
-    uint64_t epoch;
-    uint64_t began_us;
-    double insertion_us; /* wall time of one insertion, all workers together, smoothed; 0: not known */
-    struct kithi_request *group, *group_last;
-    struct iovec *iov;
+    /* A ring: from `oldest` on those that are under way, then the one that is staged. */
+    struct kithi_commit commits[KITHI_GROUPS_SEALED + 1];
+    uint32_t oldest, under_way;
+    bool log_waits;    /* one is staged; the log takes it once it has room, or its next file is made */
+    struct iovec *iov; /* of the one that is staged */
     size_t iov_count, iov_capacity;
-    uint64_t group_ops, group_bytes;
-    struct kithi_work insertion;
+    double insertion_us; /* wall time of one insertion, all workers together, smoothed; 0: not known */
 
-    /* The group before it, while it has not been answered. */
-    struct kithi_request *published;
-    uint64_t published_epoch;
+    struct kithi_request *published, *published_last; /* and not answered, in the order of their epochs */
 
     /* The log. */
     uint32_t unlogged; /* groups that it was handed and has not written */
@@ -104,12 +115,12 @@ void kithi_pipeline_flush(struct kithi_collection *c, struct kithi_request *r);
 uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms);
 
 /* Begin nothing from now on (on), or go on. True when nothing is under way, and nothing will be before going on. */
-bool kithi_pipeline_hold(struct kithi_pipeline *p, bool on);
+bool kithi_pipeline_hold(struct kithi_collection *c, bool on);
 /* The collection has another index: what was known of the one before is forgotten. */
 void kithi_pipeline_anew(struct kithi_pipeline *p);
 
 /* Nothing waits and nothing is under way. */
-bool kithi_pipeline_idle(const struct kithi_pipeline *p);
+bool kithi_pipeline_idle(const struct kithi_collection *c);
 
 /* The daemon's own view as JSON, readers being a value in it; bytes written, without NUL, or -ENOSPC. */
 int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, char *out, size_t size);

@@ -22,7 +22,7 @@
  * what readers of an adopted segment see are states that existed, only fewer of them.
  *
  * Readers need not wait until the log is open again, which takes several syncs: writes do. All groups are durable but those of
- * the last write, as the ones behind them say (WAL.md, W1); these may have come from pages that never reached the disk. Where
+ * the last writes, as the ones behind them say (WAL.md, R9); these may have come from pages that never reached the disk. Where
  * nothing else proves that they are durable they are kept back until opening the log has written them anew (W5), and applied
  * then, so that no epoch is visible, in a segment that readers have or find, before it is durable. Where the new segment
  * replaces one, its readers have seen these last groups, and search the old segment meanwhile: the switch then comes when
@@ -101,7 +101,7 @@ void kithi_recover_tell(const struct kithi_collection *c, enum kithi_recover_ste
 
 static void insertion_job(void *arg, unsigned worker, uint32_t i)
 {
-    kithi_group_job(arg, worker, i);
+    kithi_group_job(arg, kithi_group_open(arg), worker, i);
 }
 
 static void sweep_job(void *arg, unsigned worker, uint32_t i)
@@ -133,7 +133,7 @@ static int apply_groups(struct replay *r, uint32_t from, uint32_t to)
     if (status) {
         return status;
     }
-    kithi_pool_run(r->c->daemon->pool, insertion_job, ix, kithi_group_job_count(ix));
+    kithi_pool_run(r->c->daemon->pool, insertion_job, ix, kithi_group_job_count(kithi_group_open(ix)));
     kithi_group_publish(ix, r->groups[to - 1].epoch, kithi_now_ms());
     sweep(r);
     return 0;
@@ -263,7 +263,7 @@ static int grow(void **items, uint32_t *capacity, uint64_t want, size_t size)
     return 0;
 }
 
-/* Apply what is durable for sure, and make room for more bytes behind the rest, which is at most what one write holds. */
+/* Apply what is durable for sure, and make room for more bytes behind the rest, which is at most what two writes hold. */
 static int make_room(struct replay *r, size_t more)
 {
     int status = apply_chunk(r, proven_count(r));
@@ -414,7 +414,7 @@ static int check_end(const struct replay *r, const struct kithi_wal_report *repo
 }
 
 /*
- * Replay the log after the index's epoch, which has to go on to end_epoch at least. The groups of the last write stay in the
+ * Replay the log after the index's epoch, which has to go on to end_epoch at least. The last groups stay in the
  * chunk when nothing says that they are durable.
  */
 static int replay_log(struct replay *r, uint64_t end_epoch, struct kithi_wal_report *report,

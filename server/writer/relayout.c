@@ -32,7 +32,7 @@ static void work_job(void *arg, unsigned worker, uint32_t i)
     struct kithi_relayout *r = &c->relayout;
     switch (r->step) {
     case RELAYOUT_MEASURE: kithi_trial_job(r->trial, worker, i); break;
-    case RELAYOUT_COPY: kithi_group_job(r->next, worker, i); break;
+    case RELAYOUT_COPY: kithi_group_job(r->next, kithi_group_open(r->next), worker, i); break;
     case RELAYOUT_PREFETCH:
         r->status = kithi_prefetch_measure(c->segment, &r->cancelled, &r->prefetch, &r->err);
         break;
@@ -93,7 +93,7 @@ static void rest(struct kithi_collection *c)
     }
     release(r);
     r->step = RELAYOUT_REST;
-    kithi_pipeline_hold(&c->pipeline, false);
+    kithi_pipeline_hold(c, false);
     c->daemon->again = true;
 }
 
@@ -280,12 +280,12 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_relayout *r = &c->relayout;
     if (!is_due(c)) {
-        kithi_pipeline_hold(&c->pipeline, false);
+        kithi_pipeline_hold(c, false);
         uint64_t live = kithi_index_live(c->index);
         uint64_t due = r->prefetch_due > PREFETCH_MIN ? r->prefetch_due : PREFETCH_MIN;
         if (live < due) {
             r->prefetch_by_ms = now_ms + PREFETCH_WAIT_MS;
-        } else if (kithi_pipeline_idle(&c->pipeline) || now_ms >= r->prefetch_by_ms) {
+        } else if (kithi_pipeline_idle(c) || now_ms >= r->prefetch_by_ms) {
             r->prefetch_due = live * PREFETCH_AGAIN;
             submit(c, RELAYOUT_PREFETCH, 1);
         }
@@ -297,7 +297,7 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
     if (c->checkpointer.step != CHECKPOINTER_REST) {
         return; /* an image is taken of this segment; its end brings the next turn */
     }
-    if (!kithi_pipeline_hold(&c->pipeline, true)) {
+    if (!kithi_pipeline_hold(c, true)) {
         return; /* what is under way ends first */
     }
     r->began_ms = now_ms;
@@ -329,7 +329,7 @@ void kithi_relayout_turn(struct kithi_collection *c, uint64_t now_ms)
         if (!kithi_relayout_idle(r)) {
             rest(c);
         }
-        kithi_pipeline_hold(&c->pipeline, false);
+        kithi_pipeline_hold(c, false);
         return;
     }
     atomic_store_explicit(&r->cancelled, false, memory_order_relaxed);

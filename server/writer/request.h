@@ -33,8 +33,10 @@ struct kithi_request {
     uint32_t found;
     uint8_t durability; /* enum kithi_durability */
     bool answered;      /* before it was done: it asked for no more */
+    bool unchanged;     /* it changes nothing, and is answered once what it saw is published */
 
-    /* A flush, or a write that changed nothing, once what it saw is visible: answered when this epoch is durable. */
+    /* A write that is published: its own. A flush, or a write that changed nothing, once what it saw is visible: answered
+     * when this one is durable. */
     uint64_t epoch;
 
     /* A flush (pipeline.c). */

@@ -95,8 +95,8 @@ static int change(struct kithi_index *ix, uint32_t id, bool gone, float value)
         kithi_group_abort(ix);
         return rc;
     }
-    for (uint32_t i = 0; i < kithi_group_job_count(ix); i++)
-        kithi_group_job(ix, 0, i);
+    for (uint32_t i = 0; i < kithi_group_job_count(kithi_group_open(ix)); i++)
+        kithi_group_job(ix, kithi_group_open(ix), 0, i);
     kithi_group_publish(ix, kithi_index_epoch(ix) + 1, 1000);
     return 0;
 }

@@ -23,7 +23,7 @@ static void *worker(void *arg)
             t->running++;
             pthread_mutex_unlock(&t->lock);
             if (i < group_jobs)
-                kithi_group_job(t->ix, me, i);
+                kithi_group_job(t->ix, kithi_group_open(t->ix), me, i);
             else
                 kithi_sweep_job(t->ix, me, i - group_jobs);
             pthread_mutex_lock(&t->lock);
@@ -100,7 +100,7 @@ void test_index_adopt(struct test_index *t, const char *path, const struct kithi
 /* Run what is staged, and the sweep, on the workers. */
 static void run_jobs(struct test_index *t)
 {
-    uint32_t wait_ms, group_jobs = kithi_group_job_count(t->ix);
+    uint32_t wait_ms, group_jobs = kithi_group_job_count(kithi_group_open(t->ix));
     uint32_t sweep_jobs = kithi_sweep_begin(t->ix, test_now_ms(), &wait_ms);
     if (group_jobs + sweep_jobs) {
         pthread_mutex_lock(&t->lock);

@@ -117,8 +117,8 @@ struct kithi_op test_delete(const char *id)
 
 void test_solo_jobs(struct test_solo *t)
 {
-    for (uint32_t i = 0; i < kithi_group_job_count(t->ix); i++)
-        kithi_group_job(t->ix, 0, i);
+    for (uint32_t i = 0; i < kithi_group_job_count(kithi_group_open(t->ix)); i++)
+        kithi_group_job(t->ix, kithi_group_open(t->ix), 0, i);
 }
 
 void test_solo_publish(struct test_solo *t)

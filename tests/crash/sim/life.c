@@ -129,17 +129,18 @@ static void send_write(struct sim_world *w, struct kithi_collection *c, struct k
     kithi_pipeline_write(c, b, r);
 }
 
-/* The group under way, before anything of it can be answered; and when the log was handed it. */
-static void note_group(struct sim_world *w, const struct kithi_collection *c)
+/* The groups under way, before anything of them can be answered; and when the log was handed each. */
+static void note_groups(struct sim_world *w, const struct kithi_collection *c)
 {
     const struct kithi_pipeline *p = &c->pipeline;
-    if (!p->busy)
-        return;
-    for (const struct kithi_request *r = p->group; r; r = r->next)
-        w->writes[r->frame.tag].epoch = p->epoch;
-    if (!p->log_waits && p->epoch > w->handed_epoch) {
-        w->handed_epoch = p->epoch;
-        w->handed_us[p->epoch % SIM_HANDED] = w->now_us;
+    for (uint32_t i = 0; i < p->under_way + p->log_waits; i++) {
+        const struct kithi_commit *k = &p->commits[(p->oldest + i) % (KITHI_GROUPS_SEALED + 1)];
+        for (const struct kithi_request *r = k->first; r; r = r->next)
+            w->writes[r->frame.tag].epoch = k->epoch;
+        if (i < p->under_way && k->epoch > w->handed_epoch) {
+            w->handed_epoch = k->epoch;
+            w->handed_us[k->epoch % SIM_HANDED] = w->now_us;
+        }
     }
 }
 
@@ -161,7 +162,7 @@ static void turn(struct sim_world *w, struct kithi_daemon *d)
             if (!census)
                 kithi_relayout_turn(c, now_ms);
             kithi_pipeline_turn(c, now_ms);
-            note_group(w, c);
+            note_groups(w, c);
             see(w, c);
             if (!census)
                 kithi_checkpointer_turn(c, now_ms);

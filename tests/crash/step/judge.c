@@ -250,8 +250,8 @@ static bool commit(struct trial *t, const struct kithi_op *ops, uint32_t n, uint
     int rc = kithi_group_add(t->ix, ops, n, &result, &err);
     if (rc < 0)
         return wrong(t, "a group is refused with %s: %s", kithi_error_name(rc), err.text);
-    for (uint32_t i = 0; i < kithi_group_job_count(t->ix); i++)
-        kithi_group_job(t->ix, 0, i);
+    for (uint32_t i = 0; i < kithi_group_job_count(kithi_group_open(t->ix)); i++)
+        kithi_group_job(t->ix, kithi_group_open(t->ix), 0, i);
     kithi_group_publish(t->ix, epoch, t->now_ms);
     return true;
 }

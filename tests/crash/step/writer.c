@@ -139,8 +139,8 @@ static void stage(struct writer *w)
 
 static void jobs(struct writer *w, uint32_t from, uint32_t to)
 {
-    for (uint32_t i = from; i < to && i < kithi_group_job_count(w->ix); i++)
-        kithi_group_job(w->ix, 0, i);
+    for (uint32_t i = from; i < to && i < kithi_group_job_count(kithi_group_open(w->ix)); i++)
+        kithi_group_job(w->ix, kithi_group_open(w->ix), 0, i);
 }
 
 static void flush_log(struct writer *w)

@@ -77,7 +77,7 @@ static void relay(struct test_solo *t, uint32_t quantization, uint32_t keep)
     int jobs, parts = 0;
     while ((jobs = kithi_copy_stage(copy, t->now_ms, &err)) > 0) {
         for (int i = 0; i < jobs; i++)
-            kithi_group_job(next, 0, (uint32_t)i);
+            kithi_group_job(next, kithi_group_open(next), 0, (uint32_t)i);
         parts++;
     }
     assert_int_equal(jobs, 0);

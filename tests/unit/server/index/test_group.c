@@ -51,12 +51,12 @@ static void assert_refused(struct test_solo *t, const struct kithi_op *ops, uint
 {
     struct kithi_group_result result;
     struct kithi_errmsg err = { 0 };
-    uint32_t jobs = kithi_group_job_count(t->ix);
+    uint32_t jobs = kithi_group_job_count(kithi_group_open(t->ix));
     assert_int_equal(kithi_group_add(t->ix, ops, n, &result, &err), code);
     assert_int_equal(err.code, code);
     assert_true(strlen(err.text) > 10);
     assert_int_equal(result.failed_item, item);
-    assert_int_equal(kithi_group_job_count(t->ix), jobs);
+    assert_int_equal(kithi_group_job_count(kithi_group_open(t->ix)), jobs);
 }
 
 static void a_request_with_one_bad_item_is_refused_whole_and_the_item_is_named(void **state)
@@ -216,7 +216,7 @@ static void deletes_count_what_they_found(void **state)
     struct kithi_op ops[4] = { test_delete("a"), test_delete("a"), test_delete("c"), test_delete("b") };
     assert_int_equal(kithi_group_add(t.ix, ops, 4, &result, &err), 0);
     assert_int_equal(result.found, 2);
-    assert_int_equal(kithi_group_job_count(t.ix), 0);
+    assert_int_equal(kithi_group_job_count(kithi_group_open(t.ix)), 0);
     test_solo_publish(&t);
     assert_int_equal(kithi_index_live(t.ix), 0);
     assert_int_equal(kithi_group_add(t.ix, ops, 4, &result, &err), 0);
@@ -267,7 +267,7 @@ static void an_aborted_group_leaves_everything_as_it_was(void **state)
         assert_int_equal(kithi_group_add(t.ix, ops, 20, &result, &err), 0);
         assert_int_equal(result.found, 1);
         kithi_group_abort(t.ix);
-        assert_int_equal(kithi_group_job_count(t.ix), 0);
+        assert_int_equal(kithi_group_job_count(kithi_group_open(t.ix)), 0);
     }
     assert_true(get(&t, "a") == 1);
     assert_true(test_solo_clean(&t));

@@ -315,7 +315,7 @@ static void insertions_beside_a_sweep_choose_nobody_it_unlinks(void **state)
         uint32_t jobs = kithi_sweep_begin(t.ix, t.now_ms, &wait_ms);
         assert_true(jobs >= 2);
         for (uint32_t i = 0; i < 200; i++) {
-            kithi_group_job(t.ix, 0, i);
+            kithi_group_job(t.ix, kithi_group_open(t.ix), 0, i);
             if (i == 50)
                 kithi_sweep_job(t.ix, 0, jobs - 1);
             if (i == 150)
