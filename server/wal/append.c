@@ -1,8 +1,8 @@
 /*
  * append.c - writes groups, begins files, and fails for good.
  *
- * Owns the order of writes that WAL.md's reading rules rely on: one write at a time, with the groups that
- * gathered while the one before it was on its way; a file gets its name when its header is durable, and its
+ * Owns the order of writes that WAL.md's reading rules rely on: two writes under way at most, each with the groups that
+ * gathered while those before it were; a file gets its name when its header is durable, and its
  * first group when the name is. Nothing here decides what a group holds.
  */
 #include "server/wal/append.h"
@@ -34,6 +34,10 @@
 #define REGISTER_MOST (1u << 20) /* of a buffer: locked memory is scarce, and a large write does not notice */
 #define ZERO_PIECE    (1u << 20) /* zeroed by one call of the helper thread, which others wait for */
 #define FILE_LEAST    (1u << 20) /* a start on a disk that is nearly full makes do with this */
+/* In recycled space zeros go ahead of writes that are this small: so many bytes, and a share of a small file. */
+#define ZEROS_SMALL (32u << 10)
+#define ZEROS_AHEAD (256u << 10)
+#define ZEROS_SHARE 8u
 
 /* How far the next file has got. The loop's thread moves on from one to the next, the helper carries it out. */
 enum spare_step {
@@ -78,6 +82,12 @@ struct batch {
     unsigned count, group_room;
     bool rotate;     /* begins a file */
     bool registered; /* the loop knows the bytes */
+    struct kithi_wal *wal;
+    struct kithi_io_op op;
+    uint64_t off;     /* where it goes */
+    size_t write_len; /* size, and the zeros behind it */
+    bool done;        /* with `result` */
+    int result;
 };
 
 struct kithi_wal {
@@ -97,16 +107,21 @@ struct kithi_wal {
     uint64_t off;  /* where the next write goes */
     uint64_t end;  /* size, or that of the next file when a group that waits begins it */
     uint64_t used; /* off, counting the groups that wait */
+    /* Of a recycled file. Zeros reach from the end of what was written up to there; the file's own size where it is new. */
+    uint64_t zeroed;
+    bool zeroing; /* more of them are being written */
+    struct kithi_io_op zero_op;
 
-    struct batch batches[2];
-    unsigned first;       /* batches[first] is being written, in the other one groups gather */
+    struct batch
+        batches[KITHI_WAL_WRITES +
+                1]; /* a ring: from `first` on those under way, in the one behind them groups gather */
+    unsigned first, writing;
+    bool alone;           /* nothing goes out beside the one under way */
     struct group *ended;  /* room for the groups whose done is being called; swapped with a batch's */
     unsigned ended_room;  /* groups that fit there */
     unsigned ending;      /* of them, those that were not called yet */
     uint64_t taken_epoch; /* of the last group taken */
 
-    struct kithi_io_op write_op;
-    size_t write_len; /* of the batch, and of the zeros behind it */
     struct kithi_io_op rotate_op;
     struct kithi_wal_fresh next; /* taken from the spare; becomes the file */
     uint64_t next_epoch;         /* its first */
@@ -121,6 +136,8 @@ struct kithi_wal {
 };
 
 static void start(struct kithi_wal *wal);
+
+static _Alignas(KITHI_WAL_BLOCK) uint8_t zero_bytes[ZEROS_AHEAD]; /* and they stay zeros */
 
 /* ---- files ---- */
 
@@ -197,6 +214,8 @@ static void adopt(struct kithi_wal *wal, const struct kithi_wal_fresh *file, uin
     wal->direct = file->direct;
     wal->recycled = file->recycled;
     wal->size = file->size;
+    wal->zeroed = file->recycled ? 2 * KITHI_WAL_BLOCK
+                                 : file->size; /* fresh_name() and more_write() see to the least */
     wal->number = number;
     memcpy(wal->name, name, sizeof wal->name);
     wal->stats.files++;
@@ -330,14 +349,15 @@ static int spare_ensure(struct kithi_wal *wal, uint64_t size)
 
 /* ---- ending ---- */
 
-static struct batch *writing(struct kithi_wal *wal)
+/* The i-th write under way; behind them the one whose groups gather. */
+static struct batch *batch_at(const struct kithi_wal *wal, unsigned i)
 {
-    return &wal->batches[wal->first];
+    return (struct batch *)&wal->batches[(wal->first + i) % (KITHI_WAL_WRITES + 1)];
 }
 
-static struct batch *gathering(struct kithi_wal *wal)
+static struct batch *gathering(const struct kithi_wal *wal)
 {
-    return &wal->batches[1 - wal->first];
+    return batch_at(wal, wal->writing);
 }
 
 static void bytes_free(struct kithi_io *io, struct batch *b)
@@ -362,7 +382,7 @@ static void batch_end(struct kithi_wal *wal, struct batch *b)
     b->group_room = room;
     b->count = 0;
     b->size = 0;
-    b->rotate = false;
+    b->rotate = b->done = false;
     if (b->room > BUFFER_KEEP)
         bytes_free(wal->io, b);
 }
@@ -377,45 +397,61 @@ static void ended_tell(struct kithi_wal *wal, int status)
     }
 }
 
-static void fail(struct kithi_wal *wal, const char *what, int error)
+static void fail(struct kithi_wal *wal, const char *what, uint64_t off, int error)
 {
+    if (wal->failed)
+        return;
     wal->failed = true;
     kithi_error_set(&wal->failure, KITHI_E_LOG_FAILED,
                     "%s/%s: %s at byte %" PRIu64 " failed: %s (%s); nothing after epoch %" PRIu64
                     " is acknowledged: mend the disk, then start kithd again",
-                    wal->dir, wal->name, what, wal->off, kithi_error_text(error), kithi_error_name(error),
+                    wal->dir, wal->name, what, off, kithi_error_text(error), kithi_error_name(error),
                     wal->stats.last_epoch);
-    bool more = gathering(wal)->count > 0;
-    batch_end(wal, writing(wal));
-    ended_tell(wal, KITHI_E_LOG_FAILED);
-    if (more) {
-        batch_end(wal, gathering(wal));
-        ended_tell(wal, KITHI_E_LOG_FAILED);
-    }
 }
 
 /* ---- writing ---- */
 
-static void write_done(struct kithi_io_op *op, int result)
+static void count(struct kithi_wal *wal, const struct batch *b)
 {
-    struct kithi_wal *wal = op->arg;
-    struct batch *b = writing(wal);
-    if (result != (int)wal->write_len) {
-        fail(wal, "writing the log", result < 0 ? result : -EIO);
-        return;
-    }
-    wal->off += b->size;
+    wal->stats.file_off = b->off + b->size;
     wal->stats.writes++;
     wal->stats.groups += b->count;
     for (unsigned i = 0; i < b->count; i++)
         wal->stats.bytes += b->groups[i].header.len;
     wal->stats.last_epoch = b->groups[b->count - 1].header.epoch;
-    batch_end(wal, b);
-    /* The next write goes out before anything else. */
-    wal->first = 1 - wal->first;
-    if (writing(wal)->count > 0)
+}
+
+/* End the writes that are done, in their order; once the log has failed those that come after it fail with it. */
+static void writes_end(struct kithi_wal *wal)
+{
+    for (bool more = true; more;) {
+        struct batch *b = batch_at(wal, 0);
+        if (wal->writing > 0 ? !b->done : !wal->failed || b->count == 0)
+            return;
+        if (!wal->failed && b->result < 0)
+            fail(wal, b->rotate ? "beginning the next log file" : "writing the log", b->off, b->result);
+        if (!wal->failed)
+            count(wal, b);
+        batch_end(wal, b);
+        if (wal->writing > 0) {
+            wal->first = (wal->first + 1) % (KITHI_WAL_WRITES + 1);
+            wal->writing--;
+            wal->alone = false;
+        }
+        /* The next write goes out before anything else. */
         start(wal);
-    ended_tell(wal, 0);
+        more = wal->writing > 0 ||
+               gathering(wal)->count > 0; /* if not, it may be closed by the last one it tells */
+        ended_tell(wal, wal->failed ? KITHI_E_LOG_FAILED : 0);
+    }
+}
+
+static void write_done(struct kithi_io_op *op, int result)
+{
+    struct batch *b = op->arg;
+    b->done = true;
+    b->result = result < 0 ? result : result == (int)b->write_len ? 0 : -EIO;
+    writes_end(b->wal);
 }
 
 static int rotate_call(void *arg)
@@ -424,25 +460,8 @@ static int rotate_call(void *arg)
     char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
     int r = kithi_wal_path(path, wal->dir, KITHI_WAL_SPARE);
     return r < 0 ? r
-                 : fresh_name(wal, &wal->next, path, wal->next_number, wal->next_epoch, KITHI_WAL_WRITE_BYTES,
-                              true, name);
-}
-
-static void rotate_done(struct kithi_io_op *op, int result)
-{
-    struct kithi_wal *wal = op->arg;
-    if (result < 0) {
-        fail(wal, "beginning the next log file", result);
-        return;
-    }
-    char name[KITHI_WAL_NAME_SIZE];
-    kithi_wal_file_name(name, wal->next_epoch);
-    kithi_io_close(wal->io, wal->fd);
-    adopt(wal, &wal->next, wal->next_number, name);
-    wal->next.fd = -1;
-    wal->off = KITHI_WAL_BLOCK;
-    writing(wal)->rotate = false;
-    start(wal);
+                 : fresh_name(wal, &wal->next, path, wal->next_number, wal->next_epoch,
+                              KITHI_WAL_WRITES * KITHI_WAL_WRITE_BYTES, true, name);
 }
 
 /*
@@ -454,36 +473,112 @@ static size_t fence(bool recycled, uint64_t off, uint64_t file_size)
     return recycled && off < file_size ? KITHI_WAL_BLOCK : 0;
 }
 
-/* Write the batch whose turn it is, or first begin the file that it goes to. */
-static void start(struct kithi_wal *wal)
+/* Whether zeros stand behind a write that ends at off already. */
+static bool is_fenced(const struct kithi_wal *wal, uint64_t off)
 {
-    struct batch *b = writing(wal);
-    if (b->rotate) {
-        wal->next = wal->spare->file; /* spare_ensure() saw to it */
-        wal->next_epoch = b->groups[0].header.epoch;
-        wal->next_number = number_after(wal->number);
-        free(wal->spare);
-        wal->spare = NULL;
-        wal->spare_refused = false;
-        kithi_io_call(wal->io, &wal->rotate_op, rotate_call);
+    return off + fence(wal->recycled, off, wal->size) <= wal->zeroed;
+}
+
+static void zero_done(struct kithi_io_op *op, int result)
+{
+    struct kithi_wal *wal = op->arg;
+    wal->zeroing = false;
+    if (result != (int)op->len)
+        fail(wal, "zeroing the log", wal->zeroed, result < 0 ? result : -EIO);
+    else
+        wal->zeroed += op->len;
+    start(wal);
+    writes_end(wal);
+}
+
+/* Have zeros ahead of small writes, so that they need not bring them along. */
+static void zero_ahead(struct kithi_wal *wal, size_t size)
+{
+    uint64_t left = wal->size - wal->zeroed, ahead = kithi_round_up(wal->size / ZEROS_SHARE, KITHI_WAL_BLOCK);
+    ahead = ahead < ZEROS_AHEAD ? ahead : ZEROS_AHEAD;
+    if (wal->zeroing || left == 0 || size > ZEROS_SMALL || wal->zeroed > wal->off + ahead / 2)
         return;
-    }
+    wal->zeroing = true;
+    kithi_io_write_durable(wal->io, &wal->zero_op, wal->fd, zero_bytes, left < ahead ? left : ahead,
+                           wal->zeroed);
+}
+
+/* Write what stands in a batch at the end of the file. */
+static void batch_write(struct kithi_wal *wal, struct batch *b)
+{
     for (unsigned i = 0; i < b->count; i++) {
         struct group *g = &b->groups[i];
         g->header.number = wal->number;
-        g->header.durable_epoch =
-            wal->stats.last_epoch; /* of every group of a write: that of its first, less one */
+        g->header.durable_epoch = wal->stats.last_epoch; /* the same of all groups of a write */
         kithi_wal_group_header_encode(b->bytes + g->off, &g->header);
     }
-    wal->write_len = b->size + fence(wal->recycled, wal->off + b->size, wal->size);
-    memset(b->bytes + b->size, 0, wal->write_len - b->size);
+    b->off = wal->off;
+    b->write_len = b->size;
+    wal->off += b->size;
+    if (!is_fenced(wal, wal->off)) {
+        /* The next one goes over these zeros: not before they are there. */
+        wal->alone = true;
+        b->write_len += fence(wal->recycled, wal->off, wal->size);
+        memset(b->bytes + b->size, 0, b->write_len - b->size);
+        wal->zeroed = b->off + b->write_len;
+    }
     if (!b->registered && b->room <= REGISTER_MOST) {
         kithi_io_register_memory(wal->io, b->bytes, b->room);
         b->registered = true;
     }
     if (KITHI_FAULT("wal-stalls"))
         return; /* a disk that does not answer any more */
-    kithi_io_write_durable(wal->io, &wal->write_op, wal->fd, b->bytes, wal->write_len, wal->off);
+    kithi_io_write_durable(wal->io, &b->op, wal->fd, b->bytes, b->write_len, b->off);
+    zero_ahead(wal, b->size);
+}
+
+static void rotate_done(struct kithi_io_op *op, int result)
+{
+    struct kithi_wal *wal = op->arg;
+    struct batch *b = batch_at(wal, 0);
+    if (result < 0) {
+        b->done = true;
+        b->result = result;
+        writes_end(wal);
+        return;
+    }
+    char name[KITHI_WAL_NAME_SIZE];
+    kithi_wal_file_name(name, wal->next_epoch);
+    kithi_io_close(wal->io, wal->fd);
+    adopt(wal, &wal->next, wal->next_number, name);
+    wal->next.fd = -1;
+    wal->off = wal->stats.file_off = KITHI_WAL_BLOCK;
+    b->rotate = wal->alone = false;
+    batch_write(wal, b);
+    start(wal);
+}
+
+/* Begin the next file, for the groups of b. */
+static void rotate(struct kithi_wal *wal, const struct batch *b)
+{
+    wal->next = wal->spare->file; /* spare_ensure() saw to it */
+    wal->next_epoch = b->groups[0].header.epoch;
+    wal->next_number = number_after(wal->number);
+    free(wal->spare);
+    wal->spare = NULL;
+    wal->spare_refused = false;
+    wal->alone = true;
+    kithi_io_call(wal->io, &wal->rotate_op, rotate_call);
+}
+
+/* Write what has gathered, or first begin the file that it goes to, unless it has to wait for what is under way. */
+static void start(struct kithi_wal *wal)
+{
+    struct batch *b = gathering(wal);
+    bool idle = wal->writing == 0 && !wal->zeroing;
+    if (wal->failed || b->count == 0 || wal->writing == KITHI_WAL_WRITES || wal->alone ||
+        (!idle && (b->rotate || !is_fenced(wal, wal->off + b->size))))
+        return;
+    wal->writing++;
+    if (b->rotate)
+        rotate(wal, b);
+    else
+        batch_write(wal, b);
 }
 
 /* Room for one more group, and for size bytes in all and the fence; what is there stays. */
@@ -525,21 +620,20 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     KITHI_ASSERT(epoch == wal->taken_epoch + 1 && n_ops > 0 && n_ops <= len / KITHI_OP_HEADER &&
                  len <= KITHI_WAL_GROUP_MAX && len % 8 == 0);
 
-    const bool idle = writing(wal)->count == 0;
-    struct batch *b = idle ? writing(wal) : gathering(wal);
+    struct batch *b = gathering(wal);
     const size_t size = (size_t)kithi_wal_group_size(len);
     if (b->count > 0 && (b->count >= KITHI_WAL_WRITE_GROUPS || b->size + size > KITHI_WAL_WRITE_BYTES))
         return -EBUSY;
     /* A write that is longer than most begins a file: readers know then how far behind a gap the next one may begin. */
-    const bool rotate =
+    const bool begins =
         wal->used + size > wal->end || (size > KITHI_WAL_WRITE_BYTES && wal->used > KITHI_WAL_BLOCK);
     /* A write goes to one file, and only the next one is made ahead. */
-    if (rotate && (b->count > 0 || writing(wal)->rotate))
+    if (begins && (b->count > 0 || batch_at(wal, 0)->rotate))
         return -EBUSY;
     int r = batch_reserve(wal->io, b, b->size + size);
     if (r < 0)
         return r;
-    if (rotate) {
+    if (begins) {
         r = spare_ensure(wal, KITHI_WAL_BLOCK + size);
         if (r < 0)
             return r;
@@ -571,16 +665,15 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
     b->size += size;
     wal->taken_epoch = epoch;
     wal->used += size;
-    if (idle)
-        start(wal);
-    if (!wal->spare && !wal->spare_refused && !writing(wal)->rotate && wal->used > wal->end / 2)
+    start(wal);
+    if (!wal->spare && !wal->spare_refused && !batch_at(wal, 0)->rotate && wal->used > wal->end / 2)
         spare_begin(wal);
     return 0;
 }
 
 bool kithi_wal_busy(const struct kithi_wal *wal)
 {
-    return wal->batches[0].count > 0 || wal->batches[1].count > 0 || wal->ending > 0;
+    return wal->writing > 0 || wal->zeroing || gathering(wal)->count > 0 || wal->ending > 0;
 }
 
 bool kithi_wal_preparing(const struct kithi_wal *wal)
@@ -602,13 +695,12 @@ void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_st
 {
     *out_stats = wal->stats;
     out_stats->direct = wal->direct;
-    out_stats->file_off = wal->off;
     memcpy(out_stats->file, wal->name, sizeof wal->name);
 }
 
 /* ---- opening and closing ---- */
 
-/* The groups of the last write, read again into an aligned buffer. */
+/* The groups that none behind them says were durable, read again into an aligned buffer. */
 static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct batch *b,
                      struct kithi_errmsg *err)
 {
@@ -731,7 +823,7 @@ static int more_write(struct kithi_wal *wal, const struct kithi_wal_open_opts *o
 
 static void batches_free(struct kithi_wal *wal)
 {
-    for (int i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < KITHI_WAL_WRITES + 1; i++) {
         bytes_free(wal->io, &wal->batches[i]);
         free(wal->batches[i].groups);
     }
@@ -755,7 +847,11 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     wal->file_size =
         kithi_round_up(opts->file_size ? opts->file_size : KITHI_WAL_FILE_SIZE_DEFAULT, KITHI_WAL_BLOCK);
     memcpy(wal->uid, opts->uid, sizeof wal->uid);
-    wal->write_op = (struct kithi_io_op){ .done = write_done, .arg = wal };
+    for (unsigned i = 0; i < KITHI_WAL_WRITES + 1; i++) {
+        wal->batches[i].wal = wal;
+        wal->batches[i].op = (struct kithi_io_op){ .done = write_done, .arg = &wal->batches[i] };
+    }
+    wal->zero_op = (struct kithi_io_op){ .done = zero_done, .arg = wal };
     wal->rotate_op = (struct kithi_io_op){ .done = rotate_done, .arg = wal };
     snprintf(wal->dir, sizeof wal->dir, "%s", opts->dir);
 
@@ -773,11 +869,11 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
         goto out;
 
     const uint64_t off = KITHI_WAL_BLOCK + report->tail_size;
-    uint64_t size = off, write_max = KITHI_WAL_WRITE_BYTES;
+    uint64_t size = off, write_max = KITHI_WAL_WRITES * KITHI_WAL_WRITE_BYTES;
     for (uint32_t i = 0; i < opts->more_count; i++) {
         uint64_t group = kithi_wal_group_size(opts->more[i].len);
         size += group;
-        write_max = group > write_max ? group : write_max;
+        write_max = KITHI_WAL_WRITES * group > write_max ? KITHI_WAL_WRITES * group : write_max;
     }
     const uint64_t least = size > wal->file_size ? size : wal->file_size;
     r = kithi_wal_fresh_take(io, opts->dir, KITHI_WAL_NEW, wal->uid, report->last_number + 1, least, &file);
@@ -804,7 +900,9 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     adopt(wal, &file, number, name);
     file.fd = -1;
     wal->end = wal->size;
-    wal->off = wal->used = size;
+    wal->off = wal->used = wal->stats.file_off = size;
+    if (wal->recycled)
+        wal->zeroed = size + fence(true, size, wal->size);
     wal->taken_epoch = wal->stats.last_epoch = report->last_epoch + opts->more_count;
     *out_wal = wal;
     wal = NULL;

@@ -27,6 +27,7 @@
 #define KITHI_WAL_GROUP_MAX         (64u << 20) /* bytes of ops in a group */
 #define KITHI_WAL_WRITE_BYTES       (8u << 20) /* of groups that go out by one write; one group may be larger */
 #define KITHI_WAL_WRITE_GROUPS      1024u
+#define KITHI_WAL_WRITES            2u /* under way at once */
 #define KITHI_WAL_FILE_SIZE_DEFAULT KITHI_NEED_LOG_FILE
 #define KITHI_WAL_SETTLE_MS         10000u
 
@@ -63,7 +64,7 @@ struct kithi_wal_open_opts {
 };
 
 /*
- * Begin a new file behind what the scan found, with the groups of the last write written anew as its
+ * Begin a new file behind what the scan found, with the groups that were not surely durable written anew as its
  * first ones, and remove what a crash left unfinished. Blocks; file and directory are synced on
  * return. The first epoch to append is report->last_epoch + more_count + 1. Returns 0, -errno, KITHI_E_LOG_DAMAGED.
  */
@@ -72,9 +73,9 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 
 /*
  * Log a group: n_ops ops of shm/wire/op.h from iov, together 1..KITHI_WAL_GROUP_MAX bytes and a
- * multiple of 8. epoch follows the one before it by 1. iov may go once this returns. While a write is on
- * its way groups gather, each for itself, and go out together by the next one, which is one flush for all
- * of them. done is called for each, in the order of epochs.
+ * multiple of 8. epoch follows the one before it by 1. iov may go once this returns. While KITHI_WAL_WRITES are on
+ * their way groups gather, each for itself, and go out together by the next one, which is one flush for all
+ * of them. done is called for each, in the order of epochs, whichever write is done first.
  *
  * Returns 0 when it was taken: done is called later, from kithi_io_run(). Negative when nothing
  * was or will be written, and done is not called: -ENOMEM, -ENOSPC (the log stays good; refuse the
@@ -85,7 +86,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,
                      uint32_t n_ops, kithi_wal_done *done, void *arg);
 
-/* True while a group is being written or waits for it, or for its done. */
+/* True while a group is being written or waits for it, or for its done, or zeros are written ahead of the next ones. */
 bool kithi_wal_busy(const struct kithi_wal *wal);
 
 /* True while the next file is being made on a helper thread, in the log's directory. */

@@ -36,7 +36,7 @@
  *    6..7    zero                     32..39   epoch of the first group
  *   48..51   incompatible flags       40..47   timeline when the file was made
  *   52..55   zero                     56..63   bytes of the file, preallocated
- *   64..71   longest write            72..75   1: the space is recycled
+ *   64..71   bytes on their way       72..75   1: the space is recycled
  *   76..4091 zero                   4092..4095 crc32c of bytes 0..4091
  */
 struct kithi_wal_file_header {
@@ -45,7 +45,7 @@ struct kithi_wal_file_header {
     uint64_t first_epoch;
     uint64_t timeline;
     uint64_t size;      /* durable before the file gets its name: a shorter file was cut off later */
-    uint64_t write_max; /* bytes of the longest write behind the first one; 0: any length */
+    uint64_t write_max; /* bytes that are on their way together, behind the first write; 0: any number */
     bool recycled;      /* groups of lower numbers may stand where none of this one was written yet */
 };
 

@@ -265,7 +265,7 @@ static int walk_header(struct walk *w, int64_t i, struct kithi_wal_file_header *
         *out = (struct kithi_wal_file_header){ .number = g.number,
                                                .first_epoch = file->first_epoch,
                                                .timeline = g.timeline,
-                                               .write_max = KITHI_WAL_WRITE_BYTES };
+                                               .write_max = KITHI_WAL_WRITES * KITHI_WAL_WRITE_BYTES };
         memcpy(out->uid, w->uid, sizeof out->uid);
         w->plan->rebuilt++;
     }

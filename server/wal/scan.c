@@ -23,6 +23,16 @@
 #define REMEDY                                                                                               \
     "kith wal --salvage shows and keeps what is readable, a back-up of the data directory brings back the rest"
 
+/* Groups of a file that none behind them knows to be durable; at least the last one. */
+struct unproven {
+    uint64_t epoch, off;
+};
+struct tail {
+    struct unproven *items;
+    size_t from, end, capacity;
+    uint64_t durable; /* the highest epoch that one of the file says is */
+};
+
 struct scan {
     const struct kithi_wal_scan_opts *opts;
     struct kithi_wal_report *report;
@@ -39,8 +49,8 @@ struct scan {
     uint64_t window_off;
     size_t window_len;
 
-    uint64_t last_epoch;   /* of the last valid group */
-    uint64_t last_durable; /* that it knew of */
+    uint64_t last_epoch; /* of the last valid group */
+    struct tail tail;
     uint64_t last_number;  /* of the last file */
     uint64_t proven_epoch; /* highest epoch that something says was durable */
     uint32_t last_crc, last_len;
@@ -151,7 +161,7 @@ struct rest {
     bool later;        /* a group of this file was found that was written when `expected` was durable */
     uint64_t later_off, later_epoch;
     uint64_t
-        beside; /* highest epoch above `expected` of a group that proves nothing: it came with the same write */
+        beside; /* highest epoch above `expected` of a group that proves nothing: it was on its way beside it */
     uint64_t own_end; /* end of the last group with an epoch above `expected` */
 };
 
@@ -176,7 +186,7 @@ static uint64_t next_data(struct scan *s, uint64_t off, uint64_t *out_end)
 
 /*
  * Rule 5: look at every block from off to `to` for a group that was written after the one that is missing
- * was durable, as it says itself: of the groups of one write any may be there and any missing. number 0:
+ * was durable, as it says itself: of the groups that were on their way together any may be there and any missing. number 0:
  * of any file. Holes are skipped, so that the preallocated part of a file costs nothing.
  */
 static int search_rest(struct scan *s, uint64_t off, uint64_t to, uint64_t number, uint64_t expected,
@@ -275,23 +285,48 @@ static int file_begin(struct scan *s, int64_t i, struct kithi_wal_file_header *h
     return 1;
 }
 
-static void remember(struct scan *s, const struct kithi_wal_group_header *h, uint64_t off, bool first)
+static int tail_push(struct scan *s, uint64_t epoch, uint64_t off)
+{
+    struct tail *t = &s->tail;
+    if (t->end == t->capacity && t->from > t->end / 2) {
+        memmove(t->items, t->items + t->from, (t->end - t->from) * sizeof *t->items);
+        t->end -= t->from;
+        t->from = 0;
+    } else if (t->end == t->capacity) {
+        size_t capacity = t->capacity ? 2 * t->capacity : 64;
+        struct unproven *items = realloc(t->items, capacity * sizeof *items);
+        if (!items)
+            return kithi_error_set(s->err, -ENOMEM, "out of memory for the end of the log");
+        t->items = items;
+        t->capacity = capacity;
+    }
+    t->items[t->end++] = (struct unproven){ epoch, off };
+    return 0;
+}
+
+static int remember(struct scan *s, const struct kithi_wal_group_header *h, uint64_t off, bool first)
 {
     struct kithi_wal_report *report = s->report;
+    struct tail *t = &s->tail;
     s->last_epoch = h->epoch;
     s->last_crc = h->crc;
     s->last_len = h->len;
     if (h->durable_epoch > s->proven_epoch)
         s->proven_epoch = h->durable_epoch;
-    /* Groups that know of the same durable epoch came with one write. */
-    if (first || h->durable_epoch != s->last_durable) {
-        memcpy(report->tail_file, s->name, strlen(s->name) + 1);
-        report->tail_epoch = h->epoch;
-        report->tail_off = off;
-        report->tail_size = 0;
-    }
-    report->tail_size += kithi_wal_group_size(h->len);
-    s->last_durable = h->durable_epoch;
+    if (first)
+        t->from = t->end = t->durable = 0;
+    if (h->durable_epoch > t->durable)
+        t->durable = h->durable_epoch;
+    int r = tail_push(s, h->epoch, off);
+    if (r < 0)
+        return r;
+    while (t->from + 1 < t->end && t->items[t->from].epoch <= t->durable)
+        t->from++;
+    memcpy(report->tail_file, s->name, strlen(s->name) + 1);
+    report->tail_epoch = t->items[t->from].epoch;
+    report->tail_off = t->items[t->from].off;
+    report->tail_size = off + kithi_wal_group_size(h->len) - report->tail_off;
+    return 0;
 }
 
 static int deliver(struct scan *s, const struct kithi_wal_group_header *h, const uint8_t *p, uint64_t off)
@@ -380,7 +415,9 @@ static int read_groups(struct scan *s, const struct kithi_wal_file_header *file,
         if (duplicate && (h.crc != s->last_crc || h.len != s->last_len))
             return damaged(s, s->name, off, "group %" PRIu64 " differs from the one in the file before it",
                            h.epoch);
-        remember(s, &h, off, expected == first);
+        r = remember(s, &h, off, expected == first);
+        if (r < 0)
+            return r;
         if (!duplicate && h.epoch > s->opts->after_epoch) {
             r = deliver(s, &h, p, off);
             if (r != 0)
@@ -391,8 +428,8 @@ static int read_groups(struct scan *s, const struct kithi_wal_file_header *file,
 }
 
 /*
- * Rules 5 and 6: the end of the last file is torn, clean or damaged. The write that the missing group belongs to began
- * no later than there, so that the next one begins within the length of the longest: no further has to be looked.
+ * Rules 5 and 6: the end of the last file is torn, clean or damaged. What was on its way together with the missing group began
+ * no later than there, so that the next write begins within the length of the longest: no further has to be looked.
  * The first write of a file may have any length.
  */
 static int judge_end(struct scan *s, const struct kithi_wal_file_header *file, const struct end *end)
@@ -426,7 +463,7 @@ static int judge_end(struct scan *s, const struct kithi_wal_file_header *file, c
         s->report->torn_end = rest.data_end;
         if (rest.beside > 0)
             snprintf(s->report->torn_reason, sizeof s->report->torn_reason,
-                     "%s; group %" PRIu64 " behind it came with the same write", why, rest.beside);
+                     "%s; group %" PRIu64 " behind it was on its way beside it", why, rest.beside);
         else
             snprintf(s->report->torn_reason, sizeof s->report->torn_reason, "%s", why);
     }
@@ -548,6 +585,7 @@ int kithi_wal_scan(const struct kithi_wal_scan_opts *opts, struct kithi_wal_repo
 
 out:
     file_close(&s);
+    free(s.tail.items);
     free(s.window);
     free(s.files);
     return r;

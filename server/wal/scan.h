@@ -61,7 +61,7 @@ struct kithi_wal_report {
     uint64_t bytes;       /* of ops delivered */
     uint32_t files;
 
-    /* The groups of the last write up to the last valid one, tail_epoch to last_epoch, which kithi_wal_open() writes
+    /* The last groups, which none behind them knows to be durable: tail_epoch to last_epoch, which kithi_wal_open() writes
      * anew. tail_size 0: none. */
     char tail_file[KITHI_WAL_NAME_SIZE];
     uint64_t tail_epoch;
