@@ -309,6 +309,10 @@ static void print_json(const struct view *v)
         is_torn(v) ? place_json(r->torn_file, "from", r->torn_off, "to", r->torn_end, r->torn_reason) : NULL;
     char *damage =
         v->damaged ? place_json(d->file, "byte", d->off, "expected_epoch", d->expected, d->what) : NULL;
+    char *spoilt =
+        !v->damaged && r->spoilt_file[0] != '\0'
+            ? place_json(r->spoilt_file, "from", r->spoilt_off, "to", r->spoilt_end, r->spoilt_reason)
+            : NULL;
     const char *ignored = !v->damaged && r->ignored_file[0] != '\0' ? r->ignored_file : NULL;
     struct kithi_object o;
     kithi_object_begin(&o, true);
@@ -325,9 +329,11 @@ static void print_json(const struct view *v)
     kithi_object_json(&o, "torn", tail);
     kithi_object_text(&o, "ignored", NULL, ignored);
     kithi_object_json(&o, "damage", damage);
+    kithi_object_json(&o, "spoilt", spoilt);
     kithi_object_end(&o);
     free(tail);
     free(damage);
+    free(spoilt);
 }
 
 static void print_text(const struct view *v)
@@ -369,6 +375,13 @@ static void print_text(const struct view *v)
                           v->moving || r->torn_file[0] != '\0'
                               ? "kithd is writing: the last groups are on their way and not shown"
                               : "kithd holds it open for writing");
+    if (!v->damaged && r->spoilt_file[0] != '\0') {
+        snprintf(text, sizeof text,
+                 "%s, bytes %" PRIu64 " to %" PRIu64 " (%s): group %" PRIu64
+                 ", which a start has written there anew; it is read from the file before",
+                 r->spoilt_file, r->spoilt_off, r->spoilt_end, r->spoilt_reason, r->spoilt_epoch);
+        kithi_object_text(&o, "", "damaged, not lost", text);
+    }
     if (!v->damaged && r->ignored_file[0] != '\0') {
         snprintf(text, sizeof text, "%s was being made when kithd ended (%s); the next start removes it",
                  r->ignored_file, r->ignored_reason);

@@ -700,34 +700,57 @@ void kithi_wal_stats(const struct kithi_wal *wal, struct kithi_wal_stats *out_st
 
 /* ---- opening and closing ---- */
 
-/* The groups that none behind them says were durable, read again into an aligned buffer. */
-static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct batch *b,
-                     struct kithi_errmsg *err)
+/* Groups from *epoch on, read again to bytes. */
+static int part_read(const struct kithi_wal *wal, const char *name, uint64_t off, size_t size, uint8_t *bytes,
+                     uint64_t *epoch, struct kithi_errmsg *err)
 {
-    const size_t size = (size_t)report->tail_size;
     uint64_t file_size;
-    int r = batch_reserve(wal->io, b, size);
-    int fd = r < 0 ? r : kithi_wal_file_open(wal->dir, report->tail_file, &file_size);
-    int64_t got = fd < 0 ? fd : kithi_pread(fd, b->bytes, size, report->tail_off);
+    int fd = kithi_wal_file_open(wal->dir, name, &file_size);
+    int64_t got = fd < 0 ? fd : kithi_pread(fd, bytes, size, off);
     if (fd >= 0)
         close(fd);
     if (got < 0)
         return kithi_error_set(err, (int)got, "%s/%s: the last group cannot be read again: %s", wal->dir,
-                               report->tail_file, kithi_error_text((int)got));
-    uint64_t number = got >= 32 ? kithi_get64(b->bytes + 24) : 0, epoch = report->tail_epoch;
+                               name, kithi_error_text((int)got));
+    uint64_t number = got >= 32 ? kithi_get64(bytes + 24) : 0;
     bool good = (size_t)got == size;
-    for (size_t off = 0; good && off < size; epoch++) {
+    for (size_t at = 0; good && at < size; ++*epoch) {
         struct kithi_wal_group_header h;
-        good = kithi_wal_group_decode(b->bytes + off, size - off, wal->uid, number, &h) == KITHI_WAL_OK &&
-               h.epoch == epoch;
+        good = kithi_wal_group_decode(bytes + at, size - at, wal->uid, number, &h) == KITHI_WAL_OK &&
+               h.epoch == *epoch;
         if (good)
-            off += (size_t)kithi_wal_group_size(h.len);
+            at += (size_t)kithi_wal_group_size(h.len);
     }
-    if (!good || epoch != report->last_epoch + 1)
-        return kithi_error_set(err, KITHI_E_LOG_DAMAGED,
-                               "%s/%s at byte %" PRIu64 ": the last group changed after it was checked",
-                               wal->dir, report->tail_file, report->tail_off);
-    return 0;
+    return good ? 0
+                : kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                                  "%s/%s at byte %" PRIu64 ": the last group changed after it was checked",
+                                  wal->dir, name, off);
+}
+
+static size_t tail_bytes(const struct kithi_wal_report *report)
+{
+    return (size_t)(report->lead_size + report->tail_size);
+}
+
+/* The groups of the last write, read again into an aligned buffer. */
+static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct batch *b,
+                     struct kithi_errmsg *err)
+{
+    uint64_t epoch = report->tail_epoch;
+    int r = batch_reserve(wal->io, b, tail_bytes(report));
+    if (r < 0)
+        return kithi_error_set(err, r, "%s: no memory for the groups of the last write", wal->dir);
+    if (report->lead_size > 0)
+        r = part_read(wal, report->lead_file, report->lead_off, (size_t)report->lead_size, b->bytes, &epoch,
+                      err);
+    if (r == 0)
+        r = part_read(wal, report->tail_file, report->tail_off, (size_t)report->tail_size,
+                      b->bytes + report->lead_size, &epoch, err);
+    if (r == 0 && epoch != report->last_epoch + 1)
+        r = kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                            "%s/%s at byte %" PRIu64 ": the last group changed after it was checked",
+                            wal->dir, report->tail_file, report->tail_off);
+    return r;
 }
 
 /* They were decoded before. */
@@ -868,7 +891,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     if (r < 0)
         goto out;
 
-    const uint64_t off = KITHI_WAL_BLOCK + report->tail_size;
+    const uint64_t off = KITHI_WAL_BLOCK + tail_bytes(report);
     uint64_t size = off, write_max = KITHI_WAL_WRITES * KITHI_WAL_WRITE_BYTES;
     for (uint32_t i = 0; i < opts->more_count; i++) {
         uint64_t group = kithi_wal_group_size(opts->more[i].len);
@@ -884,10 +907,10 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     const uint64_t number = number_after(report->last_number);
     /* Anew, because after a failed sync a page may read well and not be on the disk. */
     if (r == 0 && tail) {
-        tail_renumber(b->bytes, (size_t)report->tail_size, number);
+        tail_renumber(b->bytes, tail_bytes(report), number);
         size_t zeros = opts->more_count == 0 ? fence(file.recycled, size, file.size) : 0;
-        memset(b->bytes + report->tail_size, 0, zeros);
-        r = kithi_io_file_write(io, file.fd, b->bytes, (size_t)report->tail_size + zeros, KITHI_WAL_BLOCK);
+        memset(b->bytes + tail_bytes(report), 0, zeros);
+        r = kithi_io_file_write(io, file.fd, b->bytes, tail_bytes(report) + zeros, KITHI_WAL_BLOCK);
     }
     if (r >= 0)
         r = more_write(wal, opts, &file, number, off, b);

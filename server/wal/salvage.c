@@ -202,7 +202,7 @@ static int walk_groups(struct walk *w, struct kithi_wal_kept *kept, uint64_t unt
     struct kithi_wal_plan *plan = w->plan;
     const uint64_t first = kept->header.first_epoch;
     for (uint64_t expected = first; expected <= until; expected++) {
-        struct kithi_wal_group_header h;
+        struct kithi_wal_group_header h = { 0 };
         const uint64_t off = kept->end;
         const bool again = expected == first && plan->groups > 0 && first == plan->last_epoch;
         int v = group_at(w, off, kept->header.number, &h);
@@ -224,6 +224,14 @@ static int walk_groups(struct walk *w, struct kithi_wal_kept *kept, uint64_t unt
             plan->last_epoch = expected;
             plan->groups += !again;
             plan->ops += again ? 0 : h.n_ops;
+            continue;
+        }
+        /* A damaged group that the file before it has (rule 2a): the copy of this file begins behind it. */
+        const bool differs = v == KITHI_WAL_BAD && h.epoch && (h.crc != w->last_crc || h.len != w->last_len);
+        if (again && !differs && (v == KITHI_WAL_EMPTY || v == KITHI_WAL_STALE || v == KITHI_WAL_BAD)) {
+            kept->start = kept->end = off + kithi_wal_group_size(w->last_len);
+            kept->header.first_epoch = expected + 1;
+            kithi_wal_file_name(kept->name, expected + 1);
             continue;
         }
         /* The file after this one begins where this one was left: nothing is missing. */
@@ -305,7 +313,7 @@ static int walk_file(struct walk *w, int64_t i)
     if (r < 0)
         return r;
     /* A file without groups that comes first tells where the log begins; another one tells nothing. */
-    if (i > 0 && kept.end == KITHI_WAL_BLOCK) {
+    if (i > 0 && kept.end == kept.start) {
         plan->rebuilt = rebuilt;
         return 0;
     }
@@ -524,6 +532,13 @@ int kithi_wal_plan_after(const char *dir, const uint8_t uid[16], uint64_t epoch,
         r = file_open(&w, i);
     if (r == 0 && w.n > 0 && !w.ended)
         r = walk_from(&w, i, epoch + 1);
+    if (r == 0 && w.ended && i > 0 && out->file_count == 0 && w.files[i].first_epoch == epoch + 1) {
+        /* Rule 2a: a start has written it anew, and there it is damaged. */
+        w.ended = false;
+        r = file_open(&w, --i);
+        if (r == 0)
+            r = walk_from(&w, i, epoch + 1);
+    }
     /* What is lost is behind the end, or anywhere when there is no beginning. */
     if (r == 0 && w.n > 0 && !w.ended)
         r = walk_files(&w, i + 1, &i);

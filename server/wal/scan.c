@@ -54,6 +54,9 @@ struct scan {
     uint64_t last_number;  /* of the last file */
     uint64_t proven_epoch; /* highest epoch that something says was durable */
     uint32_t last_crc, last_len;
+    char last_file[KITHI_WAL_NAME_SIZE]; /* where it is */
+    uint64_t last_off;
+    bool spoilt;                               /* the file being read begins with a damaged copy of it */
     char last_place[KITHI_WAL_NAME_SIZE + 32]; /* where the next group was expected */
 };
 
@@ -308,22 +311,35 @@ static int remember(struct scan *s, const struct kithi_wal_group_header *h, uint
 {
     struct kithi_wal_report *report = s->report;
     struct tail *t = &s->tail;
+    if (first) {
+        t->from = t->end = t->durable = 0;
+        report->lead_size = 0;
+    }
+    if (first && s->spoilt) {
+        memcpy(report->lead_file, s->last_file, sizeof report->lead_file);
+        report->lead_off = s->last_off;
+        report->lead_size = kithi_wal_group_size(s->last_len);
+        report->tail_epoch = s->last_epoch;
+    }
     s->last_epoch = h->epoch;
     s->last_crc = h->crc;
     s->last_len = h->len;
+    s->last_off = off;
+    memcpy(s->last_file, s->name, strlen(s->name) + 1);
     if (h->durable_epoch > s->proven_epoch)
         s->proven_epoch = h->durable_epoch;
-    if (first)
-        t->from = t->end = t->durable = 0;
     if (h->durable_epoch > t->durable)
         t->durable = h->durable_epoch;
     int r = tail_push(s, h->epoch, off);
     if (r < 0)
         return r;
-    while (t->from + 1 < t->end && t->items[t->from].epoch <= t->durable)
+    /* A file with a damaged group is written anew as a whole, so that it does not stay: one day the file before it is not needed any
+     * more. */
+    while (!s->spoilt && t->from + 1 < t->end && t->items[t->from].epoch <= t->durable)
         t->from++;
+    if (!s->spoilt)
+        report->tail_epoch = t->items[t->from].epoch;
     memcpy(report->tail_file, s->name, strlen(s->name) + 1);
-    report->tail_epoch = t->items[t->from].epoch;
     report->tail_off = t->items[t->from].off;
     report->tail_size = off + kithi_wal_group_size(h->len) - report->tail_off;
     return 0;
@@ -357,16 +373,32 @@ struct end {
     const char *why;      /* NULL: zeros, or the end of the file */
 };
 
+/* Rule 2a: a file begins with a damaged copy of the last group. Returns where the one after it stands. */
+static uint64_t pass_over(struct scan *s, uint64_t off, const char *why)
+{
+    struct kithi_wal_report *report = s->report;
+    const uint64_t next = off + kithi_wal_group_size(s->last_len);
+    s->spoilt = true;
+    memcpy(report->spoilt_file, s->name, strlen(s->name) + 1);
+    report->spoilt_off = off;
+    report->spoilt_end = next;
+    report->spoilt_epoch = s->last_epoch;
+    snprintf(report->spoilt_reason, sizeof report->spoilt_reason, "%s", why);
+    return next;
+}
+
 /* Rules 1 to 3: the groups of one file, in order, up to the first that is not one, or up to `until`. */
 static int read_groups(struct scan *s, const struct kithi_wal_file_header *file, uint64_t until,
                        struct end *end)
 {
     const uint64_t number = file->number, first = file->first_epoch;
     uint64_t off = KITHI_WAL_BLOCK, expected = first;
+    s->spoilt = false;
     for (;; expected++) {
         const uint8_t *p;
         size_t len;
         struct kithi_wal_group_header h;
+        const bool duplicate = expected == first && first == s->last_epoch;
         *end = (struct end){
             .off = off, .expected = expected, .search_from = off + KITHI_WAL_BLOCK, .own_end = off
         };
@@ -384,6 +416,13 @@ static int read_groups(struct scan *s, const struct kithi_wal_file_header *file,
         if (file->recycled && (verdict == KITHI_WAL_NEWER || verdict == KITHI_WAL_FOREIGN) &&
             kithi_get64(p + 24) != number)
             verdict = KITHI_WAL_STALE;
+        if (duplicate &&
+            (verdict == KITHI_WAL_EMPTY || verdict == KITHI_WAL_STALE || verdict == KITHI_WAL_BAD)) {
+            off = pass_over(s, off,
+                            verdict == KITHI_WAL_EMPTY ? "the group header is zeros"
+                                                       : "the group header is damaged");
+            continue;
+        }
         switch (verdict) {
         case KITHI_WAL_OK: break;
         case KITHI_WAL_NEWER: return newer(s, off);
@@ -398,6 +437,9 @@ static int read_groups(struct scan *s, const struct kithi_wal_file_header *file,
         if (h.epoch != expected)
             return damaged(s, s->name, off, "group %" PRIu64 " stands where group %" PRIu64 " was expected",
                            h.epoch, expected);
+        if (duplicate && (h.crc != s->last_crc || h.len != s->last_len))
+            return damaged(s, s->name, off, "group %" PRIu64 " differs from the one in the file before it",
+                           h.epoch);
         size_t size = (size_t)kithi_wal_group_size(h.len);
         r = window_get(s, off, size, &p, &len);
         if (r < 0)
@@ -409,13 +451,12 @@ static int read_groups(struct scan *s, const struct kithi_wal_file_header *file,
         }
         if (kithi_wal_group_decode(p, size, s->opts->uid, number, &h) != KITHI_WAL_OK) {
             end->why = "the group's content has a wrong checksum";
-            return 0;
+            if (!duplicate)
+                return 0;
+            off = pass_over(s, off, end->why);
+            continue;
         }
-        bool duplicate = expected == first && first == s->last_epoch;
-        if (duplicate && (h.crc != s->last_crc || h.len != s->last_len))
-            return damaged(s, s->name, off, "group %" PRIu64 " differs from the one in the file before it",
-                           h.epoch);
-        r = remember(s, &h, off, expected == first);
+        r = remember(s, &h, off, expected == first || (s->spoilt && expected == first + 1));
         if (r < 0)
             return r;
         if (!duplicate && h.epoch > s->opts->after_epoch) {
@@ -508,6 +549,29 @@ static int scan_file(struct scan *s, int64_t i)
     return 0;
 }
 
+/* Is the first group of file i good? If it is not, the file before it may have it (rule 2a). Errors are for those who read the file. */
+static bool begins_well(struct scan *s, int64_t i)
+{
+    struct kithi_wal_file_header file;
+    struct kithi_wal_group_header h;
+    const uint8_t *p = NULL;
+    size_t len = 0, size;
+    struct kithi_errmsg *err = s->err;
+    s->err = NULL;
+    bool known =
+        file_begin(s, i, &file) == 1 && window_get(s, KITHI_WAL_BLOCK, KITHI_WAL_BLOCK, &p, &len) == 0;
+    bool good = known && len == KITHI_WAL_BLOCK &&
+                kithi_wal_group_header_decode(p, s->opts->uid, file.number, &h) == KITHI_WAL_OK;
+    if (good) {
+        size = (size_t)kithi_wal_group_size(h.len);
+        known = window_get(s, KITHI_WAL_BLOCK, size, &p, &len) == 0;
+        good = known && len == size &&
+               kithi_wal_group_decode(p, size, s->opts->uid, file.number, &h) == KITHI_WAL_OK;
+    }
+    s->err = err;
+    return good || !known;
+}
+
 /* Rule 7: what is needed and missing. */
 static int judge_whole(struct scan *s)
 {
@@ -563,6 +627,8 @@ int kithi_wal_scan(const struct kithi_wal_scan_opts *opts, struct kithi_wal_repo
     while (first + 2 < s.n && opts->after_epoch < UINT64_MAX &&
            s.files[first + 1].first_epoch <= opts->after_epoch + 1)
         first++;
+    if (first > 0 && !begins_well(&s, first))
+        first--;
     if (s.n > 0 && s.files[first].first_epoch > 1 && s.files[first].first_epoch - 1 > opts->after_epoch) {
         r = damaged(&s, s.files[first].name, 0,
                     "the log begins with epoch %" PRIu64 ", but %" PRIu64 " is needed: files are missing",

@@ -67,6 +67,17 @@ struct kithi_wal_report {
     uint64_t tail_epoch;
     uint64_t tail_off;
     uint64_t tail_size;
+    /* The first of them is in another file, for it is damaged in this one; the others are all of this one. lead_size 0: it is not. */
+    char lead_file[KITHI_WAL_NAME_SIZE];
+    uint64_t lead_off;
+    uint64_t lead_size;
+
+    /* A group that a start had written anew and that is damaged there: it was read from where it stood before. With several the
+     * last one. spoilt_file "": none. */
+    char spoilt_file[KITHI_WAL_NAME_SIZE];
+    uint64_t spoilt_off, spoilt_end;
+    uint64_t spoilt_epoch;
+    char spoilt_reason[128];
 
     /* A torn group that was cut off at the end of the log, and the rest of its write. torn_file "" : none. */
     char torn_file[KITHI_WAL_NAME_SIZE];

@@ -505,6 +505,15 @@ static int open_log(struct replay *r, struct kithi_wal_report *report, struct ki
                   c->settings.name, c->wal_dir, report->torn_file, report->torn_off, report->torn_end,
                   report->torn_reason);
     }
+    if (report->spoilt_file[0]) {
+        kithi_log(
+            KITHI_LOG_WARN, "log-spoilt",
+            "name=%s file=%s/%s from=%" PRIu64 " to=%" PRIu64 " epoch=%" PRIu64
+            " msg=what an earlier start wrote anew is damaged there (%s); nothing is lost, for the file before it "
+            "has it, too; look after the disk",
+            c->settings.name, c->wal_dir, report->spoilt_file, report->spoilt_off, report->spoilt_end,
+            report->spoilt_epoch, report->spoilt_reason);
+    }
     if (report->ignored_file[0]) {
         kithi_log(KITHI_LOG_WARN, "log-ignored", "name=%s file=%s/%s msg=%s", c->settings.name, c->wal_dir,
                   report->ignored_file, report->ignored_reason);

@@ -27,6 +27,7 @@
 
 #define BLOCK    4096
 #define FILE_1   "00000000000000000001.wal"
+#define FILE_4   "00000000000000000004.wal"
 #define OUT_SIZE (1u << 20)
 
 static struct test_daemon d;
@@ -88,14 +89,19 @@ static const char *log_file(void)
     return path;
 }
 
-static void flip(off_t at)
+static void flip_in(const char *file, off_t at)
 {
     unsigned char byte;
-    int fd = open(log_file(), O_RDWR);
+    int fd = open(file, O_RDWR);
     assert_int_equal(pread(fd, &byte, 1, at), 1);
     byte ^= 0x40;
     assert_int_equal(pwrite(fd, &byte, 1, at), 1);
     close(fd);
+}
+
+static void flip(off_t at)
+{
+    flip_in(log_file(), at);
 }
 
 /* Of the log file, as its header has it. */
@@ -175,7 +181,7 @@ static void files_groups_and_records_are_what_was_written(void **state)
          "\"durable_epoch\":2,\"timeline\":");
     says("{\"kind\":\"record\",\"epoch\":6,\"type\":\"delete\",\"id\":\"id2\",\"dim\":0}\n");
     says("\"state\":\"whole\",\"in_use\":true,\"groups\":6,\"changes\":6,\"bytes\":184,\"first_epoch\":1,"
-         "\"last_epoch\":6,\"torn\":null,\"ignored\":null,\"damage\":null}\n");
+         "\"last_epoch\":6,\"torn\":null,\"ignored\":null,\"damage\":null,\"spoilt\":null}\n");
 
     expect(tool("--json wal docs --groups --from 3 --to 4"), 0);
     assert_int_equal(count_lines("{\"kind\":\"group\""), 2);
@@ -274,6 +280,40 @@ static void a_torn_tail_is_no_damage(void **state)
     expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
     says("nothing to salvage");
     assert_false(there("wal.damaged-1"));
+}
+
+/* Group 4 stands in the second file, too, where the next start has written it anew. */
+static void a_damaged_copy_is_no_damage(void **state)
+{
+    char second[2 * TEST_PATH_SIZE];
+    (void)state;
+    begin(4);
+    test_daemon_kill(&d);
+    remove_segment();
+    assert_int_equal(test_daemon_start(&d), 0);
+    expect(tool("put docs id5 --vector '[5,1]'"), 0);
+    expect(tool("put docs id6 --vector '[6,1]'"), 0);
+    test_daemon_kill(&d);
+    snprintf(second, sizeof second, "%s/docs/wal/" FILE_4, data);
+    flip_in(second, BLOCK + 130);
+    expect(tool("wal docs --data '%s'", data), 0);
+    says("1 to 6");
+    says("whole");
+    says(FILE_4 ", bytes 4096 to 8192");
+    says("group 4, which a start has written there anew");
+    expect(tool("--json wal docs --data '%s'", data), 0);
+    says("\"state\":\"whole\",\"in_use\":false,\"groups\":6,");
+    says("\"spoilt\":{\"file\":\"" FILE_4 "\",\"from\":4096,\"to\":8192,\"reason\":\"");
+    expect(tool("wal docs --salvage --yes --data '%s'", data), 0);
+    says("nothing to salvage");
+    remove_segment();
+    assert_int_equal(test_daemon_start(&d), 0);
+    expect(tool("count docs"), 0);
+    says("6");
+    test_daemon_kill(&d);
+    expect(tool("--json wal docs --data '%s'", data), 0);
+    says("\"groups\":6,");
+    says("\"spoilt\":null");
 }
 
 /* ---- damage ------------------------------------------------------------------------------ */
@@ -743,6 +783,7 @@ int main(void)
         CLAIM(a_log_of_several_lives_counts_each_group_once),
         CLAIM(a_log_that_is_being_written_is_whole),
         CLAIM(a_torn_tail_is_no_damage),
+        CLAIM(a_damaged_copy_is_no_damage),
         CLAIM(damage_is_named_and_a_salvage_keeps_what_is_before_it),
         CLAIM(damage_before_a_checkpoint_loses_nothing),
         CLAIM(damage_at_the_very_end_that_a_checkpoint_covers_loses_nothing),

@@ -695,6 +695,54 @@ static void damage_within_a_write_of_several_groups_keeps_what_is_before_it(void
     assert_true(within > 60);
 }
 
+/* Damage to a group that a start has written anew is none: the file before has it. Not even where the log is refused for something else, or
+ * goes on from a checkpoint that needs it. */
+static void a_group_that_is_damaged_where_it_was_written_anew_is_kept(void **state)
+{
+    (void)state;
+    struct kithi_wal_plan p;
+    uint64_t kept;
+    write_gathered(1u << 17, GROUPS);
+    const uint64_t anew = places[place_count - 1].durable + 1, all = GROUPS + 20;
+    goes_on(0, GROUPS, 20);
+    find_places(0);
+    const struct place hurt = places[all - 5], copied = places[anew - 1];
+    char file[KITHI_WAL_NAME_SIZE];
+    kithi_wal_file_name(file, anew);
+    assert_string_equal(hurt.file, file);
+    assert_string_not_equal(copied.file, file);
+    for (off_t at = KITHI_WAL_BLOCK + 40; at <= KITHI_WAL_BLOCK + 200;
+         at += 160) { /* its header; its content */
+        flip(file, at);
+        assert_int_equal(start_reads(&kept), 0);
+        assert_int_equal(kept, all);
+        for (uint64_t epoch = anew - 2; epoch <= anew + 1; epoch++) {
+            assert_int_equal(kithi_wal_plan_after(wal, history_uid, epoch, NULL, NULL, &p, &err), 0);
+            assert_int_equal(p.last_epoch, all);
+            assert_int_equal(p.groups, all - epoch);
+            kithi_wal_plan_fini(&p);
+        }
+        flip(hurt.file, (off_t)hurt.off + 200);
+        assert_int_equal(start_reads(&kept), KITHI_E_LOG_DAMAGED);
+        assert_int_equal(salvage(), 0);
+        assert_int_equal(start_reads(&kept), 0);
+        assert_int_equal(kept, hurt.epoch - 1);
+        goes_on(0, kept, 9);
+        undo();
+        flip(hurt.file, (off_t)hurt.off + 200);
+        /* And if it is the last one that is readable. */
+        for (off_t other = 2 * (off_t)KITHI_WAL_BLOCK; other < (off_t)hurt.off; other += KITHI_WAL_BLOCK)
+            flip(file, other + 60);
+        assert_int_equal(salvage(), 0);
+        assert_int_equal(start_reads(&kept), 0);
+        assert_int_equal(kept, anew);
+        undo();
+        for (off_t other = 2 * (off_t)KITHI_WAL_BLOCK; other < (off_t)hurt.off; other += KITHI_WAL_BLOCK)
+            flip(file, other + 60);
+        flip(file, at);
+    }
+}
+
 /* Any groups of the last write may be there and any missing: a salvage keeps what a start reads, also where that is refused because
  * somebody knows that they were durable. */
 static void a_last_write_that_is_there_in_part_is_kept_up_to_its_first_gap(void **state)
@@ -1006,6 +1054,7 @@ int main(void)
         CLAIM(a_copy_that_cannot_be_written_leaves_nothing_behind),
         CLAIM(a_lock_on_the_last_file_says_that_the_log_is_in_use),
         CLAIM(damage_within_a_write_of_several_groups_keeps_what_is_before_it),
+        CLAIM(a_group_that_is_damaged_where_it_was_written_anew_is_kept),
         CLAIM(a_last_write_that_is_there_in_part_is_kept_up_to_its_first_gap),
         CLAIM(a_log_of_gathered_groups_goes_on_from_a_checkpoint),
         CLAIM(of_a_recycled_file_nothing_old_is_kept_or_missed),

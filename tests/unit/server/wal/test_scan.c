@@ -281,6 +281,92 @@ static void the_log_goes_on_behind_a_torn_write_of_several_groups(void **state)
     free(bytes);
 }
 
+/* One byte more of group 2 as it stands in the second file is not what was written, or a sector; or all of it went. */
+static void spoil(uint8_t *bytes, size_t case_off)
+{
+    if (case_off % 1024 == 0)
+        bytes[4096 + case_off] ^= 0x10;
+    else
+        memset(bytes + 4096 + case_off, case_off % 1536 ? 0 : 0xee, 512);
+}
+
+/*
+ * Groups 2 to 6 were written anew by a start, into a second file; 7 and later ones by themselves, in `lives` lives. Then the second
+ * file's group 2 is damaged. It still stands in the first one, and is taken from there; what comes behind it is taken from where it is.
+ * The next start writes all of it anew, if it is the last file.
+ */
+static void go_on_from_its_first_place(uint64_t file_size, unsigned lives, bool last_file)
+{
+    for (size_t off = 0; off <= 4096; off += 512) {
+        size_t len, rest;
+        uint64_t last = 6;
+        test_dir_remove(&dir);
+        test_dir_make_shm(&dir);
+        write_gathered(false);
+        for (unsigned i = 0; i < lives; i++, last += 3)
+            write_life(file_size, 3);
+        if (lives == 0)
+            write_life(file_size, 0);
+        uint8_t *good = load(file_of(2), &len), *bytes = load(file_of(2), &len);
+        uint8_t *first = load(file_of(1), &rest);
+        const uint64_t at = 4096 + kithi_wal_group_size(history_len(1, SALT));
+        if (off < 4096)
+            spoil(bytes, off);
+        else /* the group of another file */
+            memcpy(bytes + 4096, first + at, 4096);
+        if (memcmp(good, bytes, len) == 0) { /* padding: zeros before and after */
+            free(first);
+            free(good);
+            free(bytes);
+            continue;
+        }
+        store(file_of(2), bytes, len);
+        for (uint64_t after = 0; after < last; after++) {
+            assert_int_equal(scan(after, 0), 0);
+            assert_int_equal(report.last_epoch, last);
+            assert_int_equal(h.groups, last - after);
+            assert_string_equal(report.torn_file, "");
+            if (report.spoilt_file[0] == '\0') { /* it had not to be read */
+                assert_true(after >= 2);
+                continue;
+            }
+            assert_string_equal(report.spoilt_file, "00000000000000000002.wal");
+            assert_int_equal(report.spoilt_epoch, 2);
+            assert_int_equal(report.spoilt_off, 4096);
+            assert_int_equal(report.spoilt_end, 2 * 4096);
+        }
+        assert_int_equal(scan(0, 0), 0);
+        assert_string_not_equal(report.spoilt_file, "");
+        write_life(file_size, 1);
+        assert_int_equal(scan(0, last + 1), 0);
+        assert_int_equal(h.groups, last + 1);
+        assert_int_equal(report.spoilt_file[0] == '\0', last_file);
+        /* In its first place it is damaged, too: durable it was, as what comes behind says, if anything does. */
+        store(file_of(2), bytes, len);
+        first[at + 200] ^= 1;
+        store(file_of(1), first, rest);
+        if (lives > 0) {
+            assert_int_equal(scan(0, 0), KITHI_E_LOG_DAMAGED);
+        } else {
+            assert_int_equal(scan(0, 0), 0);
+            assert_int_equal(report.last_epoch, 1);
+            assert_string_equal(report.torn_file, "00000000000000000002.wal");
+        }
+        free(first);
+        free(good);
+        free(bytes);
+    }
+}
+
+static void a_group_that_was_written_anew_and_damaged_there_is_read_where_it_stood(void **state)
+{
+    (void)state;
+    go_on_from_its_first_place(1u << 17, 0, true);
+    go_on_from_its_first_place(1u << 17, 1, true);
+    go_on_from_its_first_place(1u << 17, 3, false); /* starts have begun files since */
+    go_on_from_its_first_place(3u << 13, 1, false); /* or the log was at the end of one */
+}
+
 static void every_flipped_bit_is_seen(void **state)
 {
     (void)state;
@@ -508,6 +594,7 @@ int main(void)
         CLAIM(a_last_group_torn_anywhere_is_cut_off),
         CLAIM(a_write_of_several_groups_torn_in_any_way_is_cut_at_its_first_gap),
         CLAIM(the_log_goes_on_behind_a_torn_write_of_several_groups),
+        CLAIM(a_group_that_was_written_anew_and_damaged_there_is_read_where_it_stood),
         CLAIM(every_flipped_bit_is_seen),
         CLAIM(every_truncation_is_refused),
         CLAIM(damage_before_the_end_is_refused_with_its_place),
