@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "server/base/log.h"
@@ -29,7 +30,8 @@
 #define BLOCK         100u
 #define SHORT_SEEDS   400u
 #define LONG_SEEDS    100000u
-#define STUCK_S       120u
+#define STUCK_S       120 /* of a processor; of the clock it may be many times that, on what others leave of one */
+#define WAITS_S       3600
 #define LINE_MAX_SIZE 1024u
 #define BAD_MAX       20u
 #define MEET_SEEDS    100u /* after so many a life has ended ahead of its log, and so on */
@@ -70,6 +72,13 @@ static void died(int signal)
     ssize_t written = write(STDERR_FILENO, text, (size_t)n);
     (void)written;
     _exit(128 + signal);
+}
+
+static void watch(int cpu_s, unsigned clock_s)
+{
+    struct itimerval t = { .it_value = { .tv_sec = cpu_s } };
+    setitimer(ITIMER_PROF, &t, NULL);
+    alarm(clock_s);
 }
 
 static void add(struct sim_figures *sum, const struct sim_figures *more)
@@ -162,6 +171,7 @@ int main(int argc, char **argv)
     if (tally && (first % BLOCK || count % BLOCK))
         test_die("a tally counts by hundreds: FIRST and COUNT have to be multiples of %u", BLOCK);
     signal(SIGALRM, died);
+    signal(SIGPROF, died);
     signal(SIGSEGV, died);
     signal(SIGBUS, died);
     signal(SIGABRT, died);
@@ -175,7 +185,7 @@ int main(int argc, char **argv)
         }
         for (; seed < first + count && seed / BLOCK == block; seed++) {
             seed_now = seed;
-            alarm(STUCK_S);
+            watch(STUCK_S, WAITS_S);
             sim_live(seed, &one);
         }
         if (tally)
@@ -183,7 +193,7 @@ int main(int argc, char **argv)
         else
             add(&sum, &one);
     }
-    alarm(0);
+    watch(0, 0);
     if (tally)
         tally_read(tally, UINT64_MAX, &sum);
     for (size_t i = 0; i < SIM_FIGURES; i++)
