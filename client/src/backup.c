@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "client/src/admin_priv.h"
 #include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/rundir_priv.h"
@@ -20,8 +21,12 @@
 
 /* Pieces asked for, or sent, ahead of their answers: so many MiB are under way, and neither side waits for the other. */
 #define AHEAD 3u
-/* A daemon that says no hello for so long does not answer; what comes after it may take long. */
-#define HELLO_PATIENCE_MS 10000u
+
+/* A connection, and where there are others like it. */
+struct line {
+    struct kithi_conn conn;
+    const char *run_dir;
+};
 
 /* ---- opening words ---- */
 
@@ -55,37 +60,70 @@ static int status_of(const struct kithi_answer *answer, struct kithi_errmsg *err
     return kithi_error_set(err, status, "%.*s", (int)answer->head.text_len, answer->text);
 }
 
-static int lost(int rc, const char *what, struct kithi_errmsg *err)
+/* when: what was under way, and what is known of it. */
+static int lost(int rc, const char *when, struct kithi_errmsg *err)
 {
     if (kithi_conn_is_gone(rc) || rc == KITHI_E_UNKNOWN_OUTCOME || rc == KITHI_E_NO_DAEMON)
-        return kithi_error_set(err, KITHI_E_NO_DAEMON, "the daemon went away %s", what);
+        return kithi_error_set(err, KITHI_E_NO_DAEMON, "the daemon went away %s", when);
+    if (rc == -EAGAIN)
+        return kithi_error_set(err, KITHI_E_TIMEOUT,
+                               "the daemon gives no sign of life for %u ms, %s: it is stopped, or hangs",
+                               kithi_admin_answer_ms, when);
     return kithi_error_set(err, rc, "the daemon's answer cannot be had: %s", kithi_error_text(rc));
 }
 
-static int ask(struct kithi_conn *conn, uint16_t type, const struct iovec *body, int n,
-               struct kithi_answer *answer, const char *what, struct kithi_errmsg *err)
+/* Not even a greeting: nothing was asked. */
+static int not_greeted(const char *run_dir, struct kithi_errmsg *err)
 {
-    int rc = kithi_conn_call(conn, type, 0, body, n, answer);
-    return rc < 0 ? lost(rc, what, err) : status_of(answer, err);
+    return kithi_error_set(
+        err, KITHI_E_TIMEOUT,
+        "the daemon of %.200s has not answered for %u ms: it is stopped, or hangs; nothing "
+        "was asked of it",
+        run_dir, kithi_admin_hello_ms);
+}
+
+/* A checkpoint takes as long as the disk, and so do loading and verifying: from here on the daemon is given up when it gives no sign of life. */
+static void be_patient(struct line *line)
+{
+    kithi_conn_patience(&line->conn, kithi_admin_answer_ms / 2);
+}
+
+static int ask(struct line *line, uint16_t type, const struct iovec *body, int n, struct kithi_answer *answer,
+               const char *when, struct kithi_errmsg *err)
+{
+    int rc = kithi_conn_call_slow(&line->conn, type, body, n, answer);
+    return rc < 0 ? lost(rc, when, err) : status_of(answer, err);
+}
+
+/* In the middle of a request no other can be made on its connection. Does the daemon greet on another one? */
+static bool lives(const struct line *line)
+{
+    struct kithi_conn other;
+    struct kithi_errmsg ignored;
+    bool greets = kithi_conn_open(&other, line->run_dir, kithi_admin_answer_ms / 2, &ignored) == 0;
+    kithi_conn_close(&other);
+    return greets;
 }
 
 /* One request of a stream: sent, its answer taken by a later receive. */
-static int send_ahead(struct kithi_conn *conn, uint16_t type, const void *body, size_t len,
+static int send_ahead(struct line *line, uint16_t type, const void *body, size_t len,
                       struct kithi_errmsg *err)
 {
-    struct kithi_frame frame = kithi_conn_frame(conn, type, 0, len);
+    struct kithi_frame frame = kithi_conn_frame(&line->conn, type, 0, len);
     struct iovec pieces[2] = { { .iov_base = &frame, .iov_len = sizeof frame },
                                { .iov_base = (void *)(uintptr_t)body, .iov_len = len } },
                  *iov = pieces;
-    int n = len ? 2 : 1;
+    int n = len ? 2 : 1, rc;
     size_t sent = 0;
-    int rc = kithi_conn_send(conn, &iov, &n, true, &sent);
+    do
+        rc = kithi_conn_send(&line->conn, &iov, &n, true, &sent);
+    while (rc == -EAGAIN && lives(line));
     return rc == 1 || kithi_conn_is_gone(rc) ? 0 : lost(rc, "in the middle of the back-up", err);
 }
 
-static int receive(struct kithi_conn *conn, struct kithi_answer *answer, struct kithi_errmsg *err)
+static int receive(struct line *line, struct kithi_answer *answer, struct kithi_errmsg *err)
 {
-    int rc = kithi_conn_receive(conn, true, answer);
+    int rc = kithi_conn_receive_slow(&line->conn, answer);
     return rc < 0 ? lost(rc, "in the middle of the back-up", err) : status_of(answer, err);
 }
 
@@ -203,16 +241,16 @@ static void target_close(struct target *t)
 /* ---- back-up ---- */
 
 /* Pieces until there is none: into the file. */
-static int take_pieces(struct kithi_conn *conn, const struct target *t, const struct kith_backup_opts *o,
+static int take_pieces(struct line *line, const struct target *t, const struct kith_backup_opts *o,
                        uint64_t total, struct kithi_errmsg *err)
 {
     struct kithi_answer answer;
     uint64_t done = 0;
     int rc = 0;
     for (unsigned i = 0; i < AHEAD && rc == 0; i++)
-        rc = send_ahead(conn, KITHI_FRAME_BACKUP_NEXT, NULL, 0, err);
+        rc = send_ahead(line, KITHI_FRAME_BACKUP_NEXT, NULL, 0, err);
     while (rc == 0) {
-        rc = receive(conn, &answer, err);
+        rc = receive(line, &answer, err);
         if (rc < 0)
             break;
         size_t len = answer.head.text_len;
@@ -228,7 +266,7 @@ static int take_pieces(struct kithi_conn *conn, const struct target *t, const st
         if (rc == 0)
             rc = tell(o, done, total, err);
         if (rc == 0)
-            rc = send_ahead(conn, KITHI_FRAME_BACKUP_NEXT, NULL, 0, err);
+            rc = send_ahead(line, KITHI_FRAME_BACKUP_NEXT, NULL, 0, err);
     }
     return rc;
 }
@@ -239,27 +277,27 @@ int kith_backup(kith *index, const char *path, const struct kith_backup_opts *op
     struct kith_backup_opts o;
     struct kithi_errmsg err = { 0 };
     struct kithi_answer answer;
-    struct kithi_conn conn;
+    struct line line;
     struct target t;
     struct kithi_backup_begun begun = { 0 };
     struct kith_backup_info info = KITH_BACKUP_INFO_INIT;
 
     if (!index || !path || !*path || take_opts(&o, opts, out) < 0 || o.replace > 1 || o.run_dir)
         return -EINVAL;
-    kithi_conn_init(&conn);
+    line.run_dir = index->run_dir;
+    kithi_conn_init(&line.conn);
     int rc = target_open(&t, path, o.replace, &err);
     if (rc == 0) {
-        rc = kithi_handle_connect(index, &conn, HELLO_PATIENCE_MS, NULL);
-        rc = rc == -EAGAIN ? KITHI_E_TIMEOUT : rc;
-        if (rc < 0)
-            kithi_error_set(&err, rc, "%s",
-                            rc == KITHI_E_TIMEOUT ? "the daemon does not answer: is it stopped?"
-                                                  : kithi_error_text(rc));
+        rc = kithi_handle_connect(index, &line.conn, kithi_admin_hello_ms, NULL);
+        if (rc == -EAGAIN)
+            rc = not_greeted(line.run_dir, &err);
+        else if (rc < 0)
+            kithi_error_set(&err, rc, "%s", kithi_error_text(rc));
     }
     if (rc == 0) {
         struct iovec body = { .iov_base = index->uid, .iov_len = sizeof index->uid };
-        kithi_conn_patience(&conn, 0); /* a checkpoint takes as long as the disk */
-        rc = ask(&conn, KITHI_FRAME_BACKUP, &body, 1, &answer, "while it wrote a checkpoint", &err);
+        be_patient(&line);
+        rc = ask(&line, KITHI_FRAME_BACKUP, &body, 1, &answer, "while it wrote a checkpoint", &err);
     }
     if (rc == 0 && answer.head.text_len < sizeof begun)
         rc = kithi_error_set(&err, KITHI_E_PROTOCOL, "the daemon's answer makes no sense");
@@ -271,10 +309,10 @@ int kith_backup(kith *index, const char *path, const struct kith_backup_opts *op
         rc = tell(&o, 0, begun.bytes, &err);
     }
     if (rc == 0)
-        rc = take_pieces(&conn, &t, &o, begun.bytes, &err);
+        rc = take_pieces(&line, &t, &o, begun.bytes, &err);
     if (rc == 0)
         rc = target_name(&t, o.replace, &err);
-    kithi_conn_close(&conn);
+    kithi_conn_close(&line.conn);
     target_close(&t);
     if (rc == 0 && out)
         kithi_opts_out(out, &info, sizeof info, sizeof info);
@@ -320,7 +358,7 @@ static int source_open(const char *path, uint64_t *out_size, struct kithi_errmsg
 }
 
 /* Everything behind the first bytes, as pieces; their answers are all taken on return. */
-static int send_pieces(struct kithi_conn *conn, int fd, const char *path, uint64_t size,
+static int send_pieces(struct line *line, int fd, const char *path, uint64_t size,
                        const struct kith_backup_opts *o, struct kithi_errmsg *err)
 {
     struct kithi_answer answer;
@@ -338,11 +376,11 @@ static int send_pieces(struct kithi_conn *conn, int fd, const char *path, uint64
             else if ((size_t)got < len)
                 rc = kithi_error_set(err, KITHI_E_TRUNCATED, "%s got shorter while it was read", path);
             else
-                rc = send_ahead(conn, KITHI_FRAME_RESTORE_DATA, piece, len, err);
+                rc = send_ahead(line, KITHI_FRAME_RESTORE_DATA, piece, len, err);
             off += len;
             unanswered++;
         } else {
-            rc = receive(conn, &answer, err);
+            rc = receive(line, &answer, err);
             unanswered--;
             if (rc == 0)
                 rc = tell(o, off, size, err);
@@ -358,7 +396,7 @@ static bool is_of_file(int rc)
     return rc == KITHI_E_FORMAT || rc == KITHI_E_CORRUPT || rc == KITHI_E_TRUNCATED || rc == KITHI_E_VERSION;
 }
 
-static int restore(struct kithi_conn *conn, const char *name, const char *path, int fd, uint64_t size,
+static int restore(struct line *line, const char *name, const char *path, int fd, uint64_t size,
                    const struct kith_backup_opts *o, struct kith_backup_info *info, struct kithi_errmsg *err)
 {
     struct kithi_answer answer;
@@ -374,20 +412,26 @@ static int restore(struct kithi_conn *conn, const char *name, const char *path, 
     body[1].iov_len = (begin->name_len + 7u) / 8 * 8;
     int rc = read_at(fd, begin->head, sizeof begin->head, 0) < 0 ? file_failed(err, "read", path) : 0;
     if (rc == 0)
-        rc = ask(conn, KITHI_FRAME_RESTORE, body, 2, &answer, "before anything was sent", err);
+        rc = ask(line, KITHI_FRAME_RESTORE, body, 2, &answer, "before anything was sent", err);
     free(begin);
     if (rc == 0)
-        rc = send_pieces(conn, fd, path, size, o, err);
+        rc = send_pieces(line, fd, path, size, o, err);
     if (rc < 0)
         return rc;
     /* From here on it is the daemon's. */
-    rc = kithi_conn_call(conn, KITHI_FRAME_RESTORE_END, 0, NULL, 0, &answer);
+    rc = kithi_conn_call_slow(&line->conn, KITHI_FRAME_RESTORE_END, NULL, 0, &answer);
     if (rc == KITHI_E_UNKNOWN_OUTCOME)
         return kithi_error_set(
             err, rc,
             "the daemon went away before it answered; once it is back, kith list tells whether "
             "\"%s\" was restored",
             name);
+    if (rc == -EAGAIN)
+        return kithi_error_set(
+            err, KITHI_E_TIMEOUT,
+            "the daemon gives no sign of life for %u ms: it is stopped, or hangs. Whether \"%s\" will be restored is "
+            "unknown; kith list tells once it answers",
+            kithi_admin_answer_ms, name);
     if (rc < 0)
         return lost(rc, "in the middle of the back-up", err);
     rc = status_of(&answer, err);
@@ -407,14 +451,15 @@ int kith_restore(const char *name, const char *path, const struct kith_backup_op
 {
     struct kith_backup_opts o;
     struct kithi_errmsg err = { 0 };
-    struct kithi_conn conn;
+    struct line line;
     struct kith_backup_info info = KITH_BACKUP_INFO_INIT;
     int fd = -1;
 
     if (!name || !path || !*path || take_opts(&o, opts, out) < 0 || o.replace)
         return -EINVAL;
     const char *run_dir = kithi_run_dir(o.run_dir);
-    kithi_conn_init(&conn);
+    line.run_dir = run_dir;
+    kithi_conn_init(&line.conn);
     int rc = 0;
     if (!kithi_name_valid(name, strnlen(name, KITHI_NAME_MAX + 1)))
         rc = kithi_error_set(&err, KITHI_E_NAME, "'%.80s' is %s", name, kithi_error_text(KITHI_E_NAME));
@@ -423,20 +468,19 @@ int kith_restore(const char *name, const char *path, const struct kith_backup_op
         rc = fd < 0 ? fd : kithi_run_dir_check(run_dir, &err);
     }
     if (rc == 0)
-        rc = kithi_conn_open(&conn, run_dir, HELLO_PATIENCE_MS, &err);
+        rc = kithi_conn_open(&line.conn, run_dir, kithi_admin_hello_ms, &err);
     if (rc == -EAGAIN)
-        rc = kithi_error_set(&err, KITHI_E_TIMEOUT,
-                             "the daemon does not answer: is it stopped? Nothing was sent");
+        rc = not_greeted(run_dir, &err);
     if (rc == 0) {
-        kithi_conn_patience(&conn, 0); /* loading takes as long as it takes */
-        rc = restore(&conn, name, path, fd, info.bytes, &o, &info, &err);
+        be_patient(&line);
+        rc = restore(&line, name, path, fd, info.bytes, &o, &info, &err);
     }
-    if (is_of_file(rc) && kithi_conn_is_open(&conn)) {
+    if (is_of_file(rc) && kithi_conn_is_open(&line.conn)) {
         char why[sizeof err.text];
         memcpy(why, err.text, sizeof why);
         kithi_error_set(&err, rc, "%.150s: %.240s", path, why);
     }
-    kithi_conn_close(&conn);
+    kithi_conn_close(&line.conn);
     if (fd >= 0)
         close(fd);
     if (rc == 0 && out)

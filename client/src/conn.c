@@ -155,22 +155,30 @@ static int knock(struct kithi_conn *c)
     return rc < 0 ? rc : 0;
 }
 
+int kithi_conn_receive_slow(struct kithi_conn *c, struct kithi_answer *out)
+{
+    for (;;) {
+        int rc = kithi_conn_receive(c, true, out);
+        if (rc == -EAGAIN && !c->knock) {
+            rc = knock(c);
+            if (rc < 0)
+                return rc;
+            c->knock = c->tag;
+        } else if (rc == 1 && c->knock && out->tag == c->knock) {
+            c->knock = 0;
+        } else {
+            return rc;
+        }
+    }
+}
+
 /* The answer to tag, or one that ends the connection: 1. slow: as kithi_conn_call_slow(). */
 static int await(struct kithi_conn *c, uint64_t tag, bool slow, struct kithi_answer *out)
 {
-    uint64_t knocked = 0; /* tag of the knock that is not answered */
     for (;;) {
-        int rc = kithi_conn_receive(c, true, out);
-        if (rc == -EAGAIN && slow && !knocked) {
-            rc = knock(c);
-            knocked = c->tag;
-            if (rc < 0)
-                return rc;
-        } else if (rc != 1 || out->tag == tag || out->tag == 0) {
+        int rc = slow ? kithi_conn_receive_slow(c, out) : kithi_conn_receive(c, true, out);
+        if (rc != 1 || out->tag == tag || out->tag == 0)
             return rc;
-        } else if (out->tag == knocked) {
-            knocked = 0;
-        }
     }
 }
 

@@ -18,6 +18,7 @@ struct kithi_conn {
     int fd;            /* -1: not connected */
     pid_t pid;         /* who connected: a forked child has no business on this socket */
     uint64_t tag;      /* of the last request */
+    uint64_t knock;    /* of the request for a sign of life that is not answered yet; 0: none */
     unsigned char *in; /* bytes received: in_start..in_end are not yet taken */
     size_t in_start, in_end, in_capacity;
 };
@@ -83,6 +84,12 @@ struct kithi_frame kithi_conn_frame(struct kithi_conn *c, uint16_t type, uint32_
  * 0 when the socket is full (only with wait false), or -errno. *sent grows by the bytes that left.
  */
 int kithi_conn_send(struct kithi_conn *c, struct iovec **iov, int *n, bool wait, size_t *sent);
+
+/*
+ * The next answer, whatever time the daemon takes for it: as kithi_conn_receive() with wait, with signs of life as of
+ * kithi_conn_call_slow(); the connection stays open. -EAGAIN: there was none.
+ */
+int kithi_conn_receive_slow(struct kithi_conn *c, struct kithi_answer *out);
 
 /* The next answer: 1; 0 when none is there (only with wait false); -EPIPE at the end of the stream,
  * -ECONNRESET when the peer closed without having read all that was sent, KITH_E_PROTOCOL for bytes that are

@@ -332,7 +332,11 @@ static void dispatch_transfer(struct kithi_session *s, struct kithi_request *r)
 {
     struct kithi_errmsg err;
     bool reads = r->frame.type == KITHI_FRAME_BACKUP_NEXT, begins = r->frame.type == KITHI_FRAME_RESTORE;
-    if (begins && !s->revive) {
+    if (s->daemon->stopping) {
+        kithi_error_set(&err, KITHI_E_SHUTDOWN, "the daemon is stopping; %s",
+                        reads ? "the back-up was not sent to its end" : "nothing was restored");
+        kithi_request_refuse(r, KITHI_NO_ITEM, &err);
+    } else if (begins && !s->revive) {
         kithi_revive_begin(s->daemon, &s->revive, r);
     } else if (reads ? !s->backup : begins || !s->revive) {
         kithi_error_set(&err, KITHI_E_PROTOCOL, "%s",
@@ -550,11 +554,37 @@ static bool may_read(const struct kithi_session *s)
            (d->queued_bytes < DAEMON_BYTES_SOFT || !s->queued_bytes);
 }
 
+/* A stop keeps waiting whoever asked for what takes long, and does not let one end who is in the middle of a back-up. */
+static bool is_kept(const struct kithi_session *s)
+{
+    return s->state == SESSION_OPEN && s->greeted && (s->unanswered || s->backup || s->revive);
+}
+
+/* These get signs of life, and hear that the back-up is over (dispatch_transfer()). Nothing else is begun any more. */
+static bool is_heard(uint16_t type)
+{
+    return type == KITHI_FRAME_HELLO || type == KITHI_FRAME_BACKUP_NEXT || type == KITHI_FRAME_RESTORE_DATA ||
+           type == KITHI_FRAME_RESTORE_END;
+}
+
+static bool may_hear(const struct kithi_session *s, const unsigned char *input, size_t len)
+{
+    struct kithi_frame f;
+    if (!is_kept(s) || s->pending >= PENDING_MAX || len < sizeof f) {
+        return is_kept(s) && s->pending < PENDING_MAX;
+    }
+    memcpy(&f, input, sizeof f);
+    return f.magic == KITHI_FRAME_MAGIC && is_heard(f.type);
+}
+
 /* While too much is queued for more of that, who asks for something small, be it for a sign of life, still gets it; what it is
  * the header says. */
 static bool may_look(const struct kithi_session *s, const unsigned char *input, size_t len)
 {
     struct kithi_frame f;
+    if (s->daemon->stopping) {
+        return may_hear(s, input, len);
+    }
     if (!may_answer(s) || len < sizeof f) {
         return may_answer(s);
     }
@@ -662,7 +692,8 @@ static void session_read(struct kithi_session *s)
     s->recv_op.arg = s;
     if (s->state == SESSION_DRAIN || s->state == SESSION_REFUSED) {
         kithi_io_recv(s->daemon->io, &s->recv_op, s->fd, s->input, sizeof s->input);
-    } else if (s->daemon->stopping || s->paused) {
+    } else if (s->paused ||
+               (s->daemon->stopping && (!is_kept(s) || (s->partial && !is_heard(s->partial->frame.type))))) {
         return;
     } else if (s->partial) {
         kithi_io_recv(s->daemon->io, &s->recv_op, s->fd, s->partial->body + s->partial_have,

@@ -381,8 +381,8 @@ KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
  * reboot then begins with it and replays what was written afterwards only. *out_epoch (may be NULL) is the epoch that it
  * holds. Where nothing has changed since the last one, that is the answer. Waits as long as the disk takes, but not for a
  * daemon that is stopped or hangs: after 5 s without a greeting, or 30 s without a sign of life, which it is asked for meanwhile,
- * this returns KITH_E_TIMEOUT; error says which: without a greeting nothing was asked. (A daemon that was told to stop gives no
- * more signs; a checkpoint that it is at is written all the same.) Makes a connection of its own; other
+ * this returns KITH_E_TIMEOUT; error says which: without a greeting nothing was asked. (A daemon that was told to stop writes the
+ * checkpoints that were asked of it before, and gives signs until it leaves.) Makes a connection of its own; other
  * calls on the handle go on meanwhile. error (may be NULL) is filled on failure. 0, -ENOSPC (the collection goes on
  * without), KITH_E_NO_DAEMON, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_STARTING, KITH_E_SHUTDOWN, KITH_E_TIMEOUT,
  * KITH_E_UNKNOWN_OUTCOME (the daemon went away before it answered), -errno. Thread-safe.
@@ -428,10 +428,10 @@ struct kith_backup_info {
  *         leaves nothing but what was there before.
  *   opts, out   may be NULL
  * Takes the right to write to the collection. Makes a connection of its own; other calls on the handle go on meanwhile. Waits
- * as long as the daemon's checkpoint takes. 0; -EEXIST: path is there, and opts->replace is not 1; -EBUSY: another back-up is
+ * as long as the daemon's checkpoint takes, but not for a daemon that is stopped or hangs: as kith_checkpoint. 0; -EEXIST: path is there, and opts->replace is not 1; -EBUSY: another back-up is
  * being written to it; -ENOSPC, on this side or the daemon's, error says which; -ECANCELED; KITH_E_NO_DAEMON, KITH_E_DENIED,
  * KITH_E_REPLACED; KITH_E_CORRUPT: the daemon's checkpoint was damaged, or KITH_E_LOG_DAMAGED: the log after it, try again, it writes
- * another; -errno. Thread-safe.
+ * another; KITH_E_TIMEOUT; KITH_E_SHUTDOWN; -errno. Thread-safe.
  */
 KITH_API int kith_backup(kith *index, const char *path, const struct kith_backup_opts *opts,
                          struct kith_backup_info *out);
@@ -442,10 +442,11 @@ KITH_API int kith_backup(kith *index, const char *path, const struct kith_backup
  * whole collection or nothing.
  *   path  read by this process, with its rights, and sent to the daemon
  *   opts, out   may be NULL
+ * Waits as long as the daemon takes to load and verify it, but not for one that is stopped or hangs: as kith_checkpoint.
  * 0; KITH_E_EXISTS, KITH_E_NAME; KITH_E_FORMAT: no back-up; KITH_E_TRUNCATED: cut off, or half copied; KITH_E_CORRUPT: damaged, error
  * says where; KITH_E_VERSION: of a later version; -ENOSPC: no room in the data directory; KITH_E_NO_SPACE: none in the run
  * directory; KITH_E_NO_DAEMON; KITH_E_DENIED; KITH_E_UNKNOWN_OUTCOME: the daemon went away when it had everything, kith_list tells;
- * KITH_E_SHUTDOWN, -ECANCELED, -errno: nothing was made.
+ * KITH_E_TIMEOUT: error says whether the daemon had everything, so that it may be made yet, or nothing was made; KITH_E_SHUTDOWN, -ECANCELED, -errno: nothing was made.
  */
 KITH_API int kith_restore(const char *name, const char *path, const struct kith_backup_opts *opts,
                           struct kith_backup_info *out);

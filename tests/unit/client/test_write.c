@@ -44,6 +44,8 @@ enum manner {
     MANNER_SILENT,  /* greet, and say nothing after it */
     MANNER_MUTE,    /* not even greet */
     MANNER_HANG,    /* greet, and become mute with the first request */
+    MANNER_STALL,   /* begin a back-up or a restore, and become mute with the first piece */
+    MANNER_FULL,    /* begin a restore, and read nothing of it until told */
     MANNER_GOODBYE, /* say why without reading the request, close */
 };
 
@@ -55,6 +57,7 @@ struct played {
     _Atomic int manner;
     _Atomic int gathered; /* requests held back */
     _Atomic bool let_go;  /* answer them */
+    _Atomic int unread;   /* the connection that MANNER_FULL reads nothing from; 0: none */
     _Atomic int connections, greetings, writes, ops;
     _Atomic uint64_t epoch;
     int listener, stop[2];
@@ -101,6 +104,12 @@ static bool serve(struct played *p, int fd, uint64_t *held)
 {
     struct kithi_frame f;
     int manner = atomic_load(&p->manner);
+    if (manner == MANNER_FULL && recv(fd, &f, sizeof f, MSG_PEEK) == sizeof f &&
+        f.type == KITHI_FRAME_RESTORE_DATA) {
+        atomic_store(&p->greetings, 0);
+        atomic_store(&p->unread, fd);
+        return true;
+    }
     if (!read_full(fd, &f, sizeof f) || f.magic != KITHI_FRAME_MAGIC || f.len > KITHI_FRAME_MAX || f.len % 8)
         return false;
     bool greeting = f.type == KITHI_FRAME_HELLO || f.type == KITHI_FRAME_OPEN;
@@ -110,7 +119,8 @@ static bool serve(struct played *p, int fd, uint64_t *held)
         refuse(fd, 0, KITHI_E_SHUTDOWN, "the daemon is stopping");
         return false;
     }
-    if (manner == MANNER_HANG && !greeting)
+    bool begins = f.type == KITHI_FRAME_BACKUP || f.type == KITHI_FRAME_RESTORE;
+    if ((manner == MANNER_HANG && !greeting) || (manner == MANNER_STALL && !greeting && !begins))
         atomic_store(&p->manner, manner = MANNER_MUTE);
     atomic_fetch_add(&p->greetings, f.type == KITHI_FRAME_HELLO);
     unsigned char *body = calloc(1, f.len + 1u);
@@ -141,6 +151,9 @@ static bool serve(struct played *p, int fd, uint64_t *held)
             reply(fd, f.tag, head, "", 0, 0);
         else
             refuse(fd, f.tag, KITHI_E_EXISTS, "there is a collection of this name");
+    } else if (f.type == KITHI_FRAME_BACKUP && manner == MANNER_STALL) {
+        struct kithi_backup_begun begun = { .bytes = 1000 };
+        reply(fd, f.tag, head, &begun, sizeof begun, 0);
     } else if (f.type == KITHI_FRAME_DROP) {
         refuse(fd, f.tag, KITHI_E_NO_COLLECTION, "there is no collection of this name");
     } else if (manner == MANNER_HANG_UP) {
@@ -196,7 +209,7 @@ static void *play(void *arg)
             atomic_fetch_add(&p->connections, 1);
         }
         for (int i = 2; i < n; i++) {
-            if (!fds[i].revents)
+            if (!fds[i].revents || fds[i].fd == atomic_load(&p->unread))
                 continue;
             answerer = fds[i].fd;
             if (!serve(p, fds[i].fd, held)) {
@@ -909,6 +922,69 @@ static void a_checkpoint_is_waited_for_as_long_as_the_daemon_lives(void **state)
     end(&p, index);
 }
 
+/* In the middle of a request that is not taken the daemon is asked on other connections. */
+static void *read_on_late(void *arg)
+{
+    struct played *p = arg;
+    while (atomic_load(&p->unread) == 0 || atomic_load(&p->greetings) < 3)
+        test_nap();
+    atomic_store(&p->manner, MANNER_ANSWER);
+    atomic_store(&p->unread, 0);
+    return NULL;
+}
+
+static void a_backup_and_a_restore_are_waited_for_as_long_as_the_daemon_lives(void **state)
+{
+    enum { MIB = 1 << 20 };
+    (void)state;
+    struct played p;
+    const uint32_t hello_ms = kithi_admin_hello_ms, answer_ms = kithi_admin_answer_ms;
+    kith *index = begin(&p, MANNER_MUTE);
+    struct kith_error err = { 0 };
+    struct kith_backup_opts to = KITH_BACKUP_OPTS_INIT, from = KITH_BACKUP_OPTS_INIT;
+    char path[2 * TEST_PATH_SIZE], file[2 * TEST_PATH_SIZE];
+    pthread_t thread;
+    snprintf(path, sizeof path, "%s/backup", p.run.path);
+    snprintf(file, sizeof file, "%s/file", p.run.path);
+    FILE *f = fopen(file, "w");
+    assert_true(f && ftruncate(fileno(f), 6 * MIB) == 0 && fclose(f) == 0);
+    from.run_dir = p.run.path;
+    to.error = from.error = &err;
+
+    kithi_admin_hello_ms = 50;
+    assert_int_equal(kith_backup(index, path, &to, NULL), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "nothing was asked of it"));
+    assert_int_equal(kith_restore("new", file, &from, NULL), KITH_E_TIMEOUT);
+    assert_non_null(strstr(err.text, "nothing was asked of it"));
+    kithi_admin_hello_ms = hello_ms;
+    kithi_admin_answer_ms = 100;
+    for (unsigned i = 0; i < 2; i++) { /* at the beginning; in the middle */
+        atomic_store(&p.manner, i ? MANNER_STALL : MANNER_HANG);
+        assert_int_equal(kith_backup(index, path, &to, NULL), KITH_E_TIMEOUT);
+        assert_non_null(strstr(err.text, "no sign of life for 100 ms"));
+        assert_non_null(strstr(err.text, i ? "in the middle" : "while it wrote a checkpoint"));
+        atomic_store(&p.manner, i ? MANNER_STALL : MANNER_HANG);
+        assert_int_equal(kith_restore("new", file, &from, NULL), KITH_E_TIMEOUT);
+        assert_non_null(strstr(err.text, "no sign of life for 100 ms"));
+        assert_non_null(strstr(err.text, i ? "in the middle" : "before anything was sent"));
+    }
+    assert_int_not_equal(access(path, F_OK), 0);
+
+    /* Several times its patience, which is short: but the daemon lives. What it answers in the end makes no sense here. */
+    kithi_admin_answer_ms = 2000;
+    for (unsigned i = 0; i < 2; i++) {
+        atomic_store(&p.greetings, 0);
+        atomic_store(&p.manner, i ? MANNER_FULL : MANNER_REVERSE);
+        assert_int_equal(pthread_create(&thread, NULL, i ? read_on_late : let_go_late, &p), 0);
+        int rc = i ? kith_restore("new", file, &from, NULL) : kith_backup(index, path, &to, NULL);
+        pthread_join(thread, NULL);
+        assert_int_equal(rc, KITH_E_PROTOCOL);
+        assert_non_null(strstr(err.text, "makes no sense"));
+    }
+    kithi_admin_answer_ms = answer_ms;
+    end(&p, index);
+}
+
 static void create_and_drop_say_what_is_wrong(void **state)
 {
     (void)state;
@@ -993,6 +1069,7 @@ int main(void)
         cmocka_unit_test(a_pipe_tells_refusals_from_a_lost_connection),
         cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_without_end),
         cmocka_unit_test(a_checkpoint_is_waited_for_as_long_as_the_daemon_lives),
+        cmocka_unit_test(a_backup_and_a_restore_are_waited_for_as_long_as_the_daemon_lives),
         cmocka_unit_test(collections_are_listed_in_order_with_and_without_a_daemon),
         cmocka_unit_test(create_and_drop_say_what_is_wrong),
     };

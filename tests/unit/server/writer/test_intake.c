@@ -3,6 +3,7 @@
  */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -628,6 +629,54 @@ static void a_daemon_that_takes_no_more_writes_still_gives_signs_of_life(void **
     assert_int_equal(peer_use(&good, "docs", NULL), 0);
     assert_daemon_goes_on();
 }
+
+/* As long as a stop takes: that of a large checkpoint, on a slow disk. */
+static void a_daemon_that_stops_gives_signs_of_life_to_who_waits_and_begins_nothing(void **state)
+{
+    struct peer p, b;
+    struct peer_reply r;
+    const uint32_t hello[2] = { KITHI_WIRE_VERSION, 0 };
+    char held[KITHI_PATH_MAX], sock[KITHI_PATH_MAX];
+    (void)state;
+    peer_open(&b, served.run.path);
+    assert_int_equal(peer_use(&b, "docs", NULL), 0);
+    assert_int_equal(peer_call(&b, KITHI_FRAME_BACKUP, b.uid, sizeof b.uid, 0, &r), 0);
+    assert_daemon_goes_on();
+    snprintf(held, sizeof held, "%s/checkpoint-docs", served.run.path);
+    snprintf(sock, sizeof sock, "%s/kithd.sock", served.run.path);
+    fclose(fopen(held, "w"));
+    setenv("KITH_HOLD", served.run.path, 1);
+    peer_open(&p, served.run.path);
+    assert_int_equal(peer_use(&p, "docs", NULL), 0);
+    peer_send_frame(&p, KITHI_FRAME_CHECKPOINT, p.uid, sizeof p.uid, 0);
+    uint64_t checkpoint = p.tag;
+    assert_int_equal(peer_call(&p, KITHI_FRAME_HELLO, hello, sizeof hello, 0, &r), 0);
+    kill(getpid(), SIGTERM);
+    for (uint64_t end_ms = kithi_now_ms() + 60000; access(sock, F_OK) == 0; test_nap()) {
+        assert_true(kithi_now_ms() < end_ms);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(peer_call(&p, KITHI_FRAME_HELLO, hello, sizeof hello, 0, &r), 0);
+        assert_int_equal(r.frame.tag, p.tag);
+    }
+    /* Who is in the middle of a back-up hears that there is no more of it; for a flush it is too late. */
+    assert_int_equal(peer_call(&b, KITHI_FRAME_BACKUP_NEXT, NULL, 0, 0, &r), KITHI_E_SHUTDOWN);
+    peer_send_frame(&p, KITHI_FRAME_FLUSH, p.uid, sizeof p.uid, 0);
+    assert_int_equal(unlink(held), 0);
+    assert_true(peer_reply(&p, &r));
+    assert_int_equal(r.frame.tag, checkpoint);
+    assert_int_equal(r.reply.status, 0);
+    assert_false(peer_reply(&p, &r));
+    assert_int_equal(served_wait(&served), 0);
+    peer_close(&p);
+    peer_close(&b);
+    peer_close(&good);
+    unsetenv("KITH_HOLD");
+    assert_int_equal(served_start(&served, NULL), 0);
+    peer_open(&good, served.run.path);
+    assert_int_equal(peer_use(&good, "docs", NULL), 0);
+    assert_daemon_goes_on();
+}
 #endif
 
 int main(void)
@@ -652,6 +701,7 @@ int main(void)
         cmocka_unit_test(a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fit),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(a_daemon_that_takes_no_more_writes_still_gives_signs_of_life),
+        cmocka_unit_test(a_daemon_that_stops_gives_signs_of_life_to_who_waits_and_begins_nothing),
 #endif
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
