@@ -154,7 +154,7 @@ static bool take_notes(struct kithi_index *ix)
     return false;
 }
 
-static int settle(struct kithi_index *ix, struct kithi_errmsg *err)
+static int settle(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err)
 {
     bool noted = take_notes(ix);
     undo_open_group(ix);
@@ -167,14 +167,14 @@ static int settle(struct kithi_index *ix, struct kithi_errmsg *err)
             kithi_error_set(err, rc, "the daemon is out of memory");
     } else {
         ix->live = 0; /* the census counts, too */
-        rc = kithi_private_rebuild(ix, NULL, err);
+        rc = kithi_private_rebuild(ix, stop, err);
     }
     return rc;
 }
 
 int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
-                      const struct kithi_index_tuning *tuning, struct kithi_index **out,
-                      struct kithi_errmsg *err)
+                      const struct kithi_index_tuning *tuning, const _Atomic bool *stop,
+                      struct kithi_index **out, struct kithi_errmsg *err)
 {
     struct kithi_index *ix = calloc(1, sizeof *ix);
     if (!ix)
@@ -203,7 +203,7 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     rc = check_header(ix, err);
     if (rc < 0)
         goto fail;
-    rc = settle(ix, err);
+    rc = settle(ix, stop, err);
     if (rc < 0)
         goto fail;
     struct demand room = { 0 };

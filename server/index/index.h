@@ -57,11 +57,12 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
  * what it relies on; undoes the open group. What takes a look at every record is left to
  * kithi_index_census(), where the last owner's notes permit it. KITHI_E_NO_COLLECTION (no
  * file), KITHI_E_REPLACED (another uid or geometry), KITHI_E_VERSION, KITHI_E_CORRUPT,
- * KITHI_E_NOT_SEGMENT: not adoptable, the caller builds a new one beside it.
+ * KITHI_E_NOT_SEGMENT: not adoptable, the caller builds a new one beside it. -ECANCELED once *stop is true (stop may be NULL): as if
+ * the caller had died meanwhile.
  */
 int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
-                      const struct kithi_index_tuning *tuning, struct kithi_index **out,
-                      struct kithi_errmsg *err);
+                      const struct kithi_index_tuning *tuning, const _Atomic bool *stop,
+                      struct kithi_index **out, struct kithi_errmsg *err);
 
 /*
  * Go on with what an adoption has left: look at so many slots more. 1 while there is more to look at, 0 once it is over.

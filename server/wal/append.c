@@ -256,10 +256,11 @@ static enum spare_step spare_next(struct spare *spare)
     return spare->hurry || spare->zeroed >= spare->size ? SPARE_SEAL : SPARE_ZERO;
 }
 
-/* The log does without it. A file that the next start can use stays. */
+/* The log does without it. A file that the next start can use stays; and so does any file where the log was closed meanwhile: its
+ * directory may have another name by now, and another log may be in one of this name. The next start takes it, or removes it. */
 static void spare_free(struct spare *spare)
 {
-    if (spare->kept && spare->file.fd >= 0) {
+    if ((spare->kept || !spare->wal) && spare->file.fd >= 0) {
         kithi_io_file_close(spare->io, spare->file.fd);
         spare->file.fd = -1;
     }

@@ -47,7 +47,6 @@
 #include "server/wal/salvage.h"
 #include "server/writer/census.h"
 #include "server/writer/load.h"
-#include "shm/base/assert.h"
 
 #define CHUNK_OPS   8192u
 #define CHUNK_BYTES (8u << 20)
@@ -408,9 +407,15 @@ static int check_end(const struct replay *r, const struct kithi_wal_report *repo
                                c->data_dir);
     }
     /* The scan has delivered all that is after the index's epoch, and refused a log that ends before one that is durable: so does
-     * what is loaded from a checkpoint say of all it has. Only a segment may have more. */
-    KITHI_ASSERT(report->last_epoch == end || (r->adopted && report->last_epoch < end));
-    return 0;
+     * what is loaded from a checkpoint say of all it has. Only a segment may have more. What comes from a disk is no reason to trust
+     * in that, and none to die of. */
+    return report->last_epoch == end || (r->adopted && report->last_epoch < end)
+               ? 0
+               : kithi_error_set(err, KITHI_E_LOG_DAMAGED,
+                                 "%s ends with epoch %" PRIu64 ", and what was made of %s with epoch %" PRIu64
+                                 "; move %s away to fall back to checkpoint and log",
+                                 c->wal_dir, report->last_epoch,
+                                 r->adopted ? "the segment and it" : "a checkpoint and it", end, c->segment);
 }
 
 /*
@@ -546,18 +551,34 @@ int kithi_recover_log(struct kithi_collection *c, uint64_t end_epoch, struct kit
 
 /* ---- the segment ---- */
 
+/* Is there a file, and which? 1, 0, or the error. */
+static int look_at(const char *path, struct stat *out, struct kithi_errmsg *err)
+{
+    if (!(KITHI_FAULT("switch-look-eio") ? (errno = EIO, -1) : lstat(path, out))) {
+        return 1;
+    }
+    int e = errno;
+    return e == ENOENT ? 0 : kithi_error_set(err, -e, "cannot look at %s: %s", path, strerror(e));
+}
+
 /* What a predecessor left of a switch. */
-static void clear_switch(struct kithi_collection *c)
+static int clear_switch(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     struct stat now, old;
     if (!unlink(c->segment_next)) {
         kithi_log(KITHI_LOG_INFO, "unfinished-segment", "path=%s msg=removed", c->segment_next);
     }
-    if (lstat(c->segment_old, &old)) {
-        return;
+    int there = look_at(c->segment_old, &old, err);
+    if (there <= 0) {
+        return there;
     }
-    /* The same file under both names: it was not replaced yet, and is still the one. */
-    bool replaced = lstat(c->segment, &now) || now.st_ino != old.st_ino || now.st_dev != old.st_dev;
+    /* The same file under both names: it was not replaced yet, and is still the one. To take it for replaced, because nobody could look,
+     * would tell its readers to move over to nothing. */
+    there = look_at(c->segment, &now, err);
+    if (there < 0) {
+        return there;
+    }
+    bool replaced = !there || now.st_ino != old.st_ino || now.st_dev != old.st_dev;
     if (replaced) {
         kithi_segment_mark_moved(c->segment_old, false);
         c->old_until_ms = kithi_now_ms() + KITHI_OLD_GRACE_MS;
@@ -566,6 +587,7 @@ static void clear_switch(struct kithi_collection *c)
     }
     kithi_log(KITHI_LOG_INFO, "old-segment", "path=%s msg=%s", c->segment_old,
               replaced ? "its readers were told to move over" : "the switch is undone");
+    return 0;
 }
 
 /* Files that were being written: a configuration, of which the one before counts, and a marker. */
@@ -619,11 +641,13 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
             "%s is %s and not a file; remove it, and the segment is built anew from the log", c->segment,
             S_ISLNK(st.st_mode) ? "a symbolic link" : "something else");
     }
-    int status = kithi_index_adopt(c->segment, &id, &c->daemon->tuning, &c->index, err);
+    int status =
+        kithi_index_adopt(c->segment, &id, &c->daemon->tuning, kithi_collection_stop(c), &c->index, err);
     if (status == KITHI_E_REPLACED && c->settings.wanted == KITHI_QUANTIZATION_AUTO) {
         /* AUTO has chosen, and the copy was not made: that is done once the collection is served again. */
         kithi_geometry_want(&id.geometry, KITHI_QUANTIZATION_AUTO, c->settings.keep);
-        status = kithi_index_adopt(c->segment, &id, &c->daemon->tuning, &c->index, err);
+        status =
+            kithi_index_adopt(c->segment, &id, &c->daemon->tuning, kithi_collection_stop(c), &c->index, err);
     }
     switch (status) {
     case 0:
@@ -679,7 +703,10 @@ static int find_segment(struct kithi_collection *c, bool *out_adopted, uint64_t 
     }
     clear_unfinished(c);
     kithi_boards_open(&c->boards, c->run_dir, c->settings.uid, &c->daemon->policy, !c->daemon->no_counters);
-    clear_switch(c);
+    status = clear_switch(c, err);
+    if (status) {
+        return status;
+    }
     kithi_load_look(c);
     status = kithi_marker_look(c, err);
     if (status) {

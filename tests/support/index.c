@@ -91,7 +91,7 @@ void test_index_adopt(struct test_index *t, const char *path, const struct kithi
                                          .rest_ms = rest_ms };
     struct kithi_errmsg err;
     int64_t miscounted;
-    if (kithi_index_adopt(path, &id, &tuning, &t->ix, &err) < 0 ||
+    if (kithi_index_adopt(path, &id, &tuning, NULL, &t->ix, &err) < 0 ||
         kithi_index_census(t->ix, UINT32_MAX, &miscounted, &err) < 0)
         test_die("%s", err.text);
     begin(t, worker_count);

@@ -72,7 +72,7 @@ int test_solo_adopt(struct test_solo *t, struct kithi_errmsg *err)
 
 int test_solo_adopt_only(struct test_solo *t, struct kithi_errmsg *err)
 {
-    return kithi_index_adopt(t->path, &t->identity, &t->tuning, &t->ix, err);
+    return kithi_index_adopt(t->path, &t->identity, &t->tuning, NULL, &t->ix, err);
 }
 
 int test_solo_census(struct test_solo *t, struct kithi_errmsg *err)

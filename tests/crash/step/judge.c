@@ -220,7 +220,7 @@ static bool adopt(struct trial *t)
     struct kithi_errmsg err;
     kithi_index_close(t->ix);
     t->ix = NULL;
-    int rc = kithi_index_adopt(t->j->frozen->copy.segment, &t->j->world->identity, &t->j->world->tuning,
+    int rc = kithi_index_adopt(t->j->frozen->copy.segment, &t->j->world->identity, &t->j->world->tuning, NULL,
                                &t->ix, &err);
     return rc == 0 || wrong(t, "adoption ends with %s: %s", kithi_error_name(rc), err.text);
 }

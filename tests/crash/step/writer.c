@@ -580,8 +580,8 @@ static void adopt(struct writer *w)
     atomic_store(&s->acked, crash->acked);
     step_begin(w, STEP_ADOPT);
     int64_t miscounted;
-    int rc =
-        kithi_index_adopt(s->place.segment, &w->args->world->identity, &w->args->world->tuning, &w->ix, &err);
+    int rc = kithi_index_adopt(s->place.segment, &w->args->world->identity, &w->args->world->tuning, NULL,
+                               &w->ix, &err);
     if (rc == 0)
         rc = kithi_index_census(w->ix, UINT32_MAX, &miscounted, &err);
     step_end(w);

@@ -45,7 +45,7 @@ enum manner {
     MANNER_MUTE,    /* not even greet */
     MANNER_HANG,    /* greet, and become mute with the first request */
     MANNER_STALL,   /* begin a back-up or a restore, and become mute with the first piece */
-    MANNER_FULL,    /* begin a restore, and read nothing of it until told */
+    MANNER_FULL,    /* read nothing of writes, and of pieces of a restore, until told */
     MANNER_GOODBYE, /* say why without reading the request, close */
 };
 
@@ -105,7 +105,7 @@ static bool serve(struct played *p, int fd, uint64_t *held)
     struct kithi_frame f;
     int manner = atomic_load(&p->manner);
     if (manner == MANNER_FULL && recv(fd, &f, sizeof f, MSG_PEEK) == sizeof f &&
-        f.type == KITHI_FRAME_RESTORE_DATA) {
+        (f.type == KITHI_FRAME_RESTORE_DATA || f.type == KITHI_FRAME_WRITE)) {
         atomic_store(&p->greetings, 0);
         atomic_store(&p->unread, fd);
         return true;
@@ -763,6 +763,69 @@ static void a_pipe_takes_answers_while_its_socket_is_full(void **state)
     end(&p, index);
 }
 
+/* The sockets of this process that lead to the daemon have room for little. */
+static void narrow(const struct played *p)
+{
+    for (int fd = 3; fd < 256; fd++) {
+        struct sockaddr_un addr = { .sun_family = AF_UNSPEC };
+        socklen_t len = sizeof addr;
+        const int size = 1;
+        if (getpeername(fd, (struct sockaddr *)&addr, &len) == 0 && addr.sun_family == AF_UNIX &&
+            strncmp(addr.sun_path, p->sock, sizeof addr.sun_path) == 0)
+            setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    }
+}
+
+/* Submissions that were gathered and do not fit into the socket go out by kith_pipe_next, which waits no longer for that than for answers. */
+static void a_wait_for_a_pipe_is_bounded_though_its_socket_is_full(void **state)
+{
+    (void)state;
+    enum { DEPTH = 64, BYTES = 60000 };
+    struct played p;
+    kith *index = begin(&p, MANNER_REVERSE);
+    kith_pipe *pipe;
+    kith_batch *b = one_op(index), *large = kith_batch_new(index);
+    uint64_t token;
+    int status, gathered = 0;
+    while (kith_batch_bytes(large) < 5000)
+        assert_int_equal(kith_batch_upsert(large, "a", one, DIM), 0);
+    assert_int_equal(kith_pipe_open(index, DEPTH, &pipe), 0);
+    narrow(&p);
+    assert_int_equal(kith_pipe_submit(pipe, b, 1), 0);
+    assert_int_equal(kith_pipe_submit(pipe, b, 2), 0);
+    while (atomic_load(&p.gathered) < 2)
+        test_nap();
+    atomic_store(&p.manner, MANNER_FULL);
+    atomic_store(&p.let_go, true);
+    while (atomic_load(&p.let_go))
+        test_nap();
+    assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+    for (size_t n = 0; n + kith_batch_bytes(large) < BYTES; n += kith_batch_bytes(large), gathered++)
+        assert_int_equal(kith_pipe_submit(pipe, large, 3), 0);
+    assert_true(gathered > 5);
+    assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+    while (atomic_load(&p.unread) == 0)
+        test_nap();
+    for (int i = 0; i < 3; i++) {
+        uint64_t before_ms = test_now_ms();
+        assert_int_equal(kith_pipe_next(pipe, 30, &token, &status, NULL), 0);
+        assert_true(test_now_ms() - before_ms >= 29);
+        assert_int_equal(kith_pipe_pending(pipe), gathered);
+        assert_int_equal(kith_pipe_next(pipe, 0, &token, &status, NULL), 0);
+    }
+    atomic_store(&p.manner, MANNER_ANSWER);
+    atomic_store(&p.unread, 0);
+    for (int i = 0; i < gathered; i++) {
+        assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, NULL), 1);
+        assert_int_equal(status, 0);
+    }
+    assert_int_equal(kith_pipe_pending(pipe), 0);
+    kith_pipe_close(pipe);
+    kith_batch_free(large);
+    kith_batch_free(b);
+    end(&p, index);
+}
+
 static void a_pipe_tells_refusals_from_a_lost_connection(void **state)
 {
     (void)state;
@@ -1066,6 +1129,7 @@ int main(void)
         cmocka_unit_test(batches_gather_while_answers_are_taken),
         cmocka_unit_test(large_batches_do_not_gather),
         cmocka_unit_test(a_pipe_takes_answers_while_its_socket_is_full),
+        cmocka_unit_test(a_wait_for_a_pipe_is_bounded_though_its_socket_is_full),
         cmocka_unit_test(a_pipe_tells_refusals_from_a_lost_connection),
         cmocka_unit_test(a_daemon_that_does_not_answer_is_not_waited_for_without_end),
         cmocka_unit_test(a_checkpoint_is_waited_for_as_long_as_the_daemon_lives),

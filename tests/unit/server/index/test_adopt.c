@@ -270,6 +270,29 @@ static void death_while_filling_leaves_a_free_slot(void **state)
     check_point("crash-while-filling", 8);
 }
 
+/* Without notes it looks at every record, which may take a while; told to stop, it leaves what a death at that place would. */
+static void an_adoption_without_notes_hears_a_stop(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_geometry g = geometry();
+    struct kithi_errmsg err = { 0 };
+    const uint64_t seed = test_seed();
+    _Atomic bool stop = true;
+    test_solo_open(&t, &g);
+    run_group(&t, seed, 1);
+    test_solo_leave(&t);
+    test_solo_forget_notes(&t);
+    assert_int_equal(kithi_index_adopt(t.path, &t.identity, &t.tuning, &stop, &t.ix, &err), -ECANCELED);
+    assert_clean_without_owner(&t);
+    adopt(&t);
+    assert_true(holds(&t, seed) && test_solo_clean(&t));
+    test_solo_leave(&t);
+    /* With notes there is nothing to wait for. */
+    assert_int_equal(kithi_index_adopt(t.path, &t.identity, &t.tuning, &stop, &t.ix, &err), 0);
+    test_solo_close(&t);
+}
+
 static void death_while_linking_leaves_an_aborted_slot(void **state)
 {
     (void)state;
@@ -595,6 +618,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(death_while_filling_leaves_a_free_slot),
+        cmocka_unit_test(an_adoption_without_notes_hears_a_stop),
         cmocka_unit_test(death_while_linking_leaves_an_aborted_slot),
         cmocka_unit_test(births_beyond_the_epoch_are_taken_back),
         cmocka_unit_test(id_entries_beyond_the_epoch_are_taken_back),

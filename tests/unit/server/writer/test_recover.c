@@ -458,6 +458,34 @@ static void a_log_that_ends_before_a_damaged_checkpoint_is_refused(void **state)
 }
 
 #ifdef KITH_FAULT_POINTS
+/* What cannot be looked at was not replaced: its readers are told nothing, and the next start finds it as it was. */
+static void half_a_switch_that_cannot_be_looked_at_ends_the_start(void **state)
+{
+    struct kithi_errmsg err = { .text = "" };
+    struct kithi_header h;
+    static const char *const faults[] = { "switch-look-eio:1", "switch-look-eio:2" };
+    (void)state;
+    assert_int_equal(link(test_path(&served.run, "docs/segment"), test_path(&served.run, "docs/segment.old")),
+                     0);
+    uint64_t before = generation();
+    for (unsigned i = 0; i < 2; i++) {
+        setenv("KITH_FAULT", faults[i], 1);
+        assert_int_equal(served_start(&served, &err), -EIO);
+        assert_non_null(strstr(err.text, i ? "docs/segment:" : "docs/segment.old:"));
+        unsetenv("KITH_FAULT");
+        assert_int_equal(access(test_path(&served.run, "docs/segment.old"), F_OK), 0);
+        int fd = open(test_path(&served.run, "docs/segment"), O_RDONLY);
+        assert_int_equal(pread(fd, &h, sizeof h, 0), (ssize_t)sizeof h);
+        assert_int_equal(atomic_load(&h.moved), 0);
+        close(fd);
+    }
+    begin();
+    assert_all_is_back();
+    end();
+    assert_int_equal(generation(), before);
+    assert_int_not_equal(access(test_path(&served.run, "docs/segment.old"), F_OK), 0);
+}
+
 /* A disk that does not take the configuration has nothing to do with the checkpoint, which stays the one to begin with. */
 static void a_configuration_that_cannot_be_written_is_not_taken_for_a_damaged_checkpoint(void **state)
 {
@@ -742,6 +770,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_a_segment_a_log_that_is_gone_or_cut_off_is_noticed, set_up,
                                         tear_down),
 #ifdef KITH_FAULT_POINTS
+        cmocka_unit_test_setup_teardown(half_a_switch_that_cannot_be_looked_at_ends_the_start, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(
             a_configuration_that_cannot_be_written_is_not_taken_for_a_damaged_checkpoint, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_marker_that_is_found_is_durable_before_anything_relies_on_it,
