@@ -24,7 +24,11 @@
 /* Writes wait when so large a share of the slots in use is dead or rests for the image's sake, and more than a few. */
 #define HELD_SHARE 4u
 #define HELD_MIN   4096u
-#define HOLD_NS    2000000 /* between two looks whether a test holds it still */
+/* Of the log that makes one due, so much more may be written while it is copied. */
+#define LOG_SHARE 8u
+/* Who has written so lately will again: a client that waits for each answer leaves gaps. */
+#define QUIET_MS 50u
+#define HOLD_NS  2000000 /* between two looks whether a test holds it still */
 
 static void pump(struct kithi_collection *c);
 
@@ -300,11 +304,49 @@ static void finish(struct kithi_collection *c)
     settle(c);
 }
 
+/* Does anybody write, to whichever collection? All of them share workers and disk. */
+static bool is_written(struct kithi_collection *c, uint64_t now_ms)
+{
+    struct kithi_checkpointer *k = &c->checkpointer;
+    uint64_t writes = 0;
+    bool waits = false;
+    for (const struct kithi_collection *o = c->daemon->collections; o; o = o->next) {
+        writes += o->pipeline.requests;
+        waits |= o->pipeline.outstanding > 0;
+    }
+    if (waits || writes != k->writes_seen) {
+        k->writes_seen = writes;
+        k->written_ms = now_ms;
+    }
+    return now_ms < k->written_ms + QUIET_MS;
+}
+
+/* May the next chunk be handed out? Else pump_ms says when to ask again. */
+static bool is_next_due(struct kithi_collection *c)
+{
+    struct kithi_checkpointer *k = &c->checkpointer;
+    struct kithi_checkpoint_chunk chunk = kithi_checkpoint_chunk_at(&k->header, &k->plan, k->next);
+    struct kithi_wal_stats wal;
+    uint64_t now_ms = kithi_now_ms();
+    /* A write that waits for room waits for the slots that are kept for the image. */
+    if (!is_written(c, now_ms) || c->pipeline.stalled || c->daemon->stopping) {
+        return true;
+    }
+    kithi_wal_stats(c->wal, &wal);
+    if (chunk.file_off <= kithi_pace_allows(&k->pace, now_ms, kithi_image_held(c->index), wal.bytes)) {
+        return true;
+    }
+    uint64_t line_ms = kithi_pace_when(&k->pace, chunk.file_off), quiet_ms = k->written_ms + QUIET_MS;
+    k->pump_ms = line_ms < quiet_ms ? line_ms : quiet_ms;
+    return false;
+}
+
 /* Hand chunks to buffers that are free; see to the end. */
 static void pump(struct kithi_collection *c)
 {
     struct kithi_checkpointer *k = &c->checkpointer;
     uint32_t records_end = k->plan.first[KITHI_REGION_RECORDS + 1];
+    k->pump_ms = KITHI_NEVER;
     if (!k->status && (c->dropping || c->daemon->failing)) {
         k->status = kithi_error_set(&k->err, -ECANCELED, "%s",
                                     c->dropping ? "the collection is being dropped"
@@ -318,6 +360,9 @@ static void pump(struct kithi_collection *c)
         /* Links are judged by all records. */
         if (b->busy || (k->next >= records_end && k->records_left)) {
             continue;
+        }
+        if (!is_next_due(c)) {
+            break;
         }
         b->busy = true;
         b->chunk = k->next++;
@@ -337,6 +382,7 @@ static void create_done(struct kithi_io_op *op, int status)
         give_up(k, status, "creating");
     }
     k->step = CHECKPOINTER_COPY;
+    k->pace.began_ms = kithi_now_ms();
     pump(c);
 }
 
@@ -384,6 +430,20 @@ static int prepare(struct kithi_collection *c)
     return good ? 0 : kithi_error_set(&k->err, -ENOMEM, "no memory for a checkpoint");
 }
 
+static uint64_t log_limit(const struct kithi_collection *c)
+{
+    uint64_t limit = c->daemon->checkpoint_log_bytes,
+             share = c->checkpointer.image_bytes / KITHI_CHECKPOINT_WAL_SHARE;
+    return limit > share ? limit : share;
+}
+
+/* With more slots than that kept for an image writes wait. */
+static uint64_t held_limit(const struct kithi_collection *c)
+{
+    uint64_t share = kithi_index_live(c->index) / HELD_SHARE;
+    return share > HELD_MIN ? share : HELD_MIN;
+}
+
 static void begin(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_checkpointer *k = &c->checkpointer;
@@ -399,6 +459,14 @@ static void begin(struct kithi_collection *c, uint64_t now_ms)
         return;
     }
     k->records_left = k->plan.first[KITHI_REGION_RECORDS + 1] - k->plan.first[KITHI_REGION_RECORDS];
+    k->pace = (struct kithi_pace){ .bytes = k->plan.file_size,
+                                   .rate = c->daemon->checkpoint_rate ? c->daemon->checkpoint_rate
+                                                                      : KITHI_PACE_RATE_DEFAULT,
+                                   .began_ms = now_ms,
+                                   .held_first = kithi_image_held(c->index),
+                                   .held_most = held_limit(c),
+                                   .log_first = wal.bytes,
+                                   .log_room = log_limit(c) / LOG_SHARE };
     kithi_log(KITHI_LOG_DEBUG, "checkpoint-begins", "name=%s epoch=%" PRIu64 " bytes=%" PRIu64,
               c->settings.name, k->header.epoch, k->plan.file_size);
     k->step = CHECKPOINTER_CREATE;
@@ -418,13 +486,6 @@ static bool is_last_due(const struct kithi_collection *c)
 {
     return c->daemon->stopping && !c->daemon->failing && !c->dropping && !c->condemned && is_changed(c) &&
            !c->checkpointer.last_failed && !kithi_index_census_due(c->index);
-}
-
-static uint64_t log_limit(const struct kithi_collection *c)
-{
-    uint64_t limit = c->daemon->checkpoint_log_bytes,
-             share = c->checkpointer.image_bytes / KITHI_CHECKPOINT_WAL_SHARE;
-    return limit > share ? limit : share;
 }
 
 /* Is one due by itself? Else *out_ms says when it may be. */
@@ -453,6 +514,9 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
         settle(c);
         return KITHI_NEVER;
     }
+    if (k->step == CHECKPOINTER_COPY) {
+        pump(c);
+    }
     if (k->step != CHECKPOINTER_REST) {
         if (k->slowing != kithi_checkpointer_is_full(c) && !k->slowing) {
             k->slowing = true;
@@ -462,7 +526,7 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
                 "began",
                 c->settings.name, kithi_image_held(c->index));
         }
-        return KITHI_NEVER;
+        return k->step == CHECKPOINTER_COPY ? k->pump_ms : KITHI_NEVER;
     }
     if (c->dropping || c->condemned || c->daemon->failing) {
         int status = c->condemned && !c->daemon->stopping ? KITHI_E_STARTING : KITHI_E_SHUTDOWN;
@@ -503,8 +567,7 @@ bool kithi_checkpointer_idle(const struct kithi_collection *c)
 
 bool kithi_checkpointer_is_full(const struct kithi_collection *c)
 {
-    uint32_t held = kithi_image_held(c->index);
-    return held > HELD_MIN && held > kithi_index_live(c->index) / HELD_SHARE;
+    return kithi_image_held(c->index) > held_limit(c);
 }
 
 /* ---- life ---- */

@@ -9,7 +9,8 @@
  *    +------------- whatever fails: the file goes, and it is tried again later ------------+
  *
  * Groups go on meanwhile. Copies of chunks are jobs on the pool, one for each buffer, and take turns with insertions;
- * written buffers are several in flight. Slots that die while the image is taken are not reused before its end: with
+ * written buffers are several in flight. While anybody writes to any collection the copy gives way (pace.h); else it goes
+ * as fast as the disk does. Slots that die while the image is taken are not reused before its end: with
  * more of them than a share of the slots, writes wait (pipeline.c).
  *
  * A checkpoint has its name when it is durable. Then the two newest stay, and the log from the older one on; with one
@@ -27,6 +28,7 @@
 #include "server/checkpoint/read.h"
 #include "server/index/image.h"
 #include "server/writer/files.h"
+#include "server/writer/pace.h"
 #include "server/writer/request.h"
 
 #define KITHI_CHECKPOINT_BUFFERS 4u
@@ -70,6 +72,10 @@ struct kithi_checkpointer {
     uint32_t next;         /* chunks below are handed out */
     uint32_t records_left; /* chunks of records that are not copied */
     uint32_t flying;       /* buffers that are busy */
+    struct kithi_pace pace;
+    uint64_t writes_seen; /* by all collections, and when that or a write that waits was seen last */
+    uint64_t written_ms;
+    uint64_t pump_ms; /* the next chunk is due then; KITHI_NEVER: when something ends */
     int fd;
     struct kithi_io_op op;
     int status; /* why it is given up */

@@ -140,6 +140,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
         o->checkpoint_wal_mib ? (uint64_t)o->checkpoint_wal_mib << 20 : KITHI_CHECKPOINT_WAL_DEFAULT;
     d->checkpoint_age_ms =
         1000 * (o->checkpoint_age_s ? (uint64_t)o->checkpoint_age_s : KITHI_CHECKPOINT_AGE_S_DEFAULT);
+    d->checkpoint_rate = (uint64_t)o->checkpoint_mib_s << 20;
     d->lag_ms = o->lag_ms ? (uint32_t)o->lag_ms : KITHI_LAG_MS_DEFAULT;
     int status = groups_find(d, o, err);
     if (!status) {

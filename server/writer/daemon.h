@@ -39,6 +39,7 @@ struct kithi_options {
     bool no_counters;           /* no boards for readers to count on */
     int64_t checkpoint_wal_mib; /* 0: KITHI_CHECKPOINT_WAL_DEFAULT */
     int64_t checkpoint_age_s;   /* 0: KITHI_CHECKPOINT_AGE_S_DEFAULT */
+    int64_t checkpoint_mib_s;   /* 0: KITHI_PACE_RATE_DEFAULT */
     int64_t lag_ms;             /* 0: KITHI_LAG_MS_DEFAULT (pipeline.h) */
 };
 
@@ -52,6 +53,7 @@ struct kithi_daemon {
     struct kithi_rights_policy policy;
     struct kithi_index_tuning tuning;
     uint64_t checkpoint_log_bytes, checkpoint_age_ms; /* checkpointer.h */
+    uint64_t checkpoint_rate;                         /* pace.h; 0: the default */
     uint32_t lag_ms;                                  /* pipeline.h */
     uint64_t started_ms;
     bool no_counters; /* boards.h */

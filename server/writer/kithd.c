@@ -150,6 +150,7 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
         { "rest_ms", KITHI_CONF_INTEGER, &file.rest_ms, 0, 1, 3600000, NULL, false },
         { "checkpoint_wal_mib", KITHI_CONF_INTEGER, &file.checkpoint_wal_mib, 0, 1, 1 << 30, NULL, false },
         { "checkpoint_age_s", KITHI_CONF_INTEGER, &file.checkpoint_age_s, 0, 1, INT32_MAX, NULL, false },
+        { "checkpoint_mib_s", KITHI_CONF_INTEGER, &file.checkpoint_mib_s, 0, 1, 1 << 20, NULL, false },
         { "lag_ms", KITHI_CONF_INTEGER, &file.lag_ms, 0, 1, 600000, NULL, false },
         { "huge_pages", KITHI_CONF_BOOLEAN, &huge_pages, 0, 0, 0, NULL, false },
         { "counters", KITHI_CONF_BOOLEAN, &counters, 0, 0, 0, NULL, false },
@@ -186,6 +187,7 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
     o->rest_ms = file.rest_ms;
     o->checkpoint_wal_mib = file.checkpoint_wal_mib;
     o->checkpoint_age_s = file.checkpoint_age_s;
+    o->checkpoint_mib_s = file.checkpoint_mib_s;
     o->lag_ms = file.lag_ms;
     if (!out->huge_pages_given) {
         o->small_pages = !huge_pages;

@@ -1,6 +1,6 @@
 /*
- * test_checkpointer.c - does a checkpoint come by itself when the log has grown, and when time has passed; do writes wait for one
- * that too much is kept for?
+ * test_checkpointer.c - does a checkpoint come by itself when the log has grown, and when time has passed; does it give way to
+ * writes; do writes wait for one that too much is kept for?
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,6 +38,17 @@ static void begin(int64_t wal_mib, int64_t age_s)
     peer_open(&peer, served.run.path);
     assert_int_equal(peer_create(&peer, "docs", DIM, 0, NULL), 0);
     assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+}
+
+/* One that nothing brings but a request, and that copies so many MiB a second beside writes. */
+static void begin_slow(int64_t mib_s)
+{
+    kithi_log_set_level(KITHI_LOG_ERROR);
+    served_init(&served);
+    served.options.checkpoint_wal_mib = 1 << 20;
+    served.options.checkpoint_mib_s = mib_s;
+    assert_int_equal(served_start(&served, NULL), 0);
+    peer_open(&peer, served.run.path);
 }
 
 static void end(void)
@@ -87,6 +98,60 @@ static void time_with_a_change_brings_one(void **state)
         await_checkpoints(n);
         assert_int_equal(peer_stat(&peer, "checkpoint_epoch"), peer_stat(&peer, "epoch"));
     }
+    end();
+}
+
+/* While peer has always some writes waiting, the next of which is number *at. */
+static void checkpoint_beside_writes(struct peer *asking, unsigned *at)
+{
+    enum { DEPTH = 32, EACH = 50, DIM_SMALL = 16 };
+    struct peer_reply r;
+    struct pollfd fd = { .fd = asking->fd, .events = POLLIN };
+    unsigned waiting = 0;
+    bool sent = false;
+    do {
+        for (; waiting < DEPTH; waiting++, ++*at)
+            peer_send_write(&peer, "e", *at * EACH, EACH, DIM_SMALL, (float)*at);
+        if (!sent)
+            peer_send_frame(asking, KITHI_FRAME_CHECKPOINT, asking->uid, sizeof asking->uid, 0);
+        sent = true;
+        assert_true(peer_reply(&peer, &r));
+        assert_int_equal(r.reply.status, 0);
+        waiting--;
+    } while (poll(&fd, 1, 0) == 0);
+    assert_true(peer_reply(asking, &r));
+    assert_int_equal(r.reply.status, 0);
+    for (; waiting; waiting--)
+        assert_true(peer_reply(&peer, &r));
+}
+
+/* Beside writes, of its own or of another collection, a copy keeps to its line. */
+static void it_gives_way_to_writes(void **state)
+{
+    enum { LIVE = 4000, EACH = 50, DIM_SMALL = 16, TRIES = 5, RATE_MIB = 4 };
+    struct peer asking;
+    unsigned at = 0;
+    (void)state;
+    begin_slow(RATE_MIB);
+    peer_open(&asking, served.run.path);
+    assert_int_equal(peer_create(&peer, "small", DIM_SMALL, 0, NULL), 0);
+    assert_int_equal(peer_create(&peer, "other", DIM_SMALL, 0, NULL), 0);
+    assert_int_equal(peer_use(&asking, "small", NULL), 0);
+    for (unsigned i = 0; i < LIVE; i += EACH)
+        assert_int_equal(peer_write(&asking, "d", i, EACH, DIM_SMALL, (float)i, NULL), 0);
+    for (unsigned own = 0; own < 2; own++) {
+        assert_int_equal(peer_use(&peer, own ? "small" : "other", NULL), 0);
+        bool kept = false;
+        /* A test that is not given a processor for long leaves it without writes. */
+        for (unsigned i = 0; i < TRIES && !kept; i++) {
+            assert_int_equal(peer_write(&asking, "d", i, 1, DIM_SMALL, (float)own, NULL), 0);
+            checkpoint_beside_writes(&asking, &at);
+            kept = peer_stat(&asking, "checkpoint_ms") >=
+                   peer_stat(&asking, "checkpoint_bytes") * 900 / (RATE_MIB << 20);
+        }
+        assert_true(kept);
+    }
+    peer_close(&asking);
     end();
 }
 
@@ -213,6 +278,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_log_that_has_grown_brings_one),
         cmocka_unit_test(time_with_a_change_brings_one),
+        cmocka_unit_test(it_gives_way_to_writes),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(writes_wait_for_an_image_that_too_many_die_under),
 #endif
