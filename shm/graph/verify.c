@@ -24,6 +24,7 @@
 #include "shm/base/hash.h"
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/reach.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
 #include "shm/layout/notes.h"
@@ -834,7 +835,7 @@ static void pass_slots(struct run *run, uint32_t slots)
 }
 
 /* Ids: visible at one epoch, unique, and found. seen: open addressing, hash tag << 32 | slot + 1. */
-static int pass_ids(struct run *run, const struct kithi_view *at, uint64_t *visible)
+static int pass_ids(struct run *run, const struct kithi_view *at)
 {
     uint64_t places = 64;
     while (places < 2 * (uint64_t)at->slots_used)
@@ -851,10 +852,7 @@ static int pass_ids(struct run *run, const struct kithi_view *at, uint64_t *visi
             break;
         char id[KITHI_ID_MAX + 1];
         uint64_t birth;
-        if (kithi_view_visible(at, kithi_view_record(at, slot), &birth)) {
-            visible[slot / 64] |= UINT64_C(1) << (slot % 64);
-            run->report.live_count++;
-        }
+        run->report.live_count += kithi_view_visible(at, kithi_view_record(at, slot), &birth);
         size_t len = visible_id(&v, slot, id, &birth);
         if (len == 0)
             continue;
@@ -900,47 +898,6 @@ static void pass_table(struct run *run)
     judge(run); /* while run->id_table says which table is meant */
 }
 
-/* Visible slots that no chain of level-0 links from the entry point reaches. */
-static int pass_reach(struct run *run, const struct kithi_view *at, const uint64_t *visible)
-{
-    size_t words = (size_t)at->slots_used / 64 + 1;
-    uint64_t *reached = calloc(words, sizeof *reached);
-    uint32_t *queue = malloc(((size_t)at->slots_used + 1) * sizeof *queue);
-    int rc = reached && queue ? 0 : -ENOMEM;
-    if (rc < 0)
-        goto out;
-    uint32_t head = 0, tail = 0;
-    uint32_t entry = kithi_entry_link(atomic_load_explicit(&at->header->entry, memory_order_acquire));
-    if (entry && entry <= at->slots_used) {
-        reached[(entry - 1) / 64] |= UINT64_C(1) << ((entry - 1) % 64);
-        queue[tail++] = entry - 1;
-    }
-    while (head < tail && !(head % VIEW_SLOTS == 0 && is_stopped(run))) {
-        const kithi_link *row = kithi_view_row(at, queue[head++]);
-        for (uint32_t i = 0; i < at->link_count0; i++) {
-            uint32_t link = atomic_load_explicit(&row[i], memory_order_acquire);
-            if (link == 0 || link > at->slots_used)
-                continue;
-            uint64_t bit = UINT64_C(1) << ((link - 1) % 64);
-            if (reached[(link - 1) / 64] & bit)
-                continue;
-            reached[(link - 1) / 64] |= bit;
-            queue[tail++] = link - 1;
-        }
-    }
-    for (uint32_t slot = 0; slot < at->slots_used; slot++) {
-        if (!(visible[slot / 64] >> (slot % 64) & 1) || (reached[slot / 64] >> (slot % 64) & 1))
-            continue;
-        /* One that has died since may have been unlinked rightly. */
-        uint64_t death = atomic_load_explicit(&kithi_view_record(at, slot)->death, memory_order_relaxed);
-        run->report.unreachable_count += death == 0;
-    }
-out:
-    free(queue);
-    free(reached);
-    return rc;
-}
-
 int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const _Atomic bool *stop,
                        kithi_verify_fn *report, void *arg, struct kithi_verify_report *out)
 {
@@ -950,20 +907,19 @@ int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const 
                        .stop = stop,
                        .patience_ms = patience_ms,
                        .wait_left_ms = 5 * (uint64_t)patience_ms };
-    uint64_t *visible = NULL;
+    struct kithi_reach_report reach = { .epoch = 0 };
     int rc = -ENOMEM;
 
     struct kithi_view at;
     kithi_view_begin(map, &at);
     run.report.epoch = at.epoch;
-    visible = calloc((size_t)at.slots_used / 64 + 1, sizeof *visible);
     run.desk = aligned_alloc(alignof(struct desk), sizeof *run.desk);
     run.suspects = malloc(SUSPECT_MAX * sizeof *run.suspects);
-    if (!visible || !run.desk || !run.suspects)
+    if (!run.desk || !run.suspects)
         goto out;
 
     examine(&run, &at, CHECK_HEADER, 0, 0);
-    rc = pass_ids(&run, &at, visible);
+    rc = pass_ids(&run, &at);
     if (rc < 0)
         goto out;
     struct kithi_view v;
@@ -973,7 +929,8 @@ int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const 
     pass_slots(&run, at.slots_used);
     judge(&run);
     pass_table(&run);
-    rc = pass_reach(&run, &at, visible);
+    rc = kithi_reach_prove(map, patience_ms, stop, NULL, NULL, &reach);
+    run.report.unreachable_count = reach.unreachable_count;
     if (rc == 0 && kithi_view_moved(&at))
         rc = KITHI_E_MOVED;
     if (rc == 0 && is_stopped(&run))
@@ -983,7 +940,6 @@ int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const 
 out:
     free(run.suspects);
     free(run.desk);
-    free(visible);
     return rc;
 }
 

@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +231,19 @@ static void single_vectors_are_put_found_and_deleted(void **state)
     expect_ok(KITH("--json", "drop", "one"), "{\"name\":\"one\",\"dropped\":true}\n");
 }
 
+/* Put another entry point into the header of a segment; the one before. */
+static uint64_t swap_entry(const char *name, uint64_t entry)
+{
+    int fd = open(test_daemon_segment(&daemon_, name), O_RDWR | O_CLOEXEC);
+    const off_t at = offsetof(struct kithi_header, entry);
+    uint64_t before = 0;
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &before, sizeof before, at), sizeof before);
+    assert_int_equal(pwrite(fd, &entry, sizeof entry, at), sizeof entry);
+    close(fd);
+    return before;
+}
+
 static void views_have_the_keys_of_the_manual(void **state)
 {
     (void)state;
@@ -273,6 +288,26 @@ static void views_have_the_keys_of_the_manual(void **state)
                 "{\"name\":\"views\",\"clean\":true,\"epoch\":1,\"live\":1,\"links\":0,\"unreachable\":0,"
                 "\"violations\":0",
                 NULL);
+    expect_says(KITH("verify", "views", "--reach"), "views: epoch 1, 1 vectors, 1 of them reached", NULL);
+    expect_ok(KITH("--json", "verify", "--reach", "views"),
+              "{\"name\":\"views\",\"clean\":true,\"epoch\":1,\"live\":1,\"unreachable\":0,\"from_above\":0,"
+              "\"first\":[]}\n");
+    /* Of what no link leads to the daemon would hear in time. */
+    assert_int_equal(kill(daemon_.pid, SIGSTOP), 0);
+    uint64_t entry = swap_entry("views", 0);
+    struct result r = KITH("--json", "verify", "--reach", "views");
+    expect(r, 1,
+           "{\"name\":\"views\",\"clean\":false,\"epoch\":1,\"live\":1,\"unreachable\":1,\"from_above\":0,"
+           "\"first\":[{\"slot\":0,\"id\":\"x\",\"from_above\":false}]}\n",
+           "reaches 1 vectors");
+    r = KITH("verify", "--reach", "views");
+    expect(
+        r, 1,
+        "unreachable: slot 0, id \"x\"\nviews: epoch 1, 1 vectors, 0 of them reached from the entry point\n",
+        "links them anew");
+    assert_int_equal(swap_entry("views", entry), 0);
+    assert_int_equal(kill(daemon_.pid, SIGCONT), 0);
+    expect_says(KITH("verify", "views", "--reach"), "1 of them reached", NULL);
     /* Readers take the path of a segment as well. */
     expect_ok(KITH("count", test_daemon_segment(&daemon_, "views")), "1\n");
     expect_says(KITH("verify", test_daemon_segment(&daemon_, "views")), "every rule holds", NULL);
