@@ -299,6 +299,11 @@ struct row {
 };
 /* false when the slot has no row at level. */
 bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, struct row *out);
+/*
+ * Put those of the same distance, in what is sorted, in an order that is another one for each centre. In the same order for all, all
+ * rows of a thousand equal vectors would name the same few of them, and nobody the others.
+ */
+void kithi_candidates_mix(struct candidate *c, uint32_t n, uint32_t centre);
 /* Lead place to slot. edge: between the two, as seen from the other end if back; NULL: it is made here. */
 void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot,
                    const struct kithi_bits_edge *edge, bool back);

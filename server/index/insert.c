@@ -122,6 +122,7 @@ static void row_prune(struct row *r, struct worker *w, const struct candidate *a
     }
     c[n++] = *add;
     kithi_candidates_sort(c, n);
+    kithi_candidates_mix(c, n, r->slot);
     uint32_t kept = kithi_select(v, k, c, n, r->count, w->chosen);
     if (r->coded)
         kept = kithi_select_more(c, n, w->chosen, kept, FILLED_PRUNED(r->count));
@@ -241,6 +242,7 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
             seed_count = next;
 
         found = candidates_found(s, slot, w->candidates);
+        kithi_candidates_mix(w->candidates, found, slot);
         out[at].mutual = out[at].count =
             kithi_select(v, s->kernel, w->candidates, found, at ? m : CHOSEN_AT_BASE(m), out[at].chosen);
         if (v->bits_width && at == 0)

@@ -5,6 +5,8 @@
 
 #include "server/index/index_priv.h"
 
+#define EQUALS_SHARE 2u /* those that are all as near as the nearest get this part of a row */
+
 static int by_distance(const void *a, const void *b)
 {
     const struct candidate *x = a, *y = b;
@@ -16,6 +18,28 @@ static int by_distance(const void *a, const void *b)
 void kithi_candidates_sort(struct candidate *c, uint32_t n)
 {
     qsort(c, n, sizeof *c, by_distance);
+}
+
+static uint32_t mixed(uint32_t centre, uint32_t slot)
+{
+    uint32_t h = (centre * UINT32_C(0x9e3779b1)) ^ (slot * UINT32_C(0x85ebca6b));
+    h = (h ^ (h >> 15)) * UINT32_C(0x2c1b3c6d);
+    return h ^ (h >> 13);
+}
+
+void kithi_candidates_mix(struct candidate *c, uint32_t n, uint32_t centre)
+{
+    for (uint32_t from = 0, to; from < n; from = to) {
+        for (to = from + 1; to < n && c[to].distance == c[from].distance; to++)
+            continue;
+        for (uint32_t i = from + 1; i < to; i++) {
+            struct candidate moved = c[i];
+            uint32_t j = i, key = mixed(centre, moved.slot);
+            for (; j > from && mixed(centre, c[j - 1].slot) > key; j--)
+                c[j] = c[j - 1];
+            c[j] = moved;
+        }
+    }
 }
 
 /* Is c nearer to one of the kept than to the centre? */
@@ -37,9 +61,13 @@ uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, 
             out[i] = c[i];
         return n;
     }
-    for (uint32_t i = 0; i < n && kept < max; i++)
+    for (uint32_t i = 0; i < n && kept < max; i++) {
+        /* Equals cover nobody, each other included: a crowd of them would leave no place for a way out of it. */
+        if (kept >= (max + EQUALS_SHARE - 1) / EQUALS_SHARE && c[i].distance == c[0].distance)
+            continue;
         if (!covered(v, k, &c[i], out, kept))
             out[kept++] = c[i];
+    }
     return kept;
 }
 

@@ -242,6 +242,7 @@ static uint32_t gather_heirs(const struct sweep *s, struct worker *w, const stru
         }
     }
     kithi_candidates_sort(c, n);
+    kithi_candidates_mix(c, n, r->slot);
     return n;
 }
 

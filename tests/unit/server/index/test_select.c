@@ -95,6 +95,49 @@ static void everybody_left_out_is_nearer_to_somebody_kept_than_to_the_centre(voi
     test_solo_close(&solo);
 }
 
+static void equals_leave_half_of_a_row_to_others(void **state)
+{
+    (void)state;
+    static const float v[][DIM] = { { 0, 0, 0 }, { 0, 0, 0 }, { 0, 0, 0 },
+                                    { 0, 0, 0 }, { 5, 0, 0 }, { 0, -6, 0 } };
+    struct candidate c[6] = { { 0, 0 }, { 0, 1 }, { 0, 2 }, { 0, 3 }, { 25, 4 }, { 36, 5 } }, out[6];
+    begin(v, 6);
+    assert_int_equal(kithi_select(&view, kithi_kernel_pick(), c, 6, 4, out), 4);
+    assert_int_equal(out[1].slot, 1);
+    assert_int_equal(out[2].slot, 4);
+    assert_int_equal(out[3].slot, 5);
+    assert_int_equal(kithi_select(&view, kithi_kernel_pick(), c, 4, 4, out), 2);
+    assert_int_equal(kithi_select(&view, kithi_kernel_pick(), c, 6, 1, out), 1);
+    test_solo_close(&solo);
+}
+
+static void equals_stand_in_another_order_for_each_centre(void **state)
+{
+    (void)state;
+    enum { N = 64, CENTRES = 50 };
+    uint32_t first[N] = { 0 };
+    for (uint32_t centre = 0; centre < CENTRES; centre++) {
+        struct candidate c[N], again[N];
+        bool seen[N] = { false };
+        for (uint32_t i = 0; i < N; i++)
+            c[i] = (struct candidate){ i == 0 ? 1 : i < N - 2 ? 2 : 3, i };
+        kithi_candidates_mix(c, N, centre);
+        memcpy(again, c, sizeof c);
+        kithi_candidates_mix(again, N, centre);
+        assert_memory_equal(again, c, sizeof c);
+        for (uint32_t i = 0; i < N; i++) {
+            assert_false(seen[c[i].slot]);
+            seen[c[i].slot] = true;
+            assert_true(i == 0 || c[i - 1].distance <= c[i].distance);
+        }
+        assert_int_equal(c[0].slot, 0);
+        first[c[1].slot]++;
+    }
+    for (uint32_t i = 0; i < N; i++)
+        assert_in_range(first[i], 0, CENTRES / 5);
+    kithi_candidates_mix(NULL, 0, 0);
+}
+
 static void rows_are_filled_with_the_nearest_that_were_left_out(void **state)
 {
     (void)state;
@@ -115,6 +158,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(candidates_are_sorted_by_distance_then_slot),
         cmocka_unit_test(of_two_in_one_direction_the_nearer_is_kept_and_another_direction_is_kept_too),
+        cmocka_unit_test(equals_leave_half_of_a_row_to_others),
+        cmocka_unit_test(equals_stand_in_another_order_for_each_centre),
         cmocka_unit_test(rows_are_filled_with_the_nearest_that_were_left_out),
         cmocka_unit_test(everybody_left_out_is_nearer_to_somebody_kept_than_to_the_centre),
     };
