@@ -65,11 +65,15 @@ int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tu
         ix->random = (uint64_t)time(NULL);
     ix->random |= 1;
     pthread_mutex_init(&ix->entry_lock, NULL);
-    for (uint32_t i = 0; i < LOCK_COUNT; i++)
-        pthread_mutex_init(&ix->locks[i], NULL);
+    ix->lock_count = 1;
+    while (ix->lock_count < LOCK_MAX && ix->lock_count < ix->map.geometry.slot_max)
+        ix->lock_count *= 2;
+    ix->locks = malloc(ix->lock_count * sizeof *ix->locks);
     ix->workers = calloc(ix->tuning.worker_count, sizeof *ix->workers);
-    if (!ix->workers)
+    if (!ix->locks || !ix->workers)
         return -ENOMEM;
+    for (uint32_t i = 0; i < ix->lock_count; i++)
+        pthread_mutex_init(&ix->locks[i], NULL);
     for (unsigned i = 0; i < ix->tuning.worker_count; i++) {
         int rc = init_worker(&ix->workers[i], &ix->map);
         if (rc < 0)
@@ -93,6 +97,7 @@ void kithi_index_close(struct kithi_index *ix)
         free(ix->workers[i].edges);
     }
     free(ix->workers);
+    free(ix->locks);
     kithi_sweep_fini(ix);
     kithi_census_fini(ix);
     for (uint32_t i = 0; i < KITHI_GROUPS_SEALED + 1; i++)

@@ -20,7 +20,7 @@
  * that will choose it. With m the recall at the smallest ef is 0.003 lower (bench_core), with 2m
  * insertion is slower and nothing is gained. */
 #define CHOSEN_AT_BASE(m) ((m) + (m) / 2)
-#define LOCK_COUNT        8192u /* row locks; slots share them by number */
+#define LOCK_MAX          8192u /* row locks; slots share them by number */
 #define NO_SLOT           UINT32_MAX
 
 /* Long steps look so often whether they are told to stop: every few milliseconds. */
@@ -187,7 +187,8 @@ struct kithi_index {
     uint32_t levels_capacity;
 
     pthread_mutex_t entry_lock;
-    pthread_mutex_t locks[LOCK_COUNT]; /* of rows, level 0 and above; one at a time is held */
+    pthread_mutex_t *locks; /* of rows, level 0 and above; one at a time is held */
+    uint32_t lock_count;    /* a power of two; a small collection has no use for as many as a large one */
     struct worker *workers;
 };
 

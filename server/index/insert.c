@@ -25,7 +25,7 @@
 
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot)
 {
-    return &ix->locks[slot % LOCK_COUNT];
+    return &ix->locks[slot & (ix->lock_count - 1)];
 }
 
 bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot)
