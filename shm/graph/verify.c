@@ -82,7 +82,7 @@ struct run {
     uint64_t id_table; /* the header's word when the pass over the table began */
     struct desk *desk;
     struct suspect *suspects;
-    uint32_t suspect_count;
+    uint32_t suspect_count, suspect_max;
     const char *rule; /* of the check that failed last */
     char text[256];
 };
@@ -793,7 +793,7 @@ static bool examine(struct run *run, const struct kithi_view *v, enum check chec
     if (holds(run, v, &s))
         return true;
     run->suspects[run->suspect_count++] = s;
-    if (run->suspect_count == SUSPECT_MAX)
+    if (run->suspect_count == run->suspect_max)
         judge(run);
     return false;
 }
@@ -914,7 +914,9 @@ int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const 
     kithi_view_begin(map, &at);
     run.report.epoch = at.epoch;
     run.desk = aligned_alloc(alignof(struct desk), sizeof *run.desk);
-    run.suspects = malloc(SUSPECT_MAX * sizeof *run.suspects);
+    /* A small collection has no use for room that is mapped, zeroed and given back each time. */
+    run.suspect_max = at.slots_used < SUSPECT_MAX / 16 ? 16 * (at.slots_used + 1) : SUSPECT_MAX;
+    run.suspects = malloc(run.suspect_max * sizeof *run.suspects);
     if (!run.desk || !run.suspects)
         goto out;
 
