@@ -414,10 +414,11 @@ static int look_behind(struct walk *w, uint64_t off)
             return 0;
         if (data > (off_t)off)
             off = (uint64_t)data & ~(uint64_t)(KITHI_WAL_BLOCK - 1);
-        int r = reserve(w, COPY_BYTES);
+        size_t want = w->size - off < COPY_BYTES ? (size_t)(w->size - off) : COPY_BYTES;
+        int r = reserve(w, want);
         if (r < 0)
             return r;
-        int64_t got = kithi_pread(w->fd, w->buf, COPY_BYTES, off);
+        int64_t got = kithi_pread(w->fd, w->buf, want, off);
         if (got < 0)
             return cannot(w->err, (int)got, "read the log file", w->dir, w->name);
         for (int64_t at = 0; at + (int64_t)KITHI_WAL_GROUP_HEADER <= got; at += KITHI_WAL_BLOCK) {
