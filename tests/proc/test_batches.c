@@ -156,7 +156,7 @@ static struct kith_stats stats_of(kith *k)
 static void a_batch_is_seen_whole_or_not_at_all_and_memory_stays(void **state)
 {
     (void)state;
-    uint32_t batches = test_long() ? BATCHES_LONG : BATCHES_SHORT, peak = 0;
+    uint32_t batches = test_long() ? BATCHES_LONG : BATCHES_SHORT, peak = 0, peak_at_half = 0;
     struct test_daemon d;
     struct test_child readers[READERS];
     struct shared *s = test_shared(sizeof *s);
@@ -199,8 +199,10 @@ static void a_batch_is_seen_whole_or_not_at_all_and_memory_stays(void **state)
             peak = n - from;
         if (n == FIRST)
             at_first = stats_of(k);
-        if (n == batches / 2)
+        if (n == batches / 2) {
             at_half = stats_of(k);
+            peak_at_half = peak;
+        }
     }
     at_end = stats_of(k);
     atomic_store(&s->stop, 1);
@@ -229,7 +231,8 @@ static void a_batch_is_seen_whole_or_not_at_all_and_memory_stays(void **state)
     assert_true((double)found >= FOUND * (double)(walks * BATCH));
     assert_int_equal(at_end.live_count, BATCH);
     assert_true(at_end.slot_count <= (uint64_t)BATCH * (peak + 2));
-    assert_true(at_end.slot_count <= at_half.slot_count + at_half.slot_count / 2);
+    /* No more than half of it comes on top, or what writing faster explains, where others left more of the processors later on. */
+    assert_true(2 * at_end.slot_count * peak_at_half <= 3 * at_half.slot_count * peak);
     assert_true(test_verify_path(test_daemon_segment(&d, NAME)));
     free(ended);
     kith_batch_free(b);
