@@ -32,6 +32,17 @@ struct change {
     bool gone;
 };
 
+struct staged {
+    struct writer *w;
+    const struct kithi_group *group;
+    struct kithi_op ops[GROUP_MAX];
+    char ids[GROUP_MAX][TEST_ID_SIZE];
+    float vectors[GROUP_MAX][64];
+    uint32_t n;
+    uint64_t epoch;
+    bool durable;
+};
+
 struct writer {
     const struct step_writer_args *args;
     struct kithi_index *ix;
@@ -42,13 +53,7 @@ struct writer {
     uint64_t now_ms;
     struct test_rand r;
 
-    /* The group under way. */
-    struct kithi_op ops[GROUP_MAX];
-    char ids[GROUP_MAX][TEST_ID_SIZE];
-    float vectors[GROUP_MAX][64];
-    uint32_t n;
-    uint64_t epoch;
-    bool durable;
+    struct staged first, second; /* groups under way, mostly the first alone */
 };
 
 static void must(int rc, const struct kithi_errmsg *err)
@@ -72,87 +77,138 @@ static void step_end(struct writer *w)
 
 /* ---- a group ---- */
 
-/* What the group will do, into the model and for kithi_group_add(). */
-static void prepare(struct writer *w, const struct change *changes, uint32_t n)
+/* What the group will do, into the model and for kithi_group_add(); behind another one that is prepared, too, or not. */
+static void prepare_behind(struct writer *w, struct staged *g, uint64_t epoch, const struct change *changes,
+                           uint32_t n)
 {
     struct test_model *m = w->args->model;
     uint64_t versions[STEP_ID_COUNT];
-    w->n = n;
-    w->epoch = kithi_index_epoch(w->ix) + 1;
-    w->durable = false;
+    g->w = w;
+    g->n = n;
+    g->epoch = epoch;
+    g->durable = false;
     for (uint32_t i = 0; i < STEP_ID_COUNT; i++)
         versions[i] = test_model_now(m, i);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t id = changes[i].id;
-        size_t len = test_model_id_format(id, w->ids[i]);
+        size_t len = test_model_id_format(id, g->ids[i]);
         versions[id] = changes[i].gone ? 0 : test_model_version_new(m);
-        w->ops[i] = (struct kithi_op){ .type = KITHI_OP_DELETE, .id_len = (uint16_t)len, .id = w->ids[i] };
+        g->ops[i] = (struct kithi_op){ .type = KITHI_OP_DELETE, .id_len = (uint16_t)len, .id = g->ids[i] };
         if (changes[i].gone)
             continue;
-        test_model_vector(m, id, versions[id], w->vectors[i]);
-        w->ops[i].type = KITHI_OP_UPSERT;
-        w->ops[i].dim = m->dim;
-        w->ops[i].vector = w->vectors[i];
+        test_model_vector(m, id, versions[id], g->vectors[i]);
+        g->ops[i].type = KITHI_OP_UPSERT;
+        g->ops[i].dim = m->dim;
+        g->ops[i].vector = g->vectors[i];
     }
     for (uint32_t i = 0; i < STEP_ID_COUNT; i++)
         if (versions[i] != test_model_now(m, i))
-            test_model_note(m, i, w->epoch, versions[i]);
-    test_model_complete(m, w->epoch);
-    w->args->shared->epoch_before = w->epoch - 1;
-    w->args->shared->epoch_after = w->epoch;
+            test_model_note(m, i, g->epoch, versions[i]);
+    test_model_complete(m, g->epoch);
+    w->args->shared->epoch_before = kithi_index_epoch(w->ix);
+    w->args->shared->epoch_after = g->epoch;
+}
+
+static void prepare(struct writer *w, const struct change *changes, uint32_t n)
+{
+    prepare_behind(w, &w->first, kithi_index_epoch(w->ix) + 1, changes, n);
 }
 
 static void durable(void *arg, int status)
 {
-    struct writer *w = arg;
+    struct staged *g = arg;
     if (status < 0)
         test_die("the writer's log: %s", kithi_error_name(status));
-    w->durable = true;
-    if (w->wal)
-        atomic_store(&w->args->shared->durable, w->epoch);
+    g->durable = true;
+    if (g->w->wal)
+        atomic_store(&g->w->args->shared->durable, g->epoch);
 }
 
 /* Ask the log to write the group, as the pipeline does before a slot is touched. */
-static void append(struct writer *w)
+static void append(struct writer *w, struct staged *g)
 {
     _Alignas(8) static unsigned char bytes[GROUP_MAX * 512];
     size_t len = 0;
     if (!w->wal) {
-        w->durable = true;
+        g->durable = true;
         return;
     }
-    for (uint32_t i = 0; i < w->n; i++)
-        len += kithi_op_encode(bytes + len, w->ops[i].id, w->ops[i].id_len, w->ops[i].vector, w->ops[i].dim);
+    for (uint32_t i = 0; i < g->n; i++)
+        len += kithi_op_encode(bytes + len, g->ops[i].id, g->ops[i].id_len, g->ops[i].vector, g->ops[i].dim);
     struct iovec v = { bytes, len };
-    int rc = kithi_wal_append(w->wal, w->epoch, &v, 1, w->n, durable, w);
+    int rc = kithi_wal_append(w->wal, g->epoch, &v, 1, g->n, durable, g);
     if (rc < 0)
         test_die("the writer's log: %s", kithi_error_name(rc));
 }
 
-static void stage(struct writer *w)
+static void stage_group(struct writer *w, struct staged *g)
 {
     struct kithi_group_result result;
     struct kithi_errmsg err;
-    must(kithi_group_add(w->ix, w->ops, w->n, &result, &err), &err);
-    append(w);
+    must(kithi_group_add(w->ix, g->ops, g->n, &result, &err), &err);
+    append(w, g);
+    g->group = kithi_group_seal(w->ix);
+}
+
+static void insert(struct writer *w, const struct staged *g, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = from; i < to && i < kithi_group_job_count(g->group); i++)
+        kithi_group_job(w->ix, g->group, 0, i);
+}
+
+static void flush_group(struct writer *w, const struct staged *g)
+{
+    while (!g->durable)
+        kithi_io_run(w->io, -1);
+}
+
+static void publish_group(struct writer *w, const struct staged *g)
+{
+    kithi_group_publish(w->ix, g->epoch, w->now_ms);
+    atomic_store(&w->args->shared->acked, g->epoch);
+}
+
+static void stage(struct writer *w)
+{
+    stage_group(w, &w->first);
 }
 
 static void jobs(struct writer *w, uint32_t from, uint32_t to)
 {
-    for (uint32_t i = from; i < to && i < kithi_group_job_count(kithi_group_open(w->ix)); i++)
-        kithi_group_job(w->ix, kithi_group_open(w->ix), 0, i);
+    insert(w, &w->first, from, to);
 }
 
 static void flush_log(struct writer *w)
 {
-    while (!w->durable)
-        kithi_io_run(w->io, -1);
+    flush_group(w, &w->first);
 }
 
 static void publish(struct writer *w)
 {
-    kithi_group_publish(w->ix, w->epoch, w->now_ms);
-    atomic_store(&w->args->shared->acked, w->epoch);
+    publish_group(w, &w->first);
+}
+
+/* Two groups under way at once, of which the second changes what the first one does. */
+static void commit_two(struct writer *w, const struct change *a, uint32_t a_n, const struct change *b,
+                       uint32_t b_n)
+{
+    struct staged *first = &w->first, *second = &w->second;
+    prepare_behind(w, first, kithi_index_epoch(w->ix) + 1, a, a_n);
+    prepare_behind(w, second, kithi_index_epoch(w->ix) + 2, b, b_n);
+    step_begin(w, STEP_UPSERT);
+    stage_group(w, first);
+    insert(w, first, 0, 1);
+    stage_group(w, second);
+    insert(w, second, 0, 1);
+    insert(w, first, 1, UINT32_MAX);
+    flush_group(w, first);
+    step_end(w);
+    step_begin(w, STEP_COMMIT);
+    publish_group(w, first);
+    insert(w, second, 1, UINT32_MAX);
+    flush_group(w, second);
+    publish_group(w, second);
+    step_end(w);
 }
 
 /* A group from its beginning to its end; the log's write comes after the first job. */
@@ -357,6 +413,16 @@ static void live_through_groups(struct writer *w)
     c[3] = (struct change){ .id = c[1].id };
     c[4] = (struct change){ .id = c[2].id, .gone = true };
     commit(w, c, 5, STEP_UPSERT, STEP_UPSERT, STEP_COMMIT);
+
+    struct change d[4];
+    pick_some(w, false, c, 2);
+    pick_some(w, true, c + 2, 2);
+    c[3].gone = true;
+    d[0] = (struct change){ .id = c[0].id };
+    d[1] = (struct change){ .id = c[1].id, .gone = true };
+    d[2] = (struct change){ .id = c[3].id };
+    d[3] = (struct change){ .id = c[2].id, .gone = true };
+    commit_two(w, c, 4, d, 4);
 
     /* The entry point goes, too, if it is one of the living. */
     uint32_t top = entry_id(w);
