@@ -14,9 +14,13 @@
 #include "shm/base/id.h"
 #include "shm/kernel/distance.h"
 
-#define BUFFER_SIZE (1u << 18)
-#define LINE_BYTES_MAX                                                                                       \
-    (1u << 20)                /* 4096 numbers of 250 digits; whatever is longer is not a line of vectors */
+#ifndef KITHI_VECTORS_BUFFER /* fuzz.vectors has buffers that its small files fill */
+#define KITHI_VECTORS_BUFFER (1u << 18)
+#define KITHI_VECTORS_LINE                                                                                   \
+    (1u << 20) /* 4096 numbers of 250 digits; whatever is longer is not a line of vectors */
+#endif
+#define BUFFER_SIZE    KITHI_VECTORS_BUFFER
+#define LINE_BYTES_MAX KITHI_VECTORS_LINE
 #define NPY_HEADER_MAX 65536u /* NumPy itself writes a few hundred bytes */
 #define IVECS_FILE_MAX (UINT64_C(4) << 30)
 

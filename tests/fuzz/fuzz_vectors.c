@@ -6,27 +6,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "shm/base/id.h"
-#include "tests/support/tmp.h"
+#include "tests/fuzz/memory_file.h"
 #include "tools/vectors.h"
 
 #define DIM 3u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static struct test_dir dir;
-
 static void must(int truth)
 {
     if (!truth)
         abort();
-}
-
-static void remove_dir(void)
-{
-    test_dir_remove(&dir);
 }
 
 static void read_vectors(const char *path)
@@ -75,17 +67,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static const char *const NAMES[] = { "x.fvecs", "x.bvecs", "x.npy", "x.jsonl", "x.ivecs" };
     if (size == 0)
         return 0;
-    if (dir.path[0] == '\0') {
-        test_dir_make_shm(&dir);
-        atexit(remove_dir);
-    }
     size_t kind = data[0] % (sizeof NAMES / sizeof *NAMES);
-    const char *path = test_path(&dir, NAMES[kind]);
-    FILE *f = fopen(path, "wb");
-    must(f != NULL && fwrite(data + 1, 1, size - 1, f) == size - 1 && fclose(f) == 0);
+    char path[64];
+    snprintf(path, sizeof path, "%s/%s", MEMORY_DIR, NAMES[kind]);
+    memory_file_set(NAMES[kind], data + 1, size - 1, false);
     if (kind + 1 < sizeof NAMES / sizeof *NAMES)
         read_vectors(path);
     else
         read_companions(path);
+    must(memory_file_open_count() == 0);
     return 0;
 }

@@ -3,14 +3,12 @@
  * the ops of what was delivered; then what a salvage would keep. Nothing may be read beyond the input.
  *
  * Random bytes hardly ever have a right checksum, so the first byte of the input chooses
- * whether headers and groups are sealed before they are read.
+ * whether headers and groups are sealed before they are read (1), and whether blocks of zeros are holes of the file (2).
  */
-#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "server/wal/format.h"
 #include "server/wal/salvage.h"
@@ -18,9 +16,12 @@
 #include "shm/base/bytes.h"
 #include "shm/base/checksum.h"
 #include "shm/wire/op.h"
+#include "tests/fuzz/memory_file.h"
+
+#define NAME "00000000000000000001.wal"
 
 static const uint8_t uid[16] = { 1, 2, 3, 4 };
-static char dir[64], path[128];
+static const char dir[] = MEMORY_DIR;
 
 /* Make identities and checksums right, so that what lies behind their check is reached. */
 static void seal(uint8_t *p, size_t len)
@@ -72,14 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size < 1 || size > (1u << 20))
         return 0;
-    if (!dir[0]) {
-        snprintf(dir, sizeof dir, "%s/kith-fuzz-wal-XXXXXX",
-                 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-        if (!mkdtemp(dir))
-            abort();
-        snprintf(path, sizeof path, "%s/00000000000000000001.wal", dir);
-    }
-    bool sealed = data[0] & 1;
+    bool sealed = data[0] & 1, holes = data[0] & 2;
     data++;
     size--;
     uint8_t *copy = malloc(size ? size : 1); /* its own allocation, so that an over-read is seen */
@@ -92,10 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size > KITHI_WAL_BLOCK)
         kithi_wal_group_decode(copy + KITHI_WAL_BLOCK, size - KITHI_WAL_BLOCK, uid, 1, &h);
 
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0 || write(fd, copy, size) != (ssize_t)size)
-        abort();
-    close(fd);
+    memory_file_set(NAME, copy, size, holes);
     uint64_t sum = 0;
     struct kithi_wal_report report;
     struct kithi_errmsg err;
@@ -118,13 +109,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
          (plan.last_epoch < epoch || plan.groups != plan.last_epoch - epoch || plan.file_count == 0)))
         abort();
     kithi_wal_plan_fini(&plan);
-    unlink(path);
+    if (memory_file_open_count() != 0)
+        abort();
     free(copy);
     return 0;
-}
-
-__attribute__((destructor)) static void remove_dir(void)
-{
-    if (dir[0])
-        rmdir(dir);
 }
