@@ -26,8 +26,8 @@
 #include "tests/support/solo.h"
 
 #define DIM       4u
-#define IDS       60u
-#define OPS       12u
+#define IDS       20u /* and OPS: an input takes as long as there is something to walk through */
+#define OPS       5u
 #define PATCH_MAX 64u
 
 enum { FLAG_HEADER = 1, FLAG_RECORDS = 2, FLAG_TAKEN = 4 };
@@ -101,7 +101,7 @@ static void prepare(void)
         float vectors[OPS][DIM];
         if (test_solo_commit(&solo, ops, make_ops(&r, ops, names, vectors, (float)i + 1)) < 0)
             test_die("a group is refused");
-        if (i < 30)
+        if (i < 35)
             test_solo_sweep(&solo, 300);
     }
     leave_in_a_commit(&r);

@@ -5,20 +5,24 @@
  * A small valid segment of each quantization is made once, with living, dead, unlinked and free slots, long ids and upper
  * levels. An input is a list of words to overwrite in one of them. The reader's mapping lies between pages that cannot be read,
  * and so does each region in it: beyond its size, or, unless the input lies about `taken`, beyond the memory that
- * is taken. Some inputs are written over and over again by a second thread while the reader reads.
+ * is taken. Some inputs are written over and over again while the reader reads: by a second thread, which is another CPU's if one is
+ * free, or by a signal that interrupts the reader, which changes bytes under it on a single one as well.
  *
- *   byte 0        flags: 1 a second thread, 2 `taken` may change, 4 the other metric, 8 and 16 the quantization,
+ *   byte 0        flags: 1 words change while the reader reads, 2 `taken` may change, 4 the other metric, 8 and 16 the quantization,
  *                 all of 32, 64, 128: bytes 1 and 2 are other codes, and the sum of the layout is made to fit
- *   bytes 1, 2    k, ef
+ *   bytes 1, 2    k, ef; with flag 1, 192 of the second: a second thread changes them, else a signal to this one
  *   then 8 bytes for each word: where, how, index (2), value (4)
  */
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shm/base/bytes.h"
@@ -32,14 +36,17 @@
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
 
-#define DIM       6u
-#define ID_COUNT  96u
-#define PATCH_MAX 256u
-#define PAGE      4096u
+#define DIM         6u
+#define ID_COUNT    40u /* an input takes as long as there is something to walk through */
+#define OPS         10u
+#define STORM_NS    100000
+#define STORM_TURNS 2000u
+#define PATCH_MAX   256u
+#define PAGE        4096u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { FLAG_THREAD = 1, FLAG_TAKEN = 2, FLAG_SUM = 224, TARGET_SHIFT = 2, TARGETS = 8 };
+enum { FLAG_STORM = 1, FLAG_TAKEN = 2, FLAG_SUM = 224, TARGET_SHIFT = 2, TARGETS = 8 };
 
 struct patch {
     uint64_t off; /* multiple of 8 */
@@ -61,32 +68,94 @@ static uint32_t patch_count;
 static struct kithi_scratch scratch;
 static struct kithi_results results;
 
-/* The second thread: 0 idle, 1 writes patches, 2 asked to stop. */
-static _Atomic int storm;
+/* Whether words change, and how the thread that changes them is woken, says that it is awake, and that it is at rest. */
+static _Atomic bool storm;
+static sem_t storm_call, storm_here;
 static struct target *storm_target;
+static timer_t storm_timer;
 
 static _Atomic uint64_t *word_at(const struct kithi_map *m, uint64_t off)
 {
     return (_Atomic uint64_t *)(void *)(m->base + off);
 }
 
+static void blow(bool new)
+{
+    for (uint32_t i = 0; i < patch_count; i++)
+        atomic_store_explicit(word_at(&storm_target->rw, patches[i].off),
+                              new ? patches[i].new : patches[i].old, memory_order_relaxed);
+}
+
+static void wait_for(sem_t *sem)
+{
+    while (sem_wait(sem) != 0)
+        ; /* interrupted */
+}
+
 static void *storm_main(void *arg)
 {
     (void)arg;
     for (;;) {
-        int state = atomic_load_explicit(&storm, memory_order_acquire);
-        if (state == 2)
-            atomic_store_explicit(&storm, 0, memory_order_release);
-        if (state != 1) {
-            usleep(50);
-            continue;
-        }
-        for (unsigned turn = 0; turn < 2; turn++)
-            for (uint32_t i = 0; i < patch_count; i++)
-                atomic_store_explicit(word_at(&storm_target->rw, patches[i].off),
-                                      turn ? patches[i].new : patches[i].old, memory_order_relaxed);
+        wait_for(&storm_call);
+        sem_post(&storm_here);
+        /* Not for as long as the reader waits for a CPU. */
+        for (unsigned i = 0; i < STORM_TURNS && atomic_load_explicit(&storm, memory_order_acquire); i++)
+            blow(i % 2);
+        sem_post(&storm_here);
     }
     return NULL;
+}
+
+/* Between any two instructions of the reader. */
+static void storm_signal(int signal)
+{
+    static bool new;
+    (void)signal;
+    new = !new;
+    if (atomic_load_explicit(&storm, memory_order_relaxed))
+        blow(new);
+}
+
+static void set_timer(long ns)
+{
+    const struct itimerspec t = { .it_interval.tv_nsec = ns, .it_value.tv_nsec = ns };
+    if (timer_settime(storm_timer, 0, &t, NULL) < 0)
+        test_die("timer_settime: %s", strerror(errno));
+}
+
+static void storm_begin(struct target *t, bool thread)
+{
+    storm_target = t;
+    atomic_store_explicit(&storm, true, memory_order_release);
+    if (thread) {
+        sem_post(&storm_call);
+        wait_for(&storm_here);
+    } else {
+        set_timer(STORM_NS);
+    }
+}
+
+/* It is at rest when this returns: a signal that was pending has come before the call does. */
+static void storm_end(bool thread)
+{
+    if (!thread)
+        set_timer(0);
+    atomic_store_explicit(&storm, false, memory_order_release);
+    if (thread)
+        wait_for(&storm_here);
+}
+
+static void storm_prepare(void)
+{
+    struct sigaction act = { .sa_handler = storm_signal, .sa_flags = SA_RESTART };
+    struct sigevent to_reader = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN };
+    pthread_t thread;
+    to_reader._sigev_un._tid = gettid();
+    if (sigaction(SIGRTMIN, &act, NULL) < 0 || timer_create(CLOCK_MONOTONIC, &to_reader, &storm_timer) < 0 ||
+        sem_init(&storm_call, 0, 0) < 0 || sem_init(&storm_here, 0, 0) < 0 ||
+        pthread_create(&thread, NULL, storm_main, NULL) != 0)
+        test_die("cannot start a timer and a thread");
+    pthread_detach(thread);
 }
 
 /* A mapping of the same file between guards, with nothing readable beyond limit[] of each region. */
@@ -111,10 +180,10 @@ static void fill(struct test_index *t, struct test_model *model, struct test_ran
 {
     struct kithi_errmsg err;
     for (uint32_t step = 0; step < 40; step++) {
-        float vectors[24][DIM];
-        char names[24][TEST_ID_SIZE];
-        struct kithi_op ops[24];
-        for (uint32_t i = 0; i < 24; i++) {
+        float vectors[OPS][DIM];
+        char names[OPS][TEST_ID_SIZE];
+        struct kithi_op ops[OPS];
+        for (uint32_t i = 0; i < OPS; i++) {
             uint32_t id = test_rand_below(r, ID_COUNT);
             bool gone = test_rand_below(r, 4) == 0;
             test_model_vector(model, id, step + 1, vectors[i]);
@@ -124,7 +193,7 @@ static void fill(struct test_index *t, struct test_model *model, struct test_ran
                                         .id = names[i],
                                         .vector = gone ? NULL : vectors[i] };
         }
-        if (test_index_commit(t, ops, 24, &err) < 0)
+        if (test_index_commit(t, ops, OPS, &err) < 0)
             test_die("%s", err.text);
         /* Rest long enough for some to be free again; the last few stay dead or resting. */
         if (step == 20 && !test_index_settle(t, 10000))
@@ -182,10 +251,7 @@ static void prepare(void)
         make_target(&targets[i], i);
     kithi_scratch_init(&scratch);
     kithi_results_init(&results);
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, storm_main, NULL) != 0)
-        test_die("cannot start a thread");
-    pthread_detach(thread);
+    storm_prepare();
 }
 
 /* Numbers that stand at some edge. */
@@ -355,10 +421,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         lie_about_codes(t, data[1] % 5, data[2] % 4, data[2] / 4 % 4);
     for (uint32_t i = 0; i < patch_count; i++)
         atomic_store_explicit(word_at(&t->rw, patches[i].off), patches[i].new, memory_order_relaxed);
-    if (flags & FLAG_THREAD) {
-        storm_target = t;
-        atomic_store_explicit(&storm, 1, memory_order_release);
-    }
+    bool thread = (data[2] & 192) == 192;
+    if (flags & FLAG_STORM)
+        storm_begin(t, thread);
 
     /* What attach lets through is read through the guarded mapping, if it has the same shape. */
     struct kithi_map m;
@@ -372,11 +437,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         check(memchr(err.text, '\0', sizeof err.text) && err.text[0], "an error says what is wrong");
     }
-    if (flags & FLAG_THREAD) { /* it is at rest when the word is 0 */
-        atomic_store_explicit(&storm, 2, memory_order_release);
-        while (atomic_load_explicit(&storm, memory_order_acquire) != 0)
-            usleep(50);
-    }
+    if (flags & FLAG_STORM)
+        storm_end(thread);
     for (uint32_t i = 0; i < patch_count; i++)
         atomic_store_explicit(word_at(&t->rw, patches[i].off), patches[i].old, memory_order_relaxed);
     return 0;

@@ -123,7 +123,9 @@ endfunction()
 
 # kith_fuzz(<path> [LIBS ...] [SOURCES ...]): a target with LLVMFuzzerTestOneInput. With KITH_FUZZ it
 # is linked with libFuzzer and the test fuzzes for KITH_FUZZ_SECONDS; otherwise the test replays the
-# corpus in tests/fuzz/corpus/<target> and mutations of it with a fixed seed.
+# corpus in tests/fuzz/corpus/<target> and mutations of it with a fixed seed. tests/fuzz/<target>.options has
+# arguments for libFuzzer, one a line, which tools/dev/fuzz.sh gives it, too: inputs that are lists of words of eight bytes are cut at
+# some of them, as with many the first check refuses each, and are no shorter in the beginning, as nothing is damaged then.
 set(KITH_FUZZ_SECONDS 10 CACHE STRING "How long the test of a fuzz target runs")
 function(kith_fuzz path)
     cmake_parse_arguments(ARG "" "" "SOURCES;LIBS" ${ARGN})
@@ -140,7 +142,11 @@ function(kith_fuzz path)
         if(EXISTS "${corpus}")
             list(APPEND dirs "${corpus}")
         endif()
-        add_test(NAME ${name} COMMAND ${name} -max_total_time=${KITH_FUZZ_SECONDS} -timeout=10
+        set(options "")
+        if(EXISTS "${PROJECT_SOURCE_DIR}/tests/fuzz/${target}.options")
+            file(STRINGS "${PROJECT_SOURCE_DIR}/tests/fuzz/${target}.options" options)
+        endif()
+        add_test(NAME ${name} COMMAND ${name} ${options} -max_total_time=${KITH_FUZZ_SECONDS} -timeout=10
             -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=${found}- ${dirs})
         math(EXPR timeout "${KITH_FUZZ_SECONDS} + 60")
     else()
