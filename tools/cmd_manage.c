@@ -117,6 +117,8 @@ static void list_coming(const struct kithi_tool *t, const struct kithi_ready_sta
         kithi_object_begin(&o, true);
         kithi_object_text(&o, "name", NULL, state->name);
         kithi_object_text(&o, "state", NULL, state->state);
+        if (state->reason[0] != '\0')
+            kithi_object_text(&o, "reason", NULL, state->reason);
         kithi_object_end(&o);
         return;
     }
@@ -288,8 +290,12 @@ static void put_state(struct kithi_object *o, const struct kithi_tool *t, kith *
                  find_state(json, kith_name(index), &state);
     if (o->json)
         kithi_object_text(o, "state", NULL, known ? state.state : NULL);
+    else if (known && state.reason[0] != '\0')
+        kithi_object_text(o, "", "not served", state.reason);
     else if (known && strcmp(state.state, "served") != 0)
         kithi_object_text(o, "", "start of kithd", kithi_ready_text(&state, text, sizeof text));
+    if (o->json && known && state.reason[0] != '\0')
+        kithi_object_text(o, "reason", NULL, state.reason);
     free(json);
 }
 
@@ -322,7 +328,8 @@ static int print_ready(struct kithi_tool *t, const char *name)
         printf("%d not served yet\n", missing);
         for (const char *at = json; kithi_ready_next(&at, &state);)
             if (strcmp(state.state, "served") != 0)
-                printf("%s: %s\n", state.name, kithi_ready_text(&state, text, sizeof text));
+                printf("%s: %s%s%s\n", state.name, kithi_ready_text(&state, text, sizeof text),
+                       state.reason[0] != '\0' ? ": " : "", state.reason);
     }
     free(json);
     return missing == 0 ? KITHI_TOOL_OK : KITHI_TOOL_FAILED;

@@ -204,7 +204,9 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
         struct kithi_ready_state s;
         const char *at = json;
         char text[80];
-        rc = kithi_ready_next(&at, &s)
+        rc = kithi_ready_next(&at, &s) && s.reason[0] != '\0'
+                 ? kithi_tool_fail(t, "kithd does not serve %s: %s", name, s.reason)
+             : s.name[0] != '\0'
                  ? kithi_tool_fail(t, "kithd is still bringing %s back (%s); wait for kith stats %s --ready",
                                    name, kithi_ready_text(&s, text, sizeof text), name)
                  : kithi_tool_fail(t, "kithd is still bringing %s back", name);
@@ -212,6 +214,29 @@ int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out)
         return rc;
     }
     return kithi_tool_fail_with(t, name, rc, error.text);
+}
+
+/* A JSON string that follows key, without its escapes; what is not ASCII stays. Returns where it ends; p when there is none. */
+static const char *take_string(const char *p, const char *key, char *out, size_t size)
+{
+    size_t len = strlen(key), n = 0;
+    unsigned code;
+    if (strncmp(p, key, len) != 0)
+        return p;
+    for (p += len; *p != '\0' && *p != '"'; p++) {
+        char c = *p;
+        if (c == '\\' && p[1] != '\0') {
+            c = *++p;
+            if (c == 'u' && sscanf(p + 1, "%4x", &code) == 1 && strlen(p) > 4) {
+                c = code < 0x80 ? (char)code : '?';
+                p += 4;
+            }
+        }
+        if (n + 1 < size)
+            out[n++] = (unsigned char)c < 0x20 ? ' ' : c; /* it is printed */
+    }
+    out[n] = '\0';
+    return *p == '"' ? p + 1 : p;
 }
 
 bool kithi_ready_next(const char **at, struct kithi_ready_state *out)
@@ -226,7 +251,9 @@ bool kithi_ready_next(const char **at, struct kithi_ready_state *out)
     p += len;
     out->counts = sscanf(p, ",\"unit\":\"%7[^\"]\",\"done\":%llu,\"total\":%llu,\"percent\":%u%n", out->unit,
                          &out->done, &out->total, &out->percent, &more) == 4;
-    *at = p + more;
+    char status[40];
+    p = take_string(p + more, ",\"status\":\"", status, sizeof status);
+    *at = take_string(p, ",\"reason\":\"", out->reason, sizeof out->reason);
     return true;
 }
 

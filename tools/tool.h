@@ -71,6 +71,7 @@ struct kithi_ready_state {
     char unit[8];   /* "bytes" or "groups" */
     unsigned long long done, total;
     unsigned percent;
+    char reason[512]; /* of state "refused"; else "" */
 };
 
 /* The next one of the answer of kith_readiness(), *at being that answer at first. False: that was all. */

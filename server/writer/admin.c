@@ -150,8 +150,13 @@ static void make_done(struct kithi_io_op *op, int status)
 static void create_begin(struct kithi_admin *a)
 {
     struct kithi_daemon *d = a->daemon;
-    int status = 0;
-    if (kithi_start_find(d, a->settings.name, &a->err)) {
+    int status = kithi_start_find(d, a->settings.name, &a->err);
+    if (status && status != KITHI_E_STARTING) {
+        char why[sizeof a->err.text];
+        memcpy(why, a->err.text, sizeof why);
+        status = kithi_error_set(&a->err, KITHI_E_EXISTS, "a collection \"%s\" exists; %.300s",
+                                 a->settings.name, why);
+    } else if (status) {
         status = kithi_error_set(
             &a->err, KITHI_E_EXISTS,
             "a collection \"%s\" exists, which kithd is still bringing back; take another name",

@@ -24,6 +24,7 @@
 #include "server/writer/census.h"
 #include "server/writer/collection.h"
 #include "server/writer/intake.h"
+#include "server/writer/refused.h"
 #include "server/writer/revive.h"
 #include "server/writer/start.h"
 
@@ -201,6 +202,7 @@ void kithi_daemon_fini(struct kithi_daemon *d)
         kithi_daemon_remove(d, c);
         kithi_collection_free(c);
     }
+    kithi_refused_fini(d);
     kithi_io_free(d->io); /* nothing that an op points at is freed before */
     d->io = NULL;
     kithi_intake_fini(d);

@@ -25,6 +25,7 @@ struct kithi_session;
 struct kithi_admin;
 struct kithi_revive;
 struct kithi_start;
+struct kithi_refused;
 
 struct kithi_options {
     char data[KITHI_PATH_MAX];
@@ -81,6 +82,7 @@ struct kithi_daemon {
     struct kithi_start *start;   /* collections that are coming back; NULL once all of them are served */
     void (*on_ready)(void *arg); /* called when they are; may be NULL */
     void *ready_arg;
+    struct kithi_refused *refused; /* collections that cannot be brought back, sorted by name (refused.h) */
     struct kithi_errmsg start_err; /* why the start failed; code 0: it did not */
 
     int signal_fd;

@@ -893,9 +893,9 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
         if (status || !kithi_name_valid(names[i], strlen(names[i]))) {
             continue;
         }
-        status = kithi_path(from, err, "%s/%s/" KITHI_SETTINGS_NAME, d->data.path, names[i]);
-        if (status || !access(from, F_OK) || (errno != ENOENT && errno != ENOTDIR)) {
-            continue; /* what cannot be looked at may be a collection */
+        status = kithi_path(from, err, "%s/%s", d->data.path, names[i]);
+        if (status || !access(from, F_OK) || errno != ENOENT) {
+            continue; /* what cannot be looked at, and what has lost its configuration, may be a collection */
         }
         status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);
         if (!status) {

@@ -15,13 +15,14 @@
 #include "server/checkpoint/read.h"
 #include "server/wal/files.h"
 #include "server/writer/recover.h"
+#include "server/writer/refused.h"
 #include "shm/base/id.h"
 
 #define THREADS 8u /* as many syncs wait at a time; more gain little on any disk */
 /* From so many bytes of checkpoint and log on a collection is a large one. Below that the memory that reading the log takes, some
  * 10 MiB, counts for little beside the segments'. */
 #define LARGE_BYTES (160u << 20)
-#define LINE_SIZE   320u /* of one collection's status, as JSON */
+#define LINE_SIZE   320u /* of one collection's status, as JSON, without a reason */
 
 struct entry {
     struct kithi_settings settings;
@@ -222,10 +223,31 @@ static int compare(const void *a, const void *b)
     return strcmp(x->settings.name, y->settings.name);
 }
 
+/* A collection that others do without. 0, or the error if there is no memory for that. */
+static int refuse(struct kithi_daemon *d, const char *name, const uint8_t *uid, int status, const char *why)
+{
+    int rc = kithi_refused_add(d, name, uid, status, why);
+    if (!rc) {
+        kithi_log(
+            KITHI_LOG_ERROR, "collection-refused",
+            "name=%s dir=%s/%s status=%s msg=%s; it is not served, the others are, and the next start tries again; "
+            "nothing of it was changed",
+            name, d->data.path, name, kithi_error_name(status), why);
+    }
+    return rc;
+}
+
+/* Is it the fault of this collection alone, so that the others can do without it? Its configuration is missing, or cannot be read. */
+static bool is_own(int status)
+{
+    return status == -ENOENT || kithi_refused_fits(status);
+}
+
 int kithi_start_begin(struct kithi_daemon *d, struct kithi_errmsg *err)
 {
     char **names = NULL;
-    size_t n = 0;
+    size_t n = 0, refused = 0, first = 0;
+    struct kithi_errmsg why = { .code = 0 };
     struct kithi_start *s = start_new(d);
     if (!s) {
         return no_memory(err);
@@ -233,12 +255,25 @@ int kithi_start_begin(struct kithi_daemon *d, struct kithi_errmsg *err)
     s->whole = true;
     int status = kithi_dir_list(d->data.path, &names, &n, err);
     for (size_t i = 0; i < n && !status; i++) {
-        status = look_at(s, names[i], err);
-        if (status) {
-            kithi_log(KITHI_LOG_ERROR, "collection-refused",
-                      "name=%s dir=%s/%s msg=kithd does not start because of this one", names[i],
-                      d->data.path, names[i]);
+        struct kithi_errmsg one = { .code = 0 };
+        status = look_at(s, names[i], &one);
+        if (is_own(status) && !refuse(d, names[i], NULL, status, one.text)) {
+            first = refused++ ? first : i;
+            why = refused == 1 ? one : why;
+            status = 0;
+        } else if (status) {
+            why = one;
+            first = i;
         }
+    }
+    if (!status && refused && !s->count) { /* there are no others */
+        status = why.code;
+    }
+    if (status && why.code) {
+        *err = why;
+        kithi_log(KITHI_LOG_ERROR, "collection-refused",
+                  "name=%s dir=%s/%s msg=kithd does not start because of this one", names[first],
+                  d->data.path, names[first]);
     }
     kithi_dir_list_free(names, n);
     if (!status) {
@@ -400,11 +435,25 @@ static void take_over(struct kithi_start *s, struct entry *e)
     if (!e->status || e->status == -ECANCELED) {
         return;
     }
+    /* With others there, it is seen at the end of the start whether any of them is served. */
+    bool others = d->collections || s->left;
+    if (kithi_refused_fits(e->status) && !d->stopping && others &&
+        !refuse(d, name, e->settings.uid, e->status, e->err.text)) {
+        d->again = true;
+        return;
+    }
     if (!d->start_err.code && !e->anew) {
         d->start_err = e->err;
         d->start_err.code = e->status;
     }
     leave(d, &e->settings, e->status, e->err.text);
+}
+
+/* All are refused, and nobody has made another collection meanwhile: with nothing to serve kithd leaves, as it does because of one alone. */
+static bool nothing_served(const struct kithi_start *s)
+{
+    const struct kithi_daemon *d = s->daemon;
+    return s->whole && d->refused && !d->collections && !d->admin && !d->revives && !d->stopping;
 }
 
 void kithi_start_turn(struct kithi_daemon *d)
@@ -425,10 +474,23 @@ void kithi_start_turn(struct kithi_daemon *d)
     if (!over || s->count != count) {
         return;
     }
+    if (!s->left && nothing_served(s)) {
+        kithi_log(KITHI_LOG_ERROR, "nothing-served",
+                  "data=%s msg=no collection can be brought back: kithd leaves", d->data.path);
+        d->start_err = d->refused->why;
+        d->stopping = true;
+        d->exit_status = 1;
+        d->again = true;
+    }
     bool ready = !s->left && !d->stopping && s->whole;
     if (ready) {
-        kithi_log(KITHI_LOG_INFO, "ready", "socket=%s/%s collections=%zu clients=%u ms=%" PRIu64, d->run.path,
-                  KITHI_SOCKET_NAME, s->collections, d->session_max, kithi_now_ms() - s->began_ms);
+        size_t refused = 0;
+        for (const struct kithi_refused *r = d->refused; r; r = r->next) {
+            refused++;
+        }
+        kithi_log(KITHI_LOG_INFO, "ready", "socket=%s/%s collections=%zu refused=%zu clients=%u ms=%" PRIu64,
+                  d->run.path, KITHI_SOCKET_NAME, s->collections, refused, d->session_max,
+                  kithi_now_ms() - s->began_ms);
     } else if (s->left || s->whole) {
         kithi_log(KITHI_LOG_INFO, "start-stopped",
                   "left=%zu msg=kithd leaves before these collections are back; nothing of them is lost",
@@ -484,7 +546,12 @@ const char *kithi_start_next(const struct kithi_daemon *d, size_t *at)
             return e->settings.name;
         }
     }
-    return NULL;
+    const struct kithi_refused *r = d->refused;
+    for (size_t i = s ? s->count : 0; r && i < *at; i++) {
+        r = r->next;
+    }
+    *at += r != NULL;
+    return r ? r->name : NULL;
 }
 
 static const char *const step_names[] = { "waiting", "adopting", "loading", "replaying", "opening" };
@@ -506,7 +573,7 @@ static struct figures figures_of(const struct entry *e)
     return f;
 }
 
-static int refuse(const struct entry *e, struct kithi_errmsg *err)
+static int tell(const struct entry *e, struct kithi_errmsg *err)
 {
     char how[160] = "";
     struct figures f = figures_of(e);
@@ -544,7 +611,7 @@ int kithi_start_find(const struct kithi_daemon *d, const char *name, struct kith
     for (size_t i = 0; s && i < s->count; i++) {
         const struct entry *e = s->entries[i];
         if (!e->taken && !strcmp(e->settings.name, name)) {
-            return refuse(e, err);
+            return tell(e, err);
         }
     }
     for (const struct kithi_collection *c = d->collections; c; c = c->next) {
@@ -552,7 +619,7 @@ int kithi_start_find(const struct kithi_daemon *d, const char *name, struct kith
             return refuse_condemned(c, err);
         }
     }
-    return 0;
+    return kithi_refused_find(d, name, err);
 }
 
 int kithi_start_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], struct kithi_errmsg *err)
@@ -561,7 +628,7 @@ int kithi_start_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], st
     for (size_t i = 0; s && i < s->count; i++) {
         const struct entry *e = s->entries[i];
         if (!e->taken && !memcmp(e->settings.uid, uid, sizeof e->settings.uid)) {
-            return refuse(e, err);
+            return tell(e, err);
         }
     }
     for (const struct kithi_collection *c = d->collections; c; c = c->next) {
@@ -569,20 +636,35 @@ int kithi_start_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], st
             return refuse_condemned(c, err);
         }
     }
-    return 0;
+    return kithi_refused_find_uid(d, uid, err);
 }
 
 struct text {
     char *bytes;
     size_t len, capacity;
-    uint32_t served, missing;
+    uint32_t served, missing, refused;
 };
+
+static const char *comma(const struct text *t)
+{
+    return t->served + t->missing + t->refused ? "," : "";
+}
+
+static void put_refused(struct text *t, const struct kithi_refused *r)
+{
+    char reason[KITHI_REFUSED_JSON_SIZE];
+    kithi_refused_json(r, reason);
+    t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len,
+                               "%s{\"name\":\"%s\",\"state\":\"refused\",\"status\":\"%s\",\"reason\":%s}",
+                               comma(t), r->name, kithi_error_name(r->why.code), reason);
+    t->refused++;
+}
 
 static void put_collection(struct text *t, const struct kithi_collection *c)
 {
-    t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len,
-                               "%s{\"name\":\"%s\",\"state\":\"%s\"}", t->served + t->missing ? "," : "",
-                               c->settings.name, c->condemned ? step_names[RECOVER_WAITING] : "served");
+    t->len +=
+        (size_t)snprintf(t->bytes + t->len, t->capacity - t->len, "%s{\"name\":\"%s\",\"state\":\"%s\"}",
+                         comma(t), c->settings.name, c->condemned ? step_names[RECOVER_WAITING] : "served");
     t->served += !c->condemned;
     t->missing += c->condemned;
 }
@@ -591,7 +673,7 @@ static void put_entry(struct text *t, const struct entry *e)
 {
     struct figures f = figures_of(e);
     t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len, "%s{\"name\":\"%s\",\"state\":\"%s\"",
-                               t->served + t->missing ? "," : "", e->settings.name, step_names[f.step]);
+                               comma(t), e->settings.name, step_names[f.step]);
     if (f.step == RECOVER_LOADING || f.step == RECOVER_REPLAYING) {
         t->len +=
             (size_t)snprintf(t->bytes + t->len, t->capacity - t->len,
@@ -611,6 +693,9 @@ int kithi_start_status(const struct kithi_daemon *d, const char *name, char **ou
         n++;
     }
     struct text list = { .capacity = (n + 1) * LINE_SIZE };
+    for (const struct kithi_refused *r = d->refused; r; r = r->next) {
+        list.capacity += LINE_SIZE + KITHI_REFUSED_JSON_SIZE;
+    }
     list.bytes = malloc(list.capacity);
     *out = malloc(list.capacity + LINE_SIZE);
     int status = list.bytes && *out ? 0 : kithi_error_set(err, -ENOMEM, "no memory for the answer");
@@ -625,14 +710,20 @@ int kithi_start_status(const struct kithi_daemon *d, const char *name, char **ou
             put_entry(&list, e);
         }
     }
-    if (!status && name && !list.served && !list.missing) {
+    for (const struct kithi_refused *r = d->refused; r && !status; r = r->next) {
+        if (!name || !strcmp(name, r->name)) {
+            put_refused(&list, r);
+        }
+    }
+    if (!status && name && !list.served && !list.missing && !list.refused) {
         status = kithi_error_set(err, KITHI_E_NO_COLLECTION, "there is no collection \"%s\"", name);
     }
     if (!status) {
         snprintf(*out, list.capacity + LINE_SIZE,
-                 "{\"ready\":%s,\"served\":%u,\"coming\":%u,\"collections\":[%.*s]}",
-                 list.missing ? "false" : "true", list.served, list.missing, (int)list.len, list.bytes);
-        *out_missing = list.missing;
+                 "{\"ready\":%s,\"served\":%u,\"coming\":%u,\"collections\":[%.*s],\"refused\":%u}",
+                 list.missing + list.refused ? "false" : "true", list.served, list.missing, (int)list.len,
+                 list.bytes, list.refused);
+        *out_missing = list.missing + list.refused;
     } else {
         free(*out);
         *out = NULL;

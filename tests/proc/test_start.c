@@ -479,53 +479,127 @@ static void a_loop_that_fails_ends_the_daemon_as_a_kill_does(void **state)
     }
 }
 
-static void a_damaged_collection_ends_the_daemon_and_hurts_no_other(void **state)
+/* Turn a bit of the first group of a collection's log. */
+static void hurt(const struct start *t, const char *name)
 {
-    struct start *t = *state;
-    char log[4 * TEST_PATH_SIZE], away[4 * TEST_PATH_SIZE];
+    char log[4 * TEST_PATH_SIZE];
     unsigned char byte = 0;
-    assert_int_equal(test_daemon_start(&t->d), 0);
-    create(t, "bad");
-    create(t, "good");
-    kith *bad = attach(t, "bad"), *good = attach(t, "good");
-    fill(bad, 0, 200);
-    fill(good, 0, 100);
-    kith_close(bad);
-    test_daemon_kill(&t->d);
-    lose_segment(t, "bad");
-    snprintf(log, sizeof log, "%s/bad/wal/%020u.wal", t->data, 1);
+    snprintf(log, sizeof log, "%s/%s/wal/%020u.wal", t->data, name, 1);
     int fd = open(log, O_RDWR | O_CLOEXEC);
     assert_true(fd >= 0);
     assert_int_equal(pread(fd, &byte, 1, 4096 + 300), 1);
     byte ^= 1;
-    assert_int_equal(pwrite(fd, &byte, 1, 4096 + 300), 1); /* of the first group */
-
-    hold(t, "replay", "bad");
-    listens(t);
-    wait_until(t, "good", SERVED);
-    assert_int_equal(put(good, 100), 0); /* acknowledged, so it lasts */
-    let_go(t, "replay", "bad");
-    assert_int_equal(exit_status(t), 1);
-    assert_true(test_daemon_logged(&t->d, "event=collection-refused name=bad"));
-    assert_true(test_daemon_logged(&t->d, "event=start-failed status=KITH_E_LOG_DAMAGED"));
-    assert_false(test_daemon_logged(&t->d, "event=collection-refused name=good"));
-    expect_nearest(good, 100); /* readers go on */
-    kith_close(good);
-
-    /* It was left as it is: put back what was damaged, and all is there. */
-    snprintf(away, sizeof away, "%s/bad", t->d.data.path);
-    snprintf(log, sizeof log, "%s/bad", t->data);
-    assert_int_equal(rename(log, away), 0);
-    assert_int_equal(test_daemon_start(&t->d), 0); /* as the message says */
-    assert_int_equal(count(t, "good"), 101);
-    assert_int_equal(test_daemon_stop(&t->d), 0);
-    byte ^= 1;
     assert_int_equal(pwrite(fd, &byte, 1, 4096 + 300), 1);
     close(fd);
-    assert_int_equal(rename(away, log), 0);
+}
+
+/* What kithd says of a collection that it does not serve. */
+static void expect_refused(const struct start *t, const char *name, const char *status, const char *reason)
+{
+    char *json = NULL, words[200];
+    assert_int_equal(kith_readiness(name, t->run, &json, NULL), 1);
+    snprintf(words, sizeof words, "\"coming\":0,\"collections\":[{\"name\":\"%s\",\"state\":\"refused\"",
+             name);
+    assert_non_null(strstr(json, words));
+    snprintf(words, sizeof words, "\"status\":\"%s\",\"reason\":\"", status);
+    assert_non_null(strstr(json, words));
+    assert_non_null(strstr(json, reason));
+    free(json);
+}
+
+static void a_damaged_collection_is_refused_and_the_others_are_served(void **state)
+{
+    struct start *t = *state;
+    char conf[4 * TEST_PATH_SIZE], away[4 * TEST_PATH_SIZE], *names = NULL;
+    struct kith_create_opts o = KITH_CREATE_OPTS_INIT;
+    struct kith_error err = { 0 };
+    static const char *const all[] = { "bad", "good", "lost" };
     assert_int_equal(test_daemon_start(&t->d), 0);
-    assert_int_equal(count(t, "good"), 101);
+    for (unsigned i = 0; i < 3; i++)
+        create(t, all[i]);
+    kith *bad = attach(t, "bad"), *good = attach(t, "good"), *lost = attach(t, "lost");
+    fill(bad, 0, 200);
+    fill(good, 0, 100);
+    fill(lost, 0, 50);
+    test_daemon_kill(&t->d);
+    lose_segment(t, "bad");
+    hurt(t, "bad");
+    snprintf(conf, sizeof conf, "%s/lost/collection.conf", t->data);
+    snprintf(away, sizeof away, "%s/lost/conf.away", t->data);
+    assert_int_equal(rename(conf, away), 0);
+
+    for (unsigned i = 0; i < 2; i++) { /* whatever is there once more comes to the same */
+        hold(t, "replay", "bad");
+        listens(t);
+        wait_until(t, "good", SERVED);
+        assert_int_equal(put(good, 100 + i), 0);
+        let_go(t, "replay", "bad");
+        wait_until(t, "bad", "\"state\":\"refused\"");
+        assert_true(test_daemon_logged(&t->d, "event=collection-refused name=bad"));
+        assert_true(test_daemon_logged(&t->d, "event=collection-refused name=lost"));
+        assert_false(test_daemon_logged(&t->d, "event=collection-refused name=good"));
+        assert_true(test_daemon_logged(&t->d, "event=ready")); /* for whoever manages it */
+        expect_refused(t, "bad", "KITH_E_LOG_DAMAGED", "kith wal --salvage");
+        expect_refused(t, "lost", "ENOENT", "collection.conf is missing; restore it from a copy");
+        assert_int_equal(kith_readiness(NULL, t->run, NULL, NULL), 2);
+        assert_int_equal(kith_readiness("good", t->run, NULL, NULL), 0);
+        assert_int_equal(kith_list(t->run, &names, NULL), 3);
+        assert_memory_equal(names, "bad\0good\0lost\0", 14);
+        free(names);
+        /* Nobody takes their names, and who writes to one hears why that does not go; what is mapped is searched. */
+        assert_int_equal(put(bad, 0), KITH_E_LOG_DAMAGED);
+        expect_nearest(lost, 49);
+        o.run_dir = t->run;
+        o.dim = 8;
+        o.metric = KITH_METRIC_L2;
+        o.error = &err;
+        assert_int_equal(kith_create("bad", &o), KITH_E_EXISTS);
+        assert_non_null(strstr(err.text, "kithd does not serve \"bad\""));
+        assert_int_equal(kith_drop("lost", t->run, &err), -ENOENT);
+        assert_int_equal(put(good, 110 + i), 0);
+        assert_int_equal(test_daemon_stop(&t->d), 0);
+        assert_int_equal(truncate(t->d.log, 0), 0);
+    }
+    kith_close(bad);
+    kith_close(good);
+    kith_close(lost);
+
+    /* They were left as they are: put back what was damaged, and all is there. */
+    hurt(t, "bad");
+    assert_int_equal(rename(away, conf), 0);
+    assert_int_equal(test_daemon_start(&t->d), 0);
+    assert_int_equal(kith_readiness(NULL, t->run, NULL, NULL), 0);
+    assert_int_equal(count(t, "good"), 104);
     assert_int_equal(count(t, "bad"), 200);
+    assert_int_equal(count(t, "lost"), 50);
+}
+
+static void with_nothing_left_to_serve_kithd_leaves(void **state)
+{
+    struct start *t = *state;
+    assert_int_equal(test_daemon_start(&t->d), 0);
+    create(t, "one");
+    create(t, "two");
+    for (unsigned i = 0; i < 2; i++) {
+        kith *k = attach(t, i ? "two" : "one");
+        fill(k, 0, 100);
+        kith_close(k);
+    }
+    test_daemon_kill(&t->d);
+    for (unsigned i = 0; i < 2; i++) {
+        lose_segment(t, i ? "two" : "one");
+        hurt(t, i ? "two" : "one");
+    }
+    test_daemon_spawn(&t->d);
+    assert_int_equal(exit_status(t), 1);
+    assert_true(test_daemon_logged(&t->d, "event=start-failed status=KITH_E_LOG_DAMAGED"));
+    hurt(t, "one");
+    assert_int_equal(truncate(t->d.log, 0), 0);
+    test_daemon_spawn(&t->d);
+    wait_until(t, "one", SERVED);
+    wait_until(t, "two", "\"state\":\"refused\"");
+    assert_int_equal(count(t, "one"), 100);
+    expect_refused(t, "two", "KITH_E_LOG_DAMAGED", "two/wal/");
 }
 
 /* Warm ones first, small ones beside each other, large ones one by one. */
@@ -664,7 +738,8 @@ int main(void)
         TEST(sigterm_ends_a_start_at_any_point),
         TEST(sigterm_is_heard_while_a_predecessors_writes_are_waited_for),
         TEST(a_loop_that_fails_ends_the_daemon_as_a_kill_does),
-        TEST(a_damaged_collection_ends_the_daemon_and_hurts_no_other),
+        TEST(a_damaged_collection_is_refused_and_the_others_are_served),
+        TEST(with_nothing_left_to_serve_kithd_leaves),
         TEST(the_order_lets_few_wait),
         TEST(many_collections_come_back),
         TEST(a_death_during_a_start_is_harmless),

@@ -250,6 +250,13 @@ static void ask_states(struct talk *t, struct kithi_seen_list *list)
         kithi_asked_take_states(list, (const char *)t->answer, t->len);
 }
 
+/* What a start could not bring back, and serves the others without (server/writer/refused.h). */
+static bool is_refusal(int status)
+{
+    return status == KITHI_E_LOG_DAMAGED || status == KITHI_E_VERSION || status == KITHI_E_FORMAT ||
+           status == KITHI_E_CORRUPT || status == KITHI_E_NOT_SEGMENT || status == -ENOENT;
+}
+
 /* One collection. What is not answered in time stays as it is. */
 static void ask_of(struct talk *t, struct kithi_asked *a, struct kithi_seen *c)
 {
@@ -261,6 +268,9 @@ static void ask_of(struct talk *t, struct kithi_asked *a, struct kithi_seen *c)
         rc = ask(t, KITHI_FRAME_STATS, opened.uid, sizeof opened.uid, &reply);
         if (rc == 0)
             kithi_asked_take(a, (const char *)t->answer, t->len);
+    } else if (is_refusal(rc)) {
+        c->refused = rc;
+        snprintf(c->why, sizeof c->why, "%s", (const char *)t->answer);
     }
     c->answered = rc == 0;
     c->coming = rc == KITHI_E_STARTING;

@@ -126,8 +126,9 @@ static void add_name(struct names *n, const char *name)
 
 void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding *f)
 {
-    struct names broken = { .text = "" }, shut = broken, silent = broken, strange = broken, coming = broken;
-    const struct kithi_seen *first = NULL;
+    struct names broken = { .text = "" }, shut = broken, silent = broken, strange = broken, coming = broken,
+                 refused = broken;
+    const struct kithi_seen *first = NULL, *worst = NULL;
     bool answers = d->asked.status == 0;
     size_t total = 0;
     for (size_t i = 0; i < d->collections.count; i++) {
@@ -135,7 +136,10 @@ void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding 
         if (!c->segment && !c->listed)
             continue;
         total++;
-        if (c->segment && (c->status == -EACCES || c->status == -EPERM)) {
+        if (c->refused) { /* readers of its segment may go on */
+            worst = worst != NULL ? worst : c;
+            add_name(&refused, c->name);
+        } else if (c->segment && (c->status == -EACCES || c->status == -EPERM)) {
             add_name(&shut, c->name);
         } else if (c->coming) { /* it gets a segment in time, or another one for a bad one */
             add_said(&coming, c->name, c->how_far);
@@ -149,7 +153,21 @@ void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding 
         }
     }
     char *run = kithi_quote(d->opts.run_dir);
-    if (broken.count > 0) {
+    if (refused.count > 0) {
+        kithi_finding_set(f, KITHI_DOCTOR_BAD, "kithd does not serve %zu of %zu collections (%s): %s",
+                          refused.count, total, refused.text,
+                          worst->why[0] != '\0' ? worst->why : kithi_error_text(worst->refused));
+        if (worst->refused == KITHI_E_LOG_DAMAGED && d->asked.data[0] != '\0') {
+            char *data = kithi_quote(d->asked.data);
+            kithi_finding_fix(
+                f,
+                "kith wal %s --data %s --salvage   # says what can be kept; again with --yes while kithd is stopped",
+                worst->name, data);
+            free(data);
+        } else {
+            kithi_finding_fix(f, "kith --run %s stats --ready %s", run, worst->name);
+        }
+    } else if (broken.count > 0) {
         kithi_finding_set(f, KITHI_DOCTOR_BAD, "%zu of %zu collections cannot be searched (%s): %s",
                           broken.count, total, broken.text,
                           first->segment ? first->err.text : "kithd has it, and there is no segment yet");
@@ -191,7 +209,7 @@ void kithi_check_collections(const struct kithi_doctor *d, struct kithi_finding 
                           total == 1 ? "" : "s",
                           answers ? ", and kithd serves all" : "; without kithd nothing is written to any");
     }
-    if (coming.count > 0 && broken.count + shut.count > 0)
+    if (coming.count > 0 && refused.count + broken.count + shut.count > 0)
         kithi_finding_add(f, "; kithd is still bringing %zu back (%s)", coming.count, coming.text);
     free(run);
 }

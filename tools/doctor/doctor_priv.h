@@ -25,8 +25,10 @@ struct kithi_seen {
     bool answered; /* the daemon has told of it */
     bool coming;   /* the daemon was started, and is still bringing it back */
     char how_far[64];
-    bool segment; /* there is a segment */
-    int status;   /* of attaching to it; 0: well */
+    int refused;   /* the daemon does not serve it, though it is its own: why; 0: it does, or was not asked */
+    char why[404]; /* in its words */
+    bool segment;  /* there is a segment */
+    int status;    /* of attaching to it; 0: well */
     struct kithi_errmsg err;
     uint64_t huge, huge_wanted; /* bytes */
 };

@@ -536,7 +536,8 @@ KITH_API int kith_drop(const char *name, const char *run_dir, struct kith_error 
  */
 KITH_API int kith_list(const char *run_dir, char **out_names, struct kith_error *error);
 /*
- * After a start kithd serves each collection as soon as it has brought it back; until then writes to it are KITH_E_STARTING.
+ * After a start kithd serves each collection as soon as it has brought it back; until then writes to it are KITH_E_STARTING. One that it
+ * cannot bring back, as its log is damaged, is never served; writes to it get the reason, such as KITH_E_LOG_DAMAGED.
  * How far is it, with the collection name, or with all (NULL)? Returns how many of them are not served yet: 0 is ready.
  * *out_json (out_json may be NULL) is one JSON object, to be freed by the caller; kithd(8) lists its members, later versions
  * add to them. Waits a second at most. KITH_E_NO_DAEMON, KITH_E_NO_COLLECTION, KITH_E_TIMEOUT, KITH_E_DENIED,

@@ -255,6 +255,22 @@ static void collections_that_are_coming_back_are_told_with_how_far_they_are(void
         kithi_asked_take_states(&list, JSON, cut);
 }
 
+static void a_collection_that_is_not_served_is_told_of_with_its_reason(void **state)
+{
+    (void)state;
+    struct kithi_seen s[2] = {
+        { .name = "a", .segment = true, .listed = true, .answered = true },
+        { .name = "b",
+          .segment = true,
+          .listed = true,
+          .refused = KITHI_E_VERSION,
+          .why = "written by a later one" },
+    };
+    expect_collections(s, 2, 0, KITHI_DOCTOR_BAD,
+                       "does not serve 1 of 2 collections (b): written by a later one",
+                       "kith --run /dev/shm/kith stats --ready b");
+}
+
 static void collections_are_those_of_daemon_and_directory(void **state)
 {
     (void)state;
@@ -348,6 +364,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(owner_and_mode_are_as_kithd_demands_them, set_up, tear_down),
         cmocka_unit_test_setup_teardown(each_answer_of_a_daemon_is_judged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(collections_are_those_of_daemon_and_directory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_collection_that_is_not_served_is_told_of_with_its_reason, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(collections_that_are_coming_back_are_told_with_how_far_they_are,
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_data_directory_may_be_unknown_or_elsewhere, set_up, tear_down),
