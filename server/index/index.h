@@ -152,6 +152,41 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i);
 /* All jobs have ended: what was unlinked begins its rest. */
 void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);
 
+/* ---- audit: does the graph lead to everything? ---- */
+
+/*
+ * A pass walks level 0 from the entry point, lists the visible slots that it did not come to, and links these anew, as if they were
+ * inserted now; what is reached through one of them is left as it is. It goes in pieces, jobs for one worker, one at a
+ * time; groups go on, and no sweep begins while a piece runs. What was missed counts if nothing has changed meanwhile
+ * (kithi_audit_mark): a walk under which links move may miss what was always reachable. To link such anew does no harm.
+ */
+
+struct kithi_audit_found {
+    uint32_t missed;   /* by the walk */
+    uint32_t relinked; /* of them, so far */
+};
+
+/* Rises with every commit and every sweep. */
+uint64_t kithi_audit_mark(const struct kithi_index *ix);
+/* Begin a pass, none being under way, no census and no sweep. 0 or -ENOMEM. */
+int kithi_audit_begin(struct kithi_index *ix);
+bool kithi_audit_is_begun(const struct kithi_index *ix);
+/* Before and after each job, which runs in between; no job runs otherwise. */
+void kithi_audit_open(struct kithi_index *ix);
+void kithi_audit_close(struct kithi_index *ix);
+/* A piece of the pass. */
+void kithi_audit_job(struct kithi_index *ix, unsigned worker);
+/* What the pass has found; true once it is over. Between jobs. */
+bool kithi_audit_found(const struct kithi_index *ix, struct kithi_audit_found *out);
+/* Forget the pass, over or not. Between jobs. */
+void kithi_audit_end(struct kithi_index *ix);
+
+/*
+ * Look for one vector, drawn by chance, as an insertion would: 1 it is found, 0 it is not, and was linked anew, -1 none
+ * was drawn, or so many are as near that it says nothing. A job like the pieces above, without a pass.
+ */
+int kithi_audit_sample_job(struct kithi_index *ix, unsigned worker, uint64_t random);
+
 /* ---- huge pages ---- */
 
 /*

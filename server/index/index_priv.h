@@ -11,6 +11,7 @@
 #include <pthread.h>
 
 #include "server/index/index.h"
+#include "shm/graph/reach.h"
 #include "shm/graph/scratch.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
@@ -154,6 +155,17 @@ struct census {
     struct queue dead;                               /* before the epoch */
 };
 
+/* A pass; of a worker while a job runs. */
+struct audit {
+    bool open; /* a job runs */
+    bool over;
+    struct kithi_reach walk; /* under way while it has a queue */
+    uint32_t judged;         /* slots below were asked whether the walk missed them */
+    struct stack missed;
+    uint32_t mended; /* of missed, those that were seen to */
+    uint32_t relinked;
+};
+
 struct kithi_index {
     struct kithi_map map;
     struct kithi_header *header;
@@ -181,6 +193,7 @@ struct kithi_index {
     uint32_t noted; /* slots of all groups that are noted, or KITHI_NOTES_OVERFLOW */
     struct sweep sweep;
     struct census census;
+    struct audit audit;
     struct pages pages;
     uint8_t *levels;  /* drawn for the request at hand, ... */
     uint32_t *places; /* ... and claimed for it */
@@ -287,6 +300,11 @@ uint32_t kithi_select(const struct kithi_view *v, const struct kithi_kernel *k, 
 uint32_t kithi_select_more(const struct candidate *c, uint32_t n, struct candidate *chosen, uint32_t count,
                            uint32_t max);
 void kithi_candidates_sort(struct candidate *c, uint32_t n);
+/*
+ * Put those of the same distance, in what is sorted, in an order that is another one for each centre. In the same order for all, all
+ * rows of a thousand equal vectors would name the same few of them, and nobody the others.
+ */
+void kithi_candidates_mix(struct candidate *c, uint32_t n, uint32_t centre);
 
 /* ---- row.c: the writer's half of rows ---- */
 
@@ -300,11 +318,6 @@ struct row {
 };
 /* false when the slot has no row at level. */
 bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, struct row *out);
-/*
- * Put those of the same distance, in what is sorted, in an order that is another one for each centre. In the same order for all, all
- * rows of a thousand equal vectors would name the same few of them, and nobody the others.
- */
-void kithi_candidates_mix(struct candidate *c, uint32_t n, uint32_t centre);
 /* Lead place to slot. edge: between the two, as seen from the other end if back; NULL: it is made here. */
 void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot,
                    const struct kithi_bits_edge *edge, bool back);

@@ -28,6 +28,8 @@
 #define SLOTS_PER_MS 500u
 /* Sweeps ask so often whether the census is over. */
 #define CENSUS_MS 1u
+/* The same for a piece of an audit. */
+#define AUDIT_MS 1u
 /*
  * Of the living neighbours of a lost one, so many of the nearest and so many of the farthest are looked at
  * as heirs. The near ones keep the neighbourhood together. The far ones are the ways out of it: a vector
@@ -115,6 +117,10 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     KITHI_ASSERT(!s->running);
     if (kithi_index_census_due(ix)) { /* who is dead is not known yet */
         *out_wait_ms = CENSUS_MS;
+        return 0;
+    }
+    if (ix->audit.open) { /* what it links anew must not be swept under it */
+        *out_wait_ms = AUDIT_MS;
         return 0;
     }
     free_rested(ix, now_ms);

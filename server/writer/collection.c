@@ -52,6 +52,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     kithi_pipeline_init(&c->pipeline, c);
     kithi_relayout_init(&c->relayout, c);
     kithi_checkpointer_init(&c->checkpointer, c);
+    kithi_audit_init(&c->audit, c);
     kithi_marker_init(&c->marker, c);
     kithi_boards_init(&c->boards, c);
     int status = kithi_collection_at(c, s->name, err);
@@ -81,7 +82,7 @@ void kithi_collection_free(struct kithi_collection *c)
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
     return kithi_pipeline_idle(c) && kithi_relayout_idle(&c->relayout) && kithi_checkpointer_idle(c) &&
-           c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
+           !c->audit.busy && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
 }
 
 const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c)

@@ -17,6 +17,7 @@
 
 #include "server/index/index.h"
 #include "server/wal/append.h"
+#include "server/writer/audit.h"
 #include "server/writer/boards.h"
 #include "server/writer/checkpointer.h"
 #include "server/writer/daemon.h"
@@ -47,6 +48,7 @@ struct kithi_collection {
     struct kithi_pipeline pipeline;
     struct kithi_relayout relayout;
     struct kithi_checkpointer checkpointer;
+    struct kithi_audit audit;
     struct kithi_marker marker;
     struct kithi_boards boards;
     struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */

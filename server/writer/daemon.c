@@ -280,7 +280,9 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms), checkpoint_ms = kithi_checkpointer_turn(c, now_ms);
     uint64_t boards_ms = kithi_boards_turn(c, now_ms);
     again_ms = checkpoint_ms < again_ms ? checkpoint_ms : again_ms;
+    uint64_t audit_ms = kithi_audit_turn(c, now_ms);
     again_ms = boards_ms < again_ms ? boards_ms : again_ms;
+    again_ms = audit_ms < again_ms ? audit_ms : again_ms;
     return c->old_until_ms < again_ms ? c->old_until_ms : again_ms;
 }
 

@@ -780,6 +780,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, 
     const struct kithi_pipeline *p = &c->pipeline;
     const struct kithi_daemon *d = c->daemon;
     const struct kithi_checkpointer *k = &c->checkpointer;
+    const struct kithi_audit *a = &c->audit;
     const struct kithi_header *h = kithi_map_header(kithi_index_map(c->index));
     struct kithi_wal_stats wal;
     kithi_wal_stats(c->wal, &wal);
@@ -803,7 +804,9 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, 
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
         ",\"checkpoint_time\":%" PRId64 ",\"sweeping\":%s,\"sweeps\":%" PRIu64 ",\"dead\":%" PRIu64
-        ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"up_ms\":%" PRIu64
+        ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"audits\":%" PRIu64 ",\"audit_epoch\":%" PRIu64
+        ",\"audit_rests\":%s,\"unreachable\":%" PRIu64 ",\"unreachable_found\":%" PRIu64
+        ",\"relinked\":%" PRIu64 ",\"samples\":%" PRIu64 ",\"samples_missed\":%" PRIu64 ",\"up_ms\":%" PRIu64
         ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"readers\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
@@ -812,8 +815,9 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, 
         wal.direct ? "true" : "false", wal.file, wal.file_off, k->last_epoch, k->older_epoch,
         k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures, k->image_bytes, k->took_ms,
         wal.bytes - k->log_bytes, k->last_time, p->sweeping ? "true" : "false", tally(&h->tally_sweeps),
-        tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free),
-        kithi_now_ms() - d->started_ms, kithi_io_name(d->io), kithi_pool_threads(d->pool), d->session_count,
-        KITH_VERSION, data_dir, readers);
+        tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free), a->passes, a->epoch,
+        a->done_mark == kithi_audit_mark(c->index) ? "true" : "false", a->unreachable, a->found, a->relinked,
+        a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, kithi_io_name(d->io),
+        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, readers);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

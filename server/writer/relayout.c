@@ -297,7 +297,7 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
     if (c->checkpointer.step != CHECKPOINTER_REST) {
         return; /* an image is taken of this segment; its end brings the next turn */
     }
-    if (!kithi_pipeline_hold(c, true)) {
+    if (!kithi_pipeline_hold(c, true) || c->audit.busy) {
         return; /* what is under way ends first */
     }
     r->began_ms = now_ms;

@@ -16,14 +16,9 @@
 #define WALKS_AT_REST 2u   /* where no writer runs */
 #define STOP_SLOTS    256u /* between two looks whether to stop */
 
-static bool is_reached(const struct kithi_reach *r, uint32_t slot)
-{
-    return r->reached[slot / 64] >> (slot % 64) & 1;
-}
-
 static void arrive(struct kithi_reach *r, uint32_t link)
 {
-    if (link == 0 || link > r->view.slots_used || is_reached(r, link - 1))
+    if (link == 0 || link > r->view.slots_used || kithi_reach_has(r, link - 1))
         return;
     r->reached[(link - 1) / 64] |= UINT64_C(1) << ((link - 1) % 64);
     r->queue[r->tail++] = link - 1;
@@ -70,12 +65,17 @@ void kithi_reach_go_above(struct kithi_reach *r)
     r->head = 0;
 }
 
+void kithi_reach_add(struct kithi_reach *r, uint32_t slot)
+{
+    arrive(r, slot + 1);
+}
+
 bool kithi_reach_misses(const struct kithi_reach *r, uint32_t slot)
 {
     const struct kithi_record *record = kithi_view_record(&r->view, slot);
     uint64_t birth;
     /* One that has died since may have been unlinked rightly. */
-    return !is_reached(r, slot) && kithi_view_visible(&r->view, record, &birth) &&
+    return !kithi_reach_has(r, slot) && kithi_view_visible(&r->view, record, &birth) &&
            atomic_load_explicit(&record->death, memory_order_relaxed) == 0 && kithi_birth_same(record, birth);
 }
 
@@ -138,7 +138,7 @@ static int tell(struct kithi_reach *r, uint32_t slots, const uint64_t *missed, c
     for (uint32_t slot = 0; slot < slots && slot < r->view.slots_used && rc == 0; slot++) {
         if (!(missed[slot / 64] >> (slot % 64) & 1))
             continue;
-        bool above = is_reached(r, slot);
+        bool above = kithi_reach_has(r, slot);
         out->above_count += above;
         if (fn)
             fn(arg, &r->view, slot, above);

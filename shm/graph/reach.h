@@ -32,6 +32,13 @@ int kithi_reach_begin(struct kithi_reach *r, const struct kithi_map *map);
 bool kithi_reach_step(struct kithi_reach *r, uint32_t slots);
 /* Once all are: go on by the links of upper levels. Steps follow. */
 void kithi_reach_go_above(struct kithi_reach *r);
+/* slot (< view.slots_used) is led to after all. Steps follow. */
+void kithi_reach_add(struct kithi_reach *r, uint32_t slot);
+/* Was slot (< view.slots_used) reached? */
+static inline bool kithi_reach_has(const struct kithi_reach *r, uint32_t slot)
+{
+    return r->reached[slot / 64] >> (slot % 64) & 1;
+}
 /* Is slot (< view.slots_used) visible at the view's epoch, alive still, and was not reached? */
 bool kithi_reach_misses(const struct kithi_reach *r, uint32_t slot);
 /* All zeros is fine. */
