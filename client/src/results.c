@@ -59,6 +59,8 @@ int kith_results_info(const kith_results *r, struct kith_search_info *out)
         .deadline_hit = s->deadline_hit,
         .generation_changed = r->generation_changed,
         .estimate_count = s->estimate_count,
+        .ef = r->ef,
+        .ef_basis = r->ef_basis,
     };
     return kithi_opts_out(out, &info, sizeof info, offsetof(struct kith_search_info, estimate_count));
 }

@@ -11,6 +11,7 @@
 struct kith_results {
     struct kithi_results found;
     bool generation_changed;
+    uint32_t ef, ef_basis; /* enum kith_ef_basis */
 };
 
 #endif

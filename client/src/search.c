@@ -10,6 +10,7 @@
 #include "client/src/results_priv.h"
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/recall.h"
 #include "shm/graph/search.h"
 
 int kithi_vector_check(const struct kith *index, const float *v, size_t len)
@@ -30,22 +31,57 @@ int kithi_vector_check(const struct kith *index, const float *v, size_t len)
     return KITHI_E_ZERO_VECTOR;
 }
 
-static int params_from(const struct kith_search_opts *opts, uint32_t k, struct kithi_search_params *out)
+/* What the caller asks of a search. */
+struct asked {
+    struct kithi_search_params params;
+    double target;    /* recall that ef is still to be chosen for; 0: it is given */
+    uint32_t ef_most; /* with a target */
+    uint32_t basis;   /* enum kith_ef_basis */
+};
+
+static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *out)
 {
     struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
     if (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
         return -EINVAL;
-    if (o.exact > 1 || o.reserved[0] || o.reserved[1] || o.reserved[2] || o.reserved[3])
+    if (o.exact > 1 || o.reserved[0] || o.reserved[1] || o.reserved[2])
         return -EINVAL;
     if (k < 1 || k > KITHI_K_MAX)
         return KITHI_E_K;
+    if (o.target_recall != 0 && !(o.target_recall > 0 && o.target_recall < 1)) /* a NaN is neither */
+        return KITHI_E_RECALL;
+    out->ef_most = o.ef ? o.ef : KITHI_EF_MAX;
     if (o.ef == 0)
         o.ef = k > KITHI_EF_DEFAULT ? k : KITHI_EF_DEFAULT;
     if (o.ef < k || o.ef > KITHI_EF_MAX)
         return KITHI_E_EF;
-    *out = (struct kithi_search_params){ .k = k, .ef = o.ef, .exact = o.exact, .deadline_ns = o.deadline_ns };
+    out->params =
+        (struct kithi_search_params){ .k = k, .ef = o.ef, .exact = o.exact, .deadline_ns = o.deadline_ns };
+    out->target = o.exact ? 0 : o.target_recall;
+    out->basis = KITH_EF_GIVEN;
     return 0;
 }
+
+/*
+ * Choose ef where a recall was asked for, by the curve of the segment that the call has begun with: a move to another
+ * one amid the call, which is rare, leaves it at that.
+ */
+static void choose(struct asked *a, const struct kithi_call *c)
+{
+    enum kithi_recall_basis basis;
+    if (a->target == 0)
+        return;
+    a->params.ef = kithi_recall_ef(kithi_call_map(c), a->params.k, a->target, &basis);
+    a->basis = basis;
+    if (a->params.ef > a->ef_most) {
+        a->params.ef = a->ef_most;
+        a->basis = KITH_EF_LIMIT;
+    }
+}
+_Static_assert((int)KITH_EF_CURVE == (int)KITHI_RECALL_CURVE &&
+                   (int)KITH_EF_BEYOND == (int)KITHI_RECALL_BEYOND &&
+                   (int)KITH_EF_BLIND == (int)KITHI_RECALL_BLIND,
+               "kith.h and recall.h disagree");
 
 /* A search ended as rc says, and took ns. */
 static void count(const struct kithi_call *c, int rc, const struct kithi_search_stats *stats, uint64_t ns)
@@ -66,16 +102,24 @@ static bool is_timed(const struct kith *index, const struct kithi_call *c)
     return c->board_lane && index->board.timed;
 }
 
-static int search_in(struct kith *index, struct kithi_call *c, const float *query,
-                     const struct kithi_search_params *params, kith_results *out)
+/* For kith_results_info(). */
+static void note(kith_results *out, const struct kithi_call *c, const struct asked *a)
+{
+    out->generation_changed = c->changed;
+    out->ef = a->params.exact ? 0 : a->params.ef;
+    out->ef_basis = a->basis;
+}
+
+static int search_in(struct kith *index, struct kithi_call *c, const float *query, const struct asked *a,
+                     kith_results *out)
 {
     bool timed = is_timed(index, c) && c->board_turn++ % KITHI_BOARD_TIMED_EACH == 0;
     uint64_t began_ns = timed ? kithi_now_ns() : 0;
     int rc;
     do
-        rc = kithi_search(kithi_call_map(c), &c->scratch, query, params, &out->found);
+        rc = kithi_search(kithi_call_map(c), &c->scratch, query, &a->params, &out->found);
     while (kithi_call_again(index, c, &rc));
-    out->generation_changed = c->changed;
+    note(out, c, a);
     count(c, rc, &out->found.stats, timed ? kithi_now_ns() - began_ns : KITHI_BOARD_NOT_TIMED);
     return rc;
 }
@@ -90,9 +134,9 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
  * its query.
  */
 static int search_chunk(struct kith *index, struct kithi_call *c, const float *queries, uint32_t n,
-                        const struct kithi_search_params *params, kith_results *const *out,
-                        uint32_t *out_failed)
+                        const struct asked *a, kith_results *const *out, uint32_t *out_failed)
 {
+    const struct kithi_search_params *params = &a->params;
     struct kithi_results *found[CHUNK_MAX];
     int counts[CHUNK_MAX], rc = 0, bad = 0;
     const uint32_t dim = index->geometry.dim;
@@ -123,10 +167,10 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
         rc = turns ? counts[i] : KITHI_E_MOVED;
         if (rc == KITHI_E_MOVED ||
             rc == KITHI_E_STALE) /* by itself, on the generation that is there by now */
-            rc = search_in(index, c, queries + (size_t)i * dim, params, out[i]);
+            rc = search_in(index, c, queries + (size_t)i * dim, a, out[i]);
         else
             count(c, rc, &out[i]->found.stats, each_ns);
-        out[i]->generation_changed = c->changed;
+        note(out[i], c, a);
         if (rc < 0)
             break;
     }
@@ -137,20 +181,22 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
 int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, uint32_t k,
                       const struct kith_search_opts *opts, kith_results *const *out, size_t *out_failed)
 {
-    struct kithi_search_params params;
+    struct asked a;
     struct kithi_call *c = NULL;
     size_t i = 0;
 
     if (!index || !out || (!queries && n > 0))
         return -EINVAL;
-    int rc = params_from(opts, k, &params);
+    int rc = ask(opts, k, &a);
     if (rc == 0 && n > 0 && len != index->geometry.dim)
         rc = KITHI_E_DIMENSION;
     if (rc == 0)
         rc = kithi_call_begin(index, &c);
+    if (rc == 0)
+        choose(&a, c);
     while (rc == 0 && i < n) {
         uint32_t chunk = n - i < CHUNK_MAX ? (uint32_t)(n - i) : CHUNK_MAX, failed;
-        rc = search_chunk(index, c, queries + i * len, chunk, &params, out + i, &failed);
+        rc = search_chunk(index, c, queries + i * len, chunk, &a, out + i, &failed);
         i += rc < 0 ? failed : chunk;
     }
     if (rc < 0 && i < n && out[i])
@@ -165,18 +211,19 @@ int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, u
 int kith_search(kith *index, const float *query, size_t len, uint32_t k, const struct kith_search_opts *opts,
                 kith_results *out)
 {
-    struct kithi_search_params params;
+    struct asked a;
     struct kithi_call *c;
 
     if (!index || !out)
         return -EINVAL;
-    int rc = params_from(opts, k, &params);
+    int rc = ask(opts, k, &a);
     if (rc == 0)
         rc = kithi_vector_check(index, query, len);
     if (rc == 0)
         rc = kithi_call_begin(index, &c);
     if (rc == 0) {
-        rc = search_in(index, c, query, &params, out);
+        choose(&a, c);
+        rc = search_in(index, c, query, &a, out);
         kithi_call_end(index, c);
     }
     if (rc < 0)
@@ -203,14 +250,14 @@ static int drop_self(struct kithi_results *r, const char *id, size_t id_len, uin
 int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_search_opts *opts,
                    kith_results *out)
 {
-    struct kithi_search_params params;
+    struct asked a;
     struct kithi_found found;
     struct kithi_call *c = NULL;
 
     if (!index || !id || !out)
         return -EINVAL;
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
-    int rc = kithi_id_valid(id, id_len) ? params_from(opts, k, &params) : KITHI_E_ID;
+    int rc = kithi_id_valid(id, id_len) ? ask(opts, k, &a) : KITHI_E_ID;
     if (rc == 0)
         rc = kithi_call_begin(index, &c);
     if (rc < 0)
@@ -229,10 +276,11 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
     if (rc < 0)
         goto out;
     /* One more, because the vector itself is among its neighbours. */
-    params.k++;
-    if (params.ef < params.k)
-        params.ef = params.k;
-    rc = search_in(index, c, c->vector, &params, out);
+    choose(&a, c);
+    a.params.k++;
+    if (a.params.ef < a.params.k)
+        a.params.ef = a.params.k;
+    rc = search_in(index, c, c->vector, &a, out);
     if (rc > 0)
         rc = drop_self(&out->found, id, id_len, k);
 out:

@@ -9,6 +9,7 @@
 #include "client/src/handle_priv.h"
 #include "client/src/json.h"
 #include "client/src/opts_priv.h"
+#include "shm/graph/recall.h"
 
 /* A daemon that says nothing for so long is not called alive. */
 #define ALIVE_PATIENCE_MS 1000u
@@ -113,6 +114,37 @@ int kith_stats(kith *index, struct kith_stats *out)
     ask_daemon(index, &s);
     return kithi_opts_out(out, &s, sizeof s, offsetof(struct kith_stats, quantization));
 }
+
+int kith_recall_curve(kith *index, struct kith_recall *out)
+{
+    struct kithi_recall_curve c;
+    struct kithi_call *call;
+    if (!index || !out)
+        return -EINVAL;
+    int rc = kithi_call_begin(index, &call);
+    if (rc < 0)
+        return rc;
+    kithi_recall_read(kithi_call_map(call), &c);
+    kithi_call_end(index, call);
+    struct kith_recall r = { .point_count = c.count };
+    if (c.count) {
+        r.k = c.k;
+        r.samples = c.samples;
+        r.epoch = c.epoch;
+        r.since = c.since;
+    }
+    for (uint32_t i = 0; i < c.count; i++) {
+        const struct kithi_recall_point *p = &c.points[i];
+        double low = p->recall - p->half, high = p->recall + p->half;
+        r.points[i] = (struct kith_recall_point){ .ef = p->ef,
+                                                  .recall = (float)p->recall,
+                                                  .low = (float)(low > 0 ? low : 0),
+                                                  .high = (float)(high < 1 ? high : 1) };
+    }
+    rc = kithi_opts_out(out, &r, sizeof r, sizeof r);
+    return rc < 0 ? rc : (int)c.count;
+}
+_Static_assert(KITH_RECALL_POINTS == KITHI_CURVE_POINTS, "kith.h and curve.h disagree");
 
 /* The answer's text as the caller's own string, if it is one JSON value. */
 static int copy_json(const struct kithi_answer *answer, char **out)

@@ -47,7 +47,8 @@
     X(PARAMETER,   10031, "a parameter is out of range")                                           \
     X(RUN_DIR,     10032, "the run directory cannot be used")                                      \
     X(SHUTDOWN,    10033, "the daemon is stopping")                                                \
-    X(STARTING,    10034, "the daemon is still bringing this collection back; try again")
+    X(STARTING,    10034, "the daemon is still bringing this collection back; try again") \
+    X(RECALL,      10035, "a target for recall lies between 0 and 1, as 0.95 does")
 /* clang-format on */
 
 #define KITHI_ERROR_ENUM(name, number, text) KITHI_E_##name = -(number),

@@ -99,6 +99,8 @@ void kithi_visited_clear(struct kithi_scratch *s)
 {
     s->visited_count = 0;
     memset(s->visited, 0, ((size_t)s->visited_mask + 1) * sizeof *s->visited);
+    if (KITHI_UNLIKELY(s->left_out))
+        kithi_visited_add(s, s->left_out - 1);
 }
 
 int kithi_scratch_grow_visited(struct kithi_scratch *s)

@@ -38,6 +38,7 @@ struct kithi_scratch {
 
     /* The walk at hand (walk.h). */
     uint32_t ef, level, eyes, at; /* at: no entry of the beam before it waits for its expansion */
+    uint32_t left_out;            /* slot + 1 that an empty visited set holds; 0: none */
     bool near_used;               /* expanded nodes are kept in near, and the beam is in order of estimates */
     struct kithi_beam_entry *near; /* sorted, nearest first */
     uint32_t near_count, near_max, near_capacity;
@@ -65,7 +66,7 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef);
 /* Double the visited set; 0 or -ENOMEM. */
 int kithi_scratch_grow_visited(struct kithi_scratch *s);
 
-/* Empty the visited set. */
+/* Empty the visited set, but for what is left out: no walk meets it. */
 void kithi_visited_clear(struct kithi_scratch *s);
 
 static inline uint32_t kithi_visited_home(uint32_t link, uint32_t mask)

@@ -70,6 +70,7 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
 {
     kithi_view_begin(map, v);
     s->stood_on_dead = false;
+    s->left_out = p->left_out;
     int rc = kithi_walk_query(v, s, query);
     if (rc == 0)
         rc = kithi_walk_begin(v, s, p->ef, 0, KITHI_EYES_READER);
@@ -151,6 +152,7 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
 {
     kithi_view_begin(map, v);
     s->stood_on_dead = false;
+    s->left_out = 0; /* no walk: the pass leaves it out itself */
     int rc = kithi_walk_query(v, s, query);
     if (rc == 0)
         rc = kithi_walk_begin(v, s, p->k, 0, KITHI_EYES_READER);
@@ -167,7 +169,7 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
         }
         const struct kithi_record *r = kithi_view_record(v, slot);
         uint64_t birth;
-        if (!kithi_view_visible(v, r, &birth))
+        if (slot + 1 == p->left_out || !kithi_view_visible(v, r, &birth))
             continue;
         float d = kithi_walk_exact(v, s, slot);
         s->distance_count++;

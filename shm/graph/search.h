@@ -19,6 +19,8 @@ struct kithi_search_params {
     uint32_t ef;          /* k..KITHI_EF_MAX; ignored when exact */
     bool exact;           /* compare with every visible vector */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
+    uint32_t
+        left_out; /* slot + 1 that the search takes as not there, neither met nor walked through; 0: none */
 };
 
 /*

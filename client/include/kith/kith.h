@@ -76,7 +76,8 @@ enum {
     KITH_E_PARAMETER = -10031,
     KITH_E_RUN_DIR = -10032,
     KITH_E_SHUTDOWN = -10033,
-    KITH_E_STARTING = -10034
+    KITH_E_STARTING = -10034,
+    KITH_E_RECALL = -10035
 };
 
 enum kith_metric { KITH_METRIC_L2 = 1, KITH_METRIC_COSINE = 2, KITH_METRIC_IP = 3 };
@@ -202,22 +203,49 @@ struct kith_search_info {
     /* With BITS: neighbours estimated by the codes beside links. All places of a row that is read so count, empty ones
      * included; distance_count has none of them. */
     uint64_t estimate_count;
+    uint32_t ef;       /* breadth of the walk; 0: every vector was compared */
+    uint32_t ef_basis; /* enum kith_ef_basis: what it rests on */
 };
 /* clang-format off */
-#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *out);
 
+/*
+ * target_recall asks for a share of the true neighbours, on the average of many queries, and leaves ef to the library, which
+ * goes by what kithd has measured on the collection's own vectors (kith_recall_curve()): queries like these get that, or a
+ * little more. Queries unlike them need more than it can know. Larger k than 10, which is what is measured, get as many times
+ * the ef, smaller ones the same. Together with ef, ef is the most that may be chosen; with exact it changes nothing.
+ */
 struct kith_search_opts {
     size_t struct_size;
-    uint32_t ef;          /* breadth of the walk, k..1048576; 0: max(100, k) */
+    uint32_t ef;          /* breadth of the walk, k..1048576; 0: max(100, k), or as target_recall says */
     uint32_t exact;       /* 1: compare with every vector instead of walking the graph */
     uint64_t deadline_ns; /* CLOCK_MONOTONIC at which to stop; 0: none */
-    uint64_t reserved[4]; /* 0 */
+    double target_recall; /* above 0, below 1: recall that ef is chosen for; 0: none */
+    uint64_t reserved[3]; /* 0 */
 };
 /* clang-format off */
-#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, { 0, 0, 0, 0 } }
+#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0, 0 } }
 /* clang-format on */
+
+/*
+ * What the ef of a search rests on.
+ *
+ *   GIVEN   opts.ef, or the default
+ *   CURVE   target_recall: the curve reaches it
+ *   BEYOND  target_recall: it is beyond what was measured, twice the widest of that was taken
+ *   BLIND   target_recall: nothing is measured yet; 128 for 0.90, 200 for 0.95, 400 for 0.99 and so on, which is
+ *           more than most collections need
+ *   LIMIT   target_recall asked for more than opts.ef permits
+ */
+enum kith_ef_basis {
+    KITH_EF_GIVEN = 0,
+    KITH_EF_CURVE = 1,
+    KITH_EF_BEYOND = 2,
+    KITH_EF_BLIND = 3,
+    KITH_EF_LIMIT = 4
+};
 
 /*
  * Find up to k nearest neighbours of query.
@@ -226,7 +254,7 @@ struct kith_search_opts {
  *   opts   may be NULL
  *   out    nearest first; empty after an error
  * Returns the number of hits (0..k), KITH_E_DIMENSION, KITH_E_NOT_FINITE, KITH_E_ZERO_VECTOR,
- * KITH_E_K, KITH_E_EF, KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
+ * KITH_E_K, KITH_E_EF, KITH_E_RECALL, KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
  * when the caller was stopped so long, several times, that what it saw was reused,
  * KITH_E_REPLACED when the collection was dropped or another one took the name, -ENOMEM, -EINVAL.
  * A newer generation of the same collection is re-attached inside the call.
@@ -295,6 +323,34 @@ struct kith_stats {
 #define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
+
+#define KITH_RECALL_POINTS 32
+
+/* One point of the curve. */
+struct kith_recall_point {
+    uint32_t ef;
+    float recall;
+    float low, high; /* 95 % confidence */
+};
+
+/*
+ * How well searches of the collection find, as kithd measures it beside its other work: a sample of the collection's own
+ * vectors is searched for with several ef, each as if it were not there itself, and compared with exact search.
+ */
+struct kith_recall {
+    size_t struct_size;
+    uint32_t k;           /* neighbours that were asked for: 10 */
+    uint32_t point_count; /* 0: nothing is measured yet, or kithd does not measure */
+    uint64_t samples;     /* vectors that were searched for */
+    uint64_t epoch;       /* visible when the last of them was, */
+    uint64_t since;       /* and when the first of them was */
+    struct kith_recall_point points[KITH_RECALL_POINTS]; /* by rising ef; recall does not fall */
+};
+/* clang-format off */
+#define KITH_RECALL_INIT { sizeof(struct kith_recall), 0, 0, 0, 0, 0, { { 0, 0, 0, 0 } } }
+/* clang-format on */
+/* The curve of now, from the segment: needs no daemon. Returns the points, 0 for none, or an error. */
+KITH_API int kith_recall_curve(kith *index, struct kith_recall *out);
 
 /*
  * What the daemon itself knows of the collection: *out_json is one JSON object as malloc'ed text, to be freed

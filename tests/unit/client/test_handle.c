@@ -24,6 +24,7 @@
 
 #include <cmocka.h>
 
+#include "server/index/sampler.h"
 #include "shm/base/compiler.h"
 #include "shm/graph/search.h"
 #include "tests/support/index.h"
@@ -347,7 +348,7 @@ static void bad_queries_are_refused_before_they_search(void **state)
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), KITH_E_EF);
     o.ef = 5;
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), 5);
-    o.reserved[3] = 1;
+    o.reserved[2] = 1;
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), -EINVAL);
     assert_int_equal(kith_search(index, NULL, DIM, 5, NULL, r), -EINVAL);
     assert_int_equal(kith_search(NULL, q, DIM, 5, NULL, r), -EINVAL);
@@ -370,6 +371,108 @@ static void bad_queries_are_refused_before_they_search(void **state)
     id[511] = 'x';
     id[512] = '\0';
     assert_int_equal(kith_exists(index, id), KITH_E_ID);
+    kith_results_free(r);
+    kith_close(index);
+    world_remove(&w);
+}
+
+static struct kith_search_info after(kith *index, const float *q, uint32_t k, double target, uint32_t ef,
+                                     kith_results *r)
+{
+    struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
+    o.target_recall = target;
+    o.ef = ef;
+    assert_int_equal(kith_search(index, q, DIM, k, &o, r), k);
+    return info_of(r);
+}
+
+static void ef_is_chosen_for_the_recall_that_is_asked_for(void **state)
+{
+    (void)state;
+    struct world w;
+    kith *index;
+    float q[DIM];
+    struct kith_recall curve = KITH_RECALL_INIT;
+    struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
+    world_make(&w, KITH_METRIC_L2);
+    assert_int_equal(open_in(&w, &index), 0);
+    kith_results *r = kith_results_new();
+    fill(q, 1.0f);
+
+    struct kith_search_info i = after(index, q, 5, 0, 0, r);
+    assert_int_equal(i.ef, 100);
+    assert_int_equal(i.ef_basis, KITH_EF_GIVEN);
+    assert_int_equal(kith_recall_curve(index, &curve), 0);
+    assert_int_equal(curve.point_count, 0);
+    i = after(index, q, 5, 0.95, 0, r);
+    assert_int_equal(i.ef, 200);
+    assert_int_equal(i.ef_basis, KITH_EF_BLIND);
+
+    struct kithi_recall_curve c = { .k = 10, .samples = 99, .count = 2, .epoch = 3, .since = 2 };
+    c.points[0] = (struct kithi_recall_point){ .ef = 10, .recall = 0.9, .half = 0.2 };
+    c.points[1] = (struct kithi_recall_point){ .ef = 30, .recall = 0.98, .half = 0.01 };
+    kithi_curve_publish(w.index->ix, &c);
+    assert_int_equal(kith_recall_curve(index, &curve), 2);
+    assert_int_equal(curve.samples, 99);
+    assert_int_equal(curve.epoch, 3);
+    assert_int_equal(curve.since, 2);
+    assert_int_equal(curve.points[1].ef, 30);
+    assert_float_equal(curve.points[0].low, 0.7f, 1e-5f);
+    assert_float_equal(curve.points[0].high, 1.0f, 1e-5f);
+    i = after(index, q, 5, 0.94, 0, r);
+    assert_int_equal(i.ef, 20);
+    assert_int_equal(i.ef_basis, KITH_EF_CURVE);
+    i = after(index, q, 5, 0.99, 0, r);
+    assert_int_equal(i.ef, 60);
+    assert_int_equal(i.ef_basis, KITH_EF_BEYOND);
+    /* With ef besides: no more than that. */
+    i = after(index, q, 5, 0.94, 15, r);
+    assert_int_equal(i.ef, 15);
+    assert_int_equal(i.ef_basis, KITH_EF_LIMIT);
+    i = after(index, q, 5, 0.94, 25, r);
+    assert_int_equal(i.ef, 20);
+    assert_int_equal(i.ef_basis, KITH_EF_CURVE);
+
+    /* All that search take part. */
+    float two[2][DIM];
+    kith_results *out[2] = { kith_results_new(), kith_results_new() };
+    memcpy(two[0], q, sizeof q);
+    memcpy(two[1], q, sizeof q);
+    o.target_recall = 0.94;
+    assert_int_equal(kith_search_batch(index, two[0], DIM, 2, 5, &o, out, NULL), 0);
+    assert_int_equal(info_of(out[1]).ef, 20);
+    assert_int_equal(info_of(out[1]).ef_basis, KITH_EF_CURVE);
+    assert_int_equal(kith_search_id(index, "1", 5, &o, r), 5);
+    assert_int_equal(info_of(r).ef, 20);
+    o.exact = 1;
+    assert_int_equal(kith_search(index, q, DIM, 5, &o, r), 5);
+    assert_int_equal(info_of(r).ef, 0);
+    assert_int_equal(info_of(r).ef_basis, KITH_EF_GIVEN);
+    o.exact = 0;
+
+    const double bad[] = { 1, 1.5, -0.5, NAN, INFINITY, 95 };
+    for (unsigned b = 0; b < sizeof bad / sizeof bad[0]; b++) {
+        o.target_recall = bad[b];
+        assert_int_equal(kith_search(index, q, DIM, 5, &o, r), KITH_E_RECALL);
+        assert_int_equal(kith_results_count(r), 0);
+        assert_int_equal(kith_search_batch(index, two[0], DIM, 2, 5, &o, out, NULL), KITH_E_RECALL);
+        assert_int_equal(kith_search_id(index, "1", 5, &o, r), KITH_E_RECALL);
+    }
+    o.target_recall = 0.9;
+    o.ef = 4; /* a limit that leaves no room for k */
+    assert_int_equal(kith_search(index, q, DIM, 5, &o, r), KITH_E_EF);
+    curve.struct_size = 16;
+    assert_int_equal(kith_recall_curve(index, &curve), -EINVAL);
+    assert_int_equal(kith_recall_curve(index, NULL), -EINVAL);
+
+    /* A program from before there was a target. */
+    struct kith_search_info old = KITH_SEARCH_INFO_INIT;
+    old.struct_size = offsetof(struct kith_search_info, ef);
+    old.ef = 77;
+    assert_int_equal(kith_results_info(out[0], &old), 0);
+    assert_int_equal(old.ef, 77);
+    kith_results_free(out[0]);
+    kith_results_free(out[1]);
     kith_results_free(r);
     kith_close(index);
     world_remove(&w);
@@ -894,6 +997,7 @@ int main(void)
         cmocka_unit_test(hits_come_nearest_first_with_their_distances),
         cmocka_unit_test(estimates_are_counted_where_rows_hold_codes),
         cmocka_unit_test(bad_queries_are_refused_before_they_search),
+        cmocka_unit_test(ef_is_chosen_for_the_recall_that_is_asked_for),
         cmocka_unit_test(option_structs_of_other_releases_are_understood),
         cmocka_unit_test(vectors_come_back_as_they_were_given),
         cmocka_unit_test(search_by_id_leaves_itself_out),

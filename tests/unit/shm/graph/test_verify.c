@@ -17,6 +17,7 @@
 #include "shm/graph/verify.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
+#include "shm/layout/curve.h"
 #include "shm/layout/notes.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
@@ -184,6 +185,19 @@ static void broken_headers_are_named(void **state)
     BREAK(&f, "header-identity", &h->generation, 7);
     BREAK(&f, "header-reserved", &h->reserved0[9], 1);
     BREAK(&f, "header-reserved", beyond + 4000, 1);
+    struct kithi_curve *curve = kithi_header_curve(h);
+    BREAK(&f, "header-reserved", &curve->reserved[31], 1);
+    curve->k = 10;
+    curve->count = 2;
+    curve->points[0] = kithi_curve_pack(10, 900000, 1000);
+    curve->points[1] = kithi_curve_pack(20, KITHI_CURVE_UNIT, 1000);
+    curve->magic = KITHI_CURVE_MAGIC;
+    BREAK(&f, "header-curve", &curve->k, 0);
+    BREAK(&f, "header-curve", &curve->count, 3); /* a point of zeros */
+    BREAK(&f, "header-curve", &curve->count, KITHI_CURVE_POINTS + 1);
+    BREAK(&f, "header-curve", &curve->points[1], kithi_curve_pack(10, 950000, 0));
+    BREAK(&f, "header-curve", &curve->points[0], kithi_curve_pack(10, KITHI_CURVE_UNIT + 1, 0));
+    curve->magic = 0;
     struct kithi_notes *notes = kithi_header_notes(h);
     BREAK(&f, "header-reserved", &notes->reserved[7], 1);
     BREAK(&f, "notes", &notes->count, KITHI_NOTES_MAX + 1);
