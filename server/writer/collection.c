@@ -55,6 +55,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     kithi_audit_init(&c->audit, c);
     kithi_marker_init(&c->marker, c);
     kithi_boards_init(&c->boards, c);
+    kithi_sampling_init(&c->sampling, c);
     int status = kithi_collection_at(c, s->name, err);
     if (status) {
         kithi_collection_free(c);
@@ -67,10 +68,12 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 void kithi_collection_free(struct kithi_collection *c)
 {
     /* A helper that is still at it means that the loop has failed: the process ends. */
-    if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->checkpointer.giving || c->marker.op.busy) {
+    if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->checkpointer.giving || c->marker.op.busy ||
+        !kithi_sampling_idle(&c->sampling)) {
         return;
     }
     kithi_boards_fini(&c->boards);
+    kithi_sampling_fini(&c->sampling);
     kithi_checkpointer_fini(&c->checkpointer);
     kithi_relayout_fini(&c->relayout);
     kithi_wal_close(c->wal);
@@ -82,7 +85,8 @@ void kithi_collection_free(struct kithi_collection *c)
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
     return kithi_pipeline_idle(c) && kithi_relayout_idle(&c->relayout) && kithi_checkpointer_idle(c) &&
-           !c->audit.busy && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards);
+           !c->audit.busy && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards) &&
+           kithi_sampling_idle(&c->sampling);
 }
 
 const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c)

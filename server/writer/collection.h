@@ -24,6 +24,7 @@
 #include "server/writer/marker.h"
 #include "server/writer/pipeline.h"
 #include "server/writer/relayout.h"
+#include "server/writer/sampling.h"
 #include "server/writer/settings.h"
 
 #define KITHI_CREATING_PREFIX ".creating-"
@@ -51,6 +52,7 @@ struct kithi_collection {
     struct kithi_audit audit;
     struct kithi_marker marker;
     struct kithi_boards boards;
+    struct kithi_sampling sampling;
     struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */
     uint64_t census_again_ms;                /* there was no memory for it; not before then */
     uint64_t old_until_ms;                   /* remove segment.old then; KITHI_NEVER: there is none */

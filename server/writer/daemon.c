@@ -143,6 +143,9 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
         1000 * (o->checkpoint_age_s ? (uint64_t)o->checkpoint_age_s : KITHI_CHECKPOINT_AGE_S_DEFAULT);
     d->checkpoint_rate = (uint64_t)o->checkpoint_mib_s << 20;
     d->lag_ms = o->lag_ms ? (uint32_t)o->lag_ms : KITHI_LAG_MS_DEFAULT;
+    d->recall_share = o->no_recall      ? 0
+                      : o->recall_share ? (uint32_t)o->recall_share
+                                        : KITHI_RECALL_SHARE_DEFAULT;
     int status = groups_find(d, o, err);
     if (!status) {
         status = kithi_dir_find_run(o->run[0] ? o->run : NULL, run, err);
@@ -194,6 +197,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
 
 void kithi_daemon_fini(struct kithi_daemon *d)
 {
+    kithi_sampling_stop(d);
     kithi_start_fini(d);  /* its threads use the pool, */
     kithi_revive_fini(d); /* and so do theirs */
     kithi_pool_free(d->pool);
@@ -283,6 +287,8 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     uint64_t audit_ms = kithi_audit_turn(c, now_ms);
     again_ms = boards_ms < again_ms ? boards_ms : again_ms;
     again_ms = audit_ms < again_ms ? audit_ms : again_ms;
+    uint64_t sampling_ms = kithi_sampling_turn(c, now_ms);
+    again_ms = sampling_ms < again_ms ? sampling_ms : again_ms;
     return c->old_until_ms < again_ms ? c->old_until_ms : again_ms;
 }
 

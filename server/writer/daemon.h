@@ -24,6 +24,7 @@ struct kithi_collection;
 struct kithi_session;
 struct kithi_admin;
 struct kithi_revive;
+struct kithi_sampling_thread;
 struct kithi_start;
 struct kithi_refused;
 
@@ -42,6 +43,8 @@ struct kithi_options {
     int64_t checkpoint_age_s;   /* 0: KITHI_CHECKPOINT_AGE_S_DEFAULT */
     int64_t checkpoint_mib_s;   /* 0: KITHI_PACE_RATE_DEFAULT */
     int64_t lag_ms;             /* 0: KITHI_LAG_MS_DEFAULT (pipeline.h) */
+    int64_t recall_share;       /* 0: KITHI_RECALL_SHARE_DEFAULT (sampling.h) */
+    bool no_recall;             /* do not measure recall */
 };
 
 #define KITHI_CLIENTS_DEFAULT KITHI_NEED_CLIENTS
@@ -56,6 +59,7 @@ struct kithi_daemon {
     uint64_t checkpoint_log_bytes, checkpoint_age_ms; /* checkpointer.h */
     uint64_t checkpoint_rate;                         /* pace.h; 0: the default */
     uint32_t lag_ms;                                  /* pipeline.h */
+    uint32_t recall_share;                            /* percent; 0: recall is not measured (sampling.h) */
     uint64_t started_ms;
     bool no_counters; /* boards.h */
     struct kithi_io *io;
@@ -77,6 +81,7 @@ struct kithi_daemon {
     struct kithi_admin *admin; /* creates and drops, oldest first; the first one is being done */
     unsigned
         backups; /* being given: they read files of logs that may be removed, and must not be written over */
+    struct kithi_sampling_thread *sampling; /* measures recall; NULL until there is something to measure */
     struct kithi_revive *revives; /* restores that have all of their back-up, or are being removed */
 
     struct kithi_start *start;   /* collections that are coming back; NULL once all of them are served */

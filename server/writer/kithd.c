@@ -137,7 +137,7 @@ static int parse_options(int argc, char **argv, struct options *out)
 /* What the file says where the command line said nothing. */
 static int read_config(struct options *out, struct kithi_errmsg *err)
 {
-    struct kithi_options file = { 0 }, *o = &out->o;
+    struct kithi_options file = { .recall_share = KITHI_RECALL_SHARE_DEFAULT }, *o = &out->o;
     bool huge_pages = true, counters = true;
     const struct kithi_conf_key keys[] = {
         { "data", KITHI_CONF_STRING, file.data, sizeof file.data, 0, 0, NULL, false },
@@ -152,6 +152,7 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
         { "checkpoint_age_s", KITHI_CONF_INTEGER, &file.checkpoint_age_s, 0, 1, INT32_MAX, NULL, false },
         { "checkpoint_mib_s", KITHI_CONF_INTEGER, &file.checkpoint_mib_s, 0, 1, 1 << 20, NULL, false },
         { "lag_ms", KITHI_CONF_INTEGER, &file.lag_ms, 0, 1, 600000, NULL, false },
+        { "recall_share", KITHI_CONF_INTEGER, &file.recall_share, 0, 0, KITHI_RECALL_SHARE_MAX, NULL, false },
         { "huge_pages", KITHI_CONF_BOOLEAN, &huge_pages, 0, 0, 0, NULL, false },
         { "counters", KITHI_CONF_BOOLEAN, &counters, 0, 0, 0, NULL, false },
         { "log_level", KITHI_CONF_STRING, out->log_level, sizeof out->log_level, 0, 0, NULL, false },
@@ -189,6 +190,8 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
     o->checkpoint_age_s = file.checkpoint_age_s;
     o->checkpoint_mib_s = file.checkpoint_mib_s;
     o->lag_ms = file.lag_ms;
+    o->recall_share = file.recall_share;
+    o->no_recall = file.recall_share == 0;
     if (!out->huge_pages_given) {
         o->small_pages = !huge_pages;
     }

@@ -122,7 +122,8 @@ void kithi_pipeline_anew(struct kithi_pipeline *p);
 /* Nothing waits and nothing is under way. */
 bool kithi_pipeline_idle(const struct kithi_collection *c);
 
-/* The daemon's own view as JSON, readers being a value in it; bytes written, without NUL, or -ENOSPC. */
-int kithi_pipeline_stats(const struct kithi_collection *c, const char *readers, char *out, size_t size);
+/* The daemon's own view as JSON, recall and readers being values in it; bytes written, without NUL, or -ENOSPC. */
+int kithi_pipeline_stats(const struct kithi_collection *c, const char *recall, const char *readers, char *out,
+                         size_t size);
 
 #endif

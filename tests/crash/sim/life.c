@@ -331,7 +331,9 @@ static void end_by_signals(void)
 
 static void live(struct sim_world *w)
 {
-    struct kithi_options options = { .threads = 2, .grace_ms = 5, .rest_ms = 5, .small_pages = true };
+    struct kithi_options options = {
+        .threads = 2, .grace_ms = 5, .rest_ms = 5, .small_pages = true, .no_recall = true
+    };
     if (!one_in(w, 3))
         options.lag_ms = LAG_MS;
     static struct kithi_daemon d;
