@@ -1,5 +1,6 @@
 /*
- * cmd_bench.c - bench: recall against a truth file, searches a second and latency, for a list of ef.
+ * cmd_bench.c - bench: recall against a truth file, searches a second and latency, for a list of ef, or of recalls that are
+ * asked for.
  *
  * A hit counts when its exact distance is at most that of the k-th true neighbour, 1e-6 relative: of
  * several neighbours at the same distance any is right. Both distances are computed here, in double
@@ -34,8 +35,9 @@ struct bench {
     size_t query_count;
     double *limit; /* distance of the k-th true neighbour of each query */
 
-    uint32_t ef; /* of the round that runs */
-    bool timed;  /* false: one pass over all queries, hits are compared */
+    uint32_t ef; /* of the round that runs; 0: as the target says */
+    double target;
+    bool timed; /* false: one pass over all queries, hits are compared */
     uint64_t end_ns;
     _Atomic uint64_t next; /* query of an untimed pass */
     _Atomic int failed;    /* first error of a search */
@@ -92,6 +94,7 @@ static void *work(void *arg)
     struct bench *b = w->b;
     struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
     opts.ef = b->ef;
+    opts.target_recall = b->target;
     size_t query =
         (size_t)w->number * b->query_count / b->threads; /* timed threads begin at different places */
     while (atomic_load_explicit(&b->failed, memory_order_relaxed) == 0) {
@@ -138,7 +141,13 @@ static double run_round(struct bench *b, struct worker *workers, bool timed)
     return failed != 0 ? failed : (double)(kithi_tool_now_ns() - begin) / 1e9;
 }
 
-static int bench_ef(struct bench *b, struct worker *workers, uint32_t ef)
+/* What is asked for: ef, or a recall. */
+struct ask {
+    uint32_t ef;
+    double target;
+};
+
+static int bench_one(struct bench *b, struct worker *workers, const struct ask *a, bool targets)
 {
     static struct kithi_latency all;
     uint64_t right = 0;
@@ -147,12 +156,20 @@ static int bench_ef(struct bench *b, struct worker *workers, uint32_t ef)
         workers[i].right = 0;
         memset(&workers[i].latency, 0, sizeof workers[i].latency);
     }
-    b->ef = ef;
+    b->ef = a->ef;
+    b->target = a->target;
     double seconds = run_round(b, workers, false); /* recall, and the warm-up of what follows */
     if (seconds >= 0)
         seconds = run_round(b, workers, true);
+    if (seconds < 0 && a->ef == 0)
+        return kithi_tool_fail(b->t, "recall %g: %s", a->target, kith_strerror((int)seconds));
     if (seconds < 0)
-        return kithi_tool_fail(b->t, "ef %u: %s", ef, kith_strerror((int)seconds));
+        return kithi_tool_fail(b->t, "ef %u: %s", a->ef, kith_strerror((int)seconds));
+    /* Of the last search: the curve may have been renewed meanwhile. */
+    struct kith_search_info info = KITH_SEARCH_INFO_INIT;
+    uint32_t ef = a->ef;
+    if (ef == 0 && kith_results_info(workers[0].results, &info) == 0)
+        ef = info.ef;
     for (uint32_t i = 0; i < b->threads; i++) {
         right += workers[i].right;
         kithi_latency_merge(&all, &workers[i].latency);
@@ -162,11 +179,20 @@ static int bench_ef(struct bench *b, struct worker *workers, uint32_t ef)
     double p50 = kithi_latency_us(&all, 0.5);
     double p99 = kithi_latency_us(&all, 0.99);
     double p999 = kithi_latency_us(&all, 0.999);
-    if (b->t->json)
-        printf("{\"ef\":%u,\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f}\n",
-               ef, recall, qps, p50, p99, p999);
-    else
-        printf("%7u  %8.4f  %11.0f  %9.1f  %9.1f  %9.1f\n", ef, recall, qps, p50, p99, p999);
+    if (b->t->json) {
+        printf("{\"ef\":%u", ef);
+        if (a->target != 0)
+            printf(",\"target_recall\":%g,\"ef_basis\":\"%s\"", a->target, kithi_tool_basis(info.ef_basis));
+        printf(",\"recall\":%.6f,\"qps\":%.1f,\"p50_us\":%.2f,\"p99_us\":%.2f,\"p999_us\":%.2f}\n", recall,
+               qps, p50, p99, p999);
+    } else {
+        printf("%7u  %8.4f  %11.0f  %9.1f  %9.1f  %9.1f", ef, recall, qps, p50, p99, p999);
+        if (a->target != 0)
+            printf("  %8g  %+8.4f  %s", a->target, recall - a->target, kithi_tool_basis(info.ef_basis));
+        else if (targets)
+            printf("  %8s  %8s  %s", "-", "-", "given");
+        putchar('\n');
+    }
     fflush(stdout);
     return KITHI_TOOL_OK;
 }
@@ -293,9 +319,29 @@ static int parse_ef(const struct kithi_tool *t, const char *text, uint32_t k, ui
     return KITHI_TOOL_OK;
 }
 
+/* "0.9,0.95" into list; returns an exit status. */
+static int parse_targets(const struct kithi_tool *t, const char *text, double *list, size_t *out_count)
+{
+    size_t n = 0;
+    for (const char *p = text; p != NULL; p++) {
+        char *end = NULL;
+        double v = (*p >= '0' && *p <= '9') || *p == '.' ? strtod(p, &end) : 0;
+        if (!(v > 0 && v < 1) || (*end != ',' && *end != '\0') || n == EF_COUNT_MAX)
+            return kithi_tool_usage(
+                t, "--recall takes up to %u numbers between 0 and 1 with commas between, not \"%s\"",
+                EF_COUNT_MAX, text);
+        list[n++] = v;
+        p = end;
+        if (*p == '\0')
+            break;
+    }
+    *out_count = n;
+    return KITHI_TOOL_OK;
+}
+
 int kithi_cmd_bench(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *queries = NULL, *truth = NULL, *ids = NULL, *ef_text = NULL;
+    const char *queries = NULL, *truth = NULL, *ids = NULL, *ef_text = NULL, *recall_text = NULL;
     struct bench b = { .t = t, .k = 10, .threads = 1, .seconds = 3 };
     const struct kithi_arg args[] = {
         { "--queries", KITHI_ARG_STRING, &queries, 0, 0 },
@@ -303,6 +349,7 @@ int kithi_cmd_bench(struct kithi_tool *t, int argc, char **argv)
         { "--ids", KITHI_ARG_STRING, &ids, 0, 0 },
         { "-k", KITHI_ARG_NUMBER, &b.k, 1, KITHI_K_MAX },
         { "--ef", KITHI_ARG_STRING, &ef_text, 0, 0 },
+        { "--recall", KITHI_ARG_STRING, &recall_text, 0, 0 },
         { "--threads", KITHI_ARG_NUMBER, &b.threads, 1, THREAD_MAX },
         { "--seconds", KITHI_ARG_REAL, &b.seconds, 0, 86400 },
     };
@@ -318,7 +365,11 @@ int kithi_cmd_bench(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "--truth is missing");
     uint32_t ef[EF_COUNT_MAX];
     size_t ef_count = 0;
-    status = parse_ef(t, ef_text, b.k, ef, &ef_count);
+    double targets[EF_COUNT_MAX];
+    size_t target_count = 0;
+    status = parse_targets(t, recall_text, targets, &target_count);
+    if (status == KITHI_TOOL_OK && (ef_text != NULL || recall_text == NULL))
+        status = parse_ef(t, ef_text, b.k, ef, &ef_count);
     if (status != KITHI_TOOL_OK)
         return status;
 
@@ -350,11 +401,15 @@ int kithi_cmd_bench(struct kithi_tool *t, int argc, char **argv)
     if (!t->json) {
         printf("%zu queries, k %u, %u thread%s, %.3g s each\n", b.query_count, b.k, b.threads,
                b.threads == 1 ? "" : "s", b.seconds);
-        printf("%7s  %8s  %11s  %9s  %9s  %9s\n", "EF", "RECALL", "SEARCHES/S", "P50 us", "P99 us",
-               "P99.9 us");
+        printf("%7s  %8s  %11s  %9s  %9s  %9s", "EF", "RECALL", "SEARCHES/S", "P50 us", "P99 us", "P99.9 us");
+        if (target_count > 0)
+            printf("  %8s  %8s  %s", "ASKED", "OFF BY", "EF IS BY");
+        putchar('\n');
     }
     for (size_t i = 0; i < ef_count && status == KITHI_TOOL_OK; i++)
-        status = bench_ef(&b, workers, ef[i]);
+        status = bench_one(&b, workers, &(struct ask){ .ef = ef[i] }, target_count > 0);
+    for (size_t i = 0; i < target_count && status == KITHI_TOOL_OK; i++)
+        status = bench_one(&b, workers, &(struct ask){ .target = targets[i] }, true);
 out:
     for (uint32_t i = 0; workers != NULL && i < b.threads; i++) {
         kith_results_free(workers[i].results);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/graph/recall.h"
 #include "shm/graph/view.h"
 #include "shm/layout/notes.h"
 #include "tools/args.h"
@@ -186,6 +187,15 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
     else
         fputs(",\"notes\":null", stdout);
 
+    struct kithi_recall_curve c;
+    kithi_recall_read(map, &c);
+    if (c.count)
+        printf(",\"curve\":{\"k\":%u,\"points\":%u,\"samples\":%u,\"epoch\":%" PRIu64 ",\"since\":%" PRIu64
+               "}",
+               c.k, c.count, c.samples, c.epoch, c.since);
+    else
+        fputs(",\"curve\":null", stdout);
+
     fputs(",\"regions\":[", stdout);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
         printf("%s{\"region\":\"%s\",\"offset\":%" PRIu64 ",\"used\":%" PRIu64 ",\"taken\":%" PRIu64
@@ -350,6 +360,14 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
                  load(&n->epoch), noted(n),
                  is_condemned(n) ? "; condemned: kithd builds the segment anew" : "");
     kithi_object_text(&o, "", "notes", text);
+    struct kithi_recall_curve c;
+    kithi_recall_read(map, &c);
+    if (c.count)
+        snprintf(text, sizeof text, "%u points of %u samples, epochs %" PRIu64 " to %" PRIu64, c.count,
+                 c.samples, c.since, c.epoch);
+    else
+        snprintf(text, sizeof text, "none, recall is not measured yet");
+    kithi_object_text(&o, "", "recall curve", text);
     kithi_object_end(&o);
     putchar('\n');
     print_regions(v);

@@ -2,6 +2,7 @@
  * cmd_manage.c - create, drop, list, stats, count, checkpoint, restore: collections as a whole.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,6 +300,58 @@ static void put_state(struct kithi_object *o, const struct kithi_tool *t, kith *
     free(json);
 }
 
+/* What searches find with which ef, as kithd has measured. */
+static void put_recall(struct kithi_object *o, kith *index)
+{
+    static const double TARGETS[] = { 0.90, 0.95, 0.99, 0.999 };
+    struct kith_recall r = KITH_RECALL_INIT;
+    char text[4096], count[KITHI_OUT_TEXT_SIZE];
+    size_t at = 0;
+    int n = kith_recall_curve(index, &r);
+    if (o->json) {
+        if (n <= 0) {
+            kithi_object_json(o, "recall", NULL);
+            return;
+        }
+        at += (size_t)snprintf(text + at, sizeof text - at,
+                               "{\"k\":%u,\"samples\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"since\":%" PRIu64
+                               ",\"points\":[",
+                               r.k, r.samples, r.epoch, r.since);
+        for (int i = 0; i < n; i++)
+            at += (size_t)snprintf(text + at, sizeof text - at,
+                                   "%s{\"ef\":%u,\"recall\":%.4f,\"low\":%.4f,\"high\":%.4f}", i ? "," : "",
+                                   r.points[i].ef, (double)r.points[i].recall, (double)r.points[i].low,
+                                   (double)r.points[i].high);
+        snprintf(text + at, sizeof text - at, "]}");
+        kithi_object_json(o, "recall", text);
+        return;
+    }
+    if (n <= 0) {
+        kithi_object_text(o, "", "recall", n < 0 ? kith_strerror(n) : "not measured yet");
+        return;
+    }
+    snprintf(text, sizeof text, "of %u neighbours, by %s of its vectors, epochs %" PRIu64 " to %" PRIu64, r.k,
+             kithi_out_count(count, r.samples), r.since, r.epoch);
+    kithi_object_text(o, "", "recall", text);
+    int shown = -1;
+    for (size_t t = 0; t < sizeof TARGETS / sizeof *TARGETS; t++) {
+        int i = 0;
+        while (i < n && (double)r.points[i].recall < TARGETS[t])
+            i++;
+        if (i == n || i == shown)
+            continue;
+        shown = i;
+        snprintf(text, sizeof text, "%.4f (%.4f to %.4f) with ef %u", (double)r.points[i].recall,
+                 (double)r.points[i].low, (double)r.points[i].high, r.points[i].ef);
+        kithi_object_text(o, "", "", text);
+    }
+    if (shown < 0) {
+        snprintf(text, sizeof text, "%.4f with ef %u, the widest that was measured",
+                 (double)r.points[n - 1].recall, r.points[n - 1].ef);
+        kithi_object_text(o, "", "", text);
+    }
+}
+
 /* A command line that is one name and nothing else: open that collection. Returns an exit status. */
 static int open_only(struct kithi_tool *t, int argc, char **argv, kith **out)
 {
@@ -377,6 +430,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
                            s.live_count ? s.bytes_taken / s.live_count : 0);
         kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
         print_huge(&o, &s);
+        put_recall(&o, index);
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
         put_state(&o, t, index, &s);
         if (t->json) {

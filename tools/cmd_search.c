@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,10 +13,14 @@
 #include "tools/query.h"
 #include "tools/vectors.h"
 
-/* {"query":i,"hits":[{"id":...,"distance":...}]} */
-static void print_json(uint64_t query, const kith_results *r)
+/* {"query":i,"hits":[{"id":...,"distance":...}]}; with a recall that was asked for, "ef" and "ef_basis" before the hits. */
+static void print_json(uint64_t query, const kith_results *r, const struct kith_search_opts *opts)
 {
-    printf("{\"query\":%" PRIu64 ",\"hits\":[", query);
+    struct kith_search_info info = KITH_SEARCH_INFO_INIT;
+    printf("{\"query\":%" PRIu64, query);
+    if (opts->target_recall != 0 && kith_results_info(r, &info) == 0)
+        printf(",\"ef\":%u,\"ef_basis\":\"%s\"", info.ef, kithi_tool_basis(info.ef_basis));
+    fputs(",\"hits\":[", stdout);
     for (uint32_t i = 0; i < kith_results_count(r); i++) {
         fputs(i > 0 ? ",{\"id\":" : "{\"id\":", stdout);
         kithi_out_quote(stdout, kith_results_id(r, i));
@@ -45,6 +50,22 @@ static void print_table(const kith_results *r)
     kithi_table_end(&table);
 }
 
+/* A recall was asked for that nobody promises: say so, once. */
+static void tell_basis(const struct kithi_tool *t, const kith_results *r, const struct kith_search_opts *opts)
+{
+    static bool told;
+    struct kith_search_info info = KITH_SEARCH_INFO_INIT;
+    if (told || t->json || opts->target_recall == 0 || opts->exact || kith_results_info(r, &info) != 0 ||
+        info.ef_basis == KITH_EF_CURVE)
+        return;
+    told = true;
+    fprintf(stderr, "kith search: ef %u was taken: %s\n", info.ef,
+            info.ef_basis == KITH_EF_LIMIT ? "--ef permits no more for this --recall"
+            : info.ef_basis == KITH_EF_BEYOND
+                ? "this --recall is beyond what kithd has measured (kith stats)"
+                : "the recall of this collection is not measured yet (kith stats)");
+}
+
 static int search_file(const struct kithi_tool *t, kith *index, const char *path, uint32_t k,
                        const struct kith_search_opts *opts, kith_results *results)
 {
@@ -63,8 +84,9 @@ static int search_file(const struct kithi_tool *t, kith *index, const char *path
             status = kithi_tool_fail(t, "%s: %s", where, kith_strerror(hits));
             break;
         }
+        tell_basis(t, results, opts);
         if (t->json) {
-            print_json(v.row, results);
+            print_json(v.row, results, opts);
         } else {
             printf("%squery %" PRIu64 "\n", v.row > 0 ? "\n" : "", v.row);
             print_table(results);
@@ -81,6 +103,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     const char *text = NULL, *like = NULL, *file = NULL;
     uint32_t k = 10;
     bool exact = false;
+    double recall = NAN;
     struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
     const struct kithi_arg args[] = {
         { "--vector", KITHI_ARG_STRING, &text, 0, 0 },
@@ -88,6 +111,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
         { "--queries", KITHI_ARG_STRING, &file, 0, 0 },
         { "-k", KITHI_ARG_NUMBER, &k, 1, KITHI_K_MAX },
         { "--ef", KITHI_ARG_NUMBER, &opts.ef, 1, KITHI_EF_MAX },
+        { "--recall", KITHI_ARG_REAL, &recall, 0, 1 },
         { "--exact", KITHI_ARG_FLAG, &exact, 0, 0 },
         { "--filter", KITHI_ARG_LATER, NULL, 0, 0 },
     };
@@ -101,7 +125,11 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "give one of --vector, --like and --queries");
     if (opts.ef != 0 && opts.ef < k)
         return kithi_tool_usage(t, "--ef %u is below -k %u: no room for k hits", opts.ef, k);
+    if (recall == 0 || recall == 1)
+        return kithi_tool_usage(t, "--recall lies between 0 and 1, as 0.95 does%s",
+                                recall == 1 ? "; --exact finds all of them" : "");
     opts.exact = exact;
+    opts.target_recall = isnan(recall) ? 0 : recall;
 
     kith *index = NULL;
     float *vector = NULL;
@@ -133,8 +161,9 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
                                  like != NULL ? "\": " : "", kith_strerror(rc));
         goto out;
     }
+    tell_basis(t, results, &opts);
     if (t->json)
-        print_json(0, results);
+        print_json(0, results, &opts);
     else
         print_table(results);
 out:

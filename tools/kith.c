@@ -40,11 +40,12 @@ static const struct command COMMANDS[] = {
     { "delete", kithi_cmd_delete, "NAME ID... [--durability durable|applied|none]", "delete vectors" },
     { "export", kithi_cmd_export, "NAME FILE", "write all vectors to an .fvecs, .npy or .jsonl file" },
     { "search", kithi_cmd_search,
-      "NAME (--vector '[...]' | --like ID | --queries FILE) [-k 10] [--ef N] [--exact]",
+      "NAME (--vector '[...]' | --like ID | --queries FILE) [-k 10] [--ef N]\n"
+      "              [--recall R] [--exact]",
       "nearest neighbours" },
     { "bench", kithi_cmd_bench,
       "NAME --queries FILE --truth FILE.ivecs [--ids FILE] [-k 10] [--ef LIST]\n"
-      "             [--threads N] [--seconds S]",
+      "             [--recall LIST] [--threads N] [--seconds S]",
       "recall, searches a second and latency" },
     { "inspect", kithi_cmd_inspect, "NAME", "header, regions, memory and shape of the graph" },
     { "verify", kithi_cmd_verify, "NAME [--reach]",
@@ -157,6 +158,12 @@ bool kithi_tool_keep(const char *name, uint32_t *out)
         if (strcmp(name, kithi_keep_name(*out)) == 0)
             return true;
     return false;
+}
+
+const char *kithi_tool_basis(uint32_t basis)
+{
+    static const char *const names[] = { "given", "curve", "beyond", "blind", "limit" };
+    return basis < sizeof names / sizeof *names ? names[basis] : "unknown";
 }
 
 int kithi_tool_durability(const struct kithi_tool *t, const char *name, kith *index)

@@ -79,6 +79,9 @@ bool kithi_ready_next(const char **at, struct kithi_ready_state *out);
 /* "loading, 45 % of 312.0 MiB" */
 const char *kithi_ready_text(const struct kithi_ready_state *s, char *buf, size_t size);
 
+/* "curve", "beyond", ...: what an ef rests on, as kith(1) lists. */
+const char *kithi_tool_basis(uint32_t basis);
+
 /* Open a collection by name or path; prints what went wrong. Returns an exit status. */
 int kithi_tool_open(const struct kithi_tool *t, const char *name, kith **out);
 
