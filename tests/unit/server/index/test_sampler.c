@@ -128,8 +128,9 @@ static void who_is_left_out_is_neither_found_nor_walked_through(void **state)
             }
         }
         /* Nobody is left out of the next search. */
-        const struct kithi_search_params all = { .k = 400, .ef = 400 };
-        assert_int_equal(kithi_search(test_solo_map(&t), &t.scratch, q, &all, &t.results), 400);
+        const struct kithi_search_params all = { .k = 1, .ef = 400 };
+        assert_int_equal(kithi_search(test_solo_map(&t), &t.scratch, q, &all, &t.results), 1);
+        assert_true(t.results.hits[0].distance < 1e-4f);
         test_solo_close(&t);
     }
 }
@@ -252,7 +253,7 @@ static void it_goes_on_while_vectors_die_and_come(void **state)
     test_solo_close(&t);
 }
 
-static void duplicates_by_the_hundred_are_found_as_any_other(void **state)
+static void duplicates_by_the_hundred_do_not_mislead_the_curve(void **state)
 {
     (void)state;
     struct test_solo t;
@@ -261,18 +262,20 @@ static void duplicates_by_the_hundred_are_found_as_any_other(void **state)
     test_solo_open(&t, &g);
     float v[DIM];
     test_rand_floats(&r, v, DIM);
-    for (uint32_t i = 0; i < 600; i++) {
+    for (uint32_t i = 0; i < 800; i++) {
         char id[16];
         snprintf(id, sizeof id, "%u", i);
-        if (i >= 300)
+        if (i < 600)
             test_rand_floats(&r, v, DIM);
         assert_int_equal(test_solo_put(&t, id, v), 0);
     }
     struct kithi_sampler *s = sampler();
-    measure(s, &t, 100, 0);
+    measure(s, &t, 300, 0);
     kithi_sampler_curve(s, &c);
-    if (!(at(&c, 512) > 0.97))
-        fail_msg("recall with ef 512 is %.4f", at(&c, 512));
+    double says = at(&c, 512), is = held_out(&t, 512, 300);
+    /* A fourth of the samples are duplicates, any of which is right; the others are like the queries. */
+    if (says > (1 + 3 * is) / 4 + 0.06 || says < is - 0.06)
+        fail_msg("ef 512: the curve says %.4f, queries find %.4f", says, is);
     kithi_sampler_free(s);
     test_solo_close(&t);
 }
@@ -307,7 +310,7 @@ int main(void)
         cmocka_unit_test(a_published_curve_is_what_readers_choose_by),
         cmocka_unit_test(results_of_what_has_changed_are_forgotten),
         cmocka_unit_test(it_goes_on_while_vectors_die_and_come),
-        cmocka_unit_test(duplicates_by_the_hundred_are_found_as_any_other),
+        cmocka_unit_test(duplicates_by_the_hundred_do_not_mislead_the_curve),
         cmocka_unit_test(few_vectors_and_cancelling_end_it_without_results),
     };
     test_rand_init(&r);
