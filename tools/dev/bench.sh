@@ -11,6 +11,7 @@
 #           scaling  two readers to one, and a reader beside a writer, each on a CPU of its own
 #           attach   time and memory of an attached reader
 #           counters what being counted costs a reader
+#           recall   how well searches keep a recall that they ask for
 #           restart  checkpoints, cold and warm starts
 #           warm     restarts with the segment in place, a quarter of the set and all of it
 #           durable  readers without a daemon, writing beside checkpoints, replay to writing
@@ -118,7 +119,7 @@ if [ "$table" = all ]; then
     fi
     exit 0
 fi
-case $table in search | core | build | log | mixed | scaling | attach | counters | growth | restart | warm | durable) ;; *) usage 2 ;; esac
+case $table in search | core | build | log | mixed | scaling | attach | counters | growth | recall | restart | warm | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
