@@ -257,7 +257,7 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_ok(KITH("stats", "--ready"), "ready\n");
     expect_ok(KITH("--json", "stats", "--ready", "views"),
               "{\"ready\":true,\"served\":1,\"coming\":0,\"collections\":[{\"name\":\"views\","
-              "\"state\":\"served\"}]}\n");
+              "\"state\":\"served\"}],\"refused\":0}\n");
     expect_says(
         KITH("--json", "stats", "views"),
         "{\"name\":\"views\",\"live\":1,\"dim\":3,\"metric\":\"ip\",\"m\":16,",
@@ -268,8 +268,8 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"bytes_taken\":", "\"bytes_per_vector\":", "\"bytes_reserved\":", "\"huge_bytes\":0,",
         "\"huge_wanted_bytes\":0,", "\"daemon\":true,\"state\":\"served\",",
         "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,", "\"sync_us_below_pow2\":[",
-        "\"version\":\"0.1.0\",\"data_dir\":\"/", "/data\",\"readers\":{\"alive\":0,\"gone\":0,",
-        "\"latency_ns\":[],\"list\":[]}}}\n", NULL);
+        "\"version\":\"0.1.0\",\"data_dir\":\"/", "/data\",\"recall\":{",
+        "},\"readers\":{\"alive\":0,\"gone\":0,", "\"latency_ns\":[],\"list\":[]}}}\n", NULL);
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",
