@@ -40,7 +40,7 @@ tally=$dir/tally
 touch "$tally"
 
 print_sum() {
-    awk '{ n[$3] += $4; s[$3] += $5; all += $4 }
+    awk 'NF == 5 { n[$3] += $4; s[$3] += $5; all += $4 }
         END { for (t in n) printf "%-12s %12d executions %8d s %8d a second\n", t, n[t], s[t], n[t] / (s[t] ? s[t] : 1)
               printf "%-12s %12d\n", "all", all }' "$tally" | sort
     for found in "$dir"/*-{crash,leak,timeout,oom}-*; do
@@ -83,7 +83,7 @@ slice() {
         wait "$child" && status=0 || status=$?
     done
     child=
-    done_now=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    done_now=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -n 1)
     echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $commit $target ${done_now:-0} $(($(date +%s) - begun))" >>"$tally"
     [ "$status" -ne 0 ] && [ -z "$stop" ] || return 0
     # Time that a machine was busy with something else, or the process stopped, counts as time that an input took.
