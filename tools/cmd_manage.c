@@ -9,6 +9,7 @@
 
 #include "tools/args.h"
 #include "tools/out.h"
+#include "tools/ready.h"
 
 int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
 {

@@ -63,22 +63,6 @@ const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);
 /* Say so on stderr; with --json, where a key says it, and for NULL nothing. */
 void kithi_tool_tell_decoded(const struct kithi_tool *t, const char *codec);
 
-/* What kithd says of a collection that it brings back after its start, or serves: kithd(8), READINESS. */
-struct kithi_ready_state {
-    char name[65];
-    char state[16]; /* "served", "loading", ... */
-    bool counts;    /* the rest is there */
-    char unit[8];   /* "bytes" or "groups" */
-    unsigned long long done, total;
-    unsigned percent;
-    char reason[512]; /* of state "refused"; else "" */
-};
-
-/* The next one of the answer of kith_readiness(), *at being that answer at first. False: that was all. */
-bool kithi_ready_next(const char **at, struct kithi_ready_state *out);
-/* "loading, 45 % of 312.0 MiB" */
-const char *kithi_ready_text(const struct kithi_ready_state *s, char *buf, size_t size);
-
 /* "curve", "beyond", ...: what an ef rests on, as kith(1) lists. */
 const char *kithi_tool_basis(uint32_t basis);
 

@@ -894,7 +894,7 @@ static int clear_strangers(struct kithi_daemon *d, struct kithi_errmsg *err)
             continue;
         }
         status = kithi_path(from, err, "%s/%s", d->data.path, names[i]);
-        if (status || !access(from, F_OK) || errno != ENOENT) {
+        if (status || (lstat(from, &st) ? errno != ENOENT : S_ISDIR(st.st_mode))) {
             continue; /* what cannot be looked at, and what has lost its configuration, may be a collection */
         }
         status = kithi_path(from, err, "%s/%s", d->run.path, names[i]);

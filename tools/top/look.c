@@ -12,6 +12,7 @@
 
 #include "client/src/json.h"
 #include "tools/out.h"
+#include "tools/ready.h"
 
 /* ---- what kithd says ---- */
 
@@ -252,8 +253,19 @@ bool kithi_top_look(struct kithi_top_collection *c, const struct kithi_tool *t, 
     c->now.taken_ns = kithi_tool_now_ns(); /* after the daemon's answer, which may have been waited for */
     look_at_header(c);
     c->now.starting = rc == KITH_E_STARTING;
-    if (ask && rc != 0 && !c->now.attached && !strchr(c->name, '/')) /* a segment that is still being built */
-        c->now.starting = kith_readiness(c->name, t->run_dir, NULL, NULL) == 1;
+    if (ask && rc != 0 && !c->now.attached &&
+        !strchr(c->name, '/')) { /* a segment that is still being built, or will not be */
+        struct kithi_ready_state state = { .name = "" };
+        char *json = NULL;
+        const char *at;
+        c->now.starting = kith_readiness(c->name, t->run_dir, &json, NULL) == 1;
+        at = json;
+        if (c->now.starting && at && kithi_ready_next(&at, &state) && state.reason[0] != '\0') {
+            c->now.starting = false;
+            snprintf(c->problem, sizeof c->problem, "kithd does not serve it: %.360s", state.reason);
+        }
+        free(json);
+    }
     if (c->now.starting)
         snprintf(c->problem, sizeof c->problem, "kithd is bringing it back");
     else if (rc != 0 && c->now.attached && rc != KITH_E_NO_DAEMON)

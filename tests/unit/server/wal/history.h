@@ -5,6 +5,7 @@
 #ifndef KITHI_TEST_WAL_HISTORY_H
 #define KITHI_TEST_WAL_HISTORY_H
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,6 +110,30 @@ static inline int history_append(struct kithi_wal *wal, uint64_t epoch, uint64_t
     struct iovec v[2] = { { bytes, part }, { bytes + part, len - part } };
     int r = kithi_wal_append(wal, epoch, v, 2, (uint32_t)(epoch % 7 + 1), history_done, a);
     free(bytes);
+    return r;
+}
+
+/* A life of the log in dir: the next `count` groups behind those of report, each by a write of its own. 0 or the error. */
+static inline int history_live(const char *dir, uint64_t salt, uint64_t file_size,
+                               const struct kithi_wal_report *report, uint64_t count,
+                               struct kithi_errmsg *err)
+{
+    struct kithi_io *io = NULL;
+    struct kithi_wal *wal = NULL;
+    struct history_ack a = { 0 };
+    int r = kithi_io_open(KITHI_IO_THREADS, &io, err);
+    if (r == 0)
+        r = history_open(io, dir, file_size, report, &wal, err);
+    for (uint64_t i = 1; i <= count && r == 0; i++) {
+        while ((r = history_append(wal, report->last_epoch + i, salt, &a)) == -EBUSY)
+            kithi_io_run(io, 10000);
+        while (r == 0 && kithi_wal_busy(wal))
+            kithi_io_run(io, 10000);
+    }
+    if (r == 0 && (a.acked != count || a.failed))
+        r = KITHI_E_LOG_FAILED;
+    kithi_wal_close(wal);
+    kithi_io_free(io);
     return r;
 }
 

@@ -309,7 +309,7 @@ static void a_list_says_which_collections_are_served(void **state)
     memcpy(&body[2], "listed\0\0", 8);
     assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 16, 0, &r), 0);
     assert_string_equal(r.text, "{\"ready\":true,\"served\":1,\"coming\":0,\"collections\":["
-                                "{\"name\":\"listed\",\"state\":\"served\"}]}");
+                                "{\"name\":\"listed\",\"state\":\"served\"}],\"refused\":0}");
     memcpy(&body[2], "absent\0\0", 8);
     assert_int_equal(peer_call(&p, KITHI_FRAME_LIST, body, 16, 0, &r), KITHI_E_NO_COLLECTION);
     body[1] = 60; /* more than there is */
