@@ -32,7 +32,7 @@ void kithi_recall_read(const struct kithi_map *map, struct kithi_recall_curve *o
 
 /*
  * The ef, k to KITHI_EF_MAX, with which searches for k (1 to KITHI_K_MAX) find the share target (above 0, below 1) of the
- * true neighbours. What the curve says is of curve.k neighbours: more take as many times the ef, fewer take the same. It is
+ * true neighbours. What the curve says is of curve.k neighbours: more take as many times the ef, and 5/4 k at least; fewer take the same. It is
  * linear between two points.
  */
 uint32_t kithi_recall_ef(const struct kithi_map *map, uint32_t k, double target,

@@ -215,7 +215,7 @@ KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *o
  * target_recall asks for a share of the true neighbours, on the average of many queries, and leaves ef to the library, which
  * goes by what kithd has measured on the collection's own vectors (kith_recall_curve()): queries like these get that, or a
  * little more. Queries unlike them need more than it can know. Larger k than 10, which is what is measured, get as many times
- * the ef, smaller ones the same. Together with ef, ef is the most that may be chosen; with exact it changes nothing.
+ * the ef, and 5/4 k at least, smaller ones the same. Together with ef, ef is the most that may be chosen; with exact it changes nothing.
  */
 struct kith_search_opts {
     size_t struct_size;
