@@ -613,7 +613,7 @@ static void some_come_back_while_the_start_is_not_over(void **state)
     assert_false(test_daemon_logged(&d, "event=ready"));
     let_go("load", "slow");
     assert_int_equal(test_daemon_wait_ready(&d), 0);
-    wait_logged("collections=3 clients=");
+    wait_logged("collections=3 refused=0 clients=");
     expect_all("slow", FIRST);
     assert_int_equal(test_daemon_stop(&d), 0);
 }
