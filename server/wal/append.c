@@ -65,6 +65,13 @@ struct spare {
     char path[KITHI_WAL_PATH_SIZE];
 };
 
+/* Zeros on their way ahead of the groups. Live by themselves, for the same reason. */
+struct zeros {
+    struct kithi_io_op op;
+    struct kithi_wal *wal; /* NULL: closed meanwhile */
+    bool running;
+};
+
 /* A group that was taken. */
 struct group {
     size_t off; /* of its header in the batch */
@@ -109,8 +116,7 @@ struct kithi_wal {
     uint64_t used; /* off, counting the groups that wait */
     /* Of a recycled file. Zeros reach from the end of what was written up to there; the file's own size where it is new. */
     uint64_t zeroed;
-    bool zeroing; /* more of them are being written */
-    struct kithi_io_op zero_op;
+    struct zeros *zeros; /* more of them */
 
     struct batch
         batches[KITHI_WAL_WRITES +
@@ -480,10 +486,15 @@ static bool is_fenced(const struct kithi_wal *wal, uint64_t off)
     return off + fence(wal->recycled, off, wal->size) <= wal->zeroed;
 }
 
-static void zero_done(struct kithi_io_op *op, int result)
+static void zeros_done(struct kithi_io_op *op, int result)
 {
-    struct kithi_wal *wal = op->arg;
-    wal->zeroing = false;
+    struct zeros *z = op->arg;
+    struct kithi_wal *wal = z->wal;
+    z->running = false;
+    if (!wal) {
+        free(z);
+        return;
+    }
     if (result != (int)op->len)
         fail(wal, "zeroing the log", wal->zeroed, result < 0 ? result : -EIO);
     else
@@ -497,10 +508,10 @@ static void zero_ahead(struct kithi_wal *wal, size_t size)
 {
     uint64_t left = wal->size - wal->zeroed, ahead = kithi_round_up(wal->size / ZEROS_SHARE, KITHI_WAL_BLOCK);
     ahead = ahead < ZEROS_AHEAD ? ahead : ZEROS_AHEAD;
-    if (wal->zeroing || left == 0 || size > ZEROS_SMALL || wal->zeroed > wal->off + ahead / 2)
+    if (wal->zeros->running || left == 0 || size > ZEROS_SMALL || wal->zeroed > wal->off + ahead / 2)
         return;
-    wal->zeroing = true;
-    kithi_io_write_durable(wal->io, &wal->zero_op, wal->fd, zero_bytes, left < ahead ? left : ahead,
+    wal->zeros->running = true;
+    kithi_io_write_durable(wal->io, &wal->zeros->op, wal->fd, zero_bytes, left < ahead ? left : ahead,
                            wal->zeroed);
 }
 
@@ -571,7 +582,7 @@ static void rotate(struct kithi_wal *wal, const struct batch *b)
 static void start(struct kithi_wal *wal)
 {
     struct batch *b = gathering(wal);
-    bool idle = wal->writing == 0 && !wal->zeroing;
+    bool idle = wal->writing == 0 && !wal->zeros->running;
     if (wal->failed || b->count == 0 || wal->writing == KITHI_WAL_WRITES || wal->alone ||
         (!idle && (b->rotate || !is_fenced(wal, wal->off + b->size))))
         return;
@@ -674,7 +685,7 @@ int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *
 
 bool kithi_wal_busy(const struct kithi_wal *wal)
 {
-    return wal->writing > 0 || wal->zeroing || gathering(wal)->count > 0 || wal->ending > 0;
+    return wal->writing > 0 || gathering(wal)->count > 0 || wal->ending > 0;
 }
 
 bool kithi_wal_preparing(const struct kithi_wal *wal)
@@ -863,8 +874,14 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
     struct kithi_wal_fresh file = { .fd = -1 };
     char path[KITHI_WAL_PATH_SIZE], name[KITHI_WAL_NAME_SIZE];
     struct kithi_wal *wal = calloc(1, sizeof *wal);
-    if (!wal)
+    struct zeros *z = calloc(1, sizeof *z);
+    if (!wal || !z) {
+        free(wal);
+        free(z);
         return kithi_error_set(err, -ENOMEM, "%s: out of memory", opts->dir);
+    }
+    wal->zeros = z;
+    *z = (struct zeros){ .op = { .done = zeros_done, .arg = z }, .wal = wal };
     wal->io = io;
     wal->fd = wal->next.fd = -1;
     wal->timeline = opts->timeline;
@@ -875,7 +892,6 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
         wal->batches[i].wal = wal;
         wal->batches[i].op = (struct kithi_io_op){ .done = write_done, .arg = &wal->batches[i] };
     }
-    wal->zero_op = (struct kithi_io_op){ .done = zero_done, .arg = wal };
     wal->rotate_op = (struct kithi_io_op){ .done = rotate_done, .arg = wal };
     snprintf(wal->dir, sizeof wal->dir, "%s", opts->dir);
 
@@ -934,8 +950,10 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 
 out:
     kithi_wal_fresh_drop(io, &file, path);
-    if (wal)
+    if (wal) {
         batches_free(wal);
+        free(wal->zeros);
+    }
     free(wal);
     return r;
 }
@@ -976,6 +994,10 @@ void kithi_wal_close(struct kithi_wal *wal)
     } else if (wal->spare) {
         spare_free(wal->spare);
     }
+    if (wal->zeros->running)
+        wal->zeros->wal = NULL; /* zeros_done() sees to it */
+    else
+        free(wal->zeros);
     kithi_io_close(wal->io, wal->next.fd);
     kithi_io_close(wal->io, wal->fd);
     batches_free(wal);

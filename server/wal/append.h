@@ -86,7 +86,7 @@ int kithi_wal_open(struct kithi_io *io, const struct kithi_wal_open_opts *opts, 
 int kithi_wal_append(struct kithi_wal *wal, uint64_t epoch, const struct iovec *iov, size_t n_iov,
                      uint32_t n_ops, kithi_wal_done *done, void *arg);
 
-/* True while a group is being written or waits for it, or for its done, or zeros are written ahead of the next ones. */
+/* True while a group is being written or waits for it, or for its done. */
 bool kithi_wal_busy(const struct kithi_wal *wal);
 
 /* True while the next file is being made on a helper thread, in the log's directory. */
@@ -123,7 +123,7 @@ void kithi_wal_trim(struct kithi_io *io, const char *dir, uint64_t epoch, bool k
 int kithi_wal_moved(struct kithi_wal *wal, const char *dir);
 
 /* Close a log that is not busy (a program that must leave in the middle of a write just exits).
- * A preparation of the next file that still runs ends with the loop. NULL is fine. */
+ * What still runs ahead of the groups, a next file or zeros, ends by itself or with the loop. NULL is fine. */
 void kithi_wal_close(struct kithi_wal *wal);
 
 #endif

@@ -721,8 +721,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
 static bool is_still(const struct kithi_collection *c)
 {
     const struct kithi_pipeline *p = &c->pipeline;
-    return !p->log_waits && !p->under_way && !p->published && !p->unlogged && !p->sweeping && !p->paging &&
-           !kithi_wal_busy(c->wal);
+    return !p->log_waits && !p->under_way && !p->published && !p->unlogged && !p->sweeping && !p->paging;
 }
 
 bool kithi_pipeline_hold(struct kithi_collection *c, bool on)
