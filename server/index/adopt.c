@@ -8,7 +8,7 @@
  * born become ABORTED and wait for a sweep like dead ones; dead and resting ones cannot be told
  * apart and all wait for a sweep.
  *
- * The last owner has noted which slots that may concern (notes.h), so it takes as long as its open group is large. Who
+ * The last owner has noted which slots that may concern (notes.h), so it takes as long as its groups under way are large. Who
  * is dead and what is free is found out behind, while the collection is served (census.c). Without notes all of it is
  * done at once, from the records alone.
  */
@@ -36,12 +36,14 @@ static uint32_t earlier_version(const struct kithi_index *ix, uint32_t slot)
 {
     char id[KITHI_ID_INLINE + 512], other[KITHI_ID_INLINE + 512];
     size_t len = kithi_view_id(&ix->view, slot, id);
-    for (uint32_t n = 0; n <= ix->slots_used; n++) {
+    for (uint32_t n = 0, first = slot; n <= ix->slots_used; n++) {
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         uint32_t prev = atomic_load_explicit(&r->prev, memory_order_relaxed);
         if (prev - 1u >= ix->slots_used)
             return 0;
         slot = prev - 1;
+        if (slot == first) /* what was rewritten and swept meanwhile is used again */
+            return 0;
         r = kithi_view_record(&ix->view, slot);
         if (!is_linked(r) || kithi_view_id(&ix->view, slot, other) != len || memcmp(id, other, len) != 0)
             return 0;
@@ -51,7 +53,7 @@ static uint32_t earlier_version(const struct kithi_index *ix, uint32_t slot)
     return 0;
 }
 
-/* [P14 notes] What the open group has, or will have, touched: noted slots, or any. */
+/* [P14 notes] What the groups under way have, or will have, touched: noted slots, or any. */
 static uint32_t touched_count(const struct kithi_index *ix)
 {
     return ix->noted == KITHI_NOTES_OVERFLOW ? ix->slots_used : ix->noted;

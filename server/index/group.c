@@ -364,6 +364,12 @@ uint32_t kithi_groups_dying(const struct kithi_index *ix)
     return n;
 }
 
+uint32_t kithi_group_room(const struct kithi_index *ix)
+{
+    uint32_t noted = kithi_groups_dying(ix);
+    return noted < KITHI_NOTES_MAX ? (KITHI_NOTES_MAX - noted) / 2 : 0;
+}
+
 uint32_t kithi_group_job_count(const struct kithi_group *g)
 {
     return g->insertion_count;

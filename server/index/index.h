@@ -120,6 +120,9 @@ struct kithi_group *kithi_group_seal(struct kithi_index *ix);
 /* Groups that are sealed and not published. */
 uint32_t kithi_groups_sealed(const struct kithi_index *ix);
 
+/* Changes that the open group has room for until the owner's notes ([P14 notes]) overflow, those of the sealed groups counted. */
+uint32_t kithi_group_room(const struct kithi_index *ix);
+
 /* Insertions staged in a group. */
 uint32_t kithi_group_job_count(const struct kithi_group *g);
 

@@ -171,7 +171,7 @@ struct kithi_index {
     struct kithi_header *header;
     int fd;
     struct kithi_index_tuning tuning;
-    /* Limits as of the last reservation; does not change while jobs of a group run. */
+    /* The owner's: limits as of the last reservation. Jobs begin views of their own. */
     struct kithi_view view;
 
     uint64_t taken[KITHI_REGION_COUNT];

@@ -168,7 +168,7 @@ bool kithi_notes_usable(struct kithi_index *ix)
     for (uint32_t i = 0; count != KITHI_NOTES_OVERFLOW && i < count; i++)
         if (atomic_load_explicit(&n->slots[i], memory_order_relaxed) >= ix->slots_used)
             return false;
-    /* The header's count may be that of the open group already. */
+    /* The header's count may be that of the group that was being published already. */
     live = epoch == ix->epoch ? atomic_load_explicit(&n->live, memory_order_relaxed)
                               : atomic_load_explicit(&h->live, memory_order_relaxed);
     if (live > ix->slots_used)

@@ -435,8 +435,6 @@ static void writes_end(struct kithi_wal *wal)
         struct batch *b = batch_at(wal, 0);
         if (wal->writing > 0 ? !b->done : !wal->failed || b->count == 0)
             return;
-        if (!wal->failed && b->result < 0)
-            fail(wal, b->rotate ? "beginning the next log file" : "writing the log", b->off, b->result);
         if (!wal->failed)
             count(wal, b);
         batch_end(wal, b);
@@ -458,6 +456,8 @@ static void write_done(struct kithi_io_op *op, int result)
     struct batch *b = op->arg;
     b->done = true;
     b->result = result < 0 ? result : result == (int)b->write_len ? 0 : -EIO;
+    if (b->result < 0) /* at once, whatever is before it: nothing is written any more */
+        fail(b->wal, "writing the log", b->off, b->result);
     writes_end(b->wal);
 }
 
@@ -508,7 +508,8 @@ static void zero_ahead(struct kithi_wal *wal, size_t size)
 {
     uint64_t left = wal->size - wal->zeroed, ahead = kithi_round_up(wal->size / ZEROS_SHARE, KITHI_WAL_BLOCK);
     ahead = ahead < ZEROS_AHEAD ? ahead : ZEROS_AHEAD;
-    if (wal->zeros->running || left == 0 || size > ZEROS_SMALL || wal->zeroed > wal->off + ahead / 2)
+    if (!wal->direct || wal->zeros->running || left == 0 || size > ZEROS_SMALL ||
+        wal->zeroed > wal->off + ahead / 2)
         return;
     wal->zeros->running = true;
     kithi_io_write_durable(wal->io, &wal->zeros->op, wal->fd, zero_bytes, left < ahead ? left : ahead,
@@ -549,8 +550,8 @@ static void rotate_done(struct kithi_io_op *op, int result)
     struct kithi_wal *wal = op->arg;
     struct batch *b = batch_at(wal, 0);
     if (result < 0) {
+        fail(wal, "beginning the next log file", wal->off, result);
         b->done = true;
-        b->result = result;
         writes_end(wal);
         return;
     }
@@ -583,6 +584,9 @@ static void start(struct kithi_wal *wal)
 {
     struct batch *b = gathering(wal);
     bool idle = wal->writing == 0 && !wal->zeros->running;
+    /* Through the page cache an error is told once for each descriptor, to whichever sync asks first: one at a time there. */
+    if (!wal->direct && !idle)
+        return;
     if (wal->failed || b->count == 0 || wal->writing == KITHI_WAL_WRITES || wal->alone ||
         (!idle && (b->rotate || !is_fenced(wal, wal->off + b->size))))
         return;
@@ -744,14 +748,14 @@ static size_t tail_bytes(const struct kithi_wal_report *report)
     return (size_t)(report->lead_size + report->tail_size);
 }
 
-/* The groups of the last write, read again into an aligned buffer. */
+/* The groups that none behind them says were durable, read again into an aligned buffer. */
 static int tail_read(struct kithi_wal *wal, const struct kithi_wal_report *report, struct batch *b,
                      struct kithi_errmsg *err)
 {
     uint64_t epoch = report->tail_epoch;
     int r = batch_reserve(wal->io, b, tail_bytes(report));
     if (r < 0)
-        return kithi_error_set(err, r, "%s: no memory for the groups of the last write", wal->dir);
+        return kithi_error_set(err, r, "%s: no memory for the last groups", wal->dir);
     if (report->lead_size > 0)
         r = part_read(wal, report->lead_file, report->lead_off, (size_t)report->lead_size, b->bytes, &epoch,
                       err);

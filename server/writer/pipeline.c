@@ -486,6 +486,7 @@ static void commit_log(struct kithi_collection *c)
             kithi_daemon_fail(c->daemon);
         }
         commit_refuse(c, k, &err);
+        c->daemon->again = true;
         return;
     }
     KITHI_FAULT_CRASH("crash-after-append");
@@ -530,12 +531,20 @@ static bool commit_begin(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_commit *k = commit_at(p, p->under_way);
+    uint64_t ops_limit = group_ops_limit(p);
     bool taken = false;
+    if (p->under_way) {
+        /* Beyond that a start would have to look at every record. */
+        uint32_t room = kithi_group_room(c->index);
+        if (room < GROUP_OPS_MIN) {
+            return false;
+        }
+        ops_limit = ops_limit < room ? ops_limit : room;
+    }
     k->first = k->last = NULL;
     k->ops = k->bytes = 0;
     k->durable = false;
     p->iov_count = 0;
-    const uint64_t ops_limit = group_ops_limit(p);
     uint32_t half = (p->outstanding + 1) / 2, left = half > GROUP_REQUESTS_MIN ? half : GROUP_REQUESTS_MIN;
     while (p->line && left > 0 && k->ops < ops_limit && k->bytes < GROUP_BYTES && stage_next(c, k, now_ms)) {
         taken = true;
@@ -696,6 +705,8 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     if (p->log_waits) {
         commit_log(c);
     }
+    /* What it waited for may have been refused instead of published. */
+    p->crowded = p->crowded && (p->under_way || p->log_waits);
     /* A group that only refused or changed nothing leaves room for the next at once. */
     bool slowed = !leaving && kithi_checkpointer_is_full(c); /* until its end, which brings the next turn */
     while (!p->log_waits && p->under_way < KITHI_GROUPS_SEALED && !p->stalled && !p->crowded && !p->held &&

@@ -6,11 +6,11 @@
  *        | ends of what was used, so that adoption need    |
  *        | not look for them                               |
  *   4160 +-------------------------------------------------+
- *        | slots of the open group, in the order in which  |
+ *        | slots of groups under way, in the order in which|
  *        | they were staged                                |
  *  65536 +-------------------------------------------------+
  *
- * The owner stores them, the next owner reads them, readers have no use for them. A slot that the open group takes, and one
+ * The owner stores them, the next owner reads them, readers have no use for them. A slot that a group takes, and one
  * whose death it will be, is noted before a byte of its record changes ([P14 notes]). So what stands in records beyond the
  * epoch is of noted slots, or of any slot where more were to be noted than there is room for.
  *
