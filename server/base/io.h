@@ -37,6 +37,8 @@ typedef int kithi_io_call_fn(void *arg);
 struct kithi_io_op {
     kithi_io_done *done; /* the caller's */
     void *arg;           /* the caller's */
+    bool
+        told_end; /* the caller's, also in flight: of a write, done is called when the loop ends before it, too */
 
     /* The rest is the loop's while the op is in flight. */
     uint8_t type;
@@ -74,8 +76,8 @@ enum kithi_io_kind {
 int kithi_io_open(enum kithi_io_kind kind, struct kithi_io **out_io, struct kithi_errmsg *err);
 
 /*
- * Ends the loop. Calls (kithi_io_call) end first, their done being called; other ops still in flight are
- * dropped without done, so nothing they point at is freed before this returns. NULL is fine.
+ * Ends the loop. Calls (kithi_io_call) end first, their done being called, and so is that of writes with told_end; other ops still
+ * in flight are dropped without done, so nothing they point at is freed before this returns. NULL is fine.
  */
 void kithi_io_free(struct kithi_io *io);
 

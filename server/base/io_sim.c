@@ -892,6 +892,8 @@ static void sim_free(struct kithi_io *io)
     while ((op = kithi_io_list_pop(&s->pending)) != NULL)
         if (op->type == KITHI_IO_CALL)
             kithi_io_complete(op, perform(s, op));
+        else if (op->type == KITHI_IO_WRITE && op->told_end)
+            kithi_io_complete(op, -ECANCELED);
     for (size_t i = 0; i < s->file_count; i++)
         file_fini(&s->files[i]);
     harms_drop(s);

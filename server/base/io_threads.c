@@ -300,7 +300,7 @@ static void threads_free(struct kithi_io *io)
     take_finished(t);
     struct kithi_io_op *op;
     while ((op = kithi_io_list_pop(&t->ready)) != NULL) {
-        if (op->type == KITHI_IO_CALL)
+        if (op->type == KITHI_IO_CALL || (op->type == KITHI_IO_WRITE && op->told_end))
             kithi_io_complete(op, op->result);
         else if (op->type == KITHI_IO_ACCEPT && op->result >= 0)
             close(op->result);

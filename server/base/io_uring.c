@@ -423,6 +423,8 @@ static void uring_free(struct kithi_io *io)
             op->busy = false;
             if (op->type == KITHI_IO_ACCEPT && cqe->res >= 0)
                 close(cqe->res);
+            if (op->type == KITHI_IO_WRITE && op->told_end)
+                kithi_io_complete(op, -ECANCELED);
         }
         io_uring_cqe_seen(&u->ring, cqe);
     }

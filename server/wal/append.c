@@ -998,10 +998,12 @@ void kithi_wal_close(struct kithi_wal *wal)
     } else if (wal->spare) {
         spare_free(wal->spare);
     }
-    if (wal->zeros->running)
+    if (wal->zeros->running) {
         wal->zeros->wal = NULL; /* zeros_done() sees to it */
-    else
+        wal->zeros->op.told_end = true;
+    } else {
         free(wal->zeros);
+    }
     kithi_io_close(wal->io, wal->next.fd);
     kithi_io_close(wal->io, wal->fd);
     batches_free(wal);
