@@ -153,15 +153,16 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     uint64_t began_epoch = ix->sealed ? kithi_group_at(ix, 0)->began_epoch : UINT64_MAX;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t slot = ix->dead.items[ix->dead.head].slot;
-        /* An aborted slot was never born: no reader can miss it. */
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
+        /* An aborted slot was never born: no reader can miss it, and its death says nothing, least of all before the first epoch. */
+        bool born = atomic_load_explicit(&r->birth, memory_order_relaxed) != 0;
         /* A deletion that is not in the log yet may have to be written there by the next start, which learns of it here
          * (ahead.c). The log is never far behind. And insertions that began before it may have chosen the slot. */
-        if (death > durable_epoch || death > began_epoch)
+        if (born && (death > durable_epoch || death > began_epoch))
             break;
         kithi_queue_pop(&ix->dead);
-        if (atomic_load_explicit(&r->birth, memory_order_relaxed) != 0 && death > mark)
+        if (born && death > mark)
             mark = death;
         s->doomed[slot / 64] |= UINT64_C(1) << (slot % 64);
         s->slots_doomed.items[s->slots_doomed.count++] = slot; /* room was reserved */

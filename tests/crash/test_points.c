@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <kith/kith.h>
+
 #include "shm/layout/header.h"
 #include "tests/support/daemon.h"
 #include "tests/support/rand.h"
@@ -87,8 +89,10 @@ static void start_with_fault(const char *point, uint32_t passage)
 static void start_again(void)
 {
     kithd.fault[0] = '\0';
-    if (test_daemon_start(&kithd) < 0)
+    if (test_daemon_start(&kithd) < 0) {
+        test_daemon_show_log(&kithd);
         fail_msg("kithd does not start again");
+    }
 }
 
 static void acknowledged_writes_survive_a_death_at_each_point_of_a_commit(void **state)
@@ -154,12 +158,60 @@ static void a_failed_log_write_ends_the_daemon_and_no_acknowledged_write(void **
     check("wal-write-eio");
 }
 
+/* The second of two writes finds no room before the first is published, which it never is. */
+static void a_write_that_waits_for_room_is_refused_when_the_log_fails_before_it(void **state)
+{
+    (void)state;
+    enum { SMALL = 256 };
+    struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    kith *index = NULL;
+    kith_pipe *pipe = NULL;
+    float v[4] = { 0 };
+    const char *run = test_path(&kithd.run, "run");
+    create.run_dir = opts.run_dir = run;
+    create.dim = 4;
+    create.metric = KITH_METRIC_L2;
+    create.max_vectors = SMALL;
+    start_with_fault("wal-write-eio", 1);
+    assert_int_equal(test_daemon_wait_ready(&kithd), 0);
+    assert_int_equal(kith_create("small", &create), 0);
+    assert_int_equal(kith_open("small", &opts, &index), 0);
+    assert_int_equal(kith_pipe_open(index, 2, &pipe), 0);
+    kith_batch *all = kith_batch_new(index), *more = kith_batch_new(index);
+    for (unsigned i = 0; i < SMALL; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "%u", i);
+        v[0] = (float)i;
+        assert_int_equal(kith_batch_upsert(all, id, v, 4), 0);
+        if (i < 9)
+            assert_int_equal(kith_batch_upsert(more, id, v, 4), 0);
+    }
+    assert_int_equal(kith_pipe_submit(pipe, all, 1), 0);
+    assert_int_equal(kith_pipe_submit(pipe, more, 2), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t token;
+        int status;
+        assert_int_equal(kith_pipe_next(pipe, DEATH_MS, &token, &status, NULL), 1);
+        assert_int_equal(status, KITH_E_LOG_FAILED);
+    }
+    int status = wait_for_death("wal-write-eio");
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 0);
+    kith_batch_free(all);
+    kith_batch_free(more);
+    kith_pipe_close(pipe);
+    kith_close(index);
+    start_again();
+    check("wal-write-eio while a write waits");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(acknowledged_writes_survive_a_death_at_each_point_of_a_commit),
         cmocka_unit_test(a_half_made_switch_is_completed_or_undone),
         cmocka_unit_test(a_failed_log_write_ends_the_daemon_and_no_acknowledged_write),
+        cmocka_unit_test(a_write_that_waits_for_room_is_refused_when_the_log_fails_before_it),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -299,6 +299,31 @@ static void death_while_linking_leaves_an_aborted_slot(void **state)
     check_point("crash-while-linking", 8);
 }
 
+/* Of a collection's first group, of which nothing became visible: no epoch is before its slots. */
+static void aborted_slots_of_the_first_group_are_swept_as_others_are(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_geometry g = geometry();
+    struct kithi_group_result result;
+    struct kithi_errmsg err;
+    const float v[DIM] = { 1 };
+    test_solo_open(&t, &g);
+    struct kithi_op op = test_upsert("first", v, DIM);
+    assert_int_equal(kithi_group_add(t.ix, &op, 1, &result, &err), 0);
+    test_solo_jobs(&t);
+    test_solo_leave(&t);
+    adopt(&t);
+    const struct kithi_header *h = test_solo_header(&t);
+    assert_int_equal(h->epoch, 0);
+    assert_int_equal(h->tally_dead, 1);
+    for (unsigned i = 0; i < 10; i++)
+        test_solo_sweep(&t, 1000);
+    assert_int_equal(h->tally_free, 1);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 static void births_beyond_the_epoch_are_taken_back(void **state)
 {
     (void)state;
@@ -632,6 +657,7 @@ int main(void)
         cmocka_unit_test(death_while_filling_leaves_a_free_slot),
         cmocka_unit_test(an_adoption_without_notes_hears_a_stop),
         cmocka_unit_test(death_while_linking_leaves_an_aborted_slot),
+        cmocka_unit_test(aborted_slots_of_the_first_group_are_swept_as_others_are),
         cmocka_unit_test(births_beyond_the_epoch_are_taken_back),
         cmocka_unit_test(id_entries_beyond_the_epoch_are_taken_back),
         cmocka_unit_test(deaths_beyond_the_epoch_are_taken_back),
