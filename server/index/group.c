@@ -148,6 +148,8 @@ static int reserve_group(struct kithi_group *g, uint32_t insertions, uint32_t to
 static struct touched *find_touched(const struct kithi_group *g, uint64_t hash, const char *id,
                                     uint32_t id_len)
 {
+    if (g->touched_count == 0)
+        return NULL;
     for (uint32_t at = (uint32_t)hash & g->overlay_mask; g->overlay[at]; at = (at + 1) & g->overlay_mask) {
         struct touched *t = &g->touched[g->overlay[at] - 1];
         if (t->hash == hash && t->id_len == id_len && memcmp(t->id, id, id_len) == 0)
@@ -172,24 +174,15 @@ static struct touched *touch(struct kithi_group *g, uint64_t hash, const struct 
     return t;
 }
 
-const struct touched *kithi_group_touched(const struct kithi_index *ix, uint32_t number, uint64_t hash,
-                                          const char *id, uint32_t id_len)
+const struct insertion *kithi_group_version(const struct kithi_index *ix, uint32_t number, uint64_t hash,
+                                            const char *id, uint32_t id_len, const struct touched **out_last)
 {
+    *out_last = NULL;
     while (number-- > 0) {
         const struct kithi_group *g = kithi_group_at(ix, number);
-        const struct touched *t = g->touched_count ? find_touched(g, hash, id, id_len) : NULL;
-        if (t)
-            return t;
-    }
-    return NULL;
-}
-
-const struct insertion *kithi_group_inserted(const struct kithi_index *ix, uint32_t number, uint64_t hash,
-                                             const char *id, uint32_t id_len)
-{
-    while (number-- > 0) {
-        const struct kithi_group *g = kithi_group_at(ix, number);
-        const struct touched *t = g->touched_count ? find_touched(g, hash, id, id_len) : NULL;
+        const struct touched *t = find_touched(g, hash, id, id_len);
+        if (t && !*out_last)
+            *out_last = t;
         if (t && t->insertion != NO_SLOT)
             return &g->insertions[t->insertion];
     }
@@ -200,11 +193,11 @@ const struct insertion *kithi_group_inserted(const struct kithi_index *ix, uint3
 static uint32_t version_before(const struct kithi_index *ix, uint64_t hash, const struct kithi_op *op,
                                bool *out_alive)
 {
-    const struct touched *t = kithi_group_touched(ix, ix->sealed, hash, op->id, op->id_len);
-    const struct insertion *in = t ? kithi_group_inserted(ix, ix->sealed, hash, op->id, op->id_len) : NULL;
+    const struct touched *last;
+    const struct insertion *in = kithi_group_version(ix, ix->sealed, hash, op->id, op->id_len, &last);
     uint32_t entry = in ? in->slot + 1 : kithi_ids_find(ix, hash, op->id, op->id_len);
-    if (t)
-        *out_alive = t->insertion != NO_SLOT;
+    if (last)
+        *out_alive = last->insertion != NO_SLOT;
     else
         *out_alive = entry && atomic_load_explicit(&kithi_view_record(&ix->view, entry - 1)->death,
                                                    memory_order_relaxed) == 0;

@@ -144,7 +144,8 @@ static uint32_t claim_in(struct kithi_index *ix, uint32_t number, const struct t
                          const char *id, uint32_t id_len)
 {
     struct kithi_group *g = kithi_group_at(ix, number);
-    const struct insertion *before = kithi_group_inserted(ix, number, hash, id, id_len);
+    const struct touched *last;
+    const struct insertion *before = kithi_group_version(ix, number, hash, id, id_len, &last);
     bool found;
     uint64_t at = before ? before->place : probe(ix, t, hash, id, id_len, &found);
     if (at == UINT64_MAX)

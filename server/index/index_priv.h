@@ -390,12 +390,12 @@ static inline struct kithi_group *kithi_group_at(const struct kithi_index *ix, u
     return (struct kithi_group *)&ix->groups[(ix->oldest + i) % (KITHI_GROUPS_SEALED + 1)];
 }
 
-/* What the newest of the groups before the number-th has done to an id, or NULL. */
-const struct touched *kithi_group_touched(const struct kithi_index *ix, uint32_t number, uint64_t hash,
-                                          const char *id, uint32_t id_len);
-/* The insertion that a group before the number-th publishes last as a version of id, or NULL. */
-const struct insertion *kithi_group_inserted(const struct kithi_index *ix, uint32_t number, uint64_t hash,
-                                             const char *id, uint32_t id_len);
+/*
+ * What the groups before the number-th make of an id: the insertion of its newest version, or NULL where they have none. *out_last: what
+ * the newest of them that touches it does, which may be a deletion; NULL: none does.
+ */
+const struct insertion *kithi_group_version(const struct kithi_index *ix, uint32_t number, uint64_t hash,
+                                            const char *id, uint32_t id_len, const struct touched **out_last);
 /* Slots that may die with the groups under way. */
 uint32_t kithi_groups_dying(const struct kithi_index *ix);
 /* Forget what is staged; the slots it took are the caller's business. */
