@@ -37,8 +37,8 @@ typedef int kithi_io_call_fn(void *arg);
 struct kithi_io_op {
     kithi_io_done *done; /* the caller's */
     void *arg;           /* the caller's */
-    bool
-        told_end; /* the caller's, also in flight: of a write, done is called when the loop ends before it, too */
+    /* The caller's: done of a write is called, too, when the loop ends before it. May be set while it is in flight. */
+    bool told_end;
 
     /* The rest is the loop's while the op is in flight. */
     uint8_t type;

@@ -93,8 +93,7 @@ struct batch {
     struct kithi_io_op op;
     uint64_t off;     /* where it goes */
     size_t write_len; /* size, and the zeros behind it */
-    bool done;        /* with `result` */
-    int result;
+    bool done;
 };
 
 struct kithi_wal {
@@ -118,9 +117,8 @@ struct kithi_wal {
     uint64_t zeroed;
     struct zeros *zeros; /* more of them */
 
-    struct batch
-        batches[KITHI_WAL_WRITES +
-                1]; /* a ring: from `first` on those under way, in the one behind them groups gather */
+    /* A ring: from `first` on those under way, behind them the one in which groups gather. */
+    struct batch batches[KITHI_WAL_WRITES + 1];
     unsigned first, writing;
     bool alone;           /* nothing goes out beside the one under way */
     struct group *ended;  /* room for the groups whose done is being called; swapped with a batch's */
@@ -220,8 +218,8 @@ static void adopt(struct kithi_wal *wal, const struct kithi_wal_fresh *file, uin
     wal->direct = file->direct;
     wal->recycled = file->recycled;
     wal->size = file->size;
-    wal->zeroed = file->recycled ? 2 * KITHI_WAL_BLOCK
-                                 : file->size; /* fresh_name() and more_write() see to the least */
+    /* At least: fresh_name() and more_write() see to it. */
+    wal->zeroed = file->recycled ? 2 * KITHI_WAL_BLOCK : file->size;
     wal->number = number;
     memcpy(wal->name, name, sizeof wal->name);
     wal->stats.files++;
@@ -445,8 +443,8 @@ static void writes_end(struct kithi_wal *wal)
         }
         /* The next write goes out before anything else. */
         start(wal);
-        more = wal->writing > 0 ||
-               gathering(wal)->count > 0; /* if not, it may be closed by the last one it tells */
+        /* If there is no more, the log may be closed by the last one it tells. */
+        more = wal->writing > 0 || gathering(wal)->count > 0;
         ended_tell(wal, wal->failed ? KITHI_E_LOG_FAILED : 0);
     }
 }
@@ -455,9 +453,8 @@ static void write_done(struct kithi_io_op *op, int result)
 {
     struct batch *b = op->arg;
     b->done = true;
-    b->result = result < 0 ? result : result == (int)b->write_len ? 0 : -EIO;
-    if (b->result < 0) /* at once, whatever is before it: nothing is written any more */
-        fail(b->wal, "writing the log", b->off, b->result);
+    if (result != (int)b->write_len) /* at once, whatever is before it: nothing is written any more */
+        fail(b->wal, "writing the log", b->off, result < 0 ? result : -EIO);
     writes_end(b->wal);
 }
 

@@ -449,6 +449,41 @@ static void gather(uint64_t seed)
     test_dir_remove(&dir);
 }
 
+/* Two writes are under way and a group gathers. Whichever fails, nothing is written after that, and nothing acknowledged. */
+static void after_one_of_two_writes_has_failed_nothing_is_written(void **state)
+{
+    (void)state;
+    unsigned second_first = 0;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct test_dir dir;
+        struct kithi_io *io = NULL;
+        struct kithi_wal *wal = NULL;
+        struct kithi_wal_report report = { 0 };
+        struct kithi_errmsg err;
+        struct history_ack a = { 0 };
+        test_dir_make(&dir);
+        assert_int_equal(kithi_sim_open(dir.path, seed, &io), 0);
+        assert_int_equal(history_open(io, dir.path, 1u << 20, &report, &wal, &err), 0);
+        for (uint64_t epoch = 1; epoch <= 3; epoch++)
+            assert_int_equal(history_append(wal, epoch, 3, &a), 0);
+        kithi_sim_fail_at(io, 1, EIO, false);
+        uint64_t ops = kithi_sim_ops(io);
+        assert_int_equal(kithi_io_run(io, 0), 1);
+        second_first += a.failed == 0; /* the first one is still under way */
+        assert_int_equal(history_append(wal, 4, 3, &a), KITHI_E_LOG_FAILED);
+        while (kithi_wal_busy(wal))
+            assert_int_equal(kithi_io_run(io, 0), 1);
+        assert_int_equal(kithi_sim_ops(io), ops + 2);
+        assert_int_equal(a.acked, 0);
+        assert_int_equal(a.failed, 3);
+        assert_false(a.disorder);
+        kithi_wal_close(wal);
+        kithi_io_free(io);
+        test_dir_remove(&dir);
+    }
+    assert_true(second_first > 0 && second_first < 40);
+}
+
 static void groups_that_gather_go_out_by_one_write_in_their_order(void **state)
 {
     (void)state;
@@ -805,6 +840,7 @@ int main(void)
         cmocka_unit_test(a_start_waits_for_the_lock_of_its_predecessor),
         cmocka_unit_test(a_directory_that_is_missing_is_an_error_that_names_it),
         cmocka_unit_test(groups_that_gather_go_out_by_one_write_in_their_order),
+        cmocka_unit_test(after_one_of_two_writes_has_failed_nothing_is_written),
         cmocka_unit_test(what_gathers_has_a_limit_and_the_log_goes_on_after_it),
         cmocka_unit_test(groups_that_gather_reach_over_files),
         cmocka_unit_test(after_a_failed_write_the_log_takes_nothing_more),
