@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "server/base/fault.h"
+#include "server/base/jsontext.h"
 #include "server/base/log.h"
 #include "server/writer/collection.h"
 #include "shm/base/assert.h"
@@ -30,7 +31,7 @@
 
 #define WRITE_PREFIX 16u /* bytes of uid before the ops */
 
-#define PATH_JSON_SIZE (6u * KITHI_ID_MAX + 3u)
+#define PATH_JSON_SIZE KITHI_JSON_TEXT_SIZE(KITHI_ID_MAX)
 
 /* The i-th group under way, the oldest first; the one that is staged comes behind them. */
 static struct kithi_commit *commit_at(struct kithi_pipeline *p, uint32_t i)
@@ -526,6 +527,14 @@ static void commit_unchanged(struct kithi_collection *c, struct kithi_commit *k)
     }
 }
 
+static bool may_begin(const struct kithi_pipeline *p)
+{
+    /* Those that a write waits for may have been refused instead of published. */
+    bool crowded = p->crowded && p->under_way;
+    return p->line && !p->log_waits && p->under_way < KITHI_GROUPS_SEALED && !p->stalled && !crowded &&
+           !p->held;
+}
+
 /* Stage what waits, and hand it on; false when nothing could be. */
 static bool commit_begin(struct kithi_collection *c, uint64_t now_ms)
 {
@@ -545,6 +554,7 @@ static bool commit_begin(struct kithi_collection *c, uint64_t now_ms)
     k->ops = k->bytes = 0;
     k->durable = false;
     p->iov_count = 0;
+    p->crowded = false;
     uint32_t half = (p->outstanding + 1) / 2, left = half > GROUP_REQUESTS_MIN ? half : GROUP_REQUESTS_MIN;
     while (p->line && left > 0 && k->ops < ops_limit && k->bytes < GROUP_BYTES && stage_next(c, k, now_ms)) {
         taken = true;
@@ -555,7 +565,6 @@ static bool commit_begin(struct kithi_collection *c, uint64_t now_ms)
     } else if (k->first) {
         commit_unchanged(c, k);
     }
-    p->crowded = p->crowded && (p->under_way || p->log_waits);
     return taken;
 }
 
@@ -705,12 +714,9 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     if (p->log_waits) {
         commit_log(c);
     }
-    /* What it waited for may have been refused instead of published. */
-    p->crowded = p->crowded && (p->under_way || p->log_waits);
     /* A group that only refused or changed nothing leaves room for the next at once. */
     bool slowed = !leaving && kithi_checkpointer_is_full(c); /* until its end, which brings the next turn */
-    while (!p->log_waits && p->under_way < KITHI_GROUPS_SEALED && !p->stalled && !p->crowded && !p->held &&
-           !slowed && p->line && commit_begin(c, now_ms)) {
+    while (!slowed && may_begin(p) && commit_begin(c, now_ms)) {
         continue;
     }
     answer_published(c);
@@ -759,24 +765,11 @@ bool kithi_pipeline_idle(const struct kithi_collection *c)
 /* A path as a JSON value; null when it is no text, or longer than anybody's is. */
 static void path_json(char out[PATH_JSON_SIZE], const char *path)
 {
-    size_t len = strlen(path), at = 0;
-    if (!kithi_id_valid(path, len)) { /* UTF-8 of up to 511 bytes */
+    if (kithi_id_valid(path, strlen(path))) { /* UTF-8 of up to 511 bytes */
+        kithi_json_text(out, path);
+    } else {
         snprintf(out, PATH_JSON_SIZE, "null");
-        return;
     }
-    out[at++] = '"';
-    for (size_t i = 0; i < len; i++) {
-        if (path[i] == '"' || path[i] == '\\') {
-            out[at++] = '\\';
-        }
-        if ((unsigned char)path[i] < 0x20) {
-            at += (size_t)snprintf(out + at, 7, "\\u%04x", (unsigned)path[i]);
-        } else {
-            out[at++] = path[i];
-        }
-    }
-    out[at++] = '"';
-    out[at] = 0;
 }
 
 /* Relaxed: a figure for people, which this thread stored. */

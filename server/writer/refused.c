@@ -59,25 +59,6 @@ int kithi_refused_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], 
     return r ? tell(r, err) : 0;
 }
 
-void kithi_refused_json(const struct kithi_refused *r, char out[KITHI_REFUSED_JSON_SIZE])
-{
-    size_t at = 0;
-    bool text = kithi_id_valid(r->why.text, strlen(r->why.text)); /* UTF-8: a path in it may be none */
-    out[at++] = '"';
-    for (const unsigned char *p = (const unsigned char *)r->why.text; *p; p++) {
-        if (*p < 0x20) {
-            at += (size_t)snprintf(out + at, 7, "\\u%04x", (unsigned)*p);
-            continue;
-        }
-        if (*p == '"' || *p == '\\') {
-            out[at++] = '\\';
-        }
-        out[at++] = *p < 0x80 || text ? (char)*p : '?';
-    }
-    out[at++] = '"';
-    out[at] = 0;
-}
-
 void kithi_refused_fini(struct kithi_daemon *d)
 {
     while (d->refused) {

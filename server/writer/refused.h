@@ -13,8 +13,6 @@
 #include "server/writer/daemon.h"
 #include "shm/base/id.h"
 
-#define KITHI_REFUSED_JSON_SIZE (6u * sizeof((struct kithi_errmsg *)0)->text + 3u)
-
 struct kithi_refused {
     struct kithi_refused *next;
     char name[KITHI_NAME_MAX + 1];
@@ -32,9 +30,6 @@ int kithi_refused_add(struct kithi_daemon *d, const char *name, const uint8_t *u
 /* 0: it is none of them; or why it is, with err saying so. */
 int kithi_refused_find(const struct kithi_daemon *d, const char *name, struct kithi_errmsg *err);
 int kithi_refused_find_uid(const struct kithi_daemon *d, const uint8_t uid[16], struct kithi_errmsg *err);
-
-/* The reason as a JSON value. */
-void kithi_refused_json(const struct kithi_refused *r, char out[KITHI_REFUSED_JSON_SIZE]);
 
 void kithi_refused_fini(struct kithi_daemon *d);
 

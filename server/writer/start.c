@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "server/base/jsontext.h"
 #include "server/base/log.h"
 #include "server/checkpoint/read.h"
 #include "server/wal/files.h"
@@ -23,6 +24,7 @@
  * 10 MiB, counts for little beside the segments'. */
 #define LARGE_BYTES (160u << 20)
 #define LINE_SIZE   320u /* of one collection's status, as JSON, without a reason */
+#define REASON_SIZE KITHI_JSON_TEXT_SIZE(sizeof((struct kithi_errmsg *)0)->text)
 
 struct entry {
     struct kithi_settings settings;
@@ -652,8 +654,8 @@ static const char *comma(const struct text *t)
 
 static void put_refused(struct text *t, const struct kithi_refused *r)
 {
-    char reason[KITHI_REFUSED_JSON_SIZE];
-    kithi_refused_json(r, reason);
+    char reason[REASON_SIZE];
+    kithi_json_text(reason, r->why.text);
     t->len += (size_t)snprintf(t->bytes + t->len, t->capacity - t->len,
                                "%s{\"name\":\"%s\",\"state\":\"refused\",\"status\":\"%s\",\"reason\":%s}",
                                comma(t), r->name, kithi_error_name(r->why.code), reason);
@@ -694,7 +696,7 @@ int kithi_start_status(const struct kithi_daemon *d, const char *name, char **ou
     }
     struct text list = { .capacity = (n + 1) * LINE_SIZE };
     for (const struct kithi_refused *r = d->refused; r; r = r->next) {
-        list.capacity += LINE_SIZE + KITHI_REFUSED_JSON_SIZE;
+        list.capacity += LINE_SIZE + REASON_SIZE;
     }
     list.bytes = malloc(list.capacity);
     *out = malloc(list.capacity + LINE_SIZE);
