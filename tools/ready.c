@@ -6,47 +6,61 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "client/src/json.h"
 #include "tools/out.h"
 
-/* A JSON string that follows key, without its escapes; what is not ASCII stays. Returns where it ends; p when there is none. */
-static const char *take_string(const char *p, const char *key, char *out, size_t size)
+/* A string for people: without control characters, and cut off where there is no room for more. */
+static void take_text(struct kithi_json *j, char *out, size_t size)
 {
-    size_t len = strlen(key), n = 0;
-    unsigned code;
-    if (strncmp(p, key, len) != 0)
-        return p;
-    for (p += len; *p != '\0' && *p != '"'; p++) {
-        char c = *p;
-        if (c == '\\' && p[1] != '\0') {
-            c = *++p;
-            if (c == 'u' && sscanf(p + 1, "%4x", &code) == 1 && strlen(p) > 4) {
-                c = code < 0x80 ? (char)code : '?';
-                p += 4;
-            }
-        }
-        if (n + 1 < size)
-            out[n++] = (unsigned char)c < 0x20 ? ' ' : c; /* it is printed */
-    }
-    out[n] = '\0';
-    return *p == '"' ? p + 1 : p;
+    char text[sizeof((struct kithi_ready_state *)0)->reason];
+    size_t len = 0;
+    if (kithi_json_string(j, text, sizeof text, &len) < 0)
+        return;
+    len = len < size ? len : size - 1;
+    for (size_t i = 0; i < len; i++)
+        out[i] = (unsigned char)text[i] < 0x20 ? ' ' : text[i];
+    out[len] = '\0';
+}
+
+static double take_number(struct kithi_json *j)
+{
+    double v = 0;
+    return kithi_json_double(j, &v) == 0 && v > 0 ? v : 0;
 }
 
 bool kithi_ready_next(const char **at, struct kithi_ready_state *out)
 {
-    int len = 0, more = 0;
-    const char *p = strstr(*at, "{\"name\":\"");
+    struct kithi_json j;
+    const char *p = strstr(*at, "{\"name\":");
     memset(out, 0, sizeof *out);
-    if (p == NULL ||
-        sscanf(p, "{\"name\":\"%64[^\"]\",\"state\":\"%15[^\"]\"%n", out->name, out->state, &len) < 2 ||
-        len == 0)
+    if (p == NULL)
         return false;
-    p += len;
-    out->counts = sscanf(p, ",\"unit\":\"%7[^\"]\",\"done\":%llu,\"total\":%llu,\"percent\":%u%n", out->unit,
-                         &out->done, &out->total, &out->percent, &more) == 4;
-    char status[40];
-    p = take_string(p + more, ",\"status\":\"", status, sizeof status);
-    *at = take_string(p, ",\"reason\":\"", out->reason, sizeof out->reason);
-    return true;
+    kithi_json_init(&j);
+    kithi_json_begin(&j, p, strlen(p));
+    if (kithi_json_object(&j) == 0)
+        while (kithi_json_member(&j) == 1) {
+            if (kithi_json_key_is(&j, "name"))
+                take_text(&j, out->name, sizeof out->name);
+            else if (kithi_json_key_is(&j, "state"))
+                take_text(&j, out->state, sizeof out->state);
+            else if (kithi_json_key_is(&j, "reason"))
+                take_text(&j, out->reason, sizeof out->reason);
+            else if (kithi_json_key_is(&j, "unit"))
+                take_text(&j, out->unit, sizeof out->unit);
+            else if (kithi_json_key_is(&j, "done"))
+                out->done = (unsigned long long)take_number(&j);
+            else if (kithi_json_key_is(&j, "total"))
+                out->total = (unsigned long long)take_number(&j);
+            else if (kithi_json_key_is(&j, "percent"))
+                out->percent = (unsigned)take_number(&j);
+            else
+                kithi_json_skip(&j);
+        }
+    out->counts = out->unit[0] != '\0';
+    bool good = j.code == 0 && out->name[0] != '\0' && out->state[0] != '\0';
+    *at = j.at;
+    kithi_json_fini(&j);
+    return good;
 }
 
 const char *kithi_ready_text(const struct kithi_ready_state *s, char *buf, size_t size)
