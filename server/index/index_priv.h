@@ -328,6 +328,8 @@ bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct 
 void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out);
 /* Distance between two slots by their codes; a NaN becomes the largest float. */
 float kithi_pair(const struct kithi_view *v, const struct kithi_kernel *k, uint32_t a, uint32_t b);
+/* Ask for the code of slot, ahead of that: its first lines, those behind them follow by themselves. */
+void kithi_code_ask(const struct kithi_view *v, uint32_t slot);
 
 /* ---- insert.c ---- */
 

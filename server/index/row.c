@@ -13,12 +13,21 @@
 
 #include "shm/sync/slotbytes.h"
 
+#define CODE_LINES 4u
+
 float kithi_pair(const struct kithi_view *v, const struct kithi_kernel *k, uint32_t a, uint32_t b)
 {
     const struct kithi_geometry *g = &v->map->geometry;
     float d = kithi_kernel_distances(k, v->walked, g->metric)
                   ->pair(kithi_view_code(v, a), kithi_view_code(v, b), g->dim);
     return d == d ? d : FLT_MAX;
+}
+
+void kithi_code_ask(const struct kithi_view *v, uint32_t slot)
+{
+    const unsigned char *code = kithi_view_code(v, slot), *end = code + v->code_stride;
+    for (unsigned i = 0; i < CODE_LINES && code < end; i++, code += KITHI_CACHE_LINE)
+        KITHI_PREFETCH(code);
 }
 
 bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, struct row *out)
