@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,15 +168,35 @@ void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
 void kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)
 {
     struct kithi_work work = { .fn = fn, .arg = arg, .n = n };
-    if (!n) {
-        return;
+    if (n) {
+        kithi_pool_start(pool, &work);
+        kithi_pool_wait(pool, &work);
     }
+}
+
+void kithi_pool_start(struct kithi_pool *pool, struct kithi_work *work)
+{
+    KITHI_ASSERT(work->n > 0 && !work->done);
     pthread_mutex_lock(&pool->lock);
-    add(pool, &work);
-    while (work.ended < work.n) {
+    add(pool, work);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+void kithi_pool_wait(struct kithi_pool *pool, const struct kithi_work *work)
+{
+    pthread_mutex_lock(&pool->lock);
+    while (work->ended < work->n) {
         pthread_cond_wait(&pool->ended, &pool->lock);
     }
     pthread_mutex_unlock(&pool->lock);
+}
+
+bool kithi_pool_has_ended(struct kithi_pool *pool, const struct kithi_work *work)
+{
+    pthread_mutex_lock(&pool->lock);
+    bool ended = work->ended == work->n;
+    pthread_mutex_unlock(&pool->lock);
+    return ended;
 }
 
 /* Jobs that workers and other threads take. */

@@ -7,13 +7,14 @@
  *
  * Threads: one thread, the loop's, opens, submits and frees. The pool owns the loop's wake
  *          callback (kithi_io_on_wake). Other threads, none of them a worker, may have jobs done for
- *          themselves and wait for them (kithi_pool_run, kithi_pool_run_wide).
+ *          themselves and wait for them (kithi_pool_run, kithi_pool_start, kithi_pool_run_wide).
  * Memory:  a work belongs to the caller, who leaves it alone from submit until done; inside done
  *          it may be submitted again or freed. Nothing is allocated for a work.
  */
 #ifndef KITHI_SERVER_POOL_H
 #define KITHI_SERVER_POOL_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "server/base/io.h"
@@ -28,7 +29,7 @@ typedef void kithi_pool_done(struct kithi_work *work);
 
 struct kithi_work {
     kithi_pool_fn *fn;     /* the caller's */
-    kithi_pool_done *done; /* the caller's; NULL is kithi_pool_run()'s own: somebody waits */
+    kithi_pool_done *done; /* the caller's; NULL: somebody waits (kithi_pool_start) */
     void *arg;             /* the caller's */
     uint32_t n;            /* jobs, 1 or more; the caller's */
 
@@ -52,6 +53,12 @@ void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
  * Blocks: for threads that are neither the loop's nor workers. They have returned before the pool is freed.
  */
 void kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
+
+/* The same in two steps, of which the first returns at once: a work of one job or more, without done, is begun and waited for. */
+void kithi_pool_start(struct kithi_pool *pool, struct kithi_work *work);
+void kithi_pool_wait(struct kithi_pool *pool, const struct kithi_work *work);
+/* Whether a work that was started has ended: waiting would take no time. */
+bool kithi_pool_has_ended(struct kithi_pool *pool, const struct kithi_work *work);
 
 /*
  * The same for jobs that mostly wait for a disk: besides the workers as many threads again do them, started for that and gone when

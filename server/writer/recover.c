@@ -18,8 +18,8 @@
  *            v
  *      open the log for writing --> switch: readers move over by themselves --> the loop's list: writes
  *
- * Groups of the log are gathered into larger ones for replay, so that all workers have something to do;
- * what readers of an adopted segment see are states that existed, only fewer of them.
+ * Groups of the log are gathered into larger ones for replay, so that all workers have something to do, and while they insert
+ * one the next is read and staged; what readers of an adopted segment see are states that existed, only fewer of them.
  *
  * Readers need not wait until the log is open again, which takes several syncs: writes do. All groups are durable but those of
  * the last writes, as the ones behind them say (WAL.md, R9); these may have come from pages that never reached the disk. Where
@@ -48,7 +48,7 @@
 #include "server/writer/census.h"
 #include "server/writer/load.h"
 
-#define CHUNK_OPS   8192u
+#define CHUNK_OPS   3072u /* two of them find room in the owner's notes */
 #define CHUNK_BYTES (8u << 20)
 #define PROGRESS_MS 1000u
 #define HOLD_MS     20u /* between two looks at what a test holds */
@@ -57,6 +57,17 @@ struct boundary { /* where a group of the log ends in a chunk */
     uint64_t epoch;
     uint32_t ops_end;
     size_t end;
+};
+
+/* Groups that workers have while the next is read and staged. */
+#define FLIGHTS 2u
+
+struct flight { /* one of them */
+    struct kithi_index *index;
+    struct kithi_group *group;
+    struct kithi_work insertions;
+    unsigned char *bytes; /* that its changes point to */
+    uint64_t epoch;
 };
 
 struct replay {
@@ -68,8 +79,10 @@ struct replay {
     uint32_t op_count, op_capacity;
     struct boundary *groups;
     uint32_t group_count, group_capacity;
-    uint32_t applied; /* of the groups that are gathered */
-    bool adopted;     /* the segment is the one that was there: it may have more than the log */
+    struct flight flights[FLIGHTS];
+    uint32_t oldest, flying;
+    struct kithi_work sweep, pages; /* n is 0: none runs */
+    bool adopted;                   /* the segment is the one that was there: it may have more than the log */
 
     uint64_t proven;     /* groups up to this epoch are durable for sure */
     uint64_t from, goal; /* epochs: replayed after it, and known to be in the log */
@@ -96,11 +109,17 @@ void kithi_recover_tell(const struct kithi_collection *c, enum kithi_recover_ste
     }
 }
 
-/* ---- applying a chunk ---- */
+/* ---- what workers do meanwhile ---- */
+
+static struct kithi_pool *pool_of(const struct replay *r)
+{
+    return r->c->daemon->pool;
+}
 
 static void insertion_job(void *arg, unsigned worker, uint32_t i)
 {
-    kithi_group_job(arg, kithi_group_open(arg), worker, i);
+    const struct flight *f = arg;
+    kithi_group_job(f->index, f->group, worker, i);
 }
 
 static void sweep_job(void *arg, unsigned worker, uint32_t i)
@@ -108,33 +127,143 @@ static void sweep_job(void *arg, unsigned worker, uint32_t i)
     kithi_sweep_job(arg, worker, i);
 }
 
-/* Let dead slots become free if any are due. Returns when the next may be, in ms from now; UINT32_MAX: never. */
+static void pages_job(void *arg, unsigned worker, uint32_t i)
+{
+    (void)worker;
+    kithi_pages_job(arg, i);
+}
+
+/* Works of one job or more; n is 0 while there is none. */
+static void start(struct replay *r, struct kithi_work *work)
+{
+    if (work->n) {
+        kithi_pool_start(pool_of(r), work);
+    }
+}
+
+static void wait_for(struct replay *r, const struct kithi_work *work)
+{
+    if (work->n) {
+        kithi_pool_wait(pool_of(r), work);
+    }
+}
+
+static bool has_ended(struct replay *r, const struct kithi_work *work)
+{
+    return !work->n || kithi_pool_has_ended(pool_of(r), work);
+}
+
+static void sweep_finish(struct replay *r)
+{
+    wait_for(r, &r->sweep);
+    if (r->sweep.n) {
+        kithi_sweep_end(r->c->index, kithi_now_ms());
+        r->sweep.n = 0;
+    }
+}
+
+/* Begin to let dead slots become free, if any are due. Returns when the next may be, in ms from now; UINT32_MAX: never. */
+static uint32_t sweep_begin(struct replay *r)
+{
+    uint32_t wait_ms = UINT32_MAX;
+    r->sweep = (struct kithi_work){ .fn = sweep_job, .arg = r->c->index };
+    r->sweep.n = kithi_sweep_begin(r->c->index, kithi_now_ms(), &wait_ms);
+    start(r, &r->sweep);
+    return r->sweep.n ? 0 : wait_ms;
+}
+
 static uint32_t sweep(struct replay *r)
 {
-    struct kithi_index *ix = r->c->index;
-    uint32_t wait_ms = UINT32_MAX;
-    uint32_t jobs = kithi_sweep_begin(ix, kithi_now_ms(), &wait_ms);
-    if (jobs) {
-        kithi_pool_run(r->c->daemon->pool, sweep_job, ix, jobs);
-        kithi_sweep_end(ix, kithi_now_ms());
-        wait_ms = 0;
-    }
+    sweep_finish(r);
+    uint32_t wait_ms = sweep_begin(r);
+    sweep_finish(r);
     return wait_ms;
 }
 
-/* Apply groups [from, to) of the chunk as one. */
+static void pages_finish(struct replay *r)
+{
+    wait_for(r, &r->pages);
+    if (r->pages.n) {
+        kithi_pages_end(r->c->index, kithi_now_ms());
+        r->pages.n = 0;
+    }
+}
+
+static void pages_begin(struct replay *r)
+{
+    uint32_t wait_ms;
+    r->pages = (struct kithi_work){ .fn = pages_job, .arg = r->c->index };
+    r->pages.n = kithi_pages_begin(r->c->index, kithi_now_ms(), &wait_ms);
+    start(r, &r->pages);
+}
+
+/* Sweeps and huge pages, beside the insertions of groups and beyond the end of one. */
+static void go_on(struct replay *r)
+{
+    if (has_ended(r, &r->sweep)) {
+        sweep_finish(r);
+        sweep_begin(r);
+    }
+    if (has_ended(r, &r->pages)) {
+        pages_finish(r);
+        pages_begin(r);
+    }
+}
+
+/* ---- applying a chunk ---- */
+
+/* Publish the oldest group that workers have. */
+static void land(struct replay *r)
+{
+    struct flight *f = &r->flights[r->oldest];
+    wait_for(r, &f->insertions);
+    kithi_group_publish(r->c->index, f->epoch, kithi_now_ms());
+    free(f->bytes);
+    f->bytes = NULL;
+    r->oldest = (r->oldest + 1) % FLIGHTS;
+    r->flying--;
+}
+
+static void land_all(struct replay *r)
+{
+    while (r->flying) {
+        land(r);
+    }
+}
+
+/* Nothing is under way any more: whoever goes on with the index finds it as a start leaves it. */
+static void settle(struct replay *r)
+{
+    land_all(r);
+    sweep_finish(r);
+    pages_finish(r);
+}
+
+/* Have groups [from, to) of the chunk applied as one; they are visible once they have landed. */
 static int apply_groups(struct replay *r, uint32_t from, uint32_t to)
 {
     struct kithi_index *ix = r->c->index;
     struct kithi_group_result result;
     uint32_t first = from ? r->groups[from - 1].ops_end : 0, end = r->groups[to - 1].ops_end;
+    if (r->flying == FLIGHTS) {
+        land(r);
+    }
+    /* Beyond that a start after this one would have to look at every record. */
+    while (r->flying && kithi_group_room(ix) < end - first) {
+        land(r);
+    }
     int status = kithi_group_add(ix, r->ops + first, end - first, &result, r->err);
     if (status) {
         return status;
     }
-    kithi_pool_run(r->c->daemon->pool, insertion_job, ix, kithi_group_job_count(kithi_group_open(ix)));
-    kithi_group_publish(ix, r->groups[to - 1].epoch, kithi_now_ms());
-    sweep(r);
+    struct flight *f = &r->flights[(r->oldest + r->flying) % FLIGHTS];
+    *f = (struct flight){ .index = ix, .epoch = r->groups[to - 1].epoch };
+    f->group = kithi_group_seal(ix);
+    f->insertions =
+        (struct kithi_work){ .fn = insertion_job, .arg = f, .n = kithi_group_job_count(f->group) };
+    start(r, &f->insertions);
+    r->flying++;
+    go_on(r);
     return 0;
 }
 
@@ -152,6 +281,7 @@ static int apply_group_patiently(struct replay *r, uint32_t i)
         if (!is_room(status) || wait_ms == UINT32_MAX) {
             return status; /* done, or all that could become free is free */
         }
+        land_all(r);
         kithi_sweep_hurry(r->c->index);
         wait_ms = sweep(r);
         if (kithi_collection_pause(r->c, wait_ms == UINT32_MAX ? 0 : wait_ms < 1000 ? wait_ms : 1000)) {
@@ -186,34 +316,79 @@ static uint32_t proven_count(const struct replay *r)
     return n;
 }
 
+/* What is behind the first n groups of the chunk goes to bytes, and is the chunk from now on. */
+static void move_chunk(struct replay *r, unsigned char *bytes, size_t capacity, uint32_t n)
+{
+    uint32_t ops = n ? r->groups[n - 1].ops_end : 0;
+    size_t from = n ? r->groups[n - 1].end : 0, len = r->len - from;
+    if (len) {
+        memcpy(bytes, r->bytes + from, len);
+    }
+    if (n && r->flying) {
+        r->flights[(r->oldest + r->flying - 1) % FLIGHTS].bytes = r->bytes; /* the last that point to it */
+    } else {
+        free(r->bytes);
+    }
+    r->group_count -= n;
+    for (uint32_t i = 0; i < r->group_count; i++) {
+        r->groups[i] = r->groups[i + n];
+        r->groups[i].ops_end -= ops;
+        r->groups[i].end -= from;
+    }
+    r->op_count = 0;
+    for (size_t at = 0; at < len;) { /* decoded before, so there is nothing to refuse */
+        struct kithi_op op;
+        at += (size_t)kithi_op_decode(bytes + at, len - at, &op);
+        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
+            r->ops[r->op_count++] = op;
+        }
+    }
+    r->bytes = bytes;
+    r->capacity = capacity;
+    r->len = len;
+}
+
+/* Workers have the first n groups of the chunk, or had them: what is left of it, at most what two writes hold, begins one with room for
+ * more bytes. */
+static int begin_chunk(struct replay *r, uint32_t n, size_t more)
+{
+    size_t want = r->len - (n ? r->groups[n - 1].end : 0) + more;
+    size_t capacity = want > CHUNK_BYTES ? want : CHUNK_BYTES;
+    unsigned char *bytes = malloc(capacity);
+    if (!bytes) {
+        return kithi_error_set(r->err, -ENOMEM, "no memory for groups of %zu bytes", want);
+    }
+    move_chunk(r, bytes, capacity, n);
+    return 0;
+}
+
 /* Apply the first n groups of the chunk. What is left of it waits for another call. */
 static int apply_chunk(struct replay *r, uint32_t n)
 {
     int status = 0;
-    if (n == r->applied) {
+    if (n == 0) {
         return 0;
     }
     if (r->c->daemon->stopping) {
         return kithi_error_set(r->err, -ECANCELED, "told to stop");
     }
-    uint32_t from = r->applied;
     if (r->groups_done) {
         /* It takes its time anyway, and dead slots are wanted back. */
         status = kithi_census_finish(r->c, r->err);
     }
     if (!status) {
-        status = apply_groups(r, from, n);
+        status = apply_groups(r, 0, n);
     }
     if (is_room(status) && kithi_index_census_due(r->c->index)) {
         status = kithi_census_finish(r->c, r->err); /* what is free was not known yet */
         if (!status) {
-            status = apply_groups(r, from, n);
+            status = apply_groups(r, 0, n);
         }
     }
     if (is_room(status)) {
         /* Together they need more room than one after the other. */
         status = 0;
-        for (uint32_t i = from; i < n && !status; i++) {
+        for (uint32_t i = 0; i < n && !status; i++) {
             status = apply_group_patiently(r, i);
         }
     }
@@ -228,12 +403,11 @@ static int apply_chunk(struct replay *r, uint32_t n)
         }
         return status;
     }
-    r->ops_done += r->groups[n - 1].ops_end - (from ? r->groups[from - 1].ops_end : 0);
-    r->groups_done += n - from;
-    r->applied = n;
-    if (n == r->group_count) {
-        r->len = 0;
-        r->op_count = r->group_count = r->applied = 0;
+    r->ops_done += r->groups[n - 1].ops_end;
+    r->groups_done += n;
+    status = begin_chunk(r, n, 0);
+    if (status) {
+        return status;
     }
     tell_progress(r);
     return kithi_collection_pause(r->c, 0) ? kithi_error_set(r->err, -ECANCELED, "told to stop") : 0;
@@ -262,46 +436,14 @@ static int grow(void **items, uint32_t *capacity, uint64_t want, size_t size)
     return 0;
 }
 
-/* Apply what is durable for sure, and make room for more bytes behind the rest, which is at most what two writes hold. */
+/* Apply what is durable for sure, and make room for more bytes behind the rest. */
 static int make_room(struct replay *r, size_t more)
 {
     int status = apply_chunk(r, proven_count(r));
-    if (status) {
+    if (status || r->len + more <= r->capacity) {
         return status;
     }
-    uint32_t keep = r->applied, ops = keep ? r->groups[keep - 1].ops_end : 0;
-    size_t from = keep ? r->groups[keep - 1].end : 0, len = r->len - from;
-    if (len == 0 && more <= r->capacity) {
-        return 0; /* all of it was applied, and what held it will do */
-    }
-    size_t capacity = len + more > CHUNK_BYTES ? len + more : CHUNK_BYTES;
-    unsigned char *bytes = malloc(capacity);
-    if (!bytes) {
-        return kithi_error_set(r->err, -ENOMEM, "no memory for groups of %zu bytes", len + more);
-    }
-    if (len) {
-        memcpy(bytes, r->bytes + from, len);
-    }
-    r->group_count -= keep;
-    r->applied = 0;
-    for (uint32_t i = 0; i < r->group_count; i++) {
-        r->groups[i] = r->groups[i + keep];
-        r->groups[i].ops_end -= ops;
-        r->groups[i].end -= from;
-    }
-    r->op_count = 0;
-    for (size_t at = 0; at < len;) { /* decoded before, so there is nothing to refuse */
-        struct kithi_op op;
-        at += (size_t)kithi_op_decode(bytes + at, len - at, &op);
-        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
-            r->ops[r->op_count++] = op;
-        }
-    }
-    free(r->bytes);
-    r->bytes = bytes;
-    r->capacity = capacity;
-    r->len = len;
-    return 0;
+    return begin_chunk(r, 0, more);
 }
 
 static int take_group(void *arg, const struct kithi_wal_group *g)
@@ -374,8 +516,16 @@ static void tell_covered(const struct kithi_collection *c, uint64_t end_epoch)
     kithi_checkpoint_close(&checkpoint);
 }
 
+/* After a failure, too: what workers have is waited for, and not published. */
 static void replay_fini(struct replay *r)
 {
+    for (uint32_t i = 0; i < r->flying; i++) {
+        struct flight *f = &r->flights[(r->oldest + i) % FLIGHTS];
+        wait_for(r, &f->insertions);
+        free(f->bytes);
+    }
+    wait_for(r, &r->sweep);
+    wait_for(r, &r->pages);
     free(r->bytes);
     free(r->ops);
     free(r->groups);
@@ -446,6 +596,9 @@ static int replay_log(struct replay *r, uint64_t end_epoch, struct kithi_wal_rep
     int status = kithi_wal_scan(&opts, report, err);
     if (!status) {
         status = apply_chunk(r, proven_count(r));
+    }
+    if (!status) {
+        settle(r);
     }
     if (status == KITHI_E_LOG_DAMAGED) {
         tell_covered(c, end_epoch);
@@ -528,6 +681,7 @@ static int open_log(struct replay *r, struct kithi_wal_report *report, struct ki
         status = apply_chunk(r, r->group_count);
     }
     if (!status) {
+        settle(r);
         kithi_log(KITHI_LOG_INFO, "replayed",
                   "name=%s from=%" PRIu64 " to=%" PRIu64 " groups=%" PRIu64 " changes=%" PRIu64
                   " ms=%" PRIu64,

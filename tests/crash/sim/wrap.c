@@ -103,7 +103,8 @@ void sim_io_free(struct kithi_io *io)
 
 struct kithi_pool {
     struct kithi_io *io;
-    struct kithi_work *works; /* by next */
+    struct kithi_work *works;   /* by next */
+    struct kithi_work *started; /* that somebody waits for, by next */
     unsigned threads;
 };
 
@@ -112,26 +113,37 @@ int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_p
 unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool);
 void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
 void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
+void __wrap_kithi_pool_start(struct kithi_pool *pool, struct kithi_work *work);
+void __wrap_kithi_pool_wait(struct kithi_pool *pool, const struct kithi_work *work);
+bool __wrap_kithi_pool_has_ended(struct kithi_pool *pool, const struct kithi_work *work);
 void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 void __wrap_kithi_pool_free(struct kithi_pool *pool);
 
-static void do_job(void *arg)
+/* Does the next job of any of the works; returns the work if that was its last. */
+static struct kithi_work *any_job(const struct kithi_pool *pool, struct kithi_work **at)
 {
-    struct kithi_pool *pool = arg;
-    struct kithi_work **at = &pool->works;
     uint32_t count = 0;
-    for (const struct kithi_work *work = pool->works; work; work = work->next)
+    for (const struct kithi_work *work = *at; work; work = work->next)
         count++;
     if (count == 0)
-        return;
+        return NULL;
     for (uint32_t skip = test_rand_below(&sim_world->r, count); skip > 0; skip--)
         at = &(*at)->next;
     struct kithi_work *work = *at;
     work->fn(work->arg, test_rand_below(&sim_world->r, pool->threads), work->next_job++);
-    if (work->next_job == work->n) {
-        *at = work->next;
+    if (work->next_job < work->n)
+        return NULL;
+    *at = work->next;
+    work->ended = work->n;
+    return work;
+}
+
+static void do_job(void *arg)
+{
+    struct kithi_pool *pool = arg;
+    struct kithi_work *work = any_job(pool, &pool->works);
+    if (work)
         work->done(work);
-    }
     if (pool->works)
         kithi_io_wake(pool->io);
 }
@@ -167,6 +179,27 @@ void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg
 {
     for (uint32_t i = 0; i < n; i++)
         fn(arg, test_rand_below(&sim_world->r, pool->threads), i);
+}
+
+/* These, too, but others that are waited for go on between their jobs. */
+void __wrap_kithi_pool_start(struct kithi_pool *pool, struct kithi_work *work)
+{
+    work->next_job = work->ended = 0;
+    work->next = pool->started;
+    pool->started = work;
+}
+
+void __wrap_kithi_pool_wait(struct kithi_pool *pool, const struct kithi_work *work)
+{
+    while (work->ended < work->n)
+        (void)any_job(pool, &pool->started);
+}
+
+bool __wrap_kithi_pool_has_ended(struct kithi_pool *pool, const struct kithi_work *work)
+{
+    if (test_rand_below(&sim_world->r, 2))
+        (void)any_job(pool, &pool->started);
+    return work->ended == work->n;
 }
 
 void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)

@@ -56,6 +56,30 @@ void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg
         fn(arg, 0, i);
 }
 
+void __wrap_kithi_pool_start(struct kithi_pool *pool, struct kithi_work *work);
+
+void __wrap_kithi_pool_start(struct kithi_pool *pool, struct kithi_work *work)
+{
+    __wrap_kithi_pool_run(pool, work->fn, work->arg, work->n);
+    work->ended = work->n;
+}
+
+void __wrap_kithi_pool_wait(struct kithi_pool *pool, const struct kithi_work *work);
+
+void __wrap_kithi_pool_wait(struct kithi_pool *pool, const struct kithi_work *work)
+{
+    (void)pool;
+    (void)work; /* it has ended */
+}
+
+bool __wrap_kithi_pool_has_ended(struct kithi_pool *pool, const struct kithi_work *work);
+
+bool __wrap_kithi_pool_has_ended(struct kithi_pool *pool, const struct kithi_work *work)
+{
+    (void)pool;
+    return work->ended == work->n;
+}
+
 void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 
 void __wrap_kithi_pool_run_wide(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)

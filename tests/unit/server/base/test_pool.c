@@ -82,7 +82,8 @@ struct waiter {
     struct kithi_pool *pool;
     pthread_t thread;
     unsigned n;
-    unsigned runs[JOBS]; /* plain: what jobs stored is seen when kithi_pool_run() returns */
+    unsigned
+        runs[JOBS]; /* plain: what jobs stored is seen by whoever waited, or learnt that they have ended */
 };
 
 static void plain_job(void *arg, unsigned worker, uint32_t i)
@@ -96,7 +97,16 @@ static void *wait_for_jobs(void *arg)
 {
     struct waiter *w = arg;
     for (unsigned r = 0; r < REPEATS; r++) {
-        kithi_pool_run(w->pool, plain_job, w, w->n);
+        struct kithi_work work = { .fn = plain_job, .arg = w, .n = w->n };
+        if (r % 2 && w->n) {
+            kithi_pool_start(w->pool, &work);
+            if (!kithi_pool_has_ended(w->pool, &work)) {
+                kithi_pool_wait(w->pool, &work);
+            }
+            assert_true(kithi_pool_has_ended(w->pool, &work));
+        } else {
+            kithi_pool_run(w->pool, plain_job, w, w->n);
+        }
         for (unsigned i = 0; i < JOBS; i++) {
             assert_int_equal(w->runs[i], i < w->n ? r + 1 : 0);
         }
