@@ -1,5 +1,5 @@
 /*
- * batch.c - gathering changes that become visible together: ops, encoded as they will be sent.
+ * batch.c - gathering changes that become visible together: ops, encoded as they will be sent; and which of them met their id.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -36,6 +36,7 @@ void kith_batch_free(kith_batch *b)
     if (!b)
         return;
     free(b->ops);
+    kithi_items_fini(&b->items);
     free(b);
 }
 
@@ -43,6 +44,7 @@ void kith_batch_clear(kith_batch *b)
 {
     b->len = 0;
     b->count = 0;
+    b->items.count = 0;
 }
 
 uint32_t kith_batch_count(const kith_batch *b)
@@ -75,7 +77,44 @@ static int add(kith_batch *b, const char *id, const float *vector, uint32_t dim)
     }
     b->len += kithi_op_encode(b->ops + b->len, id, id_len, vector, dim);
     b->count++;
+    b->items.count = 0;
     return 0;
+}
+
+int kithi_items_note(struct kithi_items *items, uint32_t count, const struct kithi_answer *answer)
+{
+    size_t head = sizeof(struct kithi_written), len = (count + 7) / 8;
+    items->count = 0;
+    items->all = answer->head.text_len < head + len;
+    if (!items->all && items->capacity < len) {
+        unsigned char *p = realloc(items->missing, len);
+        if (!p)
+            return -ENOMEM;
+        items->missing = p;
+        items->capacity = len;
+    }
+    if (!items->all)
+        memcpy(items->missing, answer->text + head, len);
+    items->count = count;
+    return 0;
+}
+
+int kithi_items_found(const struct kithi_items *items, uint32_t item)
+{
+    if (item >= items->count)
+        return -EINVAL;
+    return items->all || !(items->missing[item / 8] >> item % 8 & 1);
+}
+
+void kithi_items_fini(struct kithi_items *items)
+{
+    free(items->missing);
+    memset(items, 0, sizeof *items);
+}
+
+int kith_batch_found(const kith_batch *b, uint32_t item)
+{
+    return b ? kithi_items_found(&b->items, item) : -EINVAL;
 }
 
 int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t len)

@@ -131,12 +131,27 @@ int kithi_handle_connect(struct kith *index, struct kithi_conn *conn, uint32_t p
 /* Hand an answer to the caller (out may be NULL); returns its status. */
 int kithi_commit_fill(struct kith_commit *out, int rc, const struct kithi_answer *answer);
 
+/* Which items of a batch were there (frame.h). */
+struct kithi_items {
+    uint32_t count;         /* 0: nothing is known */
+    bool all;               /* every delete found its id */
+    unsigned char *missing; /* a bit for each of them, unless all; room for capacity bytes */
+    size_t capacity;
+};
+
+/* What the good answer to a write of count items says of them. 0 or -ENOMEM, with nothing known. */
+int kithi_items_note(struct kithi_items *items, uint32_t count, const struct kithi_answer *answer);
+/* 1, 0 or -EINVAL. */
+int kithi_items_found(const struct kithi_items *items, uint32_t item);
+void kithi_items_fini(struct kithi_items *items);
+
 struct kith_batch {
     struct kith *index;
     unsigned char *ops; /* as op.h encodes them */
     size_t len, capacity;
     uint32_t count;
     enum kith_durability durability;
+    struct kithi_items items; /* of the last commit */
 };
 
 /* CLOCK_MONOTONIC in nanoseconds. The vDSO answers. */

@@ -27,7 +27,9 @@ struct place {
     uint64_t tag; /* 0: not on its way */
     uint64_t token;
     int status;
+    uint32_t count; /* items of the batch */
     struct kith_commit commit;
+    struct kithi_items items;
 };
 
 struct kith_pipe {
@@ -38,7 +40,8 @@ struct kith_pipe {
     uint32_t *answered; /* ring of places, oldest at answered_at */
     uint32_t depth, free_count, answered_at, answered_count;
     uint32_t serial;
-    bool taking;                      /* kith_pipe_next found answers, of which some are left */
+    uint32_t taken; /* place of the answer that was taken last; UINT32_MAX: none, or it is in use again */
+    bool taking;    /* kith_pipe_next found answers, of which some are left */
     unsigned char *gathered;          /* requests; NULL until the first one */
     size_t gathered_at, gathered_len; /* those bytes of it have not left yet */
     int broken; /* error that every further call returns; 0 while the connection is good */
@@ -50,6 +53,9 @@ static void finish(kith_pipe *p, uint32_t number, const struct kithi_answer *ans
     at->tag = 0;
     at->commit.struct_size = sizeof at->commit;
     at->status = kithi_commit_fill(&at->commit, 0, answer);
+    at->items.count = 0;
+    if (at->status == 0) /* without memory nothing is known of items, and the commit is what it is */
+        (void)kithi_items_note(&at->items, at->count, answer);
     if (at->status == 0 && at->commit.lag_ms == 0) /* what asked for less may not be visible yet */
         kithi_handle_expect(p->index, answer->head.epoch);
     p->answered[(p->answered_at + p->answered_count++) % p->depth] = number;
@@ -150,6 +156,7 @@ int kith_pipe_open(kith *index, uint32_t depth, kith_pipe **out)
     kithi_conn_init(&p->conn);
     p->index = index;
     p->depth = depth;
+    p->taken = UINT32_MAX;
     p->places = calloc(depth, sizeof *p->places);
     p->free = calloc(depth, sizeof *p->free);
     p->answered = calloc(depth, sizeof *p->answered);
@@ -177,10 +184,17 @@ void kith_pipe_close(kith_pipe *p)
         (void)send_gathered(p); /* it was submitted; as far as there is room */
     kithi_conn_close(&p->conn);
     free(p->gathered);
+    for (uint32_t i = 0; p->places && i < p->depth; i++)
+        kithi_items_fini(&p->places[i].items);
     free(p->places);
     free(p->free);
     free(p->answered);
     free(p);
+}
+
+int kith_pipe_found(const kith_pipe *p, uint32_t item)
+{
+    return p && p->taken != UINT32_MAX ? kithi_items_found(&p->places[p->taken].items, item) : -EINVAL;
 }
 
 uint32_t kith_pipe_pending(const kith_pipe *p)
@@ -222,6 +236,9 @@ int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token)
     p->free_count--;
     p->places[number].tag = frame.tag;
     p->places[number].token = token;
+    p->places[number].count = b->count;
+    if (p->taken == number)
+        p->taken = UINT32_MAX;
     return 0;
 }
 
@@ -234,6 +251,7 @@ static int take(kith_pipe *p, uint64_t *out_token, int *out_status, struct kith_
     p->answered_at = (p->answered_at + 1) % p->depth;
     p->answered_count--;
     p->free[p->free_count++] = number;
+    p->taken = number;
     p->taking = p->answered_count > 0;
     if (!p->taking) {
         int rc = send_gathered(p);

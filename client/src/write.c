@@ -193,8 +193,11 @@ int kith_batch_commit(kith_batch *b, struct kith_commit *out)
         return kithi_commit_fill(out, 0, &answer);
     }
     kithi_lock(&b->index->write_lock);
+    b->items.count = 0;
     int rc = request(b->index, KITHI_FRAME_WRITE, b->durability, b->count, b->ops, b->len, &answer);
     rc = kithi_commit_fill(out, rc, &answer);
+    if (rc == 0) /* without memory nothing is known of items, and the commit is what it is */
+        (void)kithi_items_note(&b->items, b->count, &answer);
     kithi_unlock(&b->index->write_lock);
     if (rc == 0 && b->durability != KITH_DURABILITY_NONE)
         kithi_handle_expect(b->index, answer.head.epoch);

@@ -81,6 +81,10 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
         if (!places)
             return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
         ix->places = places;
+        uint8_t *missing = realloc(ix->missing, (n + 7) / 8);
+        if (!missing)
+            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+        ix->missing = missing;
         ix->levels_capacity = n;
     }
     memset(d, 0, sizeof *d);
@@ -286,11 +290,17 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
         rc = claim_places(ix, ops, n, out, err);
     if (rc < 0)
         return rc;
+    if (n)
+        memset(ix->missing, 0, (n + 7) / 8);
     for (uint32_t i = 0; i < n; i++) {
         bool existed = stage(ix, &ops[i], ix->levels[i], ix->places[i]);
-        if (ops[i].type == KITHI_OP_DELETE)
-            out->found += existed;
+        if (ops[i].type != KITHI_OP_DELETE)
+            continue;
+        out->found += existed;
+        if (!existed)
+            ix->missing[i / 8] |= (uint8_t)(1u << i % 8);
     }
+    out->missing = ix->missing;
     return 0;
 }
 

@@ -108,6 +108,7 @@ void kithi_index_close(struct kithi_index *ix)
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
         free(ix->blob_free[c].items);
     free(ix->levels);
+    free(ix->missing);
     free(ix->places);
     kithi_map_detach(&ix->map);
     if (ix->fd >= 0)

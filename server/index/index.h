@@ -94,6 +94,8 @@ uint64_t kithi_index_live(const struct kithi_index *ix);
 struct kithi_group_result {
     uint32_t failed_item; /* on error: which op, or UINT32_MAX */
     uint32_t found;       /* deletes that found their id */
+    const uint8_t *
+        missing; /* bit i % 8 of byte i / 8: op i is one that did not. The index's own, until the next request is staged */
 };
 
 /*

@@ -196,7 +196,8 @@ struct kithi_index {
     struct audit audit;
     struct pages pages;
     uint8_t *levels;  /* drawn for the request at hand, ... */
-    uint32_t *places; /* ... and claimed for it */
+    uint32_t *places; /* ... and claimed for it; */
+    uint8_t *missing; /* a bit for each of its deletes that found nothing */
     uint32_t levels_capacity;
 
     pthread_mutex_t entry_lock;

@@ -195,6 +195,7 @@ void kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a)
 void kithi_request_free(struct kithi_request *r)
 {
     free(r->ops);
+    free(r->written);
     free(r->body);
     free(r);
 }

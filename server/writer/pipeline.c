@@ -79,11 +79,31 @@ static struct kithi_request *line_take(struct kithi_pipeline *p)
 
 /* ---- answering ---- */
 
+/* What a write, or a flush, is answered with; w, for a part of it, is the caller's. */
+static struct kithi_answer answer_of(const struct kithi_collection *c, const struct kithi_request *r,
+                                     uint64_t epoch, struct kithi_written *w)
+{
+    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch, .found = r->found };
+    bool is_ahead = r->durability != KITHI_DURABILITY_DURABLE;
+    *w = (struct kithi_written){ .durable_epoch = is_ahead ? kithi_index_durable_epoch(c->index) : epoch,
+                                 .lag_ms = is_ahead ? c->daemon->lag_ms : 0 };
+    if (r->written && r->found < r->frame.count - r->upserts) {
+        *r->written = *w;
+        a.text = r->written;
+        a.text_len = sizeof *w + (r->frame.count + 7) / 8;
+    } else if (is_ahead) {
+        a.text = w;
+        a.text_len = sizeof *w;
+    }
+    return a;
+}
+
 /* Answer a request that has nothing to wait for but that an epoch, which is visible, is durable. */
 static void answer_durable(struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
 {
     struct kithi_pipeline *p = &c->pipeline;
-    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch };
+    struct kithi_written w;
+    struct kithi_answer a = answer_of(c, r, epoch, &w);
     if (c->daemon->failing) {
         struct kithi_errmsg err;
         kithi_error_set(&err, KITHI_E_LOG_FAILED,
@@ -106,7 +126,8 @@ static void answer_synced(struct kithi_collection *c)
     c->pipeline.unsynced = NULL;
     while (list) {
         struct kithi_request *r = list;
-        struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = r->epoch };
+        struct kithi_written w;
+        struct kithi_answer a = answer_of(c, r, r->epoch, &w);
         list = r->next;
         if (r->epoch <= durable_epoch) {
             kithi_request_answer(r, &a);
@@ -138,13 +159,8 @@ static void settle(struct kithi_collection *c, uint64_t seq)
 
 static void reply(const struct kithi_collection *c, struct kithi_request *r, uint64_t epoch)
 {
-    struct kithi_written w = { .durable_epoch = kithi_index_durable_epoch(c->index),
-                               .lag_ms = c->daemon->lag_ms };
-    struct kithi_answer a = { .item = KITHI_NO_ITEM, .epoch = epoch, .found = r->found };
-    if (r->durability != KITHI_DURABILITY_DURABLE) {
-        a.text = &w;
-        a.text_len = sizeof w;
-    }
+    struct kithi_written w;
+    struct kithi_answer a = answer_of(c, r, epoch, &w);
     kithi_request_reply(r, &a);
     r->answered = true;
 }
@@ -400,6 +416,9 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
     int status = iov_push(p, r->body + WRITE_PREFIX, r->frame.len - WRITE_PREFIX);
     if (status) {
         kithi_error_set(&err, status, "no memory for another request");
+    } else if (r->upserts < r->frame.count && !r->written &&
+               !(r->written = malloc(sizeof *r->written + (r->frame.count + 7) / 8))) {
+        status = kithi_error_set(&err, -ENOMEM, "no memory for another request");
     } else {
         status = kithi_group_add(c->index, r->ops, r->frame.count, &result, &err);
     }
@@ -435,6 +454,9 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
         return true;
     }
     r->found = result.found;
+    if (r->written) {
+        memcpy(r->written + 1, result.missing, (r->frame.count + 7) / 8);
+    }
     if (!r->upserts && !r->found) {
         p->iov_count = iov_count; /* changes nothing: nothing to log */
     } else {

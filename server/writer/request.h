@@ -31,6 +31,8 @@ struct kithi_request {
     uint64_t refuse_ms;   /* when waiting for room ends; 0: it has not begun */
     uint32_t upserts;     /* of its ops; the rest are deletes */
     uint32_t found;
+    struct kithi_written
+        *written; /* the answer's, with a bit behind it for each op (frame.h); NULL: no op is a delete */
     uint8_t durability; /* enum kithi_durability */
     bool answered;      /* before it was done: it asked for no more */
     bool unchanged;     /* it changes nothing, and is answered once what it saw is published */

@@ -39,7 +39,8 @@
  *    8 | u64 epoch at which the write is, or will be, visible
  *   16 | u32 found: how many deletes found their id | u32 text_len
  *   24 | text: error sentence, or the answer (LIST: one name a line; STATS: JSON; OPEN: struct
- *      | kithi_opened; WRITE with flags: struct kithi_written), zero-padded to 8
+ *      | kithi_opened; WRITE with flags, or of which a delete found nothing: struct kithi_written, then
+ *      | a bit for each op, bit i % 8 of byte i / 8: it was such a delete), zero-padded to 8
  *
  * Bytes that are not a frame, or a frame larger than the limit, are answered with one REPLY
  * that says so (tag 0 when the header was unreadable) and the connection is closed.
@@ -128,11 +129,12 @@ struct kithi_opened {
 };
 _Static_assert(sizeof(struct kithi_opened) == 56, "open body is format");
 
-/* Answer to a WRITE that asked for less than durable. */
+/* Answer to a WRITE that asked for less than durable, or of which a delete found nothing. */
 struct kithi_written {
     uint64_t durable_epoch; /*  0..7  the last epoch that was durable when this was answered */
-    uint32_t lag_ms;        /*  8..11 writes stop getting ahead of the log once it is behind for so long */
-    uint32_t reserved;      /* 12..15 zero */
+    uint32_t
+        lag_ms; /*  8..11 writes stop getting ahead of the log once it is behind for so long; durable ones: 0 */
+    uint32_t reserved; /* 12..15 zero */
 };
 _Static_assert(sizeof(struct kithi_written) == 16, "written body is format");
 

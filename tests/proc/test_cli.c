@@ -316,6 +316,18 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_ok(KITH("--json", "list"), "");
 }
 
+static void deletes_tell_of_ids_that_are_not_there(void **state)
+{
+    (void)state;
+    create("gone", "2", "l2");
+    expect(KITH("put", "gone", "a", "--vector", "[1,2]"), 0, NULL, "");
+    expect(KITH("put", "gone", "b", "--vector", "[1,2]"), 0, NULL, "");
+    expect(KITH("--json", "delete", "gone", "nobody", "a", "no one", "b", "a"), 1,
+           "{\"id\":\"a\",\"epoch\":3}\n{\"id\":\"b\",\"epoch\":4}\n", "id \"no one\": no such id");
+    expect_count("gone", "0\n");
+    drop("gone");
+}
+
 static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
 {
     (void)state;
@@ -1035,6 +1047,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(single_vectors_are_put_found_and_deleted),
         cmocka_unit_test(views_have_the_keys_of_the_manual),
+        cmocka_unit_test(deletes_tell_of_ids_that_are_not_there),
         cmocka_unit_test(exit_status_two_is_bad_usage_or_not_in_this_version),
         cmocka_unit_test(help_and_version_are_answered),
         cmocka_unit_test(every_format_loads_the_same_vectors),

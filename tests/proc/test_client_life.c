@@ -156,6 +156,78 @@ static void the_last_of_the_same_id_in_a_batch_wins(void **state)
     end(&d, index);
 }
 
+/* What is there of the ids of a batch to delete; 0 to 19, of which the even ones are. */
+static void assert_found(int found, int item, bool is_delete, bool is_there)
+{
+    if (found != (!is_delete || is_there))
+        fail_msg("item %d: %d", item, found);
+}
+
+static void a_batch_says_which_of_its_deletes_found_nothing(void **state)
+{
+    (void)state;
+    enum { COUNT = 20 };
+    struct test_daemon d;
+    float v[DIM] = { 1 };
+    kith *index = begin(&d, KITH_METRIC_L2);
+    kith_batch *b = kith_batch_new(index);
+    kith_pipe *pipe;
+    struct kith_commit c = KITH_COMMIT_INIT;
+    char id[16];
+    assert_int_equal(kith_pipe_open(index, 4, &pipe), 0);
+    assert_int_equal(kith_batch_found(b, 0), -EINVAL);
+    assert_int_equal(kith_pipe_found(pipe, 0), -EINVAL);
+    for (int round = 0; round < 6; round++) { /* each durability, as a batch and through a pipe */
+        for (int i = 0; i < COUNT; i += 2)
+            assert_int_equal(put(index, i, (float)i, NULL), 0);
+        kith_batch_clear(b);
+        assert_int_equal(kith_batch_set_durability(b, (enum kith_durability)(round / 2)), 0);
+        for (int i = 0; i < COUNT; i++) {
+            snprintf(id, sizeof id, "%d", i);
+            assert_int_equal(kith_batch_delete(b, id), 0);
+            assert_int_equal(kith_batch_upsert(b, "other", v, DIM), 0);
+        }
+        assert_int_equal(kith_batch_delete(b, "0"), 0);     /* it is gone by then */
+        assert_int_equal(kith_batch_delete(b, "other"), 0); /* which came with this batch */
+        assert_int_equal(kith_batch_delete(b, "other"), 0);
+        assert_int_equal(kith_batch_found(b, 0), -EINVAL);
+        if (round % 2) {
+            uint64_t token;
+            int status;
+            assert_int_equal(kith_pipe_submit(pipe, b, 1), 0);
+            assert_int_equal(kith_pipe_next(pipe, -1, &token, &status, &c), 1);
+            assert_int_equal(status, 0);
+        } else {
+            assert_int_equal(kith_batch_commit(b, &c), 0);
+        }
+        assert_int_equal(c.found, COUNT / 2 + 1);
+        for (int i = 0; i < 2 * COUNT + 3; i++) {
+            bool is_there = i < 2 * COUNT ? i / 2 % 2 == 0 : i == 2 * COUNT + 1;
+            bool is_delete = i >= 2 * COUNT || i % 2 == 0;
+            int found = round % 2 ? kith_pipe_found(pipe, (uint32_t)i) : kith_batch_found(b, (uint32_t)i);
+            assert_found(found, i, is_delete, is_there);
+        }
+        assert_int_equal(kith_batch_found(b, 2 * COUNT + 3), -EINVAL);
+        assert_int_equal(kith_flush(index, NULL), 0);
+    }
+    /* A write that changes nothing says so of each. */
+    for (int durability = 0; durability < 3; durability++) {
+        kith_batch_clear(b);
+        assert_int_equal(kith_batch_found(b, 0), -EINVAL);
+        assert_int_equal(kith_batch_set_durability(b, (enum kith_durability)durability), 0);
+        for (int i = 0; i < 9; i++)
+            assert_int_equal(kith_batch_delete(b, "nobody"), 0);
+        assert_int_equal(kith_batch_commit(b, &c), 0);
+        assert_int_equal(c.found, 0);
+        assert_true(durability == 0 ? c.lag_ms == 0 && c.durable_epoch == c.epoch : c.lag_ms > 0);
+        for (uint32_t i = 0; i < 9; i++)
+            assert_int_equal(kith_batch_found(b, i), 0);
+    }
+    kith_pipe_close(pipe);
+    kith_batch_free(b);
+    end(&d, index);
+}
+
 static void a_pipe_fills_a_collection(void **state)
 {
     (void)state;
@@ -487,6 +559,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_write_is_visible_when_it_returns),
         cmocka_unit_test(the_last_of_the_same_id_in_a_batch_wins),
+        cmocka_unit_test(a_batch_says_which_of_its_deletes_found_nothing),
         cmocka_unit_test(a_pipe_fills_a_collection),
         cmocka_unit_test(reads_go_on_without_the_daemon_and_writes_come_back),
         cmocka_unit_test(readers_move_to_a_rebuilt_segment),

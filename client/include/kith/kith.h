@@ -404,7 +404,8 @@ KITH_API void kith_batch_clear(kith_batch *b);
 KITH_API uint32_t kith_batch_count(const kith_batch *b);
 KITH_API size_t kith_batch_bytes(const kith_batch *b); /* a commit takes at most 32 MiB of them */
 /*
- * Checked here as far as possible; the same id twice in a batch: the last wins. KITH_E_TOO_LARGE, with the batch
+ * Checked here as far as possible. Changes of a batch count in their order: of the same id twice the last wins, be it an upsert or a
+ * delete, and no reader ever sees the others; a delete finds what the batch itself has put before. KITH_E_TOO_LARGE, with the batch
  * as it was, when a commit could not take it any more: commit, clear and go on.
  */
 KITH_API int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t len);
@@ -428,6 +429,12 @@ struct kith_commit {
 /* Send and wait for the answer. out may be NULL. The batch stays as it is. An empty one is a success, with the epochs that are visible
  * and durable now. */
 KITH_API int kith_batch_commit(kith_batch *b, struct kith_commit *out);
+/*
+ * Of the last kith_batch_commit() that returned 0: was there anything to delete for item (from 0, in the order in which
+ * they were added)? 1, 0 for a delete whose id was not there, -EINVAL without such an item or commit. Upserts are 1. A batch
+ * that is changed has forgotten.
+ */
+KITH_API int kith_batch_found(const kith_batch *b, uint32_t item);
 
 /* Wait until all that the daemon accepted before for this collection is durable and visible. */
 KITH_API int kith_flush(kith *index, uint64_t *out_epoch);
@@ -554,6 +561,8 @@ KITH_API int kith_pipe_submit(kith_pipe *p, kith_batch *b, uint64_t token);
  */
 KITH_API int kith_pipe_next(kith_pipe *p, int timeout_ms, uint64_t *out_token, int *out_status,
                             struct kith_commit *out);
+/* As kith_batch_found(), of the batch whose answer, 0, kith_pipe_next() has given last. */
+KITH_API int kith_pipe_found(const kith_pipe *p, uint32_t item);
 KITH_API uint32_t kith_pipe_pending(const kith_pipe *p);
 
 /* ---- collections -------------------------------------------------------------------- */
