@@ -75,15 +75,16 @@ out:
 
 int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
 {
+    uint64_t epoch = 0;
+    const struct kithi_arg args[] = { { "--at", KITHI_ARG_EPOCH, &epoch, 0, 0 } };
     int count = 0;
-    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
     if (count != 2)
         return kithi_tool_usage(t, "give a name and an id");
 
     kith *index = NULL;
-    uint64_t epoch = 0;
     struct kithi_map map = { 0 };
     status = kithi_tool_attach(t, argv[1], &map); /* what it keeps, without asking the daemon */
     if (status == KITHI_TOOL_OK)
@@ -93,7 +94,10 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
     if (status != KITHI_TOOL_OK)
         return status;
     float *vector = malloc(kith_dim(index) * sizeof *vector);
-    int rc = vector == NULL ? -ENOMEM : kith_get(index, argv[2], vector, kith_dim(index), &epoch);
+    const struct kith_snapshot at = kithi_tool_snapshot(index, epoch);
+    int rc = vector == NULL ? -ENOMEM
+             : epoch        ? kith_get_at(index, &at, argv[2], vector, kith_dim(index))
+                            : kith_get(index, argv[2], vector, kith_dim(index), &epoch);
     if (rc < 0) {
         status = kithi_tool_fail(t, "id \"%.64s\": %s", argv[2], kith_strerror(rc));
     } else if (t->json) {

@@ -30,6 +30,7 @@ struct export
     FILE *f, *ids;
     float *vector;
     uint64_t count;
+    uint64_t at; /* epoch that was asked for; 0: now */
     uint64_t epoch;
     const char *decoded; /* codec that the values come from; NULL: they are those that were put */
 };
@@ -96,12 +97,14 @@ static int write_snapshot(struct export *e, const struct kithi_map *map, int *ou
     struct kithi_progress progress;
     kithi_progress_begin(&progress, "vectors");
     int status = KITHI_TOOL_OK;
-    int rc;
-    kithi_scan_begin(map, &scan);
+    const struct kithi_moment at = { .epoch = e->at,
+                                     .timeline = atomic_load_explicit(&kithi_map_header(map)->timeline,
+                                                                      memory_order_relaxed) };
+    int rc = kithi_scan_begin_at(map, &at, &scan);
     e->count = 0;
     e->epoch = scan.view.epoch;
     e->decoded = kithi_tool_decoded(map->geometry.quantization, map->geometry.keep);
-    while ((rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
+    while (rc >= 0 && (rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
         status = write_item(e, &item, dim);
         if (status != KITHI_TOOL_OK)
             break;
@@ -139,7 +142,7 @@ static int write_all(struct export *e, const char *name)
         kithi_map_detach(&map);
         if (status != KITHI_TOOL_OK || rc == 0)
             return status;
-        if (rc != KITHI_E_STALE && rc != KITHI_E_MOVED)
+        if ((rc != KITHI_E_STALE || e->at) && rc != KITHI_E_MOVED)
             break;
     }
     return kithi_tool_fail_with(e->t, name, rc, "");
@@ -167,14 +170,15 @@ static char *ids_path_of(const char *path)
 
 int kithi_cmd_export(struct kithi_tool *t, int argc, char **argv)
 {
+    struct export e = { .t = t };
+    const struct kithi_arg args[] = { { "--at", KITHI_ARG_EPOCH, &e.at, 0, 0 } };
     int count = 0;
-    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
     if (count != 2)
         return kithi_tool_usage(t, "give a name and a file");
-
-    struct export e = { .t = t, .path = argv[2] };
+    e.path = argv[2];
     if (kithi_has_suffix(e.path, ".jsonl"))
         e.kind = KIND_JSONL;
     else if (kithi_has_suffix(e.path, ".fvecs"))

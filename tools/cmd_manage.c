@@ -353,16 +353,6 @@ static void put_recall(struct kithi_object *o, kith *index)
     }
 }
 
-/* A command line that is one name and nothing else: open that collection. Returns an exit status. */
-static int open_only(struct kithi_tool *t, int argc, char **argv, kith **out)
-{
-    int count = 0;
-    int status = kithi_args_parse(t, argc, argv, NULL, 0, &count);
-    if (status != KITHI_TOOL_OK)
-        return status;
-    return count == 1 ? kithi_tool_open(t, argv[1], out) : kithi_tool_usage(t, "give one name");
-}
-
 /* What a probe asks: exit status 0 once kithd serves the collection, or all of them. */
 static int print_ready(struct kithi_tool *t, const char *name)
 {
@@ -451,11 +441,19 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
 int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
 {
     kith *index = NULL;
-    int status = open_only(t, argc, argv, &index);
+    uint64_t n = 0, epoch = 0;
+    const struct kithi_arg args[] = { { "--at", KITHI_ARG_EPOCH, &epoch, 0, 0 } };
+    int count = 0;
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
-    uint64_t n = 0;
-    int rc = kith_count(index, &n);
+    if (count != 1)
+        return kithi_tool_usage(t, "give one name");
+    status = kithi_tool_open(t, argv[1], &index);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    const struct kith_snapshot at = kithi_tool_snapshot(index, epoch);
+    int rc = kith_count_at(index, &at, &n);
     if (rc != 0)
         status = kithi_tool_fail_with(t, argv[1], rc, "");
     else if (t->json)

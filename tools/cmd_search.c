@@ -104,6 +104,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     uint32_t k = 10;
     bool exact = false;
     double recall = NAN;
+    uint64_t at = 0;
     struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
     const struct kithi_arg args[] = {
         { "--vector", KITHI_ARG_STRING, &text, 0, 0 },
@@ -113,6 +114,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
         { "--ef", KITHI_ARG_NUMBER, &opts.ef, 1, KITHI_EF_MAX },
         { "--recall", KITHI_ARG_REAL, &recall, 0, 1 },
         { "--exact", KITHI_ARG_FLAG, &exact, 0, 0 },
+        { "--at", KITHI_ARG_EPOCH, &at, 0, 0 },
         { "--filter", KITHI_ARG_LATER, NULL, 0, 0 },
     };
     int count = 0;
@@ -138,6 +140,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
+    opts.at = kithi_tool_snapshot(index, at);
     results = kith_results_new();
     if (results == NULL) {
         status = kithi_tool_fail(t, "out of memory");

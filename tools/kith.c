@@ -32,17 +32,20 @@ static const struct command COMMANDS[] = {
     { "list", kithi_cmd_list, "", "name all collections" },
     { "stats", kithi_cmd_stats, "NAME | --ready [NAME]",
       "counts, memory and state of a collection; is kithd's start over" },
-    { "count", kithi_cmd_count, "NAME", "number of vectors" },
+    { "count", kithi_cmd_count, "NAME [--at EPOCH]", "number of vectors" },
     { "load", kithi_cmd_load, "NAME FILE [--ids FILE] [--durability durable|applied|none]",
       "add the vectors of an .fvecs, .bvecs, .npy or .jsonl file" },
     { "put", kithi_cmd_put, "NAME ID --vector '[...]' [--durability durable|applied|none]",
       "add or replace one vector" },
-    { "get", kithi_cmd_get, "NAME ID", "print one vector" },
+    { "get", kithi_cmd_get, "NAME ID [--at EPOCH]", "print one vector" },
     { "delete", kithi_cmd_delete, "NAME ID... [--durability durable|applied|none]", "delete vectors" },
-    { "export", kithi_cmd_export, "NAME FILE", "write all vectors to an .fvecs, .npy or .jsonl file" },
+    { "export", kithi_cmd_export, "NAME FILE [--at EPOCH]",
+      "write all vectors to an .fvecs, .npy or .jsonl file" },
+    { "scroll", kithi_cmd_scroll, "NAME [--limit N] [--cursor C] [--vectors] [--at EPOCH]",
+      "ids in an order that stays, and where to go on" },
     { "search", kithi_cmd_search,
       "NAME (--vector '[...]' | --like ID | --queries FILE) [-k 10] [--ef N]\n"
-      "              [--recall R] [--exact]",
+      "              [--recall R] [--exact] [--at EPOCH]",
       "nearest neighbours" },
     { "bench", kithi_cmd_bench,
       "NAME --queries FILE --truth FILE.ivecs [--ids FILE] [-k 10] [--ef LIST]\n"
@@ -178,6 +181,11 @@ int kithi_tool_durability(const struct kithi_tool *t, const char *name, kith *in
     }
     return name == NULL ? KITHI_TOOL_OK
                         : kithi_tool_usage(t, "--durability is durable, applied or none, not \"%s\"", name);
+}
+
+struct kith_snapshot kithi_tool_snapshot(kith *index, uint64_t epoch)
+{
+    return (struct kith_snapshot){ .epoch = epoch, .timeline = epoch ? kith_timeline(index) : 0 };
 }
 
 const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep)

@@ -30,7 +30,7 @@ typedef int kithi_command_fn(struct kithi_tool *t, int argc, char **argv);
 kithi_command_fn kithi_cmd_create, kithi_cmd_drop, kithi_cmd_list, kithi_cmd_stats, kithi_cmd_count;
 kithi_command_fn kithi_cmd_load, kithi_cmd_export;
 kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete;
-kithi_command_fn kithi_cmd_search, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
+kithi_command_fn kithi_cmd_search, kithi_cmd_scroll, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
 kithi_command_fn kithi_cmd_checkpoint, kithi_cmd_restore, kithi_cmd_wal, kithi_cmd_top, kithi_cmd_doctor;
 
 /* "kith load: ..." on stderr; returns KITHI_TOOL_FAILED. */
@@ -57,6 +57,9 @@ bool kithi_tool_keep(const char *name, uint32_t *out);
 
 /* "durable", "applied" or "none" for all that is written through index from now on; NULL: it was not given. Returns an exit status. */
 int kithi_tool_durability(const struct kithi_tool *t, const char *name, kith *index);
+
+/* What --at asks for: an epoch of the collection's timeline of now; 0, it was not given: now. */
+struct kith_snapshot kithi_tool_snapshot(kith *index, uint64_t epoch);
 
 /* "f16" or "sq8" when vectors come back decoded from such codes; NULL when they come back as they were put. */
 const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);

@@ -223,6 +223,8 @@ int kithi_call_begin(struct kith *index, struct kithi_call **out)
 
 bool kithi_call_again(struct kith *index, struct kithi_call *c, int *rc)
 {
+    if (KITHI_UNLIKELY(*rc == KITHI_E_EPOCH)) /* nobody hears of a file that was removed */
+        return c->attempts++ < ATTEMPT_MAX && kithi_call_recheck(index, c);
     if (KITHI_LIKELY(*rc != KITHI_E_MOVED && *rc != KITHI_E_STALE))
         return false;
     const struct kithi_header *h = kithi_call_header(c);

@@ -1,17 +1,20 @@
 /*
- * read.c - one vector by its id.
+ * read.c - one vector by its id, now or at a snapshot, and how many there are at one.
  */
 #include <errno.h>
 #include <string.h>
 
-#include "client/src/handle_priv.h"
+#include "client/src/snapshot_priv.h"
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/scan.h"
 
-int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_epoch)
+static int get(kith *index, const struct kith_snapshot *at, const char *id, float *out, size_t len,
+               uint64_t *out_epoch)
 {
     struct kithi_found found;
     struct kithi_call *c;
+    const struct kithi_moment moment = kithi_moment_of(at);
 
     if (!index || !id || (!out && len > 0))
         return -EINVAL;
@@ -24,7 +27,7 @@ int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_
     if (rc < 0)
         return rc;
     do
-        rc = kithi_lookup(kithi_call_map(c), id, id_len, out, &found);
+        rc = kithi_lookup_at(kithi_call_map(c), &moment, id, id_len, out, &found);
     while (kithi_call_again(index, c, &rc));
     kithi_call_end(index, c);
     if (rc == 0 && out_epoch)
@@ -32,8 +35,41 @@ int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_
     return rc;
 }
 
+int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_epoch)
+{
+    return get(index, NULL, id, out, len, out_epoch);
+}
+
+int kith_get_at(kith *index, const struct kith_snapshot *at, const char *id, float *out, size_t len)
+{
+    return get(index, at, id, out, len, NULL);
+}
+
+int kith_exists_at(kith *index, const struct kith_snapshot *at, const char *id)
+{
+    int rc = get(index, at, id, NULL, 0, NULL);
+    return rc == 0 ? 1 : rc == KITHI_E_NOT_FOUND ? 0 : rc;
+}
+
 int kith_exists(kith *index, const char *id)
 {
-    int rc = kith_get(index, id, NULL, 0, NULL);
-    return rc == 0 ? 1 : rc == KITHI_E_NOT_FOUND ? 0 : rc;
+    return kith_exists_at(index, NULL, id);
+}
+
+int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_count)
+{
+    struct kithi_call *c;
+    const struct kithi_moment moment = kithi_moment_of(at);
+    if (moment.epoch == 0)
+        return kith_count(index, out_count);
+    if (!index || !out_count)
+        return -EINVAL;
+    int rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    do
+        rc = kithi_scan_count(kithi_call_map(c), &moment, out_count);
+    while (kithi_call_again(index, c, &rc));
+    kithi_call_end(index, c);
+    return rc;
 }

@@ -15,6 +15,8 @@ kith_results *kith_results_new(void)
     kith_results *r = calloc(1, sizeof *r);
     if (r)
         kithi_results_init(&r->found);
+    if (r)
+        kithi_scroll_init(&r->scroll);
     return r;
 }
 
@@ -23,6 +25,8 @@ void kith_results_free(kith_results *r)
     if (!r)
         return;
     kithi_results_fini(&r->found);
+    kithi_scroll_fini(&r->scroll);
+    free(r->vectors);
     free(r);
 }
 
@@ -44,6 +48,16 @@ size_t kith_results_id_len(const kith_results *r, uint32_t i)
 float kith_results_distance(const kith_results *r, uint32_t i)
 {
     return i < r->found.count ? r->found.hits[i].distance : NAN;
+}
+
+const float *kith_results_vector(const kith_results *r, uint32_t i)
+{
+    return r->vector_dim && i < r->found.count ? r->vectors + (size_t)i * r->vector_dim : NULL;
+}
+
+const char *kith_results_cursor(const kith_results *r)
+{
+    return r->cursor[0] ? r->cursor : NULL;
 }
 
 int kith_results_info(const kith_results *r, struct kith_search_info *out)

@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/results_priv.h"
+#include "client/src/snapshot_priv.h"
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/recall.h"
@@ -44,7 +44,7 @@ static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *ou
     struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
     if (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
         return -EINVAL;
-    if (o.exact > 1 || o.reserved[0] || o.reserved[1] || o.reserved[2])
+    if (o.exact > 1 || o.reserved)
         return -EINVAL;
     if (k < 1 || k > KITHI_K_MAX)
         return KITHI_E_K;
@@ -55,8 +55,9 @@ static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *ou
         o.ef = k > KITHI_EF_DEFAULT ? k : KITHI_EF_DEFAULT;
     if (o.ef < k || o.ef > KITHI_EF_MAX)
         return KITHI_E_EF;
-    out->params =
-        (struct kithi_search_params){ .k = k, .ef = o.ef, .exact = o.exact, .deadline_ns = o.deadline_ns };
+    out->params = (struct kithi_search_params){
+        .k = k, .ef = o.ef, .exact = o.exact, .deadline_ns = o.deadline_ns, .at = kithi_moment_of(&o.at)
+    };
     out->target = o.exact ? 0 : o.target_recall;
     out->basis = KITH_EF_GIVEN;
     return 0;
@@ -145,6 +146,7 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
         bad = out[good] ? kithi_vector_check(index, queries + (size_t)good * dim, dim) : -EINVAL;
         if (bad < 0)
             break;
+        kithi_results_forget_page(out[good]);
         found[good] = &out[good]->found;
     }
     /* Without lanes, or where a search looks at the clock, one after the other. */
@@ -165,8 +167,8 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
     uint32_t i = 0;
     for (; i < good; i++) {
         rc = turns ? counts[i] : KITHI_E_MOVED;
-        if (rc == KITHI_E_MOVED ||
-            rc == KITHI_E_STALE) /* by itself, on the generation that is there by now */
+        if (rc == KITHI_E_MOVED || rc == KITHI_E_STALE ||
+            rc == KITHI_E_EPOCH) /* by itself, on the generation that is there by now */
             rc = search_in(index, c, queries + (size_t)i * dim, a, out[i]);
         else
             count(c, rc, &out[i]->found.stats, each_ns);
@@ -199,8 +201,10 @@ int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, u
         rc = search_chunk(index, c, queries + i * len, chunk, &a, out + i, &failed);
         i += rc < 0 ? failed : chunk;
     }
-    if (rc < 0 && i < n && out[i])
+    if (rc < 0 && i < n && out[i]) {
+        kithi_results_forget_page(out[i]);
         kithi_results_clear(&out[i]->found);
+    }
     if (c)
         kithi_call_end(index, c);
     if (rc < 0 && out_failed)
@@ -216,6 +220,7 @@ int kith_search(kith *index, const float *query, size_t len, uint32_t k, const s
 
     if (!index || !out)
         return -EINVAL;
+    kithi_results_forget_page(out);
     int rc = ask(opts, k, &a);
     if (rc == 0)
         rc = kithi_vector_check(index, query, len);
@@ -256,6 +261,7 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
 
     if (!index || !id || !out)
         return -EINVAL;
+    kithi_results_forget_page(out);
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
     int rc = kithi_id_valid(id, id_len) ? ask(opts, k, &a) : KITHI_E_ID;
     if (rc == 0)
@@ -269,7 +275,7 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
         goto out;
     }
     do
-        rc = kithi_lookup(kithi_call_map(c), id, id_len, c->vector, &found);
+        rc = kithi_lookup_at(kithi_call_map(c), &a.params.at, id, id_len, c->vector, &found);
     while (kithi_call_again(index, c, &rc));
     if (rc == 0)
         rc = kithi_vector_check(index, c->vector, index->geometry.dim) < 0 ? KITHI_E_CORRUPT : 0;

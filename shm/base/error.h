@@ -16,7 +16,7 @@
 #define KITHI_ERROR_LIST(X)                                                                        \
     X(CORRUPT,     10001, "the segment failed a bounds check")                                     \
     X(REPLACED,    10002, "the collection was dropped or replaced; open it again")                      \
-    X(STALE,       10003, "the search slept too long and what it saw was reused; search again")    \
+    X(STALE,       10003, "what was visible at its epoch is not all there any more; ask again, with a new snapshot if it had one") \
     X(VERSION,     10004, "another format version; use the kith that belongs to this daemon")      \
     X(NOT_FOUND,   10005, "no such id")                                                            \
     X(NO_COLLECTION, 10006, "no such collection")                                                  \
@@ -48,7 +48,9 @@
     X(RUN_DIR,     10032, "the run directory cannot be used")                                      \
     X(SHUTDOWN,    10033, "the daemon is stopping")                                                \
     X(STARTING,    10034, "the daemon is still bringing this collection back; try again") \
-    X(RECALL,      10035, "a target for recall lies between 0 and 1, as 0.95 does")
+    X(RECALL,      10035, "a target for recall lies between 0 and 1, as 0.95 does")                \
+    X(CURSOR,      10036, "not a cursor of this collection; scroll from the beginning, without one") \
+    X(EPOCH,       10037, "the epoch of the snapshot is not visible yet; wait for it")
 /* clang-format on */
 
 #define KITHI_ERROR_ENUM(name, number, text) KITHI_E_##name = -(number),

@@ -10,8 +10,8 @@
 #include "shm/graph/search.h"
 
 /* Versions of one id that a single commit can leave behind the newest are few; a chain that is
- * longer means that this snapshot is old, and a new one is begun. */
-#define VERSIONS_MAX 64u
+ * longer means that this snapshot is old, and a new one is begun, if that will do. */
+#define VERSIONS_NOW 64u
 
 void kithi_view_vector_given(const struct kithi_view *v, uint32_t slot, float *out)
 {
@@ -26,13 +26,11 @@ void kithi_view_vector_given(const struct kithi_view *v, uint32_t slot, float *o
         out[i] *= norm;
 }
 
-enum outcome { OUTCOME_NO, OUTCOME_YES, OUTCOME_AGAIN };
-
-/* Is the version in slot, or one before it, the one that the view sees? */
-static enum outcome follow(const struct kithi_view *v, uint32_t slot, const char *id, size_t id_len,
-                           float *vector, struct kithi_found *out)
+enum kithi_version kithi_version_seen(const struct kithi_view *v, uint32_t slot, const char *id,
+                                      size_t id_len, float *vector, uint32_t *left, struct kithi_found *out)
 {
-    for (unsigned n = 0; n < VERSIONS_MAX; n++) {
+    uint64_t newer = UINT64_MAX; /* birth of the version that led here */
+    for (unsigned n = 0; *left > 0; n++, --*left) {
         const struct kithi_record *r = kithi_view_record(v, slot);
         char have[KITHI_ID_MAX];
         uint64_t birth = kithi_birth_begin(r);
@@ -46,72 +44,95 @@ static enum outcome follow(const struct kithi_view *v, uint32_t slot, const char
         /* Refilled under our eyes. An entry that led here is out of date: ask again. An earlier version
          * that is gone was not visible at this epoch, or the marks say so at the end. */
         if (birth == 0 || !kithi_birth_same(r, birth))
-            return n == 0 ? OUTCOME_AGAIN : OUTCOME_NO;
+            return n == 0 ? KITHI_VERSION_AGAIN : KITHI_VERSION_NONE;
         if (!same)
-            return OUTCOME_NO;
+            return KITHI_VERSION_NONE;
+        if (birth >= newer) /* the same id again, in a slot that was refilled */
+            return KITHI_VERSION_AGAIN;
         if (seen) {
             *out = (struct kithi_found){ .slot = slot, .birth = birth, .epoch = v->epoch };
-            return OUTCOME_YES;
+            return KITHI_VERSION_FOUND;
         }
         if (birth <= v->epoch)
-            return OUTCOME_NO; /* it had died by then, and so had all before it */
+            return KITHI_VERSION_NONE; /* it had died by then, and so had all before it */
         if (prev - 1u >= v->slot_limit)
-            return OUTCOME_NO;
+            return KITHI_VERSION_NONE;
+        newer = birth;
         slot = prev - 1;
     }
-    return OUTCOME_AGAIN;
+    return KITHI_VERSION_AGAIN;
 }
 
-static enum outcome probe(const struct kithi_view *v, uint64_t word, uint64_t hash, const char *id,
-                          size_t id_len, float *vector, struct kithi_found *out)
+int kithi_view_ids(const struct kithi_view *v, uint64_t word, struct kithi_ids_table *out)
 {
     const struct kithi_map *m = v->map;
     unsigned region = KITHI_REGION_IDS0 + kithi_ids_area(word), log2 = kithi_ids_log2(word);
     if (region > KITHI_REGION_IDS1 || log2 < KITHI_IDS_CAPACITY_MIN_LOG2 || log2 > 31)
-        return OUTCOME_NO;
+        return 0;
     uint64_t capacity = UINT64_C(1) << log2;
     uint64_t taken = atomic_load_explicit(&v->header->taken[region], memory_order_acquire); /* [P5 taken] */
     if (taken > m->layout.size[region])
         taken = m->layout.size[region];
     if (capacity > taken / sizeof(uint64_t))
-        return OUTCOME_AGAIN;
+        return -1;
+    *out = (struct kithi_ids_table){
+        .places = (const _Atomic uint64_t *)(const void *)(m->base + m->layout.off[region]),
+        .capacity = capacity,
+        .log2 = log2,
+    };
+    return 1;
+}
 
-    const _Atomic uint64_t *table = (const _Atomic uint64_t *)(const void *)(m->base + m->layout.off[region]);
-    uint64_t at = kithi_ids_home(hash, log2);
-    for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX && n < capacity; n++, at = (at + 1) & (capacity - 1)) {
+static enum kithi_version probe(const struct kithi_view *v, uint64_t word, uint64_t hash, const char *id,
+                                size_t id_len, float *vector, uint32_t *left, struct kithi_found *out)
+{
+    const struct kithi_map *m = v->map;
+    struct kithi_ids_table t;
+    int is_there = kithi_view_ids(v, word, &t);
+    if (is_there <= 0)
+        return is_there < 0 ? KITHI_VERSION_AGAIN : KITHI_VERSION_NONE;
+    uint64_t at = kithi_ids_home(hash, t.log2);
+    for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX && n < t.capacity; n++, at = (at + 1) & (t.capacity - 1)) {
         /* [P7 id table] acquire: the record behind an entry is filled before the entry is stored. */
-        uint64_t entry = atomic_load_explicit(&table[at], memory_order_acquire);
+        uint64_t entry = atomic_load_explicit(&t.places[at], memory_order_acquire);
         if (entry == 0)
-            return OUTCOME_NO;
+            return KITHI_VERSION_NONE;
         uint32_t link = kithi_ids_link(entry);
         if (!kithi_ids_tag_matches(entry, hash) || link == KITHI_IDS_TOMBSTONE)
             continue;
         if (link - 1u >= v->slot_limit) {
             if (link - 1u < m->geometry.slot_max)
-                return OUTCOME_AGAIN; /* grew after this view began */
+                return KITHI_VERSION_AGAIN; /* grew after this view began */
             continue;
         }
-        enum outcome o = follow(v, link - 1, id, id_len, vector, out);
-        if (o != OUTCOME_NO)
+        enum kithi_version o = kithi_version_seen(v, link - 1, id, id_len, vector, left, out);
+        if (o != KITHI_VERSION_NONE)
             return o;
     }
-    return OUTCOME_NO;
+    return KITHI_VERSION_NONE;
 }
 
-int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, float *vector,
-                 struct kithi_found *out)
+int kithi_lookup_at(const struct kithi_map *map, const struct kithi_moment *moment, const char *id,
+                    size_t id_len, float *vector, struct kithi_found *out)
 {
     uint64_t hash = kithi_hash(map->hash_key, id, id_len);
+    uint32_t past = KITHI_VERSIONS_PAST;
     for (uint32_t attempt = 0; attempt <= KITHI_RESTART_MAX; attempt++) {
         struct kithi_view v;
-        kithi_view_begin(map, &v);
+        uint32_t now = VERSIONS_NOW, *left = moment->epoch ? &past : &now;
+        int rc = kithi_view_begin_at(map, moment, &v);
+        if (rc < 0)
+            return rc;
         uint64_t word = atomic_load_explicit(&v.header->id_table, memory_order_acquire);
-        enum outcome o = word ? probe(&v, word, hash, id, id_len, vector, out) : OUTCOME_NO;
+        enum kithi_version o =
+            word ? probe(&v, word, hash, id, id_len, vector, left, out) : KITHI_VERSION_NONE;
         if (kithi_view_moved(&v))
             return KITHI_E_MOVED;
-        if (o == OUTCOME_YES)
+        if (o == KITHI_VERSION_FOUND)
             return 0;
-        if (o == OUTCOME_AGAIN)
+        if (kithi_view_lost(&v, true))
+            return KITHI_E_STALE;
+        if (o == KITHI_VERSION_AGAIN)
             continue;
         /* "Not there" stands only if no finder was taken away or moved meanwhile. */
         if (kithi_view_unlinked(&v))
@@ -121,4 +142,11 @@ int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, flo
         return KITHI_E_NOT_FOUND;
     }
     return KITHI_E_STALE;
+}
+
+int kithi_lookup(const struct kithi_map *map, const char *id, size_t id_len, float *vector,
+                 struct kithi_found *out)
+{
+    static const struct kithi_moment now = { 0 };
+    return kithi_lookup_at(map, &now, id, id_len, vector, out);
 }

@@ -27,11 +27,16 @@ struct kithi_item {
 };
 
 void kithi_scan_begin(const struct kithi_map *map, struct kithi_scan *out);
+/* The same at a moment: 0, KITHI_E_EPOCH, or KITHI_E_STALE. */
+int kithi_scan_begin_at(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_scan *out);
 
 /*
  * The next visible item; vector (dim floats, as given) may be NULL. Returns 1, 0 at the end,
  * KITHI_E_STALE or KITHI_E_MOVED.
  */
 int kithi_scan_next(struct kithi_scan *scan, struct kithi_item *item, float *vector);
+
+/* How many vectors a moment shows: 0, KITHI_E_EPOCH, KITHI_E_STALE or KITHI_E_MOVED. Reads every record. */
+int kithi_scan_count(const struct kithi_map *map, const struct kithi_moment *at, uint64_t *out_count);
 
 #endif

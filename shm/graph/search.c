@@ -68,12 +68,16 @@ static uint32_t score_count(const struct kithi_view *v, const struct kithi_searc
 static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
                       const float *query, const struct kithi_search_params *p)
 {
-    kithi_view_begin(map, v);
+    int rc = kithi_view_begin_at(map, &p->at, v);
+    if (rc < 0)
+        return rc;
+    if (KITHI_UNLIKELY(kithi_view_lost(v, true)))
+        return KITHI_E_STALE;
     s->stood_on_dead = false;
     s->left_out = p->left_out;
-    int rc = kithi_walk_query(v, s, query);
+    rc = kithi_walk_query(v, s, query);
     if (rc == 0)
-        rc = kithi_walk_begin(v, s, p->ef, 0, KITHI_EYES_READER);
+        rc = kithi_walk_begin(v, s, p->ef, 0, v->past ? KITHI_EYES_PAST : KITHI_EYES_READER);
     if (rc < 0)
         return rc;
     if (s->near_max > score_count(v, p))
@@ -150,10 +154,14 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
 static int search_exact(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
                         const float *query, const struct kithi_search_params *p, struct kithi_results *out)
 {
-    kithi_view_begin(map, v);
+    int rc = kithi_view_begin_at(map, &p->at, v);
+    if (rc < 0)
+        return rc;
+    if (KITHI_UNLIKELY(kithi_view_lost(v, false)))
+        return KITHI_E_STALE;
     s->stood_on_dead = false;
     s->left_out = 0; /* no walk: the pass leaves it out itself */
-    int rc = kithi_walk_query(v, s, query);
+    rc = kithi_walk_query(v, s, query);
     if (rc == 0)
         rc = kithi_walk_begin(v, s, p->k, 0, KITHI_EYES_READER);
     if (rc < 0)
@@ -185,6 +193,23 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
 }
 
 /*
+ * A walk has ended as rc (WALK_*) says: make an answer of it. At a moment in the past the ways to what it should find may
+ * have gone to those who came later: rows drop links to the dead when the living need their places, and raise no mark. Too
+ * few hits show it, and then all vectors are compared.
+ */
+static int finish(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                  const float *query, const struct kithi_search_params *p, int rc, struct kithi_results *out)
+{
+    if (rc == WALK_ENDED)
+        rc = end_walk(v, s, p, out);
+    if (rc == WALK_ENDED && v->past && out->count < p->k && !out->stats.deadline_hit) {
+        kithi_results_clear(out);
+        rc = search_exact(map, v, s, query, p, out);
+    }
+    return rc;
+}
+
+/*
  * An attempt has ended as rc (WALK_*) says: is its answer good? Returns hits, KITHI_E_MOVED, or WALK_RETRY.
  */
 #define WALK_RETRY INT32_MAX
@@ -204,7 +229,8 @@ static int judge(const struct kithi_view *v, struct kithi_scratch *s, const stru
     bool again = rc == WALK_AGAIN ||
                  (rc == WALK_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit) ||
                  (s->stood_on_dead && attempt < EMPTIED_MAX && kithi_view_emptied(v));
-    if (!again && !(p->exact ? kithi_view_reused(v) : kithi_view_unlinked(v))) {
+    bool lost = p->exact ? kithi_view_reused(v) : kithi_view_unlinked(v);
+    if (!again && !lost) {
         kithi_results_sort(out);
         if (out->count > p->k)
             out->count = p->k;
@@ -212,6 +238,8 @@ static int judge(const struct kithi_view *v, struct kithi_scratch *s, const stru
     }
     out->stats.deadline_hit = false;
     kithi_results_clear(out);
+    if (lost && v->pinned)
+        return KITHI_E_STALE; /* and stays so */
     return attempt < KITHI_RESTART_MAX ? WALK_RETRY : KITHI_E_STALE;
 }
 
@@ -235,8 +263,7 @@ int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const flo
             rc = begin_walk(map, &v, s, query, params);
             if (rc == WALK_ON)
                 rc = kithi_walk(&v, s, params->deadline_ns, &out->stats.deadline_hit);
-            if (rc == WALK_ENDED)
-                rc = end_walk(&v, s, params, out);
+            rc = finish(map, &v, s, query, params, rc, out);
         }
         if (rc >= 0)
             rc = judge(&v, s, params, attempt, rc, out);
@@ -265,9 +292,8 @@ static void lane_begin(const struct kithi_map *map, struct lane *l, const struct
 static bool lane_end(const struct kithi_map *map, struct lane *l, const struct kithi_batch *b)
 {
     struct kithi_results *out = b->results[l->item];
-    int rc = l->rc;
-    if (rc == WALK_ENDED)
-        rc = end_walk(&l->view, l->scratch, b->params, out);
+    const float *query = b->queries + (size_t)l->item * map->geometry.dim;
+    int rc = finish(map, &l->view, l->scratch, query, b->params, l->rc, out);
     if (rc >= 0)
         rc = judge(&l->view, l->scratch, b->params, l->attempt, rc, out);
     if (rc == WALK_RETRY) {

@@ -21,12 +21,14 @@ struct kithi_search_params {
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
     uint32_t
         left_out; /* slot + 1 that the search takes as not there, neither met nor walked through; 0: none */
+    struct kithi_moment at; /* epoch 0: now */
 };
 
 /*
  * The k nearest visible vectors, with distances to the kept vectors, into out.
  *   query  dim finite floats, not zero under cosine: checked by the caller
- * Returns the number of hits, KITHI_E_MOVED (attach by name again), KITHI_E_STALE, -ENOMEM.
+ * Returns the number of hits, KITHI_E_MOVED (attach by name again), KITHI_E_STALE, KITHI_E_EPOCH, -ENOMEM. Of a moment in the
+ * past a walk that comes to fewer than k compares with every vector, as what has been linked since may have cut it off.
  * Wait-free: every loop is bounded by numbers this process holds. Stores nothing to the segment.
  */
 int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const float *query,

@@ -3,6 +3,7 @@
  */
 #include "shm/graph/view.h"
 
+#include "shm/base/error.h"
 #include "shm/base/id.h"
 #include "shm/kernel/bits.h"
 #include "shm/sync/slotbytes.h"
@@ -89,6 +90,23 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     v.doubt = map->base + map->layout.off[KITHI_REGION_DOUBT];
     v.upper = map->base + map->layout.off[KITHI_REGION_UPPER];
     *out = v;
+}
+
+int kithi_view_begin_at(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_view *out)
+{
+    kithi_view_begin(map, out);
+    if (at->epoch == 0)
+        return 0;
+    /* Relaxed: it stands for itself, and does not change while a segment has its name. */
+    if (atomic_load_explicit(&out->header->timeline, memory_order_relaxed) != at->timeline)
+        return KITHI_E_STALE;
+    if (at->epoch > out->epoch)
+        return KITHI_E_EPOCH;
+    /* Limits of now cover every slot that an earlier epoch shows. */
+    out->pinned = true;
+    out->past = at->epoch < out->epoch;
+    out->epoch = at->epoch;
+    return 0;
 }
 
 /* Copied before it is decoded: the bytes may change meanwhile, and the copy is what is judged. */

@@ -15,10 +15,18 @@
 #include "shm/layout/row.h"
 #include "shm/map/map.h"
 
+/* A moment in the life of a collection: an epoch, and the timeline on which it has its meaning. */
+struct kithi_moment {
+    uint64_t epoch; /* 0: now */
+    uint64_t timeline;
+};
+
 struct kithi_view {
     const struct kithi_map *map;
     const struct kithi_header *header;
     uint64_t epoch;       /* [P1 commit] the snapshot */
+    bool pinned;          /* it is of the moment that somebody asked for: another one will not do */
+    bool past;            /* ... and later groups were visible when the view began */
     uint64_t emptied;     /* [P9 emptied] as of the beginning */
     uint32_t slot_limit;  /* slots whose record, row, vector and doubt bit have memory */
     uint32_t slots_used;  /* slots that were ever used, <= slot_limit */
@@ -42,6 +50,13 @@ struct kithi_view {
 
 /* Begin: load epoch and limits. Wait-free. */
 void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out);
+
+/*
+ * The same at a moment. 0, or why this segment cannot show it: KITHI_E_STALE (of another timeline), KITHI_E_EPOCH (not
+ * visible yet). What has been unlinked or reused since is for the marks to say, as ever at the end; kithi_view_lost() says
+ * it before any work is done in vain.
+ */
+int kithi_view_begin_at(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_view *out);
 
 /* slot < slot_limit, checked by the caller. */
 static inline struct kithi_record *kithi_view_record(const struct kithi_view *v, uint32_t slot)
@@ -138,6 +153,12 @@ static inline bool kithi_view_reused(const struct kithi_view *v)
 {
     atomic_thread_fence(memory_order_acquire);
     return atomic_load_explicit(&v->header->reused, memory_order_relaxed) > v->epoch;
+}
+
+/* Of a moment that finders (or, without them, records) cannot show any more: no other view of it will help. */
+static inline bool kithi_view_lost(const struct kithi_view *v, bool needs_finders)
+{
+    return v->pinned && (needs_finders ? kithi_view_unlinked(v) : kithi_view_reused(v));
 }
 
 /*

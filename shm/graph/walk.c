@@ -87,10 +87,10 @@ float kithi_walk_exact(const struct kithi_view *v, const struct kithi_scratch *s
     return sane(d->one(&s->query, kithi_view_vector(v, slot)));
 }
 
-/* A slot in doubt takes a place only when its record says so. */
+/* A slot in doubt takes a place only when its record says so; to eyes that look at the past each is. */
 static bool is_ghost(const struct kithi_view *v, uint32_t slot, enum kithi_eyes eyes)
 {
-    if (KITHI_LIKELY(!kithi_view_doubt(v, slot)))
+    if (KITHI_LIKELY(!kithi_view_doubt(v, slot)) && KITHI_LIKELY(eyes != KITHI_EYES_PAST))
         return false;
     const struct kithi_record *r = kithi_view_record(v, slot);
     if (eyes == KITHI_EYES_WRITER)
@@ -204,7 +204,7 @@ int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32
     s->near_used = v->bits_width && level == 0;
     s->judge_count = 0;
     s->far_from = (ef + 1) / 2;
-    s->patience = eyes == KITHI_EYES_READER ? PATIENCE_READER(ef) : PATIENCE_WRITER(ef);
+    s->patience = eyes == KITHI_EYES_WRITER ? PATIENCE_WRITER(ef) : PATIENCE_READER(ef);
     return 0;
 }
 
@@ -449,7 +449,7 @@ static void note_calm(struct kithi_scratch *s, uint32_t lowest)
 static void begin_judging(struct kithi_scratch *s)
 {
     struct kithi_beam_entry *const b = s->beam;
-    uint32_t n = 0, end = s->eyes == KITHI_EYES_READER ? s->beam_count : JUDGED_WRITER(s->beam_count);
+    uint32_t n = 0, end = s->eyes == KITHI_EYES_WRITER ? JUDGED_WRITER(s->beam_count) : s->beam_count;
     for (uint32_t i = s->at; i < end; i++) {
         if (b[i].slot & (KITHI_BEAM_EXPANDED | KITHI_BEAM_GHOST))
             continue;

@@ -20,8 +20,9 @@
  * through as a ghost.
  */
 enum kithi_eyes {
-    KITHI_EYES_READER, /* visible at the view's epoch */
+    KITHI_EYES_READER, /* visible at the view's epoch, which was the newest when the view began */
     KITHI_EYES_WRITER, /* linked and not dead, at any birth: a group's members see each other */
+    KITHI_EYES_PAST, /* visible at the view's epoch, which was not: every record is asked, as slots born since are in no doubt */
 };
 
 /*

@@ -1,6 +1,6 @@
 /*
- * fuzz_segment.c - hostile bytes in a segment, also bytes that change under the reader: attach, search, look up,
- * scan and verify may give bad answers, and never crash, hang or read beyond what is theirs.
+ * fuzz_segment.c - hostile bytes in a segment, also bytes that change under the reader: attach, search, look up, all of it at a
+ * moment in the past, scan, scroll and verify may give bad answers, and never crash, hang or read beyond what is theirs.
  *
  * A small valid segment of each quantization is made once, with living, dead, unlinked and free slots, long ids and upper
  * levels. An input is a list of words to overwrite in one of them. The reader's mapping lies between pages that cannot be read,
@@ -28,6 +28,7 @@
 #include "shm/base/bytes.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/scan.h"
+#include "shm/graph/scroll.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
 #include "shm/layout/notes.h"
@@ -43,6 +44,8 @@
 #define STORM_TURNS 2000u
 #define PATCH_MAX   256u
 #define PAGE        4096u
+#define PAGE_IDS    8u /* of a scroll */
+#define PAGES_MAX   100000u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -371,14 +374,50 @@ static void check(bool ok, const char *what)
     }
 }
 
+/* Pages are bounded, each goes on behind the one before, and there is a last one. */
+static void scroll_all(const struct kithi_map *m, uint32_t limit, const struct kithi_moment *at)
+{
+    static struct kithi_scroll_scratch pages;
+    static float vectors[PAGE_IDS * KITHI_DIM_MAX];
+    struct kithi_scroll_params p = { .at = *at, .limit = limit, .vectors = limit % 2 ? vectors : NULL };
+    for (uint32_t n = 0;; n++) {
+        int rc = kithi_scroll(m, &p, &pages, &results);
+        check(rc <= (int)limit, "at most as many ids as a page may have");
+        check(n < PAGES_MAX, "a scroll ends");
+        struct kithi_place last = p.from;
+        for (int i = 0; i < rc; i++) {
+            const struct kithi_hit *hit = &results.hits[i];
+            check(hit->id_len >= 1 && hit->id_len <= KITHI_ID_MAX, "ids have 1 to 511 bytes");
+            struct kithi_place place =
+                kithi_scroll_place(m->hash_key, results.ids + hit->id_off, hit->id_len);
+            check(place.hash > last.hash || (place.hash == last.hash && place.tie >= last.tie), "in order");
+            last = place;
+        }
+        if (rc < 0 || !pages.more)
+            break;
+        check(pages.next.hash > last.hash || (pages.next.hash == last.hash && pages.next.tie > last.tie) ||
+                  rc == 0,
+              "a page begins behind the one before");
+        check(pages.next.hash > p.from.hash ||
+                  (pages.next.hash == p.from.hash && pages.next.tie > p.from.tie),
+              "a page comes farther");
+        p.from = pages.next;
+    }
+}
+
 static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
 {
     float query[KITHI_DIM_MAX], vector[KITHI_DIM_MAX];
     uint32_t dim = m->geometry.dim;
+    const struct kithi_header *h = kithi_map_header(m);
+    const struct kithi_moment now = { 0 };
+    const struct kithi_moment past = { .epoch =
+                                           atomic_load_explicit(&h->epoch, memory_order_relaxed) - ef % 8,
+                                       .timeline = atomic_load_explicit(&h->timeline, memory_order_relaxed) };
     for (uint32_t i = 0; i < dim; i++)
         query[i] = 0.25f + (float)(i % 3);
-    for (unsigned exact = 0; exact < 2; exact++) {
-        struct kithi_search_params p = { .k = k, .ef = ef, .exact = exact };
+    for (unsigned kind = 0; kind < 4; kind++) {
+        struct kithi_search_params p = { .k = k, .ef = ef, .exact = kind & 1, .at = kind & 2 ? past : now };
         int n = kithi_search(m, &scratch, query, &p, &results);
         check(n <= (int)k, "at most k hits");
         for (int i = 0; i < n; i++) {
@@ -394,7 +433,12 @@ static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
         struct kithi_found found;
         size_t len = test_model_id_format(id, name);
         (void)kithi_lookup(m, name, len, vector, &found);
+        (void)kithi_lookup_at(m, &past, name, len, vector, &found);
     }
+    scroll_all(m, 1 + k % PAGE_IDS, k % 3 ? &now : &past);
+    uint64_t counted = 0;
+    if (kithi_scan_count(m, &past, &counted) == 0)
+        check(counted <= m->geometry.slot_max, "as many as there are slots at most");
     struct kithi_scan scan;
     struct kithi_item item;
     uint32_t count = 0;

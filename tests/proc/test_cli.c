@@ -316,6 +316,85 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_ok(KITH("--json", "list"), "");
 }
 
+static void ids_are_scrolled_through_and_earlier_epochs_looked_at(void **state)
+{
+    (void)state;
+    char cursor[64] = "", ids[64] = "";
+    create("pages", "2", "l2");
+    for (int i = 1; i <= 5; i++) {
+        char id[8], vector[16];
+        snprintf(id, sizeof id, "%c", 'a' + i - 1);
+        snprintf(vector, sizeof vector, "[%d,0]", i);
+        expect(KITH("put", "pages", id, "--vector", vector), 0, NULL, "");
+    }
+    /* Two ids at a time, whatever their order is. */
+    for (int page = 0; page < 3; page++) {
+        struct result r = cursor[0] ? KITH("--json", "scroll", "pages", "--limit", "2", "--cursor", cursor)
+                                    : KITH("--json", "scroll", "pages", "--limit", "2");
+        char *at = r.out;
+        assert_int_equal(r.status, 0);
+        for (; strncmp(at, "{\"id\":\"", 7) == 0; at = strchr(at, '\n') + 1)
+            strncat(ids, at + 7, 1);
+        assert_int_equal(strncmp(at, "{\"cursor\":", 10), 0);
+        if (page < 2)
+            snprintf(cursor, sizeof cursor, "%.48s", at + 11);
+        else
+            assert_string_equal(at, "{\"cursor\":null,\"count\":1,\"epoch\":5}\n");
+        done(&r);
+    }
+    assert_int_equal(strlen(ids), 5);
+    char text[64] = "";
+    for (int i = 0; i < 5; i++)
+        snprintf(text + strlen(text), 4, "%c\n", ids[i]);
+    expect_ok(KITH("scroll", "pages"), text);
+    text[2] = '\0';
+    expect(KITH("scroll", "pages", "--limit", "1"), 0, text, "there are more: --cursor ");
+    snprintf(text, sizeof text, "{\"id\":\"%c\",\"vector\":[%d,0]}\n", ids[0], ids[0] - 'a' + 1);
+    expect_says(KITH("--json", "scroll", "pages", "--vectors"), text,
+                "{\"cursor\":null,\"count\":5,\"epoch\":5}", NULL);
+    snprintf(text, sizeof text, "%c\t[%d,0]\n", ids[0], ids[0] - 'a' + 1);
+    expect_says(KITH("scroll", "pages", "--vectors"), text, NULL);
+    expect_fail(KITH("scroll", "pages", "--cursor", "nonsense"), 1,
+                "\"pages\": not a cursor of this collection");
+    create("others", "2", "l2");
+    expect_fail(KITH("scroll", "others", "--cursor", cursor), 1, "not a cursor of this collection");
+    expect_fail(KITH("scroll", "pages", "--limit", "0"), 2, "--limit takes a whole number");
+    expect_fail(KITH("scroll"), 2, "give one name");
+    expect_ok(KITH("scroll", "others"), "");
+
+    /* As it was when c was put. */
+    expect_ok(KITH("count", "pages", "--at", "3"), "3\n");
+    expect_ok(KITH("--json", "search", "pages", "--vector", "[9,0]", "-k", "1", "--at", "3"),
+              "{\"query\":0,\"hits\":[{\"id\":\"c\",\"distance\":36}]}\n");
+    expect_ok(KITH("--json", "search", "pages", "--like", "a", "-k", "1", "--at", "2", "--exact"),
+              "{\"query\":0,\"hits\":[{\"id\":\"b\",\"distance\":1}]}\n");
+    expect_ok(KITH("--json", "get", "pages", "c", "--at", "3"),
+              "{\"id\":\"c\",\"vector\":[3,0],\"epoch\":3,\"decoded\":false}\n");
+    expect_fail(KITH("get", "pages", "d", "--at", "3"), 1, "no such id");
+    expect_says(KITH("--json", "scroll", "pages", "--at", "1"),
+                "{\"id\":\"a\"}\n{\"cursor\":null,\"count\":1,\"epoch\":1}", NULL);
+    expect_says(KITH("--json", "export", "pages", test_path(&files, "at.jsonl"), "--at", "2"),
+                "\"exported\":2,\"epoch\":2,", NULL);
+    expect_fail(KITH("count", "pages", "--at", "9"), 1, "is not visible yet");
+    expect_fail(KITH("export", "pages", test_path(&files, "at.jsonl"), "--at", "9"), 1, "is not visible yet");
+    expect_fail(KITH("search", "pages", "--like", "a", "--at", "0"), 2, "--at takes the number of an epoch");
+    /* Once what it saw is unlinked, it is no more. */
+    expect(KITH("delete", "pages", "a"), 0, NULL, "");
+    for (uint64_t until = test_now_ms() + 60000;; test_nap()) {
+        struct result r = KITH("--json", "search", "pages", "--vector", "[9,0]", "--at", "3");
+        bool is_stale = r.status == 1;
+        if (is_stale && strstr(r.err, "not all there any more") == NULL)
+            fail_msg("%s", r.err);
+        done(&r);
+        if (is_stale)
+            break;
+        assert_true(test_now_ms() < until);
+    }
+    expect_ok(KITH("count", "pages", "--at", "6"), "4\n");
+    drop("others");
+    drop("pages");
+}
+
 static void deletes_tell_of_ids_that_are_not_there(void **state)
 {
     (void)state;
@@ -1047,6 +1126,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(single_vectors_are_put_found_and_deleted),
         cmocka_unit_test(views_have_the_keys_of_the_manual),
+        cmocka_unit_test(ids_are_scrolled_through_and_earlier_epochs_looked_at),
         cmocka_unit_test(deletes_tell_of_ids_that_are_not_there),
         cmocka_unit_test(exit_status_two_is_bad_usage_or_not_in_this_version),
         cmocka_unit_test(help_and_version_are_answered),

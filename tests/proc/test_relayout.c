@@ -40,6 +40,7 @@ struct shared {
     _Atomic uint32_t stop;
     _Atomic uint64_t searches, missed;
     _Atomic uint64_t moves; /* to another generation, as a reader sees it */
+    _Atomic uint64_t scrolls;
     char text[400];
 };
 
@@ -226,6 +227,48 @@ static int reader(void *arg)
     return 0;
 }
 
+/* Page by page, all the time: what was there at the first page comes once. */
+static int scroller(void *arg)
+{
+    struct shared *s = arg;
+    kith *k = NULL;
+    kith_results *page = kith_results_new();
+    struct kith_scroll_opts opts = KITH_SCROLL_OPTS_INIT;
+    uint8_t *seen = malloc(2 * COUNT);
+    int rc = attach(s->run, &k);
+    if (rc < 0 || !page || !seen)
+        return complain(s, "attach", rc);
+    for (uint32_t turn = 0; !atomic_load(&s->stop); turn++) {
+        uint32_t acked = atomic_load(&s->acked);
+        char cursor[64] = "";
+        memset(seen, 0, 2 * COUNT);
+        opts.limit = 20 + turn % 300;
+        opts.vectors = turn % 2;
+        do {
+            rc = kith_scroll(k, cursor[0] ? cursor : NULL, &opts, page);
+            if (rc < 0)
+                return complain(s, "scroll", rc);
+            for (uint32_t i = 0; i < (uint32_t)rc; i++)
+                seen[strtoul(kith_results_id(page, i), NULL, 10) % (2 * COUNT)]++;
+            const char *next = kith_results_cursor(page);
+            snprintf(cursor, sizeof cursor, "%s", next ? next : "");
+            test_nap(); /* for the segment to change between pages */
+        } while (cursor[0]);
+        for (uint32_t i = 0; i < 2 * COUNT; i++) {
+            if (i < acked ? seen[i] == 1 : seen[i] <= 1)
+                continue;
+            snprintf(s->text, sizeof s->text, "scroll %u of %u ids: id %u came %u times", turn, acked, i,
+                     seen[i]);
+            return 1;
+        }
+        atomic_fetch_add(&s->scrolls, 1);
+    }
+    free(seen);
+    kith_results_free(page);
+    kith_close(k);
+    return 0;
+}
+
 static void start_readers(struct moving *m, struct test_child *c, unsigned n)
 {
     for (unsigned i = 0; i < n; i++)
@@ -283,6 +326,78 @@ static void readers_and_writers_notice_nothing_but_the_speed(void **state)
     assert_true(test_daemon_logged(&m.d, "event=layout-measured"));
     assert_true(test_daemon_logged(&m.d, "auto chose"));
     assert_true(test_daemon_logged(&m.d, "event=relayout "));
+    end(&m);
+}
+
+static void a_scroll_comes_to_every_id_once_whatever_the_segment(void **state)
+{
+    (void)state;
+    struct moving m;
+    struct test_child scrolling = { 0 };
+    begin(&m);
+    test_child_start(&scrolling, "scroller", scroller, m.s);
+    assert_int_equal(write_up_to(&m, COUNT), 0);
+    wait_for_layout(&m);
+    for (unsigned life = 0; life < 2; life++) {
+        uint64_t scrolls = atomic_load(&m.s->scrolls), until = test_now_ms() + PATIENCE;
+        test_daemon_kill(&m.d);
+        if (life)
+            assert_int_equal(unlink(test_daemon_segment(&m.d, NAME)), 0);
+        start(&m);
+        assert_int_equal(write_up_to(&m, COUNT + (life + 1) * BATCH), 0);
+        while (atomic_load(&m.s->scrolls) < scrolls + 3 && test_child_running(&scrolling)) {
+            assert_true(test_now_ms() < until);
+            test_nap();
+        }
+    }
+    atomic_store(&m.s->stop, 1);
+    if (test_child_wait(&scrolling, 30000) != 0)
+        fail_msg("the scroll failed: %s", m.s->text);
+    fprintf(stderr, "%llu scrolls\n", (unsigned long long)atomic_load(&m.s->scrolls));
+    end(&m);
+}
+
+/* Every vector that the snapshot shows was copied, so it is as good as before; after a start it is, too. */
+static void a_snapshot_outlives_a_new_layout_and_starts(void **state)
+{
+    (void)state;
+    struct moving m;
+    struct kith_snapshot at;
+    struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
+    kith_results *r = kith_results_new();
+    begin(&m);
+    assert_non_null(r);
+    assert_int_equal(write_up_to(&m, ENOUGH), 0);
+    assert_int_equal(kith_snapshot(m.k, &at), 0);
+    opts.at = at;
+    uint64_t generation = 0;
+    for (unsigned life = 0; life < 4; life++) {
+        if (life == 0) {
+            wait_for_layout(&m);
+        } else {
+            test_daemon_kill(&m.d);
+            if (life == 2) /* from the log alone, or a checkpoint and the log */
+                assert_int_equal(unlink(test_daemon_segment(&m.d, NAME)), 0);
+            start(&m);
+            assert_int_equal(write_up_to(&m, ENOUGH + life * BATCH), 0);
+        }
+        assert_true(life % 2 || stats_of(m.k).generation > generation);
+        generation = stats_of(m.k).generation;
+        uint64_t count = 0;
+        assert_int_equal(kith_count_at(m.k, &at, &count), 0);
+        assert_int_equal(count, ENOUGH);
+        for (uint32_t i = 0; i < ENOUGH + BATCH; i += 25) {
+            char id[16];
+            float v[DIM];
+            snprintf(id, sizeof id, "%u", i);
+            vector_of(i, v);
+            assert_int_equal(kith_exists_at(m.k, &at, id), i < ENOUGH);
+            assert_int_equal(kith_search(m.k, v, DIM, K, &opts, r), K);
+            for (uint32_t h = 0; h < K; h++)
+                assert_true(strtoul(kith_results_id(r, h), NULL, 10) < ENOUGH);
+        }
+    }
+    kith_results_free(r);
     end(&m);
 }
 
@@ -435,6 +550,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(readers_and_writers_notice_nothing_but_the_speed),
+        cmocka_unit_test(a_scroll_comes_to_every_id_once_whatever_the_segment),
+        cmocka_unit_test(a_snapshot_outlives_a_new_layout_and_starts),
         cmocka_unit_test(a_choice_outlives_warm_and_cold_starts),
         cmocka_unit_test(a_start_from_the_log_alone_chooses_what_was_not_chosen),
         cmocka_unit_test(a_collection_is_dropped_and_a_daemon_stopped_in_the_midst_of_it),

@@ -1,6 +1,6 @@
 /*
- * test_readers.c - the whole protocol on one mapping: a writer with its workers, and readers that search, look up
- * and scan meanwhile. Slots rest for a millisecond or two only, so that reuse under the readers happens all the
+ * test_readers.c - the whole protocol on one mapping: a writer with its workers, and readers that search, look up,
+ * scroll and scan meanwhile, now or at a moment that each keeps until it is stale. Slots rest for a millisecond or two only, so that reuse under the readers happens all the
  * time. Run under ThreadSanitizer as well, which sees races only within one mapping.
  *
  * What would be rare is made common: the writer pauses between the stores of a commit, and readers fall asleep in the
@@ -26,6 +26,7 @@
 #include "server/base/fault.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/scan.h"
+#include "shm/graph/scroll.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
 #include "tests/support/codes.h"
@@ -48,6 +49,8 @@ struct shared {
     const struct kithi_map *map;
     _Atomic bool stop;
     _Atomic uint64_t searches, lookups, scans, verifies, stale, restarts;
+    _Atomic uint64_t pages, past,
+        overtaken; /* past: answers at a moment behind the newest; overtaken: it was stale */
     pthread_mutex_t lock;
     char text[512]; /* the first thing that was wrong */
 };
@@ -136,6 +139,7 @@ struct reader {
     struct shared *shared;
     uint64_t seed;
     pthread_t thread;
+    struct kithi_moment at;
 };
 
 static void KITHI_PRINTF(2, 3) complain(struct shared *s, const char *fmt, ...)
@@ -150,16 +154,43 @@ static void KITHI_PRINTF(2, 3) complain(struct shared *s, const char *fmt, ...)
     atomic_store(&s->stop, true);
 }
 
-static void check_search(struct shared *s, struct test_rand *r, struct kithi_scratch *scratch,
+/* The moment to ask at: now, or the one that is kept. */
+static struct kithi_moment moment(struct reader *me, struct test_rand *r)
+{
+    const struct kithi_header *h = kithi_map_header(me->shared->map);
+    if (me->at.epoch == 0 || test_rand_below(r, 64) == 0)
+        me->at = (struct kithi_moment){ atomic_load_explicit(&h->epoch, memory_order_acquire),
+                                        atomic_load_explicit(&h->timeline, memory_order_relaxed) };
+    return test_rand_below(r, 3) ? (struct kithi_moment){ 0 } : me->at;
+}
+
+/* What was asked at it is stale, or was answered. */
+static void note_stale(struct reader *me, const struct kithi_moment *at)
+{
+    atomic_fetch_add(at->epoch ? &me->shared->overtaken : &me->shared->stale, 1);
+    if (at->epoch)
+        me->at.epoch = 0;
+}
+
+static void note_good(struct reader *me, const struct kithi_moment *at)
+{
+    uint64_t now = atomic_load_explicit(&kithi_map_header(me->shared->map)->epoch, memory_order_relaxed);
+    atomic_fetch_add(&me->shared->past, at->epoch && at->epoch < now);
+}
+
+static void check_search(struct reader *me, struct test_rand *r, struct kithi_scratch *scratch,
                          struct kithi_results *results)
 {
+    struct shared *s = me->shared;
     float query[DIM];
     test_rand_floats(r, query, DIM);
-    struct kithi_search_params p = { .k = K, .ef = 64, .exact = test_rand_below(r, 4) == 0 };
+    struct kithi_search_params p = {
+        .k = K, .ef = 64, .exact = test_rand_below(r, 4) == 0, .at = moment(me, r)
+    };
     int n = kithi_search(s->map, scratch, query, &p, results);
     atomic_fetch_add(&s->searches, 1);
     if (n == KITHI_E_STALE) {
-        atomic_fetch_add(&s->stale, 1);
+        note_stale(me, &p.at);
         return;
     }
     if (n < 0) {
@@ -167,6 +198,9 @@ static void check_search(struct shared *s, struct test_rand *r, struct kithi_scr
         return;
     }
     atomic_fetch_add(&s->restarts, results->stats.restart_count);
+    note_good(me, &p.at);
+    if (p.at.epoch && results->stats.epoch != p.at.epoch)
+        complain(s, "a search at epoch %" PRIu64 " saw epoch %" PRIu64, p.at.epoch, results->stats.epoch);
     struct test_hit hits[K];
     for (int i = 0; i < n; i++) {
         snprintf(hits[i].id, sizeof hits[i].id, "%s", results->ids + results->hits[i].id_off);
@@ -192,8 +226,10 @@ static bool vector_matches(const struct test_model *m, uint32_t id, uint64_t ver
     return true;
 }
 
-static void check_lookup(struct shared *s, struct test_rand *r)
+static void check_lookup(struct reader *me, struct test_rand *r)
 {
+    struct shared *s = me->shared;
+    const struct kithi_moment at = moment(me, r);
     uint32_t id = test_rand_below(r, ID_COUNT);
     char name[TEST_ID_SIZE];
     size_t len = test_model_id_format(id, name);
@@ -201,11 +237,15 @@ static void check_lookup(struct shared *s, struct test_rand *r)
     struct kithi_found found;
     uint64_t version;
     uint64_t before = atomic_load_explicit(&kithi_map_header(s->map)->epoch, memory_order_acquire);
-    int rc = kithi_lookup(s->map, name, len, vector, &found);
+    int rc = kithi_lookup_at(s->map, &at, name, len, vector, &found);
     uint64_t after = atomic_load_explicit(&kithi_map_header(s->map)->epoch, memory_order_acquire);
     atomic_fetch_add(&s->lookups, 1);
+    if (at.epoch)
+        before = after = at.epoch;
+    if (rc == 0 || rc == KITHI_E_NOT_FOUND)
+        note_good(me, &at);
     if (rc == KITHI_E_STALE)
-        atomic_fetch_add(&s->stale, 1);
+        note_stale(me, &at);
     else if (rc == 0) {
         if (test_model_at(s->model, id, found.epoch, &version) &&
             (version == 0 || !vector_matches(s->model, id, version, vector)))
@@ -267,26 +307,96 @@ static void check_scan(struct shared *s)
         }
 }
 
+static bool is_before(struct kithi_place a, struct kithi_place b)
+{
+    return a.hash < b.hash || (a.hash == b.hash && a.tie < b.tie);
+}
+
+/* Every id between the page's two places that its epoch shows, and no other. */
+static bool check_page(struct shared *s, const struct kithi_scroll_params *p,
+                       const struct kithi_scroll_scratch *pages, const struct kithi_results *page)
+{
+    bool seen[ID_COUNT] = { false };
+    uint64_t epoch = page->stats.epoch, version;
+    for (uint32_t i = 0; i < page->count; i++) {
+        uint32_t id = test_model_id(s->model, page->ids + page->hits[i].id_off);
+        if (id == UINT32_MAX || seen[id]) {
+            complain(s, "a page at epoch %" PRIu64 ": id \"%s\" is %s", epoch,
+                     page->ids + page->hits[i].id_off, id == UINT32_MAX ? "unknown" : "there twice");
+            return false;
+        }
+        seen[id] = true;
+        if (test_model_at(s->model, id, epoch, &version) &&
+            (version == 0 || !vector_matches(s->model, id, version, p->vectors + (size_t)i * DIM))) {
+            complain(s, "a page at epoch %" PRIu64 ": id %u is not at version %" PRIu64, epoch, id, version);
+            return false;
+        }
+    }
+    for (uint32_t id = 0; id < ID_COUNT; id++) {
+        char name[TEST_ID_SIZE];
+        struct kithi_place place = kithi_scroll_place(s->map->hash_key, name, test_model_id_format(id, name));
+        bool is_in = !is_before(place, p->from) && !(pages->more && !is_before(place, pages->next));
+        bool is_there = test_model_at(s->model, id, epoch, &version) && version != 0;
+        if (is_in ? is_there && !seen[id] : seen[id]) {
+            complain(s, "a page at epoch %" PRIu64 " %s id %u", epoch, is_in ? "misses" : "should not have",
+                     id);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void check_scroll(struct reader *me, struct test_rand *r, struct kithi_scroll_scratch *pages,
+                         struct kithi_results *page)
+{
+    struct shared *s = me->shared;
+    float vectors[ID_COUNT * DIM];
+    struct kithi_scroll_params p = { .at = moment(me, r),
+                                     .limit = 1 + test_rand_below(r, ID_COUNT),
+                                     .vectors = vectors };
+    do {
+        int rc = kithi_scroll(s->map, &p, pages, page);
+        if (rc == KITHI_E_STALE) {
+            note_stale(me, &p.at);
+            return;
+        }
+        if (rc < 0) {
+            complain(s, "scroll: %s", kithi_error_text(rc));
+            return;
+        }
+        note_good(me, &p.at);
+        atomic_fetch_add(&s->pages, 1);
+        if (!check_page(s, &p, pages, page))
+            return;
+        p.from = pages->next;
+    } while (pages->more && !atomic_load(&s->stop));
+}
+
 static void *read_all(void *arg)
 {
     struct reader *me = arg;
     struct test_rand r;
     struct kithi_scratch scratch;
     struct kithi_results results;
+    struct kithi_scroll_scratch pages;
     test_rand_seed(&r, me->seed);
     test_rand_seed(&sleeper, me->seed + 1);
     kithi_scratch_init(&scratch);
     scratch.kernel = &sleepy;
     kithi_results_init(&results);
+    kithi_scroll_init(&pages);
     while (!atomic_load(&me->shared->stop)) {
         uint32_t what = test_rand_below(&r, 20);
-        if (what < 13)
-            check_search(me->shared, &r, &scratch, &results);
+        if (what < 12)
+            check_search(me, &r, &scratch, &results);
+        else if (what < 18)
+            check_lookup(me, &r);
         else if (what < 19)
-            check_lookup(me->shared, &r);
+            check_scroll(me, &r, &pages, &results);
         else
             check_scan(me->shared);
     }
+    kithi_scroll_fini(&pages);
     kithi_results_fini(&results);
     kithi_scratch_fini(&scratch);
     return NULL;
@@ -392,13 +502,15 @@ static void run(uint32_t metric, uint32_t grace_ms, uint32_t rest_ms)
     const struct kithi_header *h = kithi_map_header(s.map);
     fprintf(stderr,
             "%s: %" PRIu64 " groups, %" PRIu64 " sweeps, %" PRIu64 " searches, %" PRIu64 " lookups, %" PRIu64
-            " scans, %" PRIu64 " verifies; %" PRIu64 " restarts, %" PRIu64 " stale; %" PRIu64
-            " slots used, %" PRIu64 " live\n",
-            kithi_metric_name(metric), groups, t.sweep_count, s.searches, s.lookups, s.scans, s.verifies,
-            s.restarts, s.stale, (uint64_t)h->slots_used, (uint64_t)h->live);
+            " scans, %" PRIu64 " pages, %" PRIu64 " verifies; %" PRIu64 " restarts, %" PRIu64
+            " stale; %" PRIu64 " answers of the past, %" PRIu64 " overtaken; %" PRIu64 " slots used, %" PRIu64
+            " live\n",
+            kithi_metric_name(metric), groups, t.sweep_count, s.searches, s.lookups, s.scans, s.pages,
+            s.verifies, s.restarts, s.stale, s.past, s.overtaken, (uint64_t)h->slots_used, (uint64_t)h->live);
     if (s.text[0])
         fail_msg("%s", s.text);
     assert_true(s.searches > 0 && s.lookups > 0 && s.scans > 0 && s.verifies > 0);
+    assert_true(s.pages > 0 && s.past > 0 && s.overtaken > 0);
     assert_true(h->reused > 0); /* slots were refilled under the readers */
     assert_true(s.stale < s.searches / 2 + 16);
     assert_true(test_index_settle(&t, 20000));

@@ -77,7 +77,9 @@ enum {
     KITH_E_RUN_DIR = -10032,
     KITH_E_SHUTDOWN = -10033,
     KITH_E_STARTING = -10034,
-    KITH_E_RECALL = -10035
+    KITH_E_RECALL = -10035,
+    KITH_E_CURSOR = -10036,
+    KITH_E_EPOCH = -10037
 };
 
 enum kith_metric { KITH_METRIC_L2 = 1, KITH_METRIC_COSINE = 2, KITH_METRIC_IP = 3 };
@@ -178,6 +180,31 @@ KITH_API const char *kith_name(const kith *index);
 /* The last epoch that is visible; rises by one a commit group; 0 when the collection is gone. Thread-safe. */
 KITH_API uint64_t kith_epoch(kith *index);
 
+/*
+ * A moment of a collection, to be read again later: every answer that is asked for at it is of that epoch, whatever was written
+ * since. It is a value: copy it, keep it, hand it to another thread, to a forked child or to another process, which reads at it
+ * through a handle of its own. There is nothing to free.
+ *
+ * It pins nothing and waits for nothing, so it lasts as long as what it saw: vectors that were replaced or deleted since are unlinked
+ * after 0.1 s at the earliest, and their places are used again. From then on calls at it return KITH_E_STALE rather than
+ * an answer that has not everything; while nothing that it saw has been replaced or deleted, it stays. What kithd does meanwhile,
+ * be it a restart, a new layout or a larger segment, does not end it, unless the new segment holds less of the past; another
+ * timeline does (kith_timeline()).
+ *
+ * A snapshot may be made by hand, of the epoch that a write returned and kith_timeline(). KITH_E_EPOCH: this is not visible
+ * yet, kith_wait_epoch() waits for it.
+ */
+struct kith_snapshot {
+    uint64_t epoch; /* 0: now, whenever that is */
+    uint64_t timeline;
+};
+/* clang-format off */
+#define KITH_SNAPSHOT_INIT { 0, 0 }
+/* clang-format on */
+
+/* A snapshot of now. 0, KITH_E_REPLACED, -EINVAL, -ENOMEM. Thread-safe; no system call. */
+KITH_API int kith_snapshot(kith *index, struct kith_snapshot *out);
+
 /* ---- searching ---------------------------------------------------------------------- */
 
 typedef struct kith_results kith_results; /* reusable; owns copies of ids and distances */
@@ -185,10 +212,15 @@ typedef struct kith_results kith_results; /* reusable; owns copies of ids and di
 KITH_API kith_results *kith_results_new(void); /* NULL when out of memory */
 KITH_API void kith_results_free(kith_results *r);
 KITH_API uint32_t kith_results_count(const kith_results *r);
-/* Hit i, nearest first, 0 <= i < count; NULL or a NaN beyond. Valid until r is used again. */
+/* Hit i, nearest first, 0 <= i < count; NULL or a NaN beyond, and a NaN for an id of a scroll. Valid until r is used again. */
 KITH_API const char *kith_results_id(const kith_results *r, uint32_t i);
 KITH_API size_t kith_results_id_len(const kith_results *r, uint32_t i);
 KITH_API float kith_results_distance(const kith_results *r, uint32_t i);
+
+/* Of kith_scroll(): the vector of id i, as kith_get() gives it; NULL when it was not asked for. Valid until r is used again. */
+KITH_API const float *kith_results_vector(const kith_results *r, uint32_t i);
+/* Of kith_scroll(): where the next page begins; NULL: this was the last. Valid until r is used again. */
+KITH_API const char *kith_results_cursor(const kith_results *r);
 
 /* What the search that filled r did. */
 struct kith_search_info {
@@ -219,14 +251,15 @@ KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *o
  */
 struct kith_search_opts {
     size_t struct_size;
-    uint32_t ef;          /* breadth of the walk, k..1048576; 0: max(100, k), or as target_recall says */
-    uint32_t exact;       /* 1: compare with every vector instead of walking the graph */
-    uint64_t deadline_ns; /* CLOCK_MONOTONIC at which to stop; 0: none */
-    double target_recall; /* above 0, below 1: recall that ef is chosen for; 0: none */
-    uint64_t reserved[3]; /* 0 */
+    uint32_t ef;             /* breadth of the walk, k..1048576; 0: max(100, k), or as target_recall says */
+    uint32_t exact;          /* 1: compare with every vector instead of walking the graph */
+    uint64_t deadline_ns;    /* CLOCK_MONOTONIC at which to stop; 0: none */
+    double target_recall;    /* above 0, below 1: recall that ef is chosen for; 0: none */
+    struct kith_snapshot at; /* what to search; all zeros: now */
+    uint64_t reserved;       /* 0 */
 };
 /* clang-format off */
-#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0, 0 } }
+#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0 }, 0 }
 /* clang-format on */
 
 /*
@@ -255,17 +288,19 @@ enum kith_ef_basis {
  *   out    nearest first; empty after an error
  * Returns the number of hits (0..k), KITH_E_DIMENSION, KITH_E_NOT_FINITE, KITH_E_ZERO_VECTOR,
  * KITH_E_K, KITH_E_EF, KITH_E_RECALL, KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
- * when the caller was stopped so long, several times, that what it saw was reused,
- * KITH_E_REPLACED when the collection was dropped or another one took the name, -ENOMEM, -EINVAL.
+ * when the caller was stopped so long, several times, that what it saw was reused, or opts->at does not show everything any
+ * more, KITH_E_EPOCH when it is not visible yet, KITH_E_REPLACED when the collection was dropped or another one took the name, -ENOMEM, -EINVAL.
  * A newer generation of the same collection is re-attached inside the call.
  * Thread-safe. In the steady state it allocates nothing, never blocks, makes no system call.
+ * At a snapshot, exact answers are those of that moment. The walk is on the links of today: what was written since takes no place
+ * in ef and makes it slower, and where it comes to fewer than k, every vector is compared.
  */
 KITH_API int kith_search(kith *index, const float *query, size_t len, uint32_t k,
                          const struct kith_search_opts *opts, kith_results *out);
 
 /*
  * n searches in one call: queries holds n rows of len floats, out holds n distinct results. Each search
- * takes its own snapshot. Returns 0, or the first error (out up to that query is filled, and
+ * takes its own snapshot, unless opts->at is one for all. Returns 0, or the first error (out up to that query is filled, and
  * *out_failed, when not NULL, is its number).
  */
 KITH_API int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, uint32_t k,
@@ -288,6 +323,42 @@ KITH_API int kith_exists(kith *index, const char *id);
 
 /* Vectors visible now. */
 KITH_API int kith_count(kith *index, uint64_t *out_count);
+
+/*
+ * The same at a snapshot (NULL: now); KITH_E_STALE and KITH_E_EPOCH, too. A vector that is found as it was then is given back also
+ * after others have gone. Counting at a snapshot reads 64 bytes of each vector. Thread-safe.
+ */
+KITH_API int kith_get_at(kith *index, const struct kith_snapshot *at, const char *id, float *out, size_t len);
+KITH_API int kith_exists_at(kith *index, const struct kith_snapshot *at, const char *id);
+KITH_API int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_count);
+
+struct kith_scroll_opts {
+    size_t struct_size;
+    uint32_t limit;          /* ids of a page, 1..65536; 0: 1000 */
+    uint32_t vectors;        /* 1: with their vectors */
+    struct kith_snapshot at; /* of this page; all zeros: now */
+    uint64_t reserved[2];    /* 0 */
+};
+/* clang-format off */
+#define KITH_SCROLL_OPTS_INIT { sizeof(struct kith_scroll_opts), 0, 0, { 0, 0 }, { 0, 0 } }
+/* clang-format on */
+
+/*
+ * All ids, a page a call, in an order that is the collection's own and never changes: neither by writes, nor by a new layout, a
+ * larger segment or a restart.
+ *   cursor  NULL: from the beginning; else what kith_results_cursor() said of the page before, in this process or any other, then
+ *           or a year ago: 48 letters and digits. It holds nothing up, and there is nothing to end
+ *   opts    may be NULL
+ *   out     ids in kith_results_id(), vectors in kith_results_vector(); empty after an error
+ * Every id that is there from the first page to the last comes exactly once. One that is written or deleted meanwhile comes
+ * once or not at all. Each page is a snapshot of its own, unless opts->at is one for all of them.
+ * Returns the number of ids. A page may have fewer than limit, even none, before the end: a call never looks at more
+ * than so many places, nor hands out more than 64 MiB of vectors. Only the cursor says whether there is more.
+ * KITH_E_CURSOR: cursor is none of this collection; KITH_E_PARAMETER: limit; KITH_E_STALE, KITH_E_EPOCH, KITH_E_REPLACED as
+ * kith_search(); -ENOMEM, -EINVAL. Thread-safe. Makes no system call but to allocate.
+ */
+KITH_API int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *opts,
+                         kith_results *out);
 
 struct kith_stats {
     size_t struct_size;
