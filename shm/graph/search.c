@@ -27,6 +27,8 @@ enum { WALK_ENDED = 0, WALK_ON = 1, WALK_AGAIN = 2, WALK_SHORT = 3 };
 #define SCORE_SLACK 1.5f
 #define SCORE_MIN   4u
 #define SCORE_SHARE 8u /* of ef */
+/* A pass over all records in place of a walk that has found too few: no more records than so many times those that it met. */
+#define SCAN_SHARE 16u
 
 static uint64_t now_ns(void)
 {
@@ -193,6 +195,23 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
 }
 
 /*
+ * A walk came to fewer than were asked for. May there be more, and is comparing with all of them cheap beside that walk?
+ *
+ * Rows of the dead get no links to who comes after them, so where a small collection is rewritten faster than it is swept, a walk
+ * that comes down among the dead may find no way back to the living: 240 vectors, each of them rewritten several times
+ * within a grace period, and searches that found none of them until the next sweep.
+ */
+static bool may_be_cut_off(const struct kithi_view *v, const struct kithi_scratch *s,
+                           const struct kithi_search_params *p, int rc, const struct kithi_results *out)
+{
+    /* Relaxed: of about this epoch; too many cost a pass, too few none. */
+    uint64_t live = atomic_load_explicit(&v->header->live, memory_order_relaxed);
+    if (rc == WALK_ENDED && (!s->stood_on_dead || out->count >= live))
+        return false;
+    return v->slots_used <= SCAN_SHARE * (s->visited_count + p->ef);
+}
+
+/*
  * A walk has ended as rc (WALK_*) says: make an answer of it. At a moment in the past the ways to what it should find may
  * have gone to those who came later: rows drop links to the dead when the living need their places, and raise no mark. Too
  * few hits show it, and then all vectors are compared.
@@ -202,7 +221,9 @@ static int finish(const struct kithi_map *map, struct kithi_view *v, struct kith
 {
     if (rc == WALK_ENDED)
         rc = end_walk(v, s, p, out);
-    if (rc == WALK_ENDED && v->past && out->count < p->k && !out->stats.deadline_hit) {
+    if ((rc != WALK_ENDED && rc != WALK_SHORT) || out->count >= p->k || out->stats.deadline_hit)
+        return rc;
+    if (v->past || may_be_cut_off(v, s, p, rc, out)) {
         kithi_results_clear(out);
         rc = search_exact(map, v, s, query, p, out);
     }

@@ -439,19 +439,29 @@ static void a_doubt_bit_on_a_living_slot_changes_nothing(void **state)
     test_solo_close(&t);
 }
 
-/* What stands in the segment when a search begins while a group goes from the owner's hands to the readers. */
-static void newborn_slots_do_not_take_the_places_of_what_the_snapshot_sees(void **state)
+/*
+ * What stands in the segment when a search begins while a group goes from the owner's hands to the readers, in a collection
+ * with others far away. Leaves a search behind whose places in ef were taken, and returns what that came to.
+ */
+static int search_among_newborns(struct test_solo *t, uint32_t far_count)
 {
-    (void)state;
-    struct test_solo t;
-    struct kithi_geometry g = test_geometry(2, KITHI_METRIC_L2, 1000);
+    struct kithi_geometry g = test_geometry(2, KITHI_METRIC_L2, 1000 + far_count);
     char id[16];
     float v[2] = { 0, 0 };
-    test_solo_open(&t, &g);
+    g.m = 4;
+    g.ef_construction = 16;
+    test_solo_open(t, &g);
+    for (unsigned i = 0; i < far_count; i++) {
+        v[0] = 1e4f + (float)(i % 100);
+        v[1] = (float)(i / 100);
+        snprintf(id, sizeof id, "far-%u", i);
+        assert_int_equal(test_solo_put(t, id, v), 0);
+    }
+    v[1] = 0;
     for (unsigned i = 0; i < 20; i++) {
         v[0] = 1 + (float)i;
         snprintf(id, sizeof id, "old-%u", i);
-        assert_int_equal(test_solo_put(&t, id, v), 0);
+        assert_int_equal(test_solo_put(t, id, v), 0);
     }
     struct kithi_op ops[10];
     char names[10][16];
@@ -462,25 +472,66 @@ static void newborn_slots_do_not_take_the_places_of_what_the_snapshot_sees(void 
         snprintf(names[i], sizeof names[i], "new-%u", i);
         ops[i] = test_upsert(names[i], near[i], 2);
     }
-    assert_int_equal(test_solo_commit(&t, ops, 10), 0);
+    assert_int_equal(test_solo_commit(t, ops, 10), 0);
     v[0] = 0;
     /* The epoch before with doubt bits still set: the records tell. */
-    struct kithi_header *h = test_solo_header(&t);
+    struct kithi_header *h = test_solo_header(t);
     struct kithi_view view;
-    kithi_view_begin(test_solo_map(&t), &view);
-    memset(view.doubt, 0xff, 8);
-    atomic_store(&h->epoch, 20);
-    assert_int_equal(test_solo_search(&t, v, 10, 10, false), 10);
+    kithi_view_begin(test_solo_map(t), &view);
+    memset(view.doubt, 0xff, (far_count + 30) / 8 + 1);
+    atomic_store(&h->epoch, far_count + 20);
+    assert_int_equal(test_solo_search(t, v, 10, 10, false), 10);
+    assert_string_equal(test_solo_hit(t, 0), "old-0");
+    assert_int_equal(t->results.stats.restart_count, 0);
+    /* Cleared behind the snapshot's back. */
+    memset(view.doubt, 0, (far_count + 30) / 8 + 1);
+    return test_solo_search(t, v, 10, 10, false);
+}
+
+static void newborn_slots_do_not_take_the_places_of_what_the_snapshot_sees(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    float v[2] = { 0, 0 };
+    /* Comparing with all of them is cheaper than to begin again. */
+    assert_int_equal(search_among_newborns(&t, 0), 10);
     assert_string_equal(test_solo_hit(&t, 0), "old-0");
     assert_int_equal(t.results.stats.restart_count, 0);
-    /* Cleared behind the snapshot's back: it is begun again, and ends with what it has if that does not help. */
-    memset(view.doubt, 0, 8);
-    int n = test_solo_search(&t, v, 10, 10, false);
-    assert_in_range(n, 0, 9);
+    test_solo_close(&t);
+    /* In a larger collection it is begun again, and ends with what it has if that does not help. */
+    assert_in_range(search_among_newborns(&t, 6000), 0, 9);
     assert_int_equal(t.results.stats.restart_count, KITHI_RESTART_MAX);
-    atomic_store(&h->epoch, 21);
+    atomic_store(&test_solo_header(&t)->epoch, 6021);
     assert_int_equal(test_solo_search(&t, v, 10, 10, false), 10);
     assert_string_equal(test_solo_hit(&t, 0), "new-0");
+    test_solo_close(&t);
+}
+
+/* The entry point is dead and leads to nobody, which rewriting everything faster than it is swept may come to. */
+static void a_walk_that_is_cut_off_among_the_dead_finds_the_living(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct test_rand r;
+    struct kithi_geometry g = test_geometry(4, KITHI_METRIC_L2, 500);
+    test_rand_seed(&r, test_seed());
+    test_solo_open(&t, &g);
+    float *v = fill(&t, &r, 100);
+    assert_int_equal(test_solo_delete(&t, "7"), 0);
+    struct kithi_view view;
+    kithi_view_begin(test_solo_map(&t), &view);
+    for (uint32_t i = 0; i < view.link_count0; i++)
+        atomic_store(&kithi_view_row(&view, 7)[i], 0);
+    atomic_store(&test_solo_header(&t)->entry, kithi_entry_pack(7, 0));
+    for (unsigned i = 0; i < 20; i++) {
+        float limit;
+        assert_int_equal(test_solo_search(&t, v + 4 * i, 10, 20, true), 10);
+        limit = t.results.hits[9].distance;
+        assert_int_equal(test_solo_search(&t, v + 4 * i, 10, 20, false), 10);
+        assert_true(t.results.hits[9].distance == limit);
+        assert_int_equal(test_solo_search(&t, v + 4 * i, 200, 200, false), 99);
+    }
+    free(v);
     test_solo_close(&t);
 }
 
@@ -553,6 +604,7 @@ int main(void)
         cmocka_unit_test(ghosts_take_no_place_in_ef),
         cmocka_unit_test(a_doubt_bit_on_a_living_slot_changes_nothing),
         cmocka_unit_test(newborn_slots_do_not_take_the_places_of_what_the_snapshot_sees),
+        cmocka_unit_test(a_walk_that_is_cut_off_among_the_dead_finds_the_living),
         cmocka_unit_test(links_that_lead_nowhere_are_passed_over),
         cmocka_unit_test(bytes_that_are_no_numbers_end_up_last),
     };
