@@ -2,80 +2,223 @@
  * copy.c - copying one index into another. See copy.h.
  *
  * Vectors are inserted as if they came anew: whatever the graph had suffered by deletions is left behind, and
- * each layout gets the graph that building with its own codes gives. Every copy is born at the epoch of the
- * original, which is the only one that readers of the new segment will ever have asked for; so all parts of the
- * copy are published as that one epoch, and the marks begin at it: what died before was not copied.
+ * each layout gets the graph that building with its own codes gives. A vector goes as it is when it is come to: one that has died by
+ * then is passed over, since its death, and the birth of what replaced it, are among the changes that come later. A death is
+ * copied as the deletion of its id, a birth as the vector in its slot, if that is still the one that was born, and alive. So the last
+ * change of each id has the last word, and once all are copied both show the same.
+ *
+ * What is copied is born, and dies, at the epoch that `from` shows at that moment. Nobody reads `to` before the end, and whoever
+ * does then begins at the last of these epochs; marks begin there, too: what died before was not copied, or not for long.
  */
 #include "server/index/copy.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
+#include "server/base/cgroup.h"
 #include "server/base/fault.h"
+#include "server/base/needs.h"
 #include "server/index/index_priv.h"
+#include "server/index/order.h"
+#include "server/index/sampler.h"
 #include "shm/base/assert.h"
-#include "shm/graph/scan.h"
+#include "shm/base/bytes.h"
+#include "shm/base/id.h"
+#include "shm/graph/lookup.h"
+#include "shm/graph/recall.h"
 
-/* A part is staged in the owner's thread, some milliseconds long, ... */
+/* A part takes the workers about so long, if it is of so many vectors, ... */
+#define PART_US    8000.0
+#define PART_MIN   32u
 #define PART_MAX   2048u
 #define PART_BYTES (4u << 20) /* of vectors */
-/* ... and no shorter than gives all workers something to do. */
-#define PART_MIN 128u
+/* ... and no more than so many deaths, and slots and changes of which nothing is to be copied. */
+#define DEATHS_MAX 2048u
+#define LOOKS_MAX  16384u
+/* Nobody reads `to`, so the dead in it need not be waited for. */
+#define GRACE_MS 1u
+#define REST_MS  1u
+/* An eighth more than there is. */
+#define NEED_SHARE 8u
+
+enum work { WORK_NONE, WORK_ORDER, WORK_SWEEP, WORK_INSERT };
 
 struct kithi_copy {
     struct kithi_index *from, *to;
-    struct kithi_scan scan;
-    uint32_t part;  /* vectors in a full part */
+    uint64_t epoch;            /* of the beginning */
+    struct kithi_order *order; /* of the first pass; NULL: somebody else makes it */
+    bool ordered;
+    uint32_t next, end; /* slots of it, once they are ordered */
+    enum work work;     /* jobs are staged */
+    uint32_t jobs;
+    uint64_t staged_us;
+    uint64_t sweep_at_ms;
+    uint32_t pending; /* ops that are gathered, and not staged for want of room that a sweep may make */
+    uint32_t part, part_max, room;
+    double insertion_us;
+    uint64_t copied;
     float *vectors; /* of the part at hand, which the staged group points to */
     char *ids;      /* KITHI_ID_MAX + 1 bytes each */
     struct kithi_op *ops;
 };
 
-int kithi_copy_begin(struct kithi_index *from, struct kithi_index *to, struct kithi_copy **out,
-                     struct kithi_errmsg *err)
+/* ---- room ---- */
+
+uint64_t kithi_copy_need(const struct kithi_index *ix, const struct kithi_geometry *g)
 {
-    const uint32_t dim = from->map.geometry.dim;
-    KITHI_ASSERT(dim == to->map.geometry.dim && from->map.geometry.metric == to->map.geometry.metric);
-    KITHI_ASSERT(kithi_group_job_count(kithi_group_open(from)) == 0);
-    KITHI_ASSERT(to->slots_used == 0 && from->sealed == 0 && !from->sweep.running);
+    struct kithi_layout l;
+    kithi_geometry_layout(g, &l);
+    uint64_t live = ix->live + ix->live / NEED_SHARE, places = KITHI_IDS_CAPACITY_MIN,
+             sum = KITHI_HEADER_SIZE;
+    live = live < g->slot_max ? live : g->slot_max;
+    while (places < 2 * live && places < l.id_capacity_max)
+        places *= 2;
+    for (unsigned r = KITHI_REGION_HEADER + 1; r < KITHI_REGION_COUNT; r++) {
+        uint64_t items = live;
+        if (r == KITHI_REGION_DOUBT)
+            items = (live + 63) / 64;
+        else if (r == KITHI_REGION_UPPER)
+            items = live / (g->m - 1);
+        else if (r == KITHI_REGION_IDS0)
+            items = places;
+        else if (r == KITHI_REGION_IDS1) /* the table before, half as large */
+            items = places / 2;
+        else if (r >= KITHI_REGION_BLOB0 && r < KITHI_REGION_BLOB0 + KITHI_BLOB_CLASS_COUNT)
+            items = ix->blob_used[r - KITHI_REGION_BLOB0] - ix->blob_free[r - KITHI_REGION_BLOB0].count;
+        uint64_t bytes = items * l.unit[r];
+        bytes = bytes < l.size[r] ? bytes : l.size[r];
+        sum += bytes ? kithi_round_up(bytes + kithi_space_step(bytes), 4096) : 0;
+    }
+    return sum;
+}
+
+static unsigned long long mib(uint64_t bytes)
+{
+    return (unsigned long long)(bytes + (1u << 20) - 1) >> 20;
+}
+
+int kithi_copy_ask(const struct kithi_index *ix, const struct kithi_geometry *g, struct kithi_errmsg *err)
+{
+    struct statvfs fs;
+    uint64_t need = kithi_copy_need(ix, g), left = kithi_cgroup_left("");
+    if (KITHI_FAULT("copy-ask-no-space"))
+        return kithi_error_set(err, KITHI_E_NO_SPACE, "no room for two generations: a test wants it so");
+    if (fstatvfs(ix->fd, &fs) == 0 && fs.f_blocks > 0) {
+        uint64_t reserve = kithi_need_reserve((uint64_t)fs.f_blocks * fs.f_frsize);
+        uint64_t there = (uint64_t)fs.f_bavail * fs.f_frsize;
+        if (there < need + reserve)
+            return kithi_error_set(
+                err, KITHI_E_NO_SPACE,
+                "no room for a second generation beside this one: it needs about %llu MiB, and the run directory's "
+                "file system has %llu MiB free (%llu MiB of them are kept in reserve); enlarge the tmpfs",
+                mib(need), mib(there), mib(reserve));
+    }
+    if (need > left)
+        return kithi_error_set(
+            err, KITHI_E_NO_SPACE,
+            "no room for a second generation beside this one: it needs about %llu MiB, and the cgroup's memory limit "
+            "leaves %llu MiB; raise it",
+            mib(need), mib(left));
+    return 0;
+}
+
+/* ---- beginning and end ---- */
+
+int kithi_copy_begin(struct kithi_index *from, struct kithi_copy **out, struct kithi_errmsg *err)
+{
+    KITHI_ASSERT(!kithi_index_census_due(from));
     struct kithi_copy *c = calloc(1, sizeof *c);
-    if (c) {
-        size_t part = PART_BYTES / (dim * sizeof(float));
-        part = part < PART_MIN ? PART_MIN : part > PART_MAX ? PART_MAX : part;
-        c->from = from;
-        c->to = to;
-        c->part = (uint32_t)part;
-        c->vectors = malloc(part * dim * sizeof *c->vectors);
-        c->ids = malloc(part * (KITHI_ID_MAX + 1));
-        c->ops = malloc(part * sizeof *c->ops);
-    }
-    if (!c || !c->vectors || !c->ids || !c->ops) {
-        kithi_copy_end(c);
+    if (!c)
         return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
-    }
-    kithi_scan_begin(&from->map, &c->scan);
+    c->from = from;
+    c->epoch = from->epoch;
+    kithi_journal_begin(from);
     *out = c;
     return 0;
+}
+
+static int begin_into(struct kithi_copy *c, struct kithi_index *to, struct kithi_errmsg *err)
+{
+    const uint32_t dim = c->from->map.geometry.dim;
+    KITHI_ASSERT(dim == to->map.geometry.dim && c->from->map.geometry.metric == to->map.geometry.metric);
+    KITHI_ASSERT(!c->to && to->sealed == 0 && !to->sweep.running && to->epoch <= c->epoch);
+    size_t part = PART_BYTES / (dim * sizeof(float));
+    part = part < PART_MIN ? PART_MIN : part > PART_MAX ? PART_MAX : part;
+    c->part_max = (uint32_t)part;
+    c->part = 8 * PART_MIN < c->part_max ? 8 * PART_MIN : c->part_max;
+    c->room = c->part_max + DEATHS_MAX;
+    c->vectors = malloc(part * dim * sizeof *c->vectors);
+    c->ids = malloc(part * (KITHI_ID_MAX + 1));
+    c->ops = malloc(c->room * sizeof *c->ops);
+    if (!c->vectors || !c->ids || !c->ops)
+        return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+    c->to = to;
+    kithi_index_tune(to, GRACE_MS, REST_MS);
+    return 0;
+}
+
+int kithi_copy_fill(struct kithi_copy *c, struct kithi_index *to, struct kithi_errmsg *err)
+{
+    KITHI_ASSERT(to->slots_used == 0);
+    int rc = begin_into(c, to, err);
+    if (rc == 0)
+        rc = kithi_order_new(c->from, &c->order, err);
+    return rc;
+}
+
+int kithi_copy_follow(struct kithi_copy *c, struct kithi_index *to, struct kithi_errmsg *err)
+{
+    return begin_into(c, to, err);
 }
 
 void kithi_copy_end(struct kithi_copy *c)
 {
     if (!c)
         return;
+    kithi_journal_end(c->from);
+    kithi_order_free(c->order);
     free(c->vectors);
     free(c->ids);
     free(c->ops);
     free(c);
 }
 
-/* Everything is in its place: the new header says what the old one does. */
-static void finish(struct kithi_copy *c, uint64_t now_ms)
+/* What was measured of one graph says something of another of the same layout; it is measured anew all the same. */
+static void carry_over(const struct kithi_copy *c)
+{
+    struct kithi_geometry a = c->from->map.geometry, b = c->to->map.geometry;
+    struct kithi_recall_curve curve;
+    const struct kithi_header *from = c->from->header;
+    struct kithi_header *to = c->to->header;
+    a.slot_max = b.slot_max;
+    if (memcmp(&a, &b, sizeof a) != 0)
+        return;
+    kithi_recall_read(&c->from->map, &curve);
+    if (curve.count)
+        kithi_curve_publish(c->to, &curve);
+    /* Relaxed: hints. */
+    atomic_store_explicit(&to->prefetch_row, atomic_load_explicit(&from->prefetch_row, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&to->prefetch_code,
+                          atomic_load_explicit(&from->prefetch_code, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+int kithi_copy_finish(struct kithi_copy *c, uint64_t now_ms, struct kithi_errmsg *err)
 {
     const struct kithi_header *from = c->from->header;
     struct kithi_header *to = c->to->header;
+    struct kithi_copy_state s;
+    kithi_copy_state(c, &s);
+    KITHI_ASSERT(s.whole && s.noted == s.taken && c->work == WORK_NONE && c->pending == 0);
+    KITHI_ASSERT(c->from->sealed == 0 && kithi_group_job_count(kithi_group_open(c->from)) == 0);
     if (c->to->epoch != c->from->epoch)
         kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_ms); /* there was nothing to copy */
+    if (c->to->live != c->from->live)
+        return kithi_error_set(err, KITHI_E_CORRUPT, "the copy shows %llu vectors, and the original %llu",
+                               (unsigned long long)c->to->live, (unsigned long long)c->from->live);
     /* Relaxed: nobody reads this segment before it is in its place. */
     atomic_store_explicit(&to->durable_epoch,
                           atomic_load_explicit(&from->durable_epoch, memory_order_relaxed),
@@ -84,38 +227,187 @@ static void finish(struct kithi_copy *c, uint64_t now_ms)
                           memory_order_relaxed);
     atomic_store_explicit(&to->unlinked, c->from->epoch, memory_order_relaxed);
     atomic_store_explicit(&to->reused, c->from->epoch, memory_order_relaxed);
+    carry_over(c);
+    return 0;
 }
 
-int kithi_copy_stage(struct kithi_copy *c, uint64_t now_ms, struct kithi_errmsg *err)
+/* ---- stages ---- */
+
+void kithi_copy_state(const struct kithi_copy *c, struct kithi_copy_state *out)
 {
-    const uint32_t dim = c->from->map.geometry.dim;
-    struct kithi_group_result result;
-    struct kithi_item item;
-    uint32_t n = 0;
-    int rc = 1;
-    if (kithi_group_job_count(kithi_group_open(c->to))) {
-        kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_ms);
+    const struct journal *j = &c->from->journal;
+    uint32_t left = !c->order ? 0 : c->ordered ? c->end - c->next : kithi_order_total(c->order);
+    *out = (struct kithi_copy_state){ .whole = c->to && left == 0 && !c->pending && c->work == WORK_NONE,
+                                      .slots_left = left,
+                                      .slots = c->order ? kithi_order_total(c->order) : 0,
+                                      .copied = c->copied,
+                                      .noted = j->noted,
+                                      .taken = j->taken,
+                                      .insertion_us = c->insertion_us };
+}
+
+/* What was staged is done. */
+static void complete(struct kithi_copy *c, uint64_t now_us)
+{
+    if (c->work == WORK_SWEEP)
+        kithi_sweep_end(c->to, now_us / 1000);
+    if (c->work == WORK_INSERT) {
+        double us = (double)(now_us - c->staged_us) / c->jobs;
+        c->insertion_us = c->insertion_us > 0 ? 0.75 * c->insertion_us + 0.25 * us : us;
+        double part = c->insertion_us > 0 ? PART_US / c->insertion_us : PART_MAX;
+        c->part = part < PART_MIN ? PART_MIN : part < c->part_max ? (uint32_t)part : c->part_max;
+        c->copied += c->jobs;
+        kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_us / 1000);
+        kithi_journal_forget_taken(c->from);
         KITHI_FAULT_CRASH("crash-in-copy");
     }
-    while (n < c->part) {
-        float *vector = c->vectors + (size_t)n * dim;
-        char *id = c->ids + (size_t)n * (KITHI_ID_MAX + 1);
-        rc = kithi_scan_next(&c->scan, &item, vector);
-        if (rc != 1)
-            break;
-        memcpy(id, item.id, item.id_len);
-        c->ops[n++] = (struct kithi_op){
-            .type = KITHI_OP_UPSERT, .id_len = (uint16_t)item.id_len, .dim = dim, .id = id, .vector = vector
-        };
+    c->work = WORK_NONE;
+    if (c->order && !c->ordered && kithi_order_is_done(c->order)) {
+        c->ordered = true;
+        c->end = kithi_order_total(c->order);
     }
+}
+
+/* The vector of slot, as op number n and vector number v of the part. */
+static int put(struct kithi_copy *c, uint32_t slot, uint32_t n, uint32_t v, struct kithi_errmsg *err)
+{
+    const struct kithi_view *view = &c->from->view;
+    const uint32_t dim = c->from->map.geometry.dim;
+    float *vector = c->vectors + (size_t)v * dim;
+    char *id = c->ids + (size_t)v * (KITHI_ID_MAX + 1);
+    size_t len = kithi_view_id(view, slot, id);
+    if (len == 0)
+        return kithi_error_set(err, KITHI_E_CORRUPT, "the record of slot %u makes no sense", slot);
+    kithi_view_vector_given(view, slot, vector);
+    c->ops[n] = (struct kithi_op){
+        .type = KITHI_OP_UPSERT, .id_len = (uint16_t)len, .dim = dim, .id = id, .vector = vector
+    };
+    return 0;
+}
+
+/* This thread publishes and frees, so what it sees of a record is not about to change. */
+static bool is_alive(const struct kithi_copy *c, uint32_t slot, uint64_t *out_birth)
+{
+    const struct kithi_record *r = kithi_view_record(&c->from->view, slot);
+    *out_birth = atomic_load_explicit(&r->birth, memory_order_relaxed);
+    return *out_birth != 0 && atomic_load_explicit(&r->death, memory_order_relaxed) == 0;
+}
+
+/* Some of what was there at the beginning. Returns the ops. */
+static int gather_first(struct kithi_copy *c, struct kithi_errmsg *err)
+{
+    uint32_t n = 0;
+    uint64_t birth;
+    for (uint32_t looks = 0; looks < LOOKS_MAX && n < c->part && c->next < c->end; looks++) {
+        uint32_t slot = kithi_order_slot(c->order, c->next++);
+        if (!is_alive(c, slot, &birth) || birth > c->epoch)
+            continue;
+        int rc = put(c, slot, n, n, err);
+        if (rc < 0)
+            return rc;
+        n++;
+    }
+    return (int)n;
+}
+
+/* Some of what has changed since. */
+static int gather_changes(struct kithi_copy *c, struct kithi_errmsg *err)
+{
+    uint32_t n = 0, vectors = 0;
+    uint64_t birth;
+    struct noted_change ch;
+    for (uint32_t looks = 0; looks < LOOKS_MAX && vectors < c->part && n - vectors < DEATHS_MAX &&
+                             kithi_journal_next(c->from, &ch);
+         looks++) {
+        if (ch.id_len) {
+            c->ops[n++] =
+                (struct kithi_op){ .type = KITHI_OP_DELETE, .id_len = (uint16_t)ch.id_len, .id = ch.id };
+            continue;
+        }
+        if (!is_alive(c, ch.slot, &birth) || birth != ch.birth)
+            continue;
+        int rc = put(c, ch.slot, n, vectors, err);
+        if (rc < 0)
+            return rc;
+        n++;
+        vectors++;
+    }
+    return (int)n;
+}
+
+static bool has_dead(const struct kithi_index *ix)
+{
+    return ix->dead.count + ix->resting.count > 0;
+}
+
+/* Unlink and free what was copied and has died since, where it is time to. Returns the jobs of that. */
+static uint32_t sweep(struct kithi_copy *c, uint64_t now_ms, bool hurry)
+{
+    uint32_t wait_ms;
+    if (!has_dead(c->to) || (!hurry && now_ms < c->sweep_at_ms))
+        return 0;
+    if (hurry)
+        kithi_sweep_hurry(c->to);
+    uint32_t jobs = kithi_sweep_begin(c->to, now_ms, &wait_ms);
+    c->sweep_at_ms = now_ms + wait_ms;
+    return jobs;
+}
+
+static int add(struct kithi_copy *c, struct kithi_errmsg *err)
+{
+    struct kithi_group_result result;
+    if (KITHI_FAULT("copy-no-space"))
+        return kithi_error_set(err, KITHI_E_NO_SPACE, "no room for the copy: a test wants it so");
+    return kithi_group_add(c->to, c->ops, c->pending, &result, err);
+}
+
+int kithi_copy_stage(struct kithi_copy *c, uint64_t now_us, bool last, struct kithi_errmsg *err)
+{
+    const uint64_t now_ms = now_us / 1000;
+    complete(c, now_us);
+    if (c->from->journal.lost)
+        return kithi_error_set(err, -ENOMEM, "no memory to note what changes while the copy is made");
+    if (c->order && !c->ordered) {
+        c->work = WORK_ORDER;
+        return 1;
+    }
+    bool starved = c->pending > 0;
+    if (!last || starved) {
+        c->jobs = sweep(c, now_ms, starved);
+        if (c->jobs) {
+            c->work = WORK_SWEEP;
+            return (int)c->jobs;
+        }
+    }
+    if (!starved) {
+        int n = c->next < c->end ? gather_first(c, err) : gather_changes(c, err);
+        if (n <= 0)
+            return n;
+        c->pending = (uint32_t)n;
+    }
+    int rc = add(c, err);
+    if ((rc == KITHI_E_FULL || rc == KITHI_E_NO_SPACE) && has_dead(c->to))
+        return 0; /* the dead make room in a moment */
     if (rc < 0)
-        return kithi_error_set(err, rc, "the segment changed while it was copied: %s", kithi_error_text(rc));
-    if (n == 0) {
-        finish(c, now_ms);
+        return rc;
+    c->pending = 0;
+    c->jobs = kithi_group_job_count(kithi_group_open(c->to));
+    if (c->jobs == 0) { /* deaths only */
+        kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_ms);
+        kithi_journal_forget_taken(c->from);
         return 0;
     }
-    rc = KITHI_FAULT("copy-no-space")
-             ? kithi_error_set(err, KITHI_E_NO_SPACE, "no room for the copy: a test wants it so")
-             : kithi_group_add(c->to, c->ops, n, &result, err);
-    return rc < 0 ? rc : (int)kithi_group_job_count(kithi_group_open(c->to));
+    c->work = WORK_INSERT;
+    c->staged_us = now_us;
+    return (int)c->jobs;
+}
+
+void kithi_copy_job(struct kithi_copy *c, unsigned worker, uint32_t i)
+{
+    switch (c->work) {
+    case WORK_ORDER: kithi_order_job(c->order); break;
+    case WORK_SWEEP: kithi_sweep_job(c->to, worker, i); break;
+    case WORK_INSERT: kithi_group_job(c->to, kithi_group_open(c->to), worker, i); break;
+    case WORK_NONE: break;
+    }
 }

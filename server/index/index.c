@@ -101,6 +101,7 @@ void kithi_index_close(struct kithi_index *ix)
     kithi_sweep_fini(ix);
     kithi_census_fini(ix);
     kithi_audit_end(ix);
+    kithi_journal_end(ix);
     for (uint32_t i = 0; i < KITHI_GROUPS_SEALED + 1; i++)
         kithi_group_fini(&ix->groups[i]);
     free(ix->slots_free.items);

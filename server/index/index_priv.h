@@ -166,6 +166,17 @@ struct audit {
     uint32_t relinked;
 };
 
+/* Changes that a copy has still to get (journal.c). */
+struct journal_block;
+struct journal {
+    bool on;
+    bool lost; /* some are missing: memory was short */
+    struct journal_block *first, *at,
+        *last;             /* what was taken may still be pointed to; the next one is in `at` */
+    uint32_t read;         /* bytes of `at` that were taken */
+    uint64_t noted, taken; /* changes in all */
+};
+
 struct kithi_index {
     struct kithi_map map;
     struct kithi_header *header;
@@ -194,6 +205,7 @@ struct kithi_index {
     struct sweep sweep;
     struct census census;
     struct audit audit;
+    struct journal journal;
     struct pages pages;
     uint8_t *levels;  /* drawn for the request at hand, ... */
     uint32_t *places; /* ... and claimed for it; */
@@ -404,6 +416,25 @@ uint32_t kithi_groups_dying(const struct kithi_index *ix);
 /* Forget what is staged; the slots it took are the caller's business. */
 void kithi_group_clear(struct kithi_group *g);
 void kithi_group_fini(struct kithi_group *g);
+
+/* ---- journal.c: what changes while a copy is made ---- */
+
+struct noted_change {
+    const char *id;  /* of a death: whose version died. Valid until kithi_journal_forget_taken() */
+    uint32_t id_len; /* 0: a birth */
+    uint32_t slot;   /* of a birth, and its epoch: with another one the slot holds something else by now */
+    uint64_t birth;
+};
+
+/* Note what is published from now on. One copy at a time. */
+void kithi_journal_begin(struct kithi_index *ix);
+void kithi_journal_end(struct kithi_index *ix);
+/* A group becomes visible: its deaths and then its births, if anybody wants to know. */
+void kithi_journal_group(struct kithi_index *ix, const struct kithi_group *g, uint64_t epoch);
+/* Take the oldest change; false: there is none. */
+bool kithi_journal_next(struct kithi_index *ix, struct noted_change *out);
+/* Nothing that was taken is needed any more. */
+void kithi_journal_forget_taken(struct kithi_index *ix);
 
 /* ---- index.c ---- */
 

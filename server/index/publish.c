@@ -84,6 +84,7 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
         kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
 
     kithi_notes_end_group(ix, g);
+    kithi_journal_group(ix, g, epoch);
     kithi_group_clear(g);
     if (ix->sealed) {
         ix->sealed--;

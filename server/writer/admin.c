@@ -473,11 +473,13 @@ void kithi_admin_stats(struct kithi_daemon *d, struct kithi_request *r)
 void kithi_admin_stats_answer(const struct kithi_collection *c, struct kithi_request *r)
 {
     struct kithi_errmsg err;
-    char readers[KITHI_BOARDS_JSON_SIZE], recall[KITHI_SAMPLING_JSON_SIZE];
+    char readers[KITHI_BOARDS_JSON_SIZE], recall[KITHI_SAMPLING_JSON_SIZE],
+        relayout[KITHI_RELAYOUT_JSON_SIZE];
     char text[KITHI_BOARDS_JSON_SIZE + 6144]; /* a path in it may take 3 KiB */
     kithi_boards_json(&c->boards, kithi_now_ms(), readers);
     kithi_sampling_json(c, recall);
-    int len = kithi_pipeline_stats(c, recall, readers, text, sizeof text);
+    kithi_relayout_json(c, relayout);
+    int len = kithi_pipeline_stats(c, relayout, recall, readers, text, sizeof text);
     if (len < 0) {
         kithi_error_set(&err, len, "the answer is too long");
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);

@@ -103,6 +103,15 @@ void kithi_audit_init(struct kithi_audit *a, struct kithi_collection *c)
     a->done_mark = UINT64_MAX;
 }
 
+void kithi_audit_anew(struct kithi_collection *c)
+{
+    struct kithi_audit *a = &c->audit;
+    kithi_audit_end(c->index);
+    a->mark = a->done_mark = UINT64_MAX;
+    a->unreachable = 0;
+    a->rounds = 0;
+}
+
 uint64_t kithi_audit_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_audit *a = &c->audit;
@@ -112,7 +121,10 @@ uint64_t kithi_audit_turn(struct kithi_collection *c, uint64_t now_ms)
     }
     bool leaving = c->dropping || c->condemned || c->daemon->stopping || c->daemon->failing;
     uint64_t mark = kithi_audit_mark(c->index);
-    if (leaving || p->held || !kithi_relayout_idle(&c->relayout) || kithi_index_census_due(c->index)) {
+    if (p->held || kithi_relayout_is_closing(&c->relayout)) {
+        return KITHI_NEVER; /* the end of that brings the next turn */
+    }
+    if (leaving || kithi_index_census_due(c->index)) {
         kithi_audit_end(c->index);
         return KITHI_NEVER;
     }

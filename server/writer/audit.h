@@ -43,6 +43,9 @@ struct kithi_audit {
 
 void kithi_audit_init(struct kithi_audit *a, struct kithi_collection *c);
 
+/* The index is about to be another one: nothing is known of that. No job runs. */
+void kithi_audit_anew(struct kithi_collection *c);
+
 /* Begin a job, if one is due. Returns when it wants to be called again, in ms of the clock. */
 uint64_t kithi_audit_turn(struct kithi_collection *c, uint64_t now_ms);
 

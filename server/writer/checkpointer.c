@@ -62,9 +62,16 @@ void kithi_checkpointer_request(struct kithi_collection *c, struct kithi_request
     r->seq = kithi_index_epoch(c->index);
     r->next = k->waiting;
     k->waiting = r;
-    if (k->step == CHECKPOINTER_REST && k->last_epoch == r->seq && r->seq > 0 && !k->distrusted) {
+    if (k->step == CHECKPOINTER_REST && k->last_epoch == r->seq && r->seq > 0 && !k->distrusted &&
+        !k->outdated) {
         answer_all(c, 0); /* nothing has changed since */
     }
+    c->daemon->again = true;
+}
+
+void kithi_checkpointer_outdate(struct kithi_collection *c)
+{
+    c->checkpointer.outdated = kithi_index_epoch(c->index) > 0;
     c->daemon->again = true;
 }
 
@@ -248,6 +255,7 @@ static void rest(struct kithi_collection *c, int status)
         return;
     }
     k->distrusted = false;
+    k->outdated &= k->generation != kithi_index_map(c->index)->generation;
     if (k->last_epoch != k->header.epoch) { /* else it took the damaged one's place */
         k->older_epoch = k->last_epoch;
     }
@@ -399,6 +407,7 @@ static int prepare(struct kithi_collection *c)
         return status;
     }
     const struct kithi_image_shape *s = kithi_image_shape(k->image);
+    k->generation = map->generation;
     clock_gettime(CLOCK_REALTIME, &now);
     k->header = (struct kithi_checkpoint_header){
         .epoch = s->epoch,
@@ -478,7 +487,7 @@ static void begin(struct kithi_collection *c, uint64_t now_ms)
 
 static bool is_changed(const struct kithi_collection *c)
 {
-    return kithi_index_epoch(c->index) != c->checkpointer.last_epoch;
+    return kithi_index_epoch(c->index) != c->checkpointer.last_epoch || c->checkpointer.outdated;
 }
 
 /* On the way out, once nothing is written any more: what the next cold start would have to replay. */
@@ -503,7 +512,7 @@ static bool is_due(const struct kithi_collection *c, uint64_t now_ms, uint64_t *
         return false;
     }
     *out_ms = by_ms;
-    return now_ms >= by_ms || wal.bytes - k->log_bytes >= log_limit(c);
+    return now_ms >= by_ms || k->outdated || wal.bytes - k->log_bytes >= log_limit(c);
 }
 
 uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
@@ -548,7 +557,7 @@ uint64_t kithi_checkpointer_turn(struct kithi_collection *c, uint64_t now_ms)
         }
         return KITHI_NEVER;
     }
-    if (!kithi_relayout_idle(&c->relayout) || c->pipeline.held || k->giving) {
+    if (kithi_relayout_is_closing(&c->relayout) || c->pipeline.held || k->giving) {
         return KITHI_NEVER; /* its end brings the next turn */
     }
     bool last = is_last_due(c) && kithi_pipeline_idle(c);

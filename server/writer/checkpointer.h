@@ -67,7 +67,8 @@ struct kithi_checkpointer {
     struct kithi_checkpoint_header header;
     struct kithi_checkpoint_plan plan;
     uint32_t *sums;
-    uint64_t end_epoch; /* visible when all was copied */
+    uint64_t generation; /* of the segment that it is of */
+    uint64_t end_epoch;  /* visible when all was copied */
     struct kithi_checkpoint_buffer buffers[KITHI_CHECKPOINT_BUFFERS];
     uint32_t next;         /* chunks below are handed out */
     uint32_t records_left; /* chunks of records that are not copied */
@@ -96,6 +97,7 @@ struct kithi_checkpointer {
     struct kithi_request *waiting; /* requests for one; their seq is the epoch that it has to hold */
     unsigned giving; /* back-ups that open the last one: none is written, and so none removed, meanwhile */
     bool distrusted; /* the last one was found damaged: it is written again when somebody asks */
+    bool outdated;   /* the last one is of a segment before: a start would have to lay it out anew */
 
     /* For stats. */
     uint64_t count, failures, took_ms;
@@ -118,6 +120,9 @@ void kithi_checkpointer_request(struct kithi_collection *c, struct kithi_request
 
 /* The checkpoint of epoch was found damaged: if it is the newest, the next request gets another one. */
 void kithi_checkpointer_distrust(struct kithi_collection *c, uint64_t epoch);
+
+/* The collection has another segment: the next checkpoint is due, though nothing has changed. */
+void kithi_checkpointer_outdate(struct kithi_collection *c);
 
 /* Nothing is under way, and on the way out nothing is left to be written. */
 bool kithi_checkpointer_idle(const struct kithi_collection *c);

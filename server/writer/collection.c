@@ -49,6 +49,7 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     c->daemon = d;
     c->settings = *s;
     c->old_until_ms = KITHI_NEVER;
+    c->old_op.arg = c;
     kithi_pipeline_init(&c->pipeline, c);
     kithi_relayout_init(&c->relayout, c);
     kithi_checkpointer_init(&c->checkpointer, c);
@@ -68,8 +69,8 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 void kithi_collection_free(struct kithi_collection *c)
 {
     /* A helper that is still at it means that the loop has failed: the process ends. */
-    if (!c || c->relayout.op.busy || c->checkpointer.op.busy || c->checkpointer.giving || c->marker.op.busy ||
-        !kithi_sampling_idle(&c->sampling)) {
+    if (!c || c->relayout.op.busy || c->old_op.busy || c->checkpointer.op.busy || c->checkpointer.giving ||
+        c->marker.op.busy || !kithi_sampling_idle(&c->sampling)) {
         return;
     }
     kithi_boards_fini(&c->boards);
@@ -85,8 +86,8 @@ void kithi_collection_free(struct kithi_collection *c)
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
     return kithi_pipeline_idle(c) && kithi_relayout_idle(&c->relayout) && kithi_checkpointer_idle(c) &&
-           !c->audit.busy && c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards) &&
-           kithi_sampling_idle(&c->sampling);
+           !c->audit.busy && !c->old_op.busy && c->marker.state != MARKER_MAKING &&
+           kithi_boards_idle(&c->boards) && kithi_sampling_idle(&c->sampling);
 }
 
 const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c)
@@ -128,6 +129,14 @@ int kithi_segment_peek(const char *path, struct kithi_segment_peek *out, struct 
     }
     memcpy(out->uid, h.uid, sizeof out->uid);
     out->generation = h.generation;
+    out->geometry = (struct kithi_geometry){ .dim = h.dim,
+                                             .metric = h.metric,
+                                             .m = h.m,
+                                             .ef_construction = h.ef_construction,
+                                             .quantization = h.quantization,
+                                             .keep = h.keep,
+                                             .code_bits = h.code_bits,
+                                             .slot_max = h.slot_max };
     return 0;
 }
 
@@ -243,10 +252,10 @@ int kithi_collection_next(const struct kithi_collection *c, struct kithi_setting
 }
 
 int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
-                           struct kithi_index **out, struct kithi_errmsg *err)
+                           const struct kithi_geometry *g, struct kithi_index **out, struct kithi_errmsg *err)
 {
     struct kithi_index *ix = NULL;
-    struct kithi_index_identity id = { .geometry = s->geometry };
+    struct kithi_index_identity id = { .geometry = *g };
     memcpy(id.uid, s->uid, sizeof id.uid);
     memcpy(id.hash_key, s->hash_key, sizeof id.hash_key);
     int status = kithi_collection_next(c, s, err);
@@ -268,11 +277,39 @@ int kithi_collection_build(const struct kithi_collection *c, struct kithi_settin
     return status;
 }
 
-void kithi_collection_end_old(struct kithi_collection *c)
+static int end_old_call(void *arg)
 {
+    struct kithi_collection *c = arg;
     kithi_segment_retire(c->segment_old);
     unlink(c->segment_old);
+    return 0;
+}
+
+static void end_old_done(struct kithi_io_op *op, int status)
+{
+    struct kithi_collection *c = op->arg;
+    (void)status;
     c->old_until_ms = KITHI_NEVER;
+    c->daemon->again = true;
+}
+
+void kithi_collection_end_old(struct kithi_collection *c)
+{
+    end_old_call(c);
+    c->old_until_ms = KITHI_NEVER;
+}
+
+uint64_t kithi_collection_old_turn(struct kithi_collection *c, uint64_t now_ms)
+{
+    if (c->old_op.busy) {
+        return KITHI_NEVER;
+    }
+    if (now_ms < c->old_until_ms) {
+        return c->old_until_ms;
+    }
+    c->old_op.done = end_old_done;
+    kithi_io_call(c->daemon->io, &c->old_op, end_old_call);
+    return KITHI_NEVER;
 }
 
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err)
@@ -302,7 +339,7 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
             kithi_log(KITHI_LOG_WARN, "old-segment",
                       "path=%s msg=its readers cannot be told to move over: %s", c->segment_old, why.text);
         }
-        c->old_until_ms = kithi_now_ms() + KITHI_OLD_GRACE_MS;
+        c->old_until_ms = kithi_now_ms() + (KITHI_FAULT("old-grace-short") ? 200 : KITHI_OLD_GRACE_MS);
     }
     return 0;
 }
@@ -330,7 +367,8 @@ static int make_in(struct kithi_collection *c, const char *creating, bool *out_r
         kithi_boards_open(&c->boards, c->run_dir, c->settings.uid, &c->daemon->policy,
                           !c->daemon->no_counters);
         memcpy(c->data_dir, creating, sizeof c->data_dir);
-        status = kithi_collection_build(c, &c->settings, &c->index, err); /* writes the settings, too */
+        status = kithi_collection_build(c, &c->settings, &c->settings.geometry, &c->index,
+                                        err); /* writes the settings, too */
         memcpy(c->data_dir, final_dir, sizeof c->data_dir);
     }
     KITHI_FAULT_CRASH("crash-in-create-built");

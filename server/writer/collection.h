@@ -56,6 +56,7 @@ struct kithi_collection {
     struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */
     uint64_t census_again_ms;                /* there was no memory for it; not before then */
     uint64_t old_until_ms;                   /* remove segment.old then; KITHI_NEVER: there is none */
+    struct kithi_io_op old_op;               /* a helper is at that */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];
     char run_dir[KITHI_PATH_MAX];
@@ -104,13 +105,17 @@ int kithi_collection_next(const struct kithi_collection *c, struct kithi_setting
                           struct kithi_errmsg *err);
 
 /*
- * Begin a segment of the next generation as segment.next, after s, with that generation, was written to
+ * Begin a segment of the next generation as segment.next, of geometry g, after s, with that generation, was written to
  * collection.conf. s is the collection's settings or a changed copy of them. May run on a helper thread.
  */
 int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
-                           struct kithi_index **out, struct kithi_errmsg *err);
+                           const struct kithi_geometry *g, struct kithi_index **out,
+                           struct kithi_errmsg *err);
 /* Readers of segment.old have moved over by now, or sleep; these must not hold a second copy in memory. */
 void kithi_collection_end_old(struct kithi_collection *c);
+/* The same, by the helper thread, since giving back much memory takes long, once it is time to. When it is time to, or is over:
+ * KITHI_NEVER, if nothing is to be waited for, or a completion brings the next turn. */
+uint64_t kithi_collection_old_turn(struct kithi_collection *c, uint64_t now_ms);
 /* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. There is no segment.old. */
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err);
 
@@ -128,6 +133,7 @@ int kithi_collection_buried_path(const struct kithi_collection *c, char out[KITH
 struct kithi_segment_peek {
     uint8_t uid[16];
     uint64_t generation;
+    struct kithi_geometry geometry; /* as its header says; unchecked */
 };
 /*
  * Identity of the segment at path, without mapping it. 0; -ENOENT: nothing is there; KITHI_E_NOT_SEGMENT: something else is;

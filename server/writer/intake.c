@@ -369,6 +369,8 @@ static void dispatch_uid(struct kithi_session *s, struct kithi_request *r)
         kithi_pipeline_flush(c, r);
     } else if (r->frame.type == KITHI_FRAME_CHECKPOINT) {
         kithi_checkpointer_request(c, r);
+    } else if (r->frame.type == KITHI_FRAME_ALTER) {
+        kithi_relayout_request(c, r);
     } else if (r->frame.type == KITHI_FRAME_BACKUP) {
         begin_backup(s, c, r);
     } else if (decode_ops(r, &item, &err)) {
@@ -432,6 +434,7 @@ static const char *type_text(uint16_t type)
     case KITHI_FRAME_FLUSH: return "flush";
     case KITHI_FRAME_STATS: return "stats";
     case KITHI_FRAME_CHECKPOINT: return "checkpoint";
+    case KITHI_FRAME_ALTER: return "alter";
     case KITHI_FRAME_BACKUP:
     case KITHI_FRAME_BACKUP_NEXT: return "back-up";
     case KITHI_FRAME_RESTORE:
@@ -454,6 +457,7 @@ static bool length_fits(const struct kithi_frame *f)
     case KITHI_FRAME_BACKUP:
     case KITHI_FRAME_STATS: return f->len == 16;
     case KITHI_FRAME_WRITE: return f->len >= 16;
+    case KITHI_FRAME_ALTER: return f->len == sizeof(struct kithi_alter);
     case KITHI_FRAME_CREATE: return f->len >= sizeof(struct kithi_create) && f->len <= SMALL_BODY_MAX;
     case KITHI_FRAME_RESTORE:
         return f->len >= sizeof(struct kithi_restore) &&
@@ -501,7 +505,7 @@ static bool needs_write(uint16_t type)
 {
     return type == KITHI_FRAME_WRITE || type == KITHI_FRAME_FLUSH || type == KITHI_FRAME_CREATE ||
            type == KITHI_FRAME_DROP || type == KITHI_FRAME_CHECKPOINT || type == KITHI_FRAME_BACKUP ||
-           type == KITHI_FRAME_BACKUP_NEXT || type == KITHI_FRAME_RESTORE ||
+           type == KITHI_FRAME_ALTER || type == KITHI_FRAME_BACKUP_NEXT || type == KITHI_FRAME_RESTORE ||
            type == KITHI_FRAME_RESTORE_DATA || type == KITHI_FRAME_RESTORE_END;
 }
 

@@ -88,13 +88,10 @@ static void shape_of(const struct kithi_checkpoint_header *h, struct kithi_image
     }
 }
 
-/* It is of this collection, and of a layout that it may have: AUTO may have chosen since. */
+/* It is of this collection, and of a layout that it may have had: another one may have been chosen, or asked for, since. */
 static int check_geometry(const struct load *l, struct kithi_errmsg *err)
 {
-    const struct kithi_geometry *have = &l->checkpoint.header.geometry, *want = &l->c->settings.geometry;
-    bool same = have->dim == want->dim && have->metric == want->metric && have->m == want->m &&
-                have->ef_construction == want->ef_construction && have->slot_max == want->slot_max;
-    return same && kithi_geometry_check(have, NULL) == 0
+    return kithi_settings_may_lay(&l->c->settings, &l->checkpoint.header.geometry)
                ? 0
                : kithi_error_set(err, KITHI_E_CORRUPT, "%s does not fit its collection's configuration",
                                  l->checkpoint.path);
@@ -109,6 +106,9 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     struct kithi_index_identity id = { .geometry = l->checkpoint.header.geometry };
     memcpy(id.uid, settings.uid, sizeof id.uid);
     memcpy(id.hash_key, settings.hash_key, sizeof id.hash_key);
+    /* The log after it may be of a time with another ceiling. */
+    if (id.geometry.slot_max < kithi_settings_highest(&settings))
+        id.geometry.slot_max = kithi_settings_highest(&settings);
     shape_of(&l->checkpoint.header, &shape);
     int status = kithi_collection_next(c, &settings, err);
     if (status)

@@ -376,8 +376,8 @@ static bool room_may_come(const struct kithi_collection *c, const struct kithi_r
     uint64_t soon = atomic_load_explicit(&h->tally_dead, memory_order_relaxed) +
                     atomic_load_explicit(&h->tally_resting, memory_order_relaxed);
     uint64_t free_now = atomic_load_explicit(&h->tally_free, memory_order_relaxed);
-    uint64_t unused =
-        c->settings.geometry.slot_max - atomic_load_explicit(&h->slots_used, memory_order_relaxed);
+    uint64_t unused = kithi_index_map(c->index)->geometry.slot_max -
+                      atomic_load_explicit(&h->slots_used, memory_order_relaxed);
     return soon && r->upserts <= soon + free_now + unused;
 }
 
@@ -562,8 +562,9 @@ static bool commit_begin(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_pipeline *p = &c->pipeline;
     struct kithi_commit *k = commit_at(p, p->under_way);
-    uint64_t ops_limit = group_ops_limit(p);
+    uint64_t ops_limit = group_ops_limit(p), copy_room = kithi_relayout_room(c);
     bool taken = false;
+    ops_limit = ops_limit < copy_room ? ops_limit : copy_room;
     if (p->under_way) {
         /* Beyond that a start would have to look at every record. */
         uint32_t room = kithi_group_room(c->index);
@@ -726,7 +727,8 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     uint64_t again_ms = KITHI_NEVER;
     bool leaving = c->dropping || c->condemned || c->daemon->failing;
     /* On the way out only a write that waits for room still needs one. */
-    bool sweep = !leaving && !p->held && (!c->daemon->stopping || p->stalled);
+    bool closing = kithi_relayout_is_closing(&c->relayout);
+    bool sweep = !leaving && !p->held && !closing && (!c->daemon->stopping || p->stalled);
     if (!p->sweeping && sweep && now_ms >= p->sweep_at_ms) {
         sweep_begin(c, now_ms);
     }
@@ -738,7 +740,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     }
     /* A group that only refused or changed nothing leaves room for the next at once. */
     bool slowed = !leaving && kithi_checkpointer_is_full(c); /* until its end, which brings the next turn */
-    while (!slowed && may_begin(p) && commit_begin(c, now_ms)) {
+    while (!slowed && may_begin(p) && (leaving || kithi_relayout_room(c)) && commit_begin(c, now_ms)) {
         continue;
     }
     answer_published(c);
@@ -749,7 +751,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
         again_ms = p->sweep_at_ms;
     }
     /* After a group was staged: what it took is asked for while nothing is in it. */
-    if (!p->paging && !p->held && !leaving && !c->daemon->stopping) {
+    if (!p->paging && !p->held && !closing && !leaving && !c->daemon->stopping) {
         uint64_t pages_at_ms = pages_begin(c, now_ms);
         again_ms = pages_at_ms < again_ms ? pages_at_ms : again_ms;
     }
@@ -766,15 +768,25 @@ static bool is_still(const struct kithi_collection *c)
 bool kithi_pipeline_hold(struct kithi_collection *c, bool on)
 {
     struct kithi_pipeline *p = &c->pipeline;
-    /* A write that waits for room needs sweeps, so it is seen through first. */
-    p->held = on && !p->stalled;
+    p->held = on; /* a write that waits for room does so in the index that comes */
     return p->held && is_still(c);
+}
+
+uint64_t kithi_pipeline_ops_under_way(const struct kithi_collection *c)
+{
+    const struct kithi_pipeline *p = &c->pipeline;
+    uint64_t ops = 0;
+    for (uint32_t i = 0; i < p->under_way; i++) {
+        ops += p->commits[(p->oldest + i) % (KITHI_GROUPS_SEALED + 1)].ops;
+    }
+    return ops;
 }
 
 void kithi_pipeline_anew(struct kithi_pipeline *p)
 {
     p->insertion_us = 0;
     p->sweep_at_ms = 0;
+    p->stalled = p->crowded = false;
     p->refusal = 0;
 }
 
@@ -800,8 +812,8 @@ static uint64_t tally(const _Atomic uint64_t *w)
     return atomic_load_explicit(w, memory_order_relaxed);
 }
 
-int kithi_pipeline_stats(const struct kithi_collection *c, const char *recall, const char *readers, char *out,
-                         size_t size)
+int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout, const char *recall,
+                         const char *readers, char *out, size_t size)
 {
     const struct kithi_pipeline *p = &c->pipeline;
     const struct kithi_daemon *d = c->daemon;
@@ -833,7 +845,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *recall, c
         ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"audits\":%" PRIu64 ",\"audit_epoch\":%" PRIu64
         ",\"audit_rests\":%s,\"unreachable\":%" PRIu64 ",\"unreachable_found\":%" PRIu64
         ",\"relinked\":%" PRIu64 ",\"samples\":%" PRIu64 ",\"samples_missed\":%" PRIu64 ",\"up_ms\":%" PRIu64
-        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"recall\":%s,\"readers\":%s}",
+        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"relayout\":%s,\"recall\":%s,\"readers\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
         p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
@@ -844,6 +856,6 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *recall, c
         tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free), a->passes, a->epoch,
         a->done_mark == kithi_audit_mark(c->index) ? "true" : "false", a->unreachable, a->found, a->relinked,
         a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, recall, readers);
+        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, relayout, recall, readers);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

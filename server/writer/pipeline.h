@@ -116,14 +116,16 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms);
 
 /* Begin nothing from now on (on), or go on. True when nothing is under way, and nothing will be before going on. */
 bool kithi_pipeline_hold(struct kithi_collection *c, bool on);
+/* Changes in groups that are under way. */
+uint64_t kithi_pipeline_ops_under_way(const struct kithi_collection *c);
 /* The collection has another index: what was known of the one before is forgotten. */
 void kithi_pipeline_anew(struct kithi_pipeline *p);
 
 /* Nothing waits and nothing is under way. */
 bool kithi_pipeline_idle(const struct kithi_collection *c);
 
-/* The daemon's own view as JSON, recall and readers being values in it; bytes written, without NUL, or -ENOSPC. */
-int kithi_pipeline_stats(const struct kithi_collection *c, const char *recall, const char *readers, char *out,
-                         size_t size);
+/* The daemon's own view as JSON, relayout, recall and readers being values in it; bytes written, without NUL, or -ENOSPC. */
+int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout, const char *recall,
+                         const char *readers, char *out, size_t size);
 
 #endif

@@ -781,7 +781,7 @@ static int set_segment_aside(struct kithi_collection *c, const struct kithi_segm
 static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     struct kithi_index_identity id = { .geometry = c->settings.geometry };
-    struct kithi_segment_peek peek;
+    struct kithi_segment_peek peek = { .generation = 0 };
     memcpy(id.uid, c->settings.uid, sizeof id.uid);
     memcpy(id.hash_key, c->settings.hash_key, sizeof id.hash_key);
     /* What cannot be looked at is not adopted either, and says why. */
@@ -795,14 +795,12 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
             "%s is %s and not a file; remove it, and the segment is built anew from the log", c->segment,
             S_ISLNK(st.st_mode) ? "a symbolic link" : "something else");
     }
+    /* Another layout was chosen, or asked for, and the copy was not made: that is done once the collection is served again. */
+    if (kithi_settings_may_lay(&c->settings, &peek.geometry)) {
+        id.geometry = peek.geometry;
+    }
     int status =
         kithi_index_adopt(c->segment, &id, &c->daemon->tuning, kithi_collection_stop(c), &c->index, err);
-    if (status == KITHI_E_REPLACED && c->settings.wanted == KITHI_QUANTIZATION_AUTO) {
-        /* AUTO has chosen, and the copy was not made: that is done once the collection is served again. */
-        kithi_geometry_want(&id.geometry, KITHI_QUANTIZATION_AUTO, c->settings.keep);
-        status =
-            kithi_index_adopt(c->segment, &id, &c->daemon->tuning, kithi_collection_stop(c), &c->index, err);
-    }
     switch (status) {
     case 0:
         kithi_log(KITHI_LOG_INFO, "adopted", "name=%s epoch=%" PRIu64 " live=%" PRIu64, c->settings.name,
@@ -887,7 +885,10 @@ static int find_segment(struct kithi_collection *c, bool *out_adopted, uint64_t 
     if (adopted) { /* the group may be another one than the last daemon's */
         return kithi_collection_share(c, c->segment, err);
     }
-    status = loaded ? 0 : kithi_collection_build(c, &c->settings, &c->index, err);
+    /* The whole log is replayed into it: as many vectors as there ever might be, whatever the ceiling is by now. */
+    struct kithi_geometry g = c->settings.geometry;
+    g.slot_max = kithi_settings_highest(&c->settings);
+    status = loaded ? 0 : kithi_collection_build(c, &c->settings, &g, &c->index, err);
     if (!status) {
         kithi_index_tune(c->index, 1, 1); /* nobody reads it yet, whom dead slots would have to wait for */
     }

@@ -470,7 +470,7 @@ static int settle(const struct kithi_revive *v, const struct kithi_geometry *ima
                   struct kithi_settings *out, struct kithi_errmsg *err)
 {
     const struct kithi_backup_header *h = &v->header;
-    struct kithi_geometry asked = *image, plain = *image;
+    struct kithi_geometry asked = *image;
     asked.quantization = h->wanted;
     asked.keep = h->keep;
     int status = kithi_settings_new(out, v->name, &asked, err);
@@ -485,14 +485,10 @@ static int settle(const struct kithi_revive *v, const struct kithi_geometry *ima
         out->geometry.code_bits = h->code_bits;
     }
     status = kithi_geometry_check(&out->geometry, err);
-    /* AUTO may have chosen, and the copy not have been made yet. */
-    kithi_geometry_want(&plain, KITHI_QUANTIZATION_AUTO, h->keep);
-    bool fits = memcmp(image, &out->geometry, sizeof *image) == 0 ||
-                (h->wanted == KITHI_QUANTIZATION_AUTO && memcmp(image, &plain, sizeof *image) == 0);
-    if (!status && !fits) {
-        status =
-            kithi_error_set(err, KITHI_E_CORRUPT,
-                            "the back-up checks, but its checkpoint has another layout than its header says");
+    /* Another layout may have been chosen, or asked for, and the copy not have been made yet: it is made of what is brought back. */
+    if (!status && !kithi_settings_may_lay(out, image)) {
+        status = kithi_error_set(err, KITHI_E_CORRUPT,
+                                 "the back-up checks, but its checkpoint has a layout that cannot be");
     }
     return status;
 }

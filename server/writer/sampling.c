@@ -371,8 +371,8 @@ uint64_t kithi_sampling_turn(struct kithi_collection *c, uint64_t now_ms)
     if (now_ms < s->again_at_ms) {
         return s->again_at_ms;
     }
-    if (!kithi_relayout_idle(&c->relayout) || c->pipeline.held) {
-        return KITHI_NEVER; /* its end brings the next turn */
+    if (c->relayout.step == RELAYOUT_MEASURE) {
+        return KITHI_NEVER; /* which wants the processors for itself; its end brings the next turn */
     }
     submit(c, now_ms);
     return now_ms + LOOK_MS;

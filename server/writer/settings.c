@@ -71,6 +71,50 @@ void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization)
     kithi_geometry_want(&s->geometry, quantization, s->keep);
 }
 
+int kithi_settings_alter(struct kithi_settings *s, const struct kithi_alter *a, struct kithi_errmsg *err)
+{
+    struct kithi_geometry *g = &s->geometry;
+    uint32_t slot_max = g->slot_max;
+    bool codes = false;
+    if (a->quantization != KITHI_AS_IS && a->quantization != s->wanted) {
+        s->wanted = a->quantization;
+        codes = true;
+    }
+    if (a->keep != KITHI_AS_IS && a->keep != s->keep) {
+        s->keep = a->keep;
+        codes = true;
+    }
+    if (codes) {
+        lay_out(s);
+    }
+    g->m = a->m != KITHI_AS_IS ? a->m : g->m;
+    g->ef_construction = a->ef_construction != KITHI_AS_IS ? a->ef_construction : g->ef_construction;
+    g->slot_max = a->slot_max != KITHI_AS_IS ? a->slot_max : g->slot_max;
+    if (s->slot_most < slot_max) {
+        s->slot_most = slot_max;
+    }
+    if (s->slot_most <= g->slot_max) {
+        s->slot_most = 0;
+    }
+    return kithi_geometry_check(g, err);
+}
+
+bool kithi_settings_same(const struct kithi_settings *a, const struct kithi_settings *b)
+{
+    return a->wanted == b->wanted && a->keep == b->keep && a->chosen == b->chosen &&
+           memcmp(&a->geometry, &b->geometry, sizeof a->geometry) == 0;
+}
+
+uint32_t kithi_settings_highest(const struct kithi_settings *s)
+{
+    return s->slot_most > s->geometry.slot_max ? s->slot_most : s->geometry.slot_max;
+}
+
+bool kithi_settings_may_lay(const struct kithi_settings *s, const struct kithi_geometry *g)
+{
+    return g->dim == s->geometry.dim && g->metric == s->geometry.metric && kithi_geometry_check(g, NULL) == 0;
+}
+
 void kithi_uid_text(const uint8_t uid[16], char out[33])
 {
     for (unsigned i = 0; i < 16; i++) {
@@ -145,7 +189,8 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     struct kithi_settings s = { 0 };
     char path[KITHI_PATH_MAX], uid[64], hash_key[64], metric[16];
     char quantization[16], keep[16] = "f32", layout[16] = "";
-    int64_t code_bits = 1, version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0, generation = 0;
+    int64_t code_bits = 1, version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0, generation = 0,
+            slot_most = 0;
     const struct kithi_conf_key keys[] = {
         { "version", KITHI_CONF_INTEGER, &version, 0, 1, INT32_MAX, NULL, true },
         { "name", KITHI_CONF_STRING, s.name, sizeof s.name, 0, 0, NULL, true },
@@ -162,6 +207,7 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
         { "layout", KITHI_CONF_STRING, layout, sizeof layout, 0, 0, NULL, false },
         { "code_bits", KITHI_CONF_INTEGER, &code_bits, 0, 0, UINT32_MAX, NULL, false },
         { "slot_max", KITHI_CONF_INTEGER, &slot_max, 0, 0, UINT32_MAX, NULL, true },
+        { "slot_most", KITHI_CONF_INTEGER, &slot_most, 0, 0, KITHI_SLOT_MAX_LIMIT, NULL, false },
     };
     int status = kithi_path(path, err, "%s/%s", dir, KITHI_SETTINGS_NAME);
     if (!status) {
@@ -194,6 +240,7 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     s.geometry.m = (uint32_t)m;
     s.geometry.ef_construction = (uint32_t)ef;
     s.geometry.slot_max = (uint32_t)slot_max;
+    s.slot_most = (uint32_t)slot_most;
     status = codes_read(path, quantization, keep, layout, code_bits, &s, err);
     if (!status) {
         status = kithi_geometry_check(&s.geometry, err);
@@ -207,13 +254,16 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
 
 int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct kithi_errmsg *err)
 {
-    char text[1024], uid[33], hash_key[33], layout[64] = "";
+    char text[1024], uid[33], hash_key[33], layout[64] = "", most[64] = "";
     const struct kithi_geometry *g = &s->geometry;
     kithi_uid_text(s->uid, uid);
     kithi_uid_text(s->hash_key, hash_key);
     if (s->chosen) {
         snprintf(layout, sizeof layout, "layout = \"%s\"\ncode_bits = %u\n",
                  kithi_quantization_name(g->quantization), g->code_bits);
+    }
+    if (s->slot_most > g->slot_max) { /* kithd that knows of no other ceiling reads settings without */
+        snprintf(most, sizeof most, "slot_most = %u\n", s->slot_most);
     }
     int n = snprintf(text, sizeof text,
                      "# What this collection is. Written by kithd; the log and the segment repeat it.\n"
@@ -230,10 +280,11 @@ int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct
                      "quantization = \"%s\"\n"
                      "keep = \"%s\"\n"
                      "%s"
-                     "slot_max = %u\n",
+                     "slot_max = %u\n"
+                     "%s",
                      SETTINGS_VERSION, s->name, uid, hash_key, s->timeline, s->generation, g->dim,
                      kithi_metric_name(g->metric), g->m, g->ef_construction,
-                     kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), layout, g->slot_max);
+                     kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), layout, g->slot_max, most);
     if (KITHI_FAULT("settings-write-eio")) {
         return kithi_error_set(err, -EIO, "cannot write %s/%s: %s", dir, KITHI_SETTINGS_NAME, strerror(EIO));
     }

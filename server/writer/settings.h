@@ -12,6 +12,7 @@
 
 #include "shm/base/id.h"
 #include "shm/layout/geometry.h"
+#include "shm/wire/frame.h"
 
 #define KITHI_SETTINGS_NAME "collection.conf"
 
@@ -25,7 +26,8 @@ struct kithi_settings {
     uint32_t keep;       /* enum kithi_keep, as it was asked for */
     bool chosen;         /* false: AUTO that has still to choose */
     struct kithi_geometry
-        geometry; /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
+        geometry;       /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
+    uint32_t slot_most; /* a ceiling that it had before, if that was higher; else 0 */
 };
 
 /*
@@ -43,6 +45,18 @@ int kithi_settings_fork(struct kithi_settings *s, struct kithi_errmsg *err);
  * that still finds a segment of the geometry before takes that over, and lays it out anew.
  */
 void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization);
+
+/*
+ * What somebody asks for is put into s: what is named in a, the rest as it is. AUTO chooses anew when it is asked for, or when
+ * what is to be kept changes. What kithi_geometry_check() says; then s is of no use.
+ */
+int kithi_settings_alter(struct kithi_settings *s, const struct kithi_alter *a, struct kithi_errmsg *err);
+/* Whether a collection of the one has to be changed in nothing to be one of the other. */
+bool kithi_settings_same(const struct kithi_settings *a, const struct kithi_settings *b);
+/* The ceiling within which everything fits that was ever written. */
+uint32_t kithi_settings_highest(const struct kithi_settings *s);
+/* May a segment or a checkpoint of the collection have this geometry? Its layout is then as settings before had it. */
+bool kithi_settings_may_lay(const struct kithi_settings *s, const struct kithi_geometry *g);
 
 /* Read and check dir/collection.conf. -errno, KITHI_E_FORMAT, KITHI_E_VERSION, or what the geometry's check says. */
 int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kithi_errmsg *err);

@@ -27,6 +27,8 @@
  *   BACKUP  16 bytes uid: as CHECKPOINT; then it can be read, one on a connection -> struct kithi_backup_begun; epoch is the
  *           last one that it holds
  *   BACKUP_NEXT  nothing -> the next bytes of the back-up, none at its end
+ *   ALTER   struct kithi_alter (below): answered when the collection is laid out so -> struct kithi_altered; epoch is the one
+ *           that the new segment began with
  *   RESTORE struct kithi_restore (below), then the name: begins to bring back a collection under it, one on a connection
  *   RESTORE_DATA  the next bytes of the back-up, a multiple of 8, from byte 4096 of it on
  *   RESTORE_END   nothing: answered when the collection is there, durable and served; epoch is what it holds
@@ -71,6 +73,7 @@ enum kithi_frame_type {
     KITHI_FRAME_RESTORE = 12,
     KITHI_FRAME_RESTORE_DATA = 13,
     KITHI_FRAME_RESTORE_END = 14,
+    KITHI_FRAME_ALTER = 15,
     KITHI_FRAME_REPLY = 128,
 };
 
@@ -137,6 +140,39 @@ struct kithi_written {
     uint32_t reserved; /* 12..15 zero */
 };
 _Static_assert(sizeof(struct kithi_written) == 16, "written body is format");
+
+#define KITHI_AS_IS UINT32_MAX /* what is not to be changed */
+
+/* Another layout for a collection, or its segment built anew. */
+struct kithi_alter {
+    uint8_t uid[16];          /*  0..15 */
+    uint32_t anew;            /* 16..19 1: build it anew, even when nothing else is to be changed; else 0 */
+    uint32_t m;               /* 20..23 this and the rest: as in struct kithi_create, or KITHI_AS_IS */
+    uint32_t ef_construction; /* 24..27 */
+    uint32_t quantization;    /* 28..31 */
+    uint32_t keep;            /* 32..35 */
+    uint32_t slot_max;        /* 36..39 */
+};
+_Static_assert(sizeof(struct kithi_alter) == 40, "alter body is format");
+
+enum kithi_alter_done {
+    KITHI_ALTER_NOTHING = 0,  /* it was so already */
+    KITHI_ALTER_SETTINGS = 1, /* what was asked for is noted; the segment was so already */
+    KITHI_ALTER_COPIED = 2,   /* there is another segment */
+};
+
+/* Answer to ALTER. */
+struct kithi_altered {
+    uint64_t generation;   /*  0..7  of the segment that there is now */
+    uint64_t live;         /*  8..15 */
+    uint64_t bytes_before; /* 16..23 memory of the segment before, and of this one */
+    uint64_t bytes_after;  /* 24..31 */
+    uint64_t took_ms;      /* 32..39 */
+    uint64_t held_us;      /* 40..47 for which writes waited */
+    uint32_t done;         /* 48..51 enum kithi_alter_done */
+    uint32_t reserved;     /* 52..55 zero */
+};
+_Static_assert(sizeof(struct kithi_altered) == 56, "altered body is format");
 
 /* Answer to BACKUP. */
 struct kithi_backup_begun {

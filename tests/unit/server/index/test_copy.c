@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "server/index/sampler.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/view.h"
 #include "tests/support/rand.h"
 #include "tests/support/solo.h"
 
@@ -64,24 +66,25 @@ static void fill(struct test_solo *t, uint32_t metric)
     }
 }
 
-/* The same solo with the copy in its index's place. */
-static void relay(struct test_solo *t, uint32_t quantization, uint32_t keep)
+/* A stage of the copy, and its jobs. True once nothing is left. */
+static bool step(struct test_solo *t, struct kithi_copy *copy, bool last)
 {
     struct kithi_errmsg err;
-    struct kithi_copy *copy;
-    struct kithi_index *next;
-    snprintf(t->path, sizeof t->path, "%s/segment.%u.%u", t->dir.path, quantization, keep);
-    kithi_geometry_want(&t->identity.geometry, quantization, keep);
-    assert_int_equal(kithi_index_create(t->path, &t->identity, 2, &t->tuning, &next, &err), 0);
-    assert_int_equal(kithi_copy_begin(t->ix, next, &copy, &err), 0);
-    int jobs, parts = 0;
-    while ((jobs = kithi_copy_stage(copy, t->now_ms, &err)) > 0) {
-        for (int i = 0; i < jobs; i++)
-            kithi_group_job(next, kithi_group_open(next), 0, (uint32_t)i);
-        parts++;
-    }
-    assert_int_equal(jobs, 0);
-    assert_true(kithi_index_live(t->ix) == 0 || parts > 1);
+    struct kithi_copy_state s;
+    int jobs = kithi_copy_stage(copy, ++t->now_ms * 1000, last, &err);
+    if (jobs < 0)
+        fail_msg("%s", err.text);
+    for (int i = 0; i < jobs; i++)
+        kithi_copy_job(copy, 0, (uint32_t)i);
+    kithi_copy_state(copy, &s);
+    return s.whole && s.noted == s.taken;
+}
+
+/* The copy takes the place of the solo's index, which shows the same. */
+static void take_place(struct test_solo *t, struct kithi_copy *copy, struct kithi_index *next)
+{
+    struct kithi_errmsg err;
+    assert_int_equal(kithi_copy_finish(copy, t->now_ms, &err), 0);
     const struct kithi_header *from = kithi_map_header(kithi_index_map(t->ix));
     const struct kithi_header *to = kithi_map_header(kithi_index_map(next));
     uint64_t epoch = atomic_load(&from->epoch);
@@ -92,11 +95,38 @@ static void relay(struct test_solo *t, uint32_t quantization, uint32_t keep)
     assert_int_equal(atomic_load(&to->unlinked), epoch);
     assert_int_equal(atomic_load(&to->reused), epoch);
     assert_int_equal(atomic_load(&to->live), kithi_index_live(t->ix));
-    assert_int_equal(to->quantization, quantization);
     kithi_copy_end(copy);
     kithi_index_close(t->ix);
+    kithi_index_tune(next, t->tuning.grace_ms, t->tuning.rest_ms);
     t->ix = next;
     assert_true(test_solo_clean(t));
+}
+
+/* The next segment of a solo, in that layout. */
+static struct kithi_index *next_of(struct test_solo *t, uint32_t quantization, uint32_t keep)
+{
+    struct kithi_errmsg err;
+    struct kithi_index *next;
+    snprintf(t->path, sizeof t->path, "%s/segment.%u.%u", t->dir.path, quantization, keep);
+    kithi_geometry_want(&t->identity.geometry, quantization, keep);
+    assert_int_equal(kithi_index_create(t->path, &t->identity, 2, &t->tuning, &next, &err), 0);
+    assert_int_equal(kithi_map_header(kithi_index_map(next))->quantization, quantization);
+    return next;
+}
+
+/* The same solo with the copy in its index's place. */
+static void relay(struct test_solo *t, uint32_t quantization, uint32_t keep)
+{
+    struct kithi_errmsg err;
+    struct kithi_copy *copy;
+    struct kithi_index *next = next_of(t, quantization, keep);
+    int steps = 0;
+    assert_int_equal(kithi_copy_begin(t->ix, &copy, &err), 0);
+    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+    while (!step(t, copy, false))
+        steps++;
+    assert_true(kithi_index_live(t->ix) == 0 || steps > 1);
+    take_place(t, copy, next);
 }
 
 static void assert_all_there(struct test_solo *t, float tolerance)
@@ -200,13 +230,216 @@ static void a_copy_without_room_is_refused_and_leaves_the_original_alone(void **
     struct kithi_index_identity small = t.identity;
     small.geometry.slot_max = 10;
     assert_int_equal(kithi_index_create(NULL, &small, 2, &t.tuning, &next, &err), 0);
-    assert_int_equal(kithi_copy_begin(t.ix, next, &copy, &err), 0);
-    assert_int_equal(kithi_copy_stage(copy, t.now_ms, &err), KITHI_E_FULL);
+    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
+    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+    int rc;
+    while ((rc = kithi_copy_stage(copy, t.now_ms * 1000, false, &err)) > 0)
+        for (int i = 0; i < rc; i++)
+            kithi_copy_job(copy, 0, (uint32_t)i);
+    assert_int_equal(rc, KITHI_E_FULL);
     assert_true(strlen(err.text) > 10);
     kithi_copy_end(copy);
     kithi_index_close(next);
     assert_all_there(&t, 0);
     assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+/* ---- a copy of what changes ---- */
+
+#define IDS   600u
+#define ROOM  (IDS + 200u) /* slots of either index: less than the versions that come and go */
+#define GROUP 24u
+
+/* What an id holds: the number of its version, 0: it is not there. */
+static uint32_t versions[IDS];
+
+static void version_of(uint32_t id, uint32_t version, float *out)
+{
+    struct test_rand own;
+    test_rand_seed(&own, (uint64_t)version << 32 | id);
+    test_rand_floats(&own, out, DIM);
+}
+
+/* A group of some changes: the same id now and then twice in a row, deleted, and written again. */
+static void change_some(struct test_solo *t, uint32_t *next_version)
+{
+    static char ids[GROUP][80];
+    static float values[GROUP][DIM];
+    struct kithi_op ops[GROUP];
+    uint32_t n = 1 + test_rand_below(&r, GROUP), at = test_rand_below(&r, test_rand_below(&r, 2) ? IDS : 20);
+    uint32_t after[GROUP], which[GROUP];
+    for (uint32_t i = 0; i < n; i++) {
+        which[i] = (at + i / (1 + test_rand_below(&r, 2))) % IDS;
+        name(which[i], ids[i]);
+        bool gone = test_rand_below(&r, 5) == 0;
+        after[i] = gone ? 0 : ++*next_version;
+        version_of(which[i], after[i], values[i]);
+        ops[i] = gone ? test_delete(ids[i]) : test_upsert(ids[i], values[i], DIM);
+    }
+    int rc = test_solo_commit(t, ops, n);
+    if (rc == KITHI_E_FULL) { /* of what dies some is swept */
+        test_solo_settle(t);
+        return;
+    }
+    assert_int_equal(rc, 0);
+    for (uint32_t i = 0; i < n; i++)
+        versions[which[i]] = after[i];
+}
+
+static void assert_versions(struct test_solo *t)
+{
+    uint32_t live = 0;
+    for (uint32_t i = 0; i < IDS; i++) {
+        char id[80];
+        float have[DIM], want[DIM];
+        name(i, id);
+        int rc = test_solo_get(t, id, have);
+        assert_int_equal(rc, versions[i] ? 0 : KITHI_E_NOT_FOUND);
+        if (!versions[i])
+            continue;
+        live++;
+        version_of(i, versions[i], want);
+        if (memcmp(have, want, sizeof want) != 0)
+            fail_msg("%s is not of its version %u", id, versions[i]);
+    }
+    assert_int_equal(kithi_index_live(t->ix), live);
+    float query[DIM];
+    test_rand_floats(&r, query, DIM);
+    assert_int_equal(test_solo_search(t, query, IDS, IDS, true), live); /* each once, then */
+    if (live)
+        assert_int_equal(test_solo_search(t, query, live < 20 ? live : 20, 200, false),
+                         live < 20 ? live : 20);
+}
+
+/* A search that saw an epoch of the segment before is told that it cannot be seen any more. */
+static void assert_old_epochs_are_gone(const struct test_solo *t)
+{
+    struct kithi_view v;
+    kithi_view_begin(test_solo_map(t), &v);
+    assert_false(kithi_view_unlinked(&v) || kithi_view_reused(&v));
+    assert_true(v.epoch > 0);
+    v.epoch--;
+    assert_true(kithi_view_unlinked(&v) && kithi_view_reused(&v));
+}
+
+static void groups_between_any_two_stages_are_in_the_copy(void **state)
+{
+    (void)state;
+    static const uint32_t quantizations[] = { KITHI_QUANTIZATION_NONE, KITHI_QUANTIZATION_BITS };
+    for (uint32_t round = 0; round < (test_long() ? 200u : 8u); round++) {
+        struct test_solo t;
+        struct kithi_errmsg err;
+        struct kithi_copy *copy;
+        struct kithi_copy_state s;
+        struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
+        uint32_t next_version = 0, left = test_rand_below(&r, 400), at_once = 1 + test_rand_below(&r, 8);
+        uint32_t groups = 0, behind = 0;
+        memset(versions, 0, sizeof versions);
+        test_solo_open(&t, &g);
+        for (uint32_t i = test_rand_below(&r, 80); i > 0; i--)
+            change_some(&t, &next_version);
+        struct kithi_index *next = next_of(&t, quantizations[round % 2], KITHI_KEEP_F32);
+        assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
+        for (uint32_t i = test_rand_below(&r, 3); i > 0; i--)
+            change_some(&t, &next_version);
+        assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+        for (bool done = false; !done || left > 0;) {
+            for (uint32_t i = test_rand_below(&r, at_once + 1); i > 0 && left > 0; i--, left--, groups++)
+                change_some(&t, &next_version);
+            if (test_rand_below(&r, 3) == 0)
+                test_solo_sweep(&t, 1 + test_rand_below(&r, 600)); /* slots are free, and filled again */
+            done = step(&t, copy, left == 0 && test_rand_below(&r, 2));
+            kithi_copy_state(copy, &s);
+            behind = s.noted - s.taken > behind ? (uint32_t)(s.noted - s.taken) : behind;
+        }
+        take_place(&t, copy, next);
+        assert_versions(&t);
+        if (kithi_index_epoch(t.ix))
+            assert_old_epochs_are_gone(&t);
+        for (uint32_t i = 0; i < 20; i++)
+            change_some(&t, &next_version);
+        test_solo_settle(&t);
+        assert_true(test_solo_clean(&t));
+        assert_versions(&t);
+        test_solo_leave(&t);
+        assert_int_equal(test_solo_adopt(&t, &err), 0);
+        assert_versions(&t);
+        test_solo_close(&t);
+        if (round == 0)
+            fprintf(stderr, "%u groups beside the copy, up to %u changes behind\n", groups, behind);
+    }
+}
+
+/* The next segment was made by somebody else, of what was there when the notes began. */
+static void changes_follow_what_somebody_else_has_copied(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_errmsg err;
+    struct kithi_copy *first, *copy;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
+    uint32_t next_version = 0;
+    memset(versions, 0, sizeof versions);
+    test_solo_open(&t, &g);
+    for (uint32_t i = 0; i < 100; i++)
+        change_some(&t, &next_version);
+    struct kithi_index *next = next_of(&t, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
+    assert_int_equal(kithi_copy_begin(t.ix, &first, &err), 0);
+    assert_int_equal(kithi_copy_fill(first, next, &err), 0);
+    while (!step(&t, first, true))
+        continue;
+    kithi_copy_end(first);
+    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
+    for (uint32_t i = 0; i < 100; i++)
+        change_some(&t, &next_version);
+    assert_int_equal(kithi_copy_follow(copy, next, &err), 0);
+    while (!step(&t, copy, false))
+        continue;
+    take_place(&t, copy, next);
+    assert_versions(&t);
+    test_solo_close(&t);
+}
+
+static void a_recall_curve_is_carried_over_to_the_same_layout_only(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_recall_curve curve = {
+        .k = 10, .count = 1, .samples = 300, .epoch = 7, .since = 3, .points = { { 40, 0.9, 0.01 } }
+    };
+    struct kithi_recall_curve after;
+    fill(&t, KITHI_METRIC_L2);
+    kithi_curve_publish(t.ix, &curve);
+    uint32_t quantization = t.identity.geometry.quantization, keep = t.identity.geometry.keep;
+    t.identity.geometry.slot_max += 100;
+    relay(&t, quantization, keep);
+    kithi_recall_read(test_solo_map(&t), &after);
+    assert_int_equal(after.count, 1);
+    assert_int_equal(after.samples, 300);
+    assert_int_equal(after.epoch, 7);
+    relay(&t, quantization == KITHI_QUANTIZATION_SQ8 ? KITHI_QUANTIZATION_BITS : KITHI_QUANTIZATION_SQ8,
+          KITHI_KEEP_F32);
+    kithi_recall_read(test_solo_map(&t), &after);
+    assert_int_equal(after.count, 0);
+    test_solo_close(&t);
+}
+
+static void what_a_copy_needs_is_told_and_about_right(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_errmsg err = { 0 };
+    fill(&t, KITHI_METRIC_L2);
+    relay(&t, KITHI_QUANTIZATION_BITS, KITHI_KEEP_F32);
+    uint64_t need = kithi_copy_need(t.ix, &test_solo_map(&t)->geometry), taken = 0;
+    const struct kithi_header *h = test_solo_header(&t);
+    for (unsigned i = 0; i < KITHI_REGION_COUNT; i++)
+        taken += atomic_load(&h->taken[i]);
+    assert_in_range(taken, need / 2, need);
+    assert_int_equal(kithi_copy_ask(t.ix, &test_solo_map(&t)->geometry, &err), 0);
+    struct kithi_geometry large = test_solo_map(&t)->geometry;
+    assert_true(kithi_copy_need(t.ix, &large) < (UINT64_C(1) << 30));
     test_solo_close(&t);
 }
 
@@ -217,6 +450,10 @@ int main(void)
         cmocka_unit_test(a_copy_shows_what_the_original_shows_in_every_layout),
         cmocka_unit_test(a_copy_takes_groups_and_sweeps_and_is_adopted_as_any_segment_is),
         cmocka_unit_test(nothing_is_copied_from_nothing_but_the_epoch),
+        cmocka_unit_test(groups_between_any_two_stages_are_in_the_copy),
+        cmocka_unit_test(changes_follow_what_somebody_else_has_copied),
+        cmocka_unit_test(a_recall_curve_is_carried_over_to_the_same_layout_only),
+        cmocka_unit_test(what_a_copy_needs_is_told_and_about_right),
         cmocka_unit_test(a_copy_without_room_is_refused_and_leaves_the_original_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
