@@ -57,6 +57,12 @@ static const struct command COMMANDS[] = {
     { "checkpoint", kithi_cmd_checkpoint, "NAME [--to FILE [--force]]",
       "write a checkpoint, which a cold start begins with, or a back-up" },
     { "restore", kithi_cmd_restore, "NAME FILE", "make a collection of a back-up" },
+    { "optimize", kithi_cmd_optimize, "NAME",
+      "build the segment anew: neighbours beside each other, no empty space" },
+    { "alter", kithi_cmd_alter,
+      "NAME [--quantization none|f16|sq8|bits|auto] [--keep f32|f16|none] [--m M]\n"
+      "             [--ef-construction N] [--max-vectors N]",
+      "lay a collection out in another way" },
     { "wal", kithi_cmd_wal,
       "NAME [--data DIR] [--groups] [--records] [--from EPOCH] [--to EPOCH]\n"
       "           NAME [--data DIR] --salvage [--yes]",

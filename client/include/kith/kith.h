@@ -663,6 +663,70 @@ struct kith_create_opts {
 
 /* Ask the daemon for a new collection. 0 when it is there and synced. KITH_E_EXISTS, KITH_E_NAME, KITH_E_TIMEOUT, ... */
 KITH_API int kith_create(const char *name, const struct kith_create_opts *opts);
+
+#define KITH_AS_IS 0xffffffffu /* what kith_alter() leaves as it is */
+
+/* What a collection shall be from now on. What it is not named for stays: dimension and metric are for ever. */
+struct kith_alter_opts {
+    size_t struct_size;
+    uint32_t m;               /* 2..64, 0: as it is */
+    uint32_t ef_construction; /* 1..65536, 0: as it is */
+    uint32_t quantization;    /* enum kith_quantization, or KITH_AS_IS */
+    uint32_t keep;            /* enum kith_keep, or KITH_AS_IS */
+    uint32_t max_vectors;     /* ceiling of slots, no lower than the vectors that are there; 0: as it is */
+    uint32_t reserved;        /* 0 */
+    struct kith_error *error; /* may be NULL; filled on failure */
+};
+/* clang-format off */
+#define KITH_ALTER_OPTS_INIT { sizeof(struct kith_alter_opts), 0, 0, KITH_AS_IS, KITH_AS_IS, 0, 0, NULL }
+/* clang-format on */
+
+/*
+ * What came of it.
+ *
+ *   NOTHING   it was so already
+ *   SETTINGS  what was asked for is noted, and the segment was so already: what AUTO had chosen was asked for by name
+ *   COPIED    the collection has another segment
+ */
+enum kith_alter_done { KITH_ALTER_NOTHING = 0, KITH_ALTER_SETTINGS = 1, KITH_ALTER_COPIED = 2 };
+
+struct kith_alter_info {
+    size_t struct_size;
+    uint64_t epoch;        /* visible when the new segment took its place */
+    uint64_t generation;   /* of the segment that there is now */
+    uint64_t live_count;   /* vectors in it */
+    uint64_t bytes_before; /* memory of the segment before; it is given back some seconds later, */
+    uint64_t bytes_after;  /* and of the one that there is now */
+    uint64_t took_ms;
+    uint64_t held_us; /* for which writes waited at the end */
+    uint32_t done;    /* enum kith_alter_done */
+    uint32_t reserved;
+};
+/* clang-format off */
+#define KITH_ALTER_INFO_INIT { sizeof(struct kith_alter_info), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Have the daemon lay the collection out as opts says, and wait until it is. It builds another segment beside the one that is used,
+ * inserting every vector anew, while everybody goes on reading and writing; then that takes the place of the first one. Searches move over by
+ * themselves and none fails; writes wait for some milliseconds at the end, and are slowed before where they come
+ * faster than they can be copied. Vectors that were kept as less than float32 do not get better by keep F32.
+ *
+ * Memory is needed for both segments at a time: without it the call is refused, with the figures. A failure, or a kithd that dies, leaves the
+ * collection as it was, or (once opts stand in its configuration) with its next start going on. opts, out: out may be NULL. Takes the right
+ * to write to the collection. Makes a connection of its own. Waits as long as it takes, but not for a daemon that is stopped
+ * or hangs: as kith_checkpoint. 0; KITH_E_PARAMETER: what cannot be, and why: max_vectors below what is there, m out of its range; KITH_E_UNSUPPORTED;
+ * KITH_E_NO_SPACE; -EBUSY: another segment is being built, by kith_optimize, kith_alter or AUTO; KITH_E_FULL: more was written meanwhile than max_vectors takes;
+ * KITH_E_NO_DAEMON, KITH_E_DENIED, KITH_E_REPLACED, KITH_E_STARTING, KITH_E_SHUTDOWN, KITH_E_TIMEOUT, KITH_E_UNKNOWN_OUTCOME, -errno. Thread-safe.
+ */
+KITH_API int kith_alter(kith *index, const struct kith_alter_opts *opts, struct kith_alter_info *out);
+
+/*
+ * The same without another layout: the segment is built anew, with vectors that are near each other in the graph near each other in
+ * memory, codes made anew, and no room that nothing needs. For a collection that was written for long, or has lost many vectors.
+ */
+KITH_API int kith_optimize(kith *index, struct kith_alter_info *out, struct kith_error *error);
+
 /* Remove a collection and its log for good. Readers that have it open get KITH_E_REPLACED. KITH_E_TIMEOUT as above. */
 KITH_API int kith_drop(const char *name, const char *run_dir, struct kith_error *error);
 /*
