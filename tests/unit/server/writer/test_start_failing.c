@@ -492,17 +492,31 @@ static void groups_of_a_long_last_write_are_all_replayed(void **state)
     }
 }
 
-/* As by a daemon that was told another ef: it is no part of the layout, but of what a collection is. */
-static void a_segment_of_another_geometry_is_built_anew(void **state)
+/* Another word for the geometry in the header of the segment. */
+static void forge(size_t off, uint32_t word)
+{
+    int fd = open(test_path(&served.run, "docs/segment"), O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, &word, sizeof word, (off_t)off), sizeof word);
+    close(fd);
+}
+
+/* Of another ef it may be, by settings before these: it is adopted, and laid out anew later. Of another metric it is not the collection's. */
+static void a_segment_of_another_geometry_is_adopted_or_built_anew(void **state)
 {
     (void)state;
-    uint32_t ef = 77;
     struct kithi_segment_peek before, after;
-    const char *segment = test_path(&served.run, "docs/segment");
-    assert_int_equal(kithi_segment_peek(segment, &before, NULL), 0);
-    int fd = open(segment, O_WRONLY | O_CLOEXEC);
-    assert_int_equal(pwrite(fd, &ef, sizeof ef, offsetof(struct kithi_header, ef_construction)), sizeof ef);
-    close(fd);
+    assert_int_equal(kithi_segment_peek(test_path(&served.run, "docs/segment"), &before, NULL), 0);
+    forge(offsetof(struct kithi_header, ef_construction), 77);
+    init();
+    assert_int_equal(test_start_here(&kithd, &err), 0);
+    assert_all_is_back();
+    const struct kithi_collection *c = kithi_daemon_find(&kithd, "docs");
+    assert_int_equal(kithi_index_map(c->index)->geometry.ef_construction, 77);
+    assert_int_not_equal(c->settings.geometry.ef_construction, 77);
+    kithi_daemon_fini(&kithd);
+    assert_int_equal(kithi_segment_peek(test_path(&served.run, "docs/segment"), &after, NULL), 0);
+    assert_int_equal(after.generation, before.generation);
+    forge(offsetof(struct kithi_header, metric), KITHI_METRIC_IP);
     init();
     assert_int_equal(test_start_here(&kithd, &err), 0);
     assert_all_is_back();
@@ -926,7 +940,7 @@ int main(void)
         CLAIM(directories_with_paths_that_are_too_long_are_refused),
         CLAIM(changes_that_cannot_be_applied_are_refused_with_their_place),
         CLAIM(groups_of_a_long_last_write_are_all_replayed),
-        CLAIM(a_segment_of_another_geometry_is_built_anew),
+        CLAIM(a_segment_of_another_geometry_is_adopted_or_built_anew),
         CLAIM(a_census_is_put_off_for_want_of_memory_and_not_made_of_what_goes),
         CLAIM(a_count_that_is_wrong_is_put_right_by_the_census),
         CLAIM(a_segment_whose_records_make_no_sense_is_condemned_and_not_adopted_again),
