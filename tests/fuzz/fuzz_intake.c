@@ -7,7 +7,7 @@
  * makes of its collections is there for the next, until the daemon begins anew after LIFE inputs.
  *
  *   byte 0   flags: 1 the rest is the stream as it is; else it begins with HELLO and is a list of
- *              type + 12 * flags, count, length of the body / 8, body; 128 of the second: the uid of "docs" comes before it
+ *              type (0: ALTER) + 12 * flags, count, length of the body / 8, body; 128 of the second: the uid of "docs" comes before it
  *   byte 1   the size of the pieces
  */
 #include <errno.h>
@@ -40,7 +40,7 @@
 #define UID_SIZE    16u
 #define LATER_MS    40000u
 #define TURNS_MAX   4000u
-#define TYPES       12u /* of frames, and some that are none */
+#define TYPES       12u /* of frames */
 #define COLLECTIONS 12u /* more of them, and the daemon begins anew */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -442,8 +442,9 @@ static size_t make_stream(const uint8_t *data, size_t size)
     while (size >= 3) {
         size_t body = (size_t)data[2] * 8;
         body = body < size - 3 ? body : size - 3;
-        len = put_frame(len, data[0] % TYPES, data[0] / TYPES % 4, data[1] & 0x7f, data + 3, body,
-                        data[1] & 0x80);
+        unsigned type = data[0] % TYPES;
+        len = put_frame(len, type ? type : KITHI_FRAME_ALTER, data[0] / TYPES % 4, data[1] & 0x7f, data + 3,
+                        body, data[1] & 0x80);
         data += 3 + body;
         size -= 3 + body;
     }
