@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/src/json.h"
 #include "tools/args.h"
 #include "tools/out.h"
 #include "tools/ready.h"
@@ -269,7 +270,8 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
     }
     snprintf(text, sizeof text, "%s%s", name,
              s->undecided == 1 ? " (auto has still to choose)"
-             : s->undecided    ? " (auto chose another; kithd's log says what, and what the copy waits for)"
+             : s->undecided
+                 ? " (another was chosen, or asked for; kithd's log says what, and what the copy waits for)"
              : s->quantization_wanted == KITH_QUANTIZATION_AUTO ? " (chosen by auto)"
                                                                 : "");
     kithi_object_text(o, "", "quantization", text);
@@ -299,6 +301,45 @@ static void put_state(struct kithi_object *o, const struct kithi_tool *t, kith *
     if (o->json && known && state.reason[0] != '\0')
         kithi_object_text(o, "reason", NULL, state.reason);
     free(json);
+}
+
+/* The building of another segment, where there is one under way: how far it is, in words. */
+static void put_relayout(struct kithi_object *o, const char *json)
+{
+    char state[16] = "", why[16] = "", text[160];
+    double slots = 0, slots_left = 0, changes = 0;
+    struct kithi_json j;
+    size_t len;
+    kithi_json_init(&j);
+    kithi_json_begin(&j, json, strlen(json));
+    kithi_json_object(&j);
+    while (kithi_json_member(&j) == 1) {
+        if (!kithi_json_key_is(&j, "relayout") || kithi_json_peek(&j) != KITHI_JSON_OBJECT) {
+            kithi_json_skip(&j);
+            continue;
+        }
+        kithi_json_object(&j);
+        while (kithi_json_member(&j) == 1) {
+            if (kithi_json_key_is(&j, "state"))
+                kithi_json_string(&j, state, sizeof state - 1, &len);
+            else if (kithi_json_key_is(&j, "why"))
+                kithi_json_string(&j, why, sizeof why - 1, &len);
+            else if (kithi_json_key_is(&j, "slots"))
+                kithi_json_double(&j, &slots);
+            else if (kithi_json_key_is(&j, "slots_left"))
+                kithi_json_double(&j, &slots_left);
+            else if (kithi_json_key_is(&j, "changes_left"))
+                kithi_json_double(&j, &changes);
+            else
+                kithi_json_skip(&j);
+        }
+    }
+    if (kithi_json_finish(&j) == 0 && why[0] != '\0') {
+        snprintf(text, sizeof text, "%s (%s), %.0f %% of the slots done, %.0f changes to follow", state, why,
+                 slots > 0 ? 100 * (slots - slots_left) / slots : 0.0, changes);
+        kithi_object_text(o, "", "another segment", text);
+    }
+    kithi_json_fini(&j);
 }
 
 /* What searches find with which ef, as kithd has measured. */
@@ -424,12 +465,13 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         put_recall(&o, index);
         kithi_object_bool(&o, "daemon", "daemon answers", s.daemon_alive != 0);
         put_state(&o, t, index, &s);
-        if (t->json) {
-            char *text = NULL;
-            kithi_object_json(&o, "daemon_stats",
-                              s.daemon_alive && kith_daemon_stats(index, &text) == 0 ? text : NULL);
-            free(text);
-        }
+        char *text = NULL;
+        bool told = s.daemon_alive && kith_daemon_stats(index, &text) == 0;
+        if (t->json)
+            kithi_object_json(&o, "daemon_stats", told ? text : NULL);
+        else if (told)
+            put_relayout(&o, text);
+        free(text);
         kithi_object_end(&o);
     } else {
         status = kithi_tool_fail_with(t, argv[1], rc, "");

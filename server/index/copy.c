@@ -29,8 +29,10 @@
 #include "shm/graph/lookup.h"
 #include "shm/graph/recall.h"
 
-/* A part takes the workers about so long, if it is of so many vectors, ... */
-#define PART_US    8000.0
+/* A part takes the workers about so long: one of the first pass, whose end nobody waits for, and one of changes, ... */
+#define FIRST_US 40000.0
+#define PART_US  8000.0
+/* ... if it is of so many vectors, ... */
 #define PART_MIN   32u
 #define PART_MAX   2048u
 #define PART_BYTES (4u << 20) /* of vectors */
@@ -254,7 +256,8 @@ static void complete(struct kithi_copy *c, uint64_t now_us)
     if (c->work == WORK_INSERT) {
         double us = (double)(now_us - c->staged_us) / c->jobs;
         c->insertion_us = c->insertion_us > 0 ? 0.75 * c->insertion_us + 0.25 * us : us;
-        double part = c->insertion_us > 0 ? PART_US / c->insertion_us : PART_MAX;
+        double part_us = c->next < c->end ? FIRST_US : PART_US;
+        double part = c->insertion_us > 0 ? part_us / c->insertion_us : PART_MAX;
         c->part = part < PART_MIN ? PART_MIN : part < c->part_max ? (uint32_t)part : c->part_max;
         c->copied += c->jobs;
         kithi_publish_group(c->to, c->from->epoch, c->from->epoch, now_us / 1000);

@@ -845,7 +845,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"audits\":%" PRIu64 ",\"audit_epoch\":%" PRIu64
         ",\"audit_rests\":%s,\"unreachable\":%" PRIu64 ",\"unreachable_found\":%" PRIu64
         ",\"relinked\":%" PRIu64 ",\"samples\":%" PRIu64 ",\"samples_missed\":%" PRIu64 ",\"up_ms\":%" PRIu64
-        ",\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"relayout\":%s,\"recall\":%s,\"readers\":%s}",
+        ",\"relayout\":%s,\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"recall\":%s,\"readers\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
         p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
@@ -855,7 +855,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         wal.bytes - k->log_bytes, k->last_time, p->sweeping ? "true" : "false", tally(&h->tally_sweeps),
         tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free), a->passes, a->epoch,
         a->done_mark == kithi_audit_mark(c->index) ? "true" : "false", a->unreachable, a->found, a->relinked,
-        a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, kithi_io_name(d->io),
-        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, relayout, recall, readers);
+        a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, relayout, kithi_io_name(d->io),
+        kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, recall, readers);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

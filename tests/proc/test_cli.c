@@ -407,6 +407,49 @@ static void deletes_tell_of_ids_that_are_not_there(void **state)
     drop("gone");
 }
 
+static void collections_are_laid_out_in_another_way_and_anew(void **state)
+{
+    (void)state;
+    float rows[ROWS][DIM];
+    make_rows(rows);
+    const char *path = write_fvecs("laid.fvecs", rows, ROWS);
+    expect(KITH("create", "laid", "--dim", "6", "--metric", "l2", "--quantization", "none"), 0, NULL, "");
+    expect(KITH("load", "laid", path), 0, NULL, "");
+    expect_says(
+        KITH("--json", "alter", "laid", "--quantization", "bits", "--keep", "f16", "--m", "8",
+             "--ef-construction", "60", "--max-vectors", "700"),
+        "{\"name\":\"laid\",\"done\":\"copied\",\"live\":600,\"epoch\":",
+        ",\"generation\":2,\"bytes_before\":", ",\"bytes_after\":", ",\"ms\":", ",\"held_us\":", NULL);
+    expect_says(KITH("--json", "stats", "laid"), "\"m\":8,\"ef_construction\":60,\"quantization\":\"bits\",",
+                "\"keep\":\"f16\",", "\"slots_max\":700,", "\"undecided\":false,",
+                "\"relayout\":{\"state\":\"", "\"count\":1,\"failures\":0,", NULL);
+    expect_ok(KITH("alter", "laid", "--m", "8"), "laid is laid out so already: nothing was done\n");
+    expect_says(KITH("--json", "alter", "laid", "--max-vectors", "700"), "\"done\":\"nothing\"", NULL);
+    expect_says(KITH("--json", "search", "laid", "--like", "0", "-k", "3"), "\"hits\":[{\"id\":", NULL);
+    expect_verified("laid");
+    /* The second segment is given back before the third comes. */
+    expect_says(KITH("optimize", "laid"), "laid: 600 vectors laid out anew in ", "writes waited for ",
+                "memory taken: ", NULL);
+    expect_count("laid", "600\n");
+    expect_verified("laid");
+    expect_fail(
+        KITH("alter", "laid", "--max-vectors", "599"), 1,
+        "max-vectors is 599, and \"laid\" has 600 vectors: ask for at least as many, or delete some first");
+    expect_fail(KITH("alter", "laid", "--quantization", "none"), 1,
+                "without quantization vectors are kept as f32");
+    expect_fail(KITH("alter", "laid", "--m", "65"), 2, "--m");
+    expect_fail(KITH("alter", "laid", "--quantization", "pq"), 2,
+                "--quantization is none, f16, sq8, bits or auto");
+    expect_fail(KITH("alter", "laid", "--keep", "f64"), 2, "--keep is f32, f16 or none");
+    expect_fail(KITH("alter", "laid"), 2, "say what shall be another");
+    expect_fail(KITH("alter", "laid", "--dim", "7"), 2, "the dimension of a collection is for ever");
+    expect_fail(KITH("alter", "laid", "--metric", "ip"), 2, "the metric of a collection is for ever");
+    expect_fail(KITH("alter"), 2, "give one name");
+    expect_fail(KITH("optimize"), 2, "give one name");
+    expect_fail(KITH("optimize", "nothing"), 1, "nothing");
+    drop("laid");
+}
+
 static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
 {
     (void)state;
@@ -1128,6 +1171,7 @@ int main(void)
         cmocka_unit_test(views_have_the_keys_of_the_manual),
         cmocka_unit_test(ids_are_scrolled_through_and_earlier_epochs_looked_at),
         cmocka_unit_test(deletes_tell_of_ids_that_are_not_there),
+        cmocka_unit_test(collections_are_laid_out_in_another_way_and_anew),
         cmocka_unit_test(exit_status_two_is_bad_usage_or_not_in_this_version),
         cmocka_unit_test(help_and_version_are_answered),
         cmocka_unit_test(every_format_loads_the_same_vectors),
