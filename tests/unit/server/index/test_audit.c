@@ -244,9 +244,11 @@ static void equal_vectors_are_all_reached(void **state)
         }
         assert_int_equal(test_solo_commit(&t, ops, GROUP), 0);
     }
-    assert_in_range(prove(&t).unreachable_count, 0, (SPOTS * GROUP + CROWD) / 40); /* without an audit */
-    for (unsigned i = 0; i < 4 && prove(&t).unreachable_count; i++)
-        pass(&t);
+    /* Without an audit; rows with neighbour codes are full of equals. 13 to 68 of 3,000 were seen with vectors and sq8, 56 to 115 there. */
+    uint64_t most = (SPOTS * GROUP + CROWD) / (t.identity.geometry.code_bits ? 20 : 30);
+    assert_in_range(prove(&t).unreachable_count, 0, most);
+    for (unsigned i = 0; i < 2 && prove(&t).unreachable_count; i++)
+        pass(&t); /* nobody of them is cut off for another */
     assert_int_equal(prove(&t).unreachable_count, 0);
     assert_true(test_solo_clean(&t));
     test_solo_close(&t);
