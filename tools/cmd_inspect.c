@@ -188,7 +188,7 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
         fputs(",\"notes\":null", stdout);
 
     struct kithi_recall_curve c;
-    kithi_recall_read(map, &c);
+    kithi_recall_read(map, 0, &c);
     if (c.count)
         printf(",\"curve\":{\"k\":%u,\"points\":%u,\"samples\":%u,\"epoch\":%" PRIu64 ",\"since\":%" PRIu64
                "}",
@@ -361,7 +361,7 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
                  is_condemned(n) ? "; condemned: kithd builds the segment anew" : "");
     kithi_object_text(&o, "", "notes", text);
     struct kithi_recall_curve c;
-    kithi_recall_read(map, &c);
+    kithi_recall_read(map, 0, &c);
     if (c.count)
         snprintf(text, sizeof text, "%u points of %u samples, epochs %" PRIu64 " to %" PRIu64, c.count,
                  c.samples, c.since, c.epoch);

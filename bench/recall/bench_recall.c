@@ -14,8 +14,10 @@
 #include "bench/common/reader.h"
 
 static const double targets[] = { 0.90, 0.95, 0.99 };
-/* 10 is what is measured; for others there is a rule (kith.h). */
-static const uint32_t ks[] = { 10, 1, 100 };
+/* 10, 1 and 100 are measured; for others there is an ef between (kith.h). */
+static const uint32_t ks[] = { 10, 1, 100, 3, 30 };
+/* Points of a curve from here on are left out of the comparison: there is next to nothing to be missed. */
+#define CURVE_END 0.998
 
 #define WAIT_S    900.0
 #define BELOW_MAX 0.01
@@ -57,15 +59,15 @@ static void await_curve(kith *index)
            told(index, "cpu_ms", NULL) / 1000, c.point_count, (unsigned long long)c.samples);
 }
 
-/* Share of the true neighbours that searches find which ask for target, 0: with the narrowest walk there is. */
+/* Share of the true neighbours that searches find which ask for target; 0: with ef. */
 static double measure(const struct bench_reader *r, const struct bench_set *set, uint32_t k, double target,
-                      struct kith_search_info *out)
+                      uint32_t ef, struct kith_search_info *out)
 {
     struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
     uint32_t rows[BENCH_K_MAX];
     uint64_t right = 0;
     o.target_recall = target;
-    o.ef = target > 0 ? 0 : k;
+    o.ef = ef;
     for (uint32_t q = 0; q < set->query_count; q++) {
         int n = kith_search(r->index, bench_set_query(set, q), set->dim, k, &o, r->results);
         if (n < 0)
@@ -88,9 +90,47 @@ static const char *verdict(double recall, double target, uint32_t ef, uint32_t k
     return "kept";
 }
 
-int main(int argc, char **argv)
+static void ask(const struct bench_reader *reader, const struct bench_set *set)
 {
     static const char *const bases[] = { "given", "curve", "beyond", "blind", "limit" };
+    printf("| k | asked | ef | by | recall | off by | |\n|---:|---:|---:|---|---:|---:|---|\n");
+    for (size_t j = 0; j < sizeof(ks) / sizeof(ks[0]); j++) {
+        for (size_t t = 0; ks[j] <= set->truth_k && t < sizeof(targets) / sizeof(targets[0]); t++) {
+            struct kith_search_info info;
+            double recall = measure(reader, set, ks[j], targets[t], 0, &info);
+            printf("| %u | %.2f | %u | %s | %.4f | %+.4f | %s |\n", ks[j], targets[t], info.ef,
+                   info.ef_basis < sizeof(bases) / sizeof(bases[0]) ? bases[info.ef_basis] : "unknown",
+                   recall, recall - targets[t], verdict(recall, targets[t], info.ef, ks[j]));
+        }
+    }
+    putchar('\n');
+}
+
+/* What the curves say beside what the queries find. */
+static void compare(const struct bench_reader *reader, const struct bench_set *set)
+{
+    printf(
+        "| k | ef | the curve says | queries find | missed, to what it says |\n|---:|---:|---:|---:|---:|\n");
+    for (size_t j = 0; j < sizeof(ks) / sizeof(ks[0]) && ks[j] <= set->truth_k; j++) {
+        struct kith_recall c = KITH_RECALL_INIT;
+        if (kith_recall_curve_of(reader->index, ks[j], &c) < 1)
+            continue;
+        for (uint32_t i = 0; i < c.point_count && (double)c.points[i].recall < CURVE_END; i++) {
+            struct kith_search_info info;
+            double says = (double)c.points[i].recall;
+            double recall = measure(reader, set, ks[j], 0, c.points[i].ef, &info);
+            printf("| %u | %u | %.4f (%.4f to %.4f) | %.4f | %.2f |\n", ks[j], c.points[i].ef, says,
+                   (double)c.points[i].low, (double)c.points[i].high, recall, (1 - recall) / (1 - says));
+        }
+        if (c.kept_samples)
+            printf("\nkithd says of 0.90, 0.95 and 0.99 with k = %u: %.4f, %.4f, %.4f by %u vectors\n\n",
+                   ks[j], (double)c.kept[0], (double)c.kept[1], (double)c.kept[2], c.kept_samples);
+    }
+    putchar('\n');
+}
+
+int main(int argc, char **argv)
+{
     const struct bench_defaults defaults = { "auto", "", 1, 0 };
     struct bench_options opts;
     bench_options_parse(
@@ -109,17 +149,8 @@ int main(int argc, char **argv)
         bench_reader_open(&reader, &daemon, &opts.configs[i], &engine);
         printf("%s, %s: %u vectors, %u queries\n", set.name, engine.name, set.base_count, set.query_count);
         await_curve(reader.index);
-        printf("| k | asked | ef | by | recall | off by | |\n|---:|---:|---:|---|---:|---:|---|\n");
-        for (size_t j = 0; j < sizeof(ks) / sizeof(ks[0]); j++) {
-            for (size_t t = 0; ks[j] <= set.truth_k && t < sizeof(targets) / sizeof(targets[0]); t++) {
-                struct kith_search_info info;
-                double recall = measure(&reader, &set, ks[j], targets[t], &info);
-                printf("| %u | %.2f | %u | %s | %.4f | %+.4f | %s |\n", ks[j], targets[t], info.ef,
-                       info.ef_basis < sizeof(bases) / sizeof(bases[0]) ? bases[info.ef_basis] : "unknown",
-                       recall, recall - targets[t], verdict(recall, targets[t], info.ef, ks[j]));
-            }
-        }
-        putchar('\n');
+        ask(&reader, &set);
+        compare(&reader, &set);
         bench_reader_close(&reader);
         bench_daemon_drop(&daemon, &opts.configs[i]);
     }

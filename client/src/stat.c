@@ -117,6 +117,11 @@ int kith_stats(kith *index, struct kith_stats *out)
 
 int kith_recall_curve(kith *index, struct kith_recall *out)
 {
+    return kith_recall_curve_of(index, KITHI_CURVE_K, out);
+}
+
+int kith_recall_curve_of(kith *index, uint32_t k, struct kith_recall *out)
+{
     struct kithi_recall_curve c;
     struct kithi_call *call;
     if (!index || !out)
@@ -124,7 +129,12 @@ int kith_recall_curve(kith *index, struct kith_recall *out)
     int rc = kithi_call_begin(index, &call);
     if (rc < 0)
         return rc;
-    kithi_recall_read(kithi_call_map(call), &c);
+    for (unsigned number = 0; number < KITHI_CURVE_COUNT; number++) {
+        kithi_recall_read(kithi_call_map(call), number, &c);
+        if (c.count && c.k == k)
+            break;
+        c.count = 0;
+    }
     kithi_call_end(index, call);
     struct kith_recall r = { .point_count = c.count };
     if (c.count) {
@@ -132,6 +142,9 @@ int kith_recall_curve(kith *index, struct kith_recall *out)
         r.samples = c.samples;
         r.epoch = c.epoch;
         r.since = c.since;
+        r.kept_samples = c.kept_samples;
+        for (unsigned i = 0; i < KITHI_CURVE_TARGETS; i++)
+            r.kept[i] = (float)c.kept[i];
     }
     for (uint32_t i = 0; i < c.count; i++) {
         const struct kithi_recall_point *p = &c.points[i];
@@ -141,7 +154,7 @@ int kith_recall_curve(kith *index, struct kith_recall *out)
                                                   .low = (float)(low > 0 ? low : 0),
                                                   .high = (float)(high < 1 ? high : 1) };
     }
-    rc = kithi_opts_out(out, &r, sizeof r, sizeof r);
+    rc = kithi_opts_out(out, &r, sizeof r, offsetof(struct kith_recall, kept));
     return rc < 0 ? rc : (int)c.count;
 }
 _Static_assert(KITH_RECALL_POINTS == KITHI_CURVE_POINTS, "kith.h and curve.h disagree");

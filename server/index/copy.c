@@ -197,9 +197,11 @@ static void carry_over(const struct kithi_copy *c)
     a.slot_max = b.slot_max;
     if (memcmp(&a, &b, sizeof a) != 0)
         return;
-    kithi_recall_read(&c->from->map, &curve);
-    if (curve.count)
-        kithi_curve_publish(c->to, &curve);
+    for (unsigned number = KITHI_CURVE_COUNT; number-- > 0;) {
+        kithi_recall_read(&c->from->map, number, &curve);
+        if (curve.count)
+            kithi_curve_publish(c->to, number, &curve);
+    }
     /* Relaxed: hints. */
     atomic_store_explicit(&to->prefetch_row, atomic_load_explicit(&from->prefetch_row, memory_order_relaxed),
                           memory_order_relaxed);

@@ -5,9 +5,9 @@
  *
  * A vector that is searched for is left out of its own search, as if it were not there: neither found nor walked through. Found by
  * itself it would be at the heart of its neighbours at once, which no other query is (recall at ef 32 of a set whose
- * held-out queries have 0.907: 0.955 with it, 0.897 without). Without it the links that led to it are missing, too,
- * and it finds a little less than other queries like the vectors do; the curve takes an eighth of what it misses as due to that, which
- * leaves it on the safe side: bench/README.md has how far.
+ * held-out queries have 0.907: 0.955 with it, 0.897 without). Rows that led to it get heirs, as they would have other links in a graph without it
+ * (shm/graph/walk.c); without these it misses up to three times as much as other queries like the vectors do. bench/README.md has how far that is
+ * from what such queries find.
  *
  * Threads. Whoever measures owns the sampler meanwhile; it reads the segment through a mapping of its own, as any reader does. One
  * thread, the index's owner, publishes.
@@ -18,7 +18,8 @@
 #include "server/index/index.h"
 #include "shm/graph/recall.h"
 
-#define KITHI_SAMPLER_K 10u
+#define KITHI_SAMPLER_K      10u
+#define KITHI_SAMPLER_K_MOST 100u
 /* Results that a curve rests on: the last so many. With a recall of 0.95 they tell it to about 0.006. */
 #define KITHI_SAMPLER_WINDOW 1024u
 /* Vectors that are compared with all others in one pass over these. */
@@ -53,10 +54,10 @@ void kithi_sampler_forget(struct kithi_sampler *s);
 void kithi_sampler_rest(struct kithi_sampler *s);
 
 uint32_t kithi_sampler_count(const struct kithi_sampler *s);
-/* The curve of all results; count 0 without results. */
-void kithi_sampler_curve(const struct kithi_sampler *s, struct kithi_recall_curve *out);
+/* The curve of that number (curve.h) of all results; count 0 without results of it. */
+void kithi_sampler_curve(const struct kithi_sampler *s, unsigned number, struct kithi_recall_curve *out);
 
 /* [P15 curve] Publish it; the owner. */
-void kithi_curve_publish(struct kithi_index *ix, const struct kithi_recall_curve *c);
+void kithi_curve_publish(struct kithi_index *ix, unsigned number, const struct kithi_recall_curve *c);
 
 #endif

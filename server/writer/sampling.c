@@ -223,7 +223,7 @@ static void look_at_changes(struct kithi_collection *c, uint64_t now_ms)
     uint64_t ops = c->pipeline.ops, live = kithi_index_live(c->index);
     if (s->generation != map->generation) {
         struct kithi_recall_curve curve;
-        kithi_recall_read(map, &curve);
+        kithi_recall_read(map, 0, &curve);
         bool told = curve.count && curve.samples >= pass(c) - KITHI_SAMPLER_BATCH &&
                     curve.since == kithi_index_epoch(c->index) && curve.epoch == curve.since;
         if (s->sampler) {
@@ -252,12 +252,15 @@ static void publish(struct kithi_collection *c)
     struct kithi_sampling *s = &c->sampling;
     struct kithi_recall_curve was, is;
     uint32_t n = kithi_sampler_count(s->sampler);
-    kithi_recall_read(kithi_index_map(c->index), &was);
+    kithi_recall_read(kithi_index_map(c->index), 0, &was);
     if (n < KITHI_SAMPLER_LEAST || (was.count && !s->published && n < ENOUGH && n < was.samples)) {
         return;
     }
-    kithi_sampler_curve(s->sampler, &is);
-    kithi_curve_publish(c->index, &is);
+    for (unsigned number = KITHI_CURVE_COUNT; number-- > 0;) { /* the first, by which it is told, last */
+        kithi_sampler_curve(s->sampler, number, &is);
+        if (is.samples >= KITHI_SAMPLER_LEAST)
+            kithi_curve_publish(c->index, number, &is);
+    }
     if (!s->published) {
         kithi_log(KITHI_LOG_INFO, "recall-known", "name=%s samples=%u epoch=%" PRIu64, c->settings.name, n,
                   is.epoch);

@@ -24,6 +24,18 @@ struct kithi_beam_entry {
     uint32_t slot; /* with flags */
 };
 
+/*
+ * Whom rows would lead to in place of a slot that is left out, which a walk finds out as it meets them. For one that is left out
+ * and any number of searches; count is 0 before the first.
+ */
+#define KITHI_HEIRS_MAX 128u
+struct kithi_heirs {
+    uint32_t count;
+    struct {
+        uint32_t owner, heir; /* slots; heir UINT32_MAX: nobody */
+    } known[KITHI_HEIRS_MAX];
+};
+
 struct kithi_scratch {
     struct kithi_beam_entry *beam; /* sorted, nearest first */
     uint32_t beam_count, beam_capacity;
@@ -39,6 +51,7 @@ struct kithi_scratch {
     /* The walk at hand (walk.h). */
     uint32_t ef, level, eyes, at; /* at: no entry of the beam before it waits for its expansion */
     uint32_t left_out;            /* slot + 1 that an empty visited set holds; 0: none */
+    struct kithi_heirs *heirs;    /* of it; NULL: rows lack the link */
     bool near_used;               /* expanded nodes are kept in near, and the beam is in order of estimates */
     struct kithi_beam_entry *near; /* sorted, nearest first */
     uint32_t near_count, near_max, near_capacity;

@@ -77,6 +77,7 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
         return KITHI_E_STALE;
     s->stood_on_dead = false;
     s->left_out = p->left_out;
+    s->heirs = p->left_out ? p->heirs : NULL;
     rc = kithi_walk_query(v, s, query);
     if (rc == 0)
         rc = kithi_walk_begin(v, s, p->ef, 0, v->past ? KITHI_EYES_PAST : KITHI_EYES_READER);

@@ -29,6 +29,7 @@
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
 #include "shm/layout/curve.h"
+#include "shm/layout/ledger.h"
 #include "shm/layout/notes.h"
 #include "shm/sync/slotbytes.h"
 
@@ -182,30 +183,50 @@ static bool is_noted(const struct kithi_view *v, uint32_t slot)
     return false;
 }
 
-static const struct kithi_curve *curve_of(const struct kithi_view *v)
+static const struct kithi_curve *curve_of(const struct kithi_view *v, unsigned number)
 {
-    return (const struct kithi_curve *)(const void *)(v->map->base + KITHI_CURVE_OFF);
+    return (const struct kithi_curve *)(const void *)(v->map->base + KITHI_CURVE_OFF) + number;
+}
+
+static const struct kithi_ledger *ledger_of(const struct kithi_view *v)
+{
+    return (const struct kithi_ledger *)(const void *)(v->map->base + KITHI_LEDGER_OFF);
 }
 
 /* Readers get along with anything that stands there; a writer that stores other things than a curve is wrong all the same. */
-static bool check_curve(struct run *run, const struct kithi_view *v)
+static bool check_curve(struct run *run, const struct kithi_view *v, unsigned number)
 {
-    const struct kithi_curve *c = curve_of(v);
+    const struct kithi_curve *c = curve_of(v, number);
     if (atomic_load_explicit(&c->magic, memory_order_acquire) != KITHI_CURVE_MAGIC)
         return true;
     uint32_t k = atomic_load_explicit(&c->k, memory_order_relaxed), ef = 0;
     uint32_t count = atomic_load_explicit(&c->count, memory_order_relaxed);
     if (k < 1 || k > KITHI_K_MAX || count < 1 || count > KITHI_CURVE_POINTS)
-        return wrong(run, "header-curve", "the recall curve has %u points for k %u", count, k);
+        return wrong(run, "header-curve", "recall curve %u has %u points for k %u", number, count, k);
     for (uint32_t i = 0; i < count; i++) {
         uint64_t point = atomic_load_explicit(&c->points[i], memory_order_relaxed);
         if (kithi_curve_ef(point) <= ef || kithi_curve_ef(point) > KITHI_EF_MAX ||
             kithi_curve_recall(point) > KITHI_CURVE_UNIT)
-            return wrong(run, "header-curve", "point %u of the recall curve makes no sense: 0x%" PRIx64, i,
-                         point);
+            return wrong(run, "header-curve", "point %u of recall curve %u makes no sense: 0x%" PRIx64, i,
+                         number, point);
         ef = kithi_curve_ef(point);
     }
     return true;
+}
+
+static bool check_reserved(struct run *run, const struct kithi_view *v)
+{
+    const struct kithi_header *h = v->header;
+    const struct kithi_ledger *l = ledger_of(v);
+    bool zero = all_zero(h->reserved0, sizeof h->reserved0) && all_zero(h->reserved1, sizeof h->reserved1) &&
+                all_zero(h->reserved2, sizeof h->reserved2) && all_zero(h->reserved3, sizeof h->reserved3) &&
+                all_zero(h->reserved4, sizeof h->reserved4) && l->reserved0 == 0 && l->reserved1 == 0 &&
+                all_zero(l->reserved2, sizeof l->reserved2) &&
+                all_zero((const uint8_t *)(l + 1), KITHI_NOTES_OFF - KITHI_LEDGER_OFF - sizeof *l) &&
+                all_zero(notes_of(v)->reserved, sizeof notes_of(v)->reserved);
+    for (unsigned i = 0; i < KITHI_CURVE_COUNT; i++)
+        zero = zero && all_zero(curve_of(v, i)->reserved, sizeof curve_of(v, i)->reserved);
+    return zero || wrong(run, "header-reserved", "a reserved byte is not zero");
 }
 
 static bool check_header(struct run *run, const struct kithi_view *v)
@@ -225,16 +246,11 @@ static bool check_header(struct run *run, const struct kithi_view *v)
     if (header_taken < KITHI_HEADER_SIZE)
         return wrong(run, "header-taken", "the header has %" PRIu64 " bytes taken, it needs %u", header_taken,
                      KITHI_HEADER_SIZE);
-    if (!all_zero(h->reserved0, sizeof h->reserved0) || !all_zero(h->reserved1, sizeof h->reserved1) ||
-        !all_zero(h->reserved2, sizeof h->reserved2) || !all_zero(h->reserved3, sizeof h->reserved3) ||
-        !all_zero(h->reserved4, sizeof h->reserved4) ||
-        !all_zero(curve_of(v)->reserved, sizeof curve_of(v)->reserved) ||
-        !all_zero((const uint8_t *)(curve_of(v) + 1),
-                  KITHI_NOTES_OFF - KITHI_CURVE_OFF - sizeof *curve_of(v)) ||
-        !all_zero(notes_of(v)->reserved, sizeof notes_of(v)->reserved))
-        return wrong(run, "header-reserved", "a reserved byte is not zero");
-    if (!check_curve(run, v) || !check_notes(run, v))
+    if (!check_reserved(run, v) || !check_notes(run, v))
         return false;
+    for (unsigned i = 0; i < KITHI_CURVE_COUNT; i++)
+        if (!check_curve(run, v, i))
+            return false;
 
     uint64_t used = atomic_load_explicit(&h->slots_used, memory_order_acquire);
     if (used > v->slot_limit)

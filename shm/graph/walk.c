@@ -274,6 +274,86 @@ static inline uint32_t gather(const struct kithi_view *v, struct kithi_scratch *
     return n;
 }
 
+static float pair(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t a, uint32_t b)
+{
+    return sane(walked(v, s)->pair(kithi_view_code(v, a), kithi_view_code(v, b), v->map->geometry.dim));
+}
+
+/* Is slot, at distance d from the owner of a row, in it, or led to well enough by one of its links? */
+static bool is_covered(const struct kithi_view *v, const struct kithi_scratch *s, const kithi_link *links,
+                       uint32_t places, uint32_t slot, float d)
+{
+    for (uint32_t i = 0; i < places; i++) {
+        /* Relaxed: links are hints. */
+        uint32_t link = atomic_load_explicit(&links[i], memory_order_relaxed);
+        if (link - 1u < v->slot_limit && link != s->left_out &&
+            (link == slot + 1 || pair(v, s, slot, link - 1) < d))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * Whom the row of slot would lead to if the one that is left out were not there: of those that it leads to itself the nearest to slot
+ * which no link of the row covers, as a sweep chooses when it hands the links of a dead one on. UINT32_MAX: nobody.
+ */
+static uint32_t find_heir(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot,
+                          const kithi_link *links, uint32_t places)
+{
+    const uint32_t out = s->left_out - 1;
+    uint32_t count, heir = UINT32_MAX;
+    float heir_distance = FLT_MAX;
+    const kithi_link *theirs = out < v->slot_limit ? kithi_view_links(v, out, 0, &count) : NULL;
+    for (uint32_t i = 0; theirs && i < count; i++) {
+        uint32_t link = atomic_load_explicit(&theirs[i], memory_order_relaxed);
+        if (link - 1u >= v->slot_limit || link == slot + 1)
+            continue;
+        float d = pair(v, s, slot, link - 1);
+        if (d >= heir_distance || is_covered(v, s, links, places, link - 1, d))
+            continue;
+        heir = link - 1;
+        heir_distance = d;
+    }
+    return heir;
+}
+
+static uint32_t heir_of(const struct kithi_view *v, const struct kithi_scratch *s, uint32_t slot,
+                        const kithi_link *links, uint32_t places)
+{
+    struct kithi_heirs *h = s->heirs;
+    for (uint32_t i = 0; i < h->count; i++)
+        if (h->known[i].owner == slot)
+            return h->known[i].heir;
+    uint32_t heir = find_heir(v, s, slot, links, places);
+    if (h->count < KITHI_HEIRS_MAX) {
+        h->known[h->count].owner = slot;
+        h->known[h->count++].heir = heir;
+    }
+    return heir;
+}
+
+/*
+ * The row of slot, which was expanded, may lead to the one that is left out: a graph without it would have another link there. Returns the
+ * place of the beam that has changed.
+ */
+static uint32_t expand_heir(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot,
+                            const kithi_link *links, uint32_t places)
+{
+    bool leads = false;
+    for (uint32_t i = 0; i < places && !leads; i++)
+        leads = atomic_load_explicit(&links[i], memory_order_relaxed) == s->left_out;
+    if (!leads || s->level != 0)
+        return UINT32_MAX;
+    uint32_t heir = heir_of(v, s, slot, links, places);
+    if (heir >= v->slot_limit || !kithi_visited_add(s, heir))
+        return UINT32_MAX;
+    float d = kithi_walk_distance(v, s, heir);
+    s->distance_count++;
+    if (s->live_count >= s->ef && d >= s->beam[s->beam_count - 1].distance)
+        return UINT32_MAX;
+    return beam_insert(s, s->ef, d, heir, is_ghost(v, heir, (enum kithi_eyes)s->eyes));
+}
+
 /* Expand by the codes of the neighbours. Returns the lowest place of the beam that has changed. */
 static uint32_t expand_codes(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot)
 {
@@ -522,6 +602,10 @@ int kithi_walk_step(const struct kithi_view *v, struct kithi_scratch *s)
         next++;
     uint32_t lowest =
         s->near_used ? expand_bits(v, s, slot, estimate, ghost, next) : expand_codes(v, s, slot);
+    if (KITHI_UNLIKELY(s->heirs != NULL)) {
+        uint32_t place = expand_heir(v, s, slot, kithi_view_row(v, slot), v->link_count0);
+        lowest = place < lowest ? place : lowest;
+    }
     note_calm(s, lowest);
     s->at = lowest <= at ? lowest : at + 1;
     for (at = s->at; at < s->beam_count && (s->beam[at].slot & KITHI_BEAM_EXPANDED);)

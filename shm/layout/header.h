@@ -14,7 +14,7 @@
  *    576 +------------------------------------------------------+
  *        | tallies: for people, nothing relies on them          |
  *   1024 +------------------------------------------------------+
- *        | recall curve (curve.h), then reserved                |
+ *        | recall curves (curve.h), ledger (ledger.h), reserved |
  *   4096 +------------------------------------------------------+
  *        | notes for the next owner (notes.h)                   |
  *  65536 +------------------------------------------------------+
@@ -87,7 +87,7 @@ struct kithi_header {
     uint8_t reserved4[336];             /* 680..1015 zero */
     _Atomic uint32_t prefetch_row;      /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
     _Atomic uint32_t prefetch_code;     /* 1020..1023 the same of a code; measured here by the writer */
-    /* 1024..1343: curve.h; to 4095: reserved, zero */
+    /* 1024..1983: curve.h; 1984..2239: ledger.h; to 4095: reserved, zero */
     /* 4096..65535: notes.h, for the owner's successor */
 };
 _Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");

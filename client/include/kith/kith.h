@@ -246,8 +246,8 @@ KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *o
 /*
  * target_recall asks for a share of the true neighbours, on the average of many queries, and leaves ef to the library, which
  * goes by what kithd has measured on the collection's own vectors (kith_recall_curve()): queries like these get that, or a
- * little more. Queries unlike them need more than it can know. Larger k than 10, which is what is measured, get as many times
- * the ef, and 5/4 k at least, smaller ones the same. Together with ef, ef is the most that may be chosen; with exact it changes nothing.
+ * little more. Queries unlike them need more than it can know. Measured are 1, 10 and 100 neighbours; k between gets an ef between, larger
+ * ones as many times the ef, and 5/4 k at least. Together with ef, ef is the most that may be chosen; with exact it changes nothing.
  */
 struct kith_search_opts {
     size_t struct_size;
@@ -410,18 +410,26 @@ struct kith_recall_point {
  */
 struct kith_recall {
     size_t struct_size;
-    uint32_t k;           /* neighbours that were asked for: 10 */
+    uint32_t k;           /* neighbours that were asked for */
     uint32_t point_count; /* 0: nothing is measured yet, or kithd does not measure */
     uint64_t samples;     /* vectors that were searched for */
     uint64_t epoch;       /* visible when the last of them was, */
     uint64_t since;       /* and when the first of them was */
     struct kith_recall_point points[KITH_RECALL_POINTS]; /* by rising ef; recall does not fall */
+    /* How well it is kept: what vectors that the curve did not rest on then found with the ef that it gives for a recall of 0.90, 0.95 and
+     * 0.99, and how many these were. 0: nobody has looked. */
+    float kept[3];
+    uint32_t kept_samples;
 };
 /* clang-format off */
-#define KITH_RECALL_INIT { sizeof(struct kith_recall), 0, 0, 0, 0, 0, { { 0, 0, 0, 0 } } }
+#define KITH_RECALL_INIT { sizeof(struct kith_recall), 0, 0, 0, 0, 0, { { 0, 0, 0, 0 } }, { 0, 0, 0 }, 0 }
 /* clang-format on */
-/* The curve of now, from the segment: needs no daemon. Returns the points, 0 for none, or an error. */
+/*
+ * The curve of now, from the segment: needs no daemon. Returns the points, 0 for none, or an error. It is that of 10 neighbours, or of
+ * k: 1, 10 and 100 are measured, and for other k there are no points, but an ef between, by those of both sides.
+ */
 KITH_API int kith_recall_curve(kith *index, struct kith_recall *out);
+KITH_API int kith_recall_curve_of(kith *index, uint32_t k, struct kith_recall *out);
 
 /*
  * What the daemon itself knows of the collection: *out_json is one JSON object as malloc'ed text, to be freed

@@ -411,7 +411,7 @@ static void ef_is_chosen_for_the_recall_that_is_asked_for(void **state)
     struct kithi_recall_curve c = { .k = 10, .samples = 99, .count = 2, .epoch = 3, .since = 2 };
     c.points[0] = (struct kithi_recall_point){ .ef = 10, .recall = 0.9, .half = 0.2 };
     c.points[1] = (struct kithi_recall_point){ .ef = 30, .recall = 0.98, .half = 0.01 };
-    kithi_curve_publish(w.index->ix, &c);
+    kithi_curve_publish(w.index->ix, 0, &c);
     assert_int_equal(kith_recall_curve(index, &curve), 2);
     assert_int_equal(curve.samples, 99);
     assert_int_equal(curve.epoch, 3);
@@ -419,8 +419,22 @@ static void ef_is_chosen_for_the_recall_that_is_asked_for(void **state)
     assert_int_equal(curve.points[1].ef, 30);
     assert_float_equal(curve.points[0].low, 0.7f, 1e-5f);
     assert_float_equal(curve.points[0].high, 1.0f, 1e-5f);
+    /* Fewer and more neighbours than those. */
+    assert_int_equal(curve.k, 10);
+    assert_int_equal(curve.kept_samples, 0);
+    assert_int_equal(kith_recall_curve_of(index, 1, &curve), 0);
+    c.k = 1;
+    c.kept_samples = 7;
+    c.kept[1] = 0.955;
+    kithi_curve_publish(w.index->ix, 1, &c);
+    assert_int_equal(kith_recall_curve_of(index, 1, &curve), 2);
+    assert_int_equal(curve.k, 1);
+    assert_int_equal(curve.kept_samples, 7);
+    assert_float_equal(curve.kept[1], 0.955f, 1e-5f);
+    assert_int_equal(kith_recall_curve_of(index, 100, &curve), 0);
+    assert_int_equal(kith_recall_curve_of(index, 7, &curve), 0);
     i = after(index, q, 5, 0.94, 0, r);
-    assert_int_equal(i.ef, 20);
+    assert_int_equal(i.ef, 19);
     assert_int_equal(i.ef_basis, KITH_EF_CURVE);
     i = after(index, q, 5, 0.99, 0, r);
     assert_int_equal(i.ef, 60);
@@ -430,7 +444,7 @@ static void ef_is_chosen_for_the_recall_that_is_asked_for(void **state)
     assert_int_equal(i.ef, 15);
     assert_int_equal(i.ef_basis, KITH_EF_LIMIT);
     i = after(index, q, 5, 0.94, 25, r);
-    assert_int_equal(i.ef, 20);
+    assert_int_equal(i.ef, 19);
     assert_int_equal(i.ef_basis, KITH_EF_CURVE);
 
     /* All that search take part. */
@@ -440,10 +454,10 @@ static void ef_is_chosen_for_the_recall_that_is_asked_for(void **state)
     memcpy(two[1], q, sizeof q);
     o.target_recall = 0.94;
     assert_int_equal(kith_search_batch(index, two[0], DIM, 2, 5, &o, out, NULL), 0);
-    assert_int_equal(info_of(out[1]).ef, 20);
+    assert_int_equal(info_of(out[1]).ef, 19);
     assert_int_equal(info_of(out[1]).ef_basis, KITH_EF_CURVE);
     assert_int_equal(kith_search_id(index, "1", 5, &o, r), 5);
-    assert_int_equal(info_of(r).ef, 20);
+    assert_int_equal(info_of(r).ef, 19);
     o.exact = 1;
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), 5);
     assert_int_equal(info_of(r).ef, 0);

@@ -410,17 +410,20 @@ static void a_recall_curve_is_carried_over_to_the_same_layout_only(void **state)
     };
     struct kithi_recall_curve after;
     fill(&t, KITHI_METRIC_L2);
-    kithi_curve_publish(t.ix, &curve);
+    for (unsigned number = 0; number < 2; number++)
+        kithi_curve_publish(t.ix, number, &curve);
     uint32_t quantization = t.identity.geometry.quantization, keep = t.identity.geometry.keep;
     t.identity.geometry.slot_max += 100;
     relay(&t, quantization, keep);
-    kithi_recall_read(test_solo_map(&t), &after);
-    assert_int_equal(after.count, 1);
-    assert_int_equal(after.samples, 300);
-    assert_int_equal(after.epoch, 7);
+    for (unsigned number = 0; number < KITHI_CURVE_COUNT; number++) {
+        kithi_recall_read(test_solo_map(&t), number, &after);
+        assert_int_equal(after.count, number < 2);
+        if (number < 2)
+            assert_true(after.samples == 300 && after.epoch == 7);
+    }
     relay(&t, quantization == KITHI_QUANTIZATION_SQ8 ? KITHI_QUANTIZATION_BITS : KITHI_QUANTIZATION_SQ8,
           KITHI_KEEP_F32);
-    kithi_recall_read(test_solo_map(&t), &after);
+    kithi_recall_read(test_solo_map(&t), 0, &after);
     assert_int_equal(after.count, 0);
     test_solo_close(&t);
 }

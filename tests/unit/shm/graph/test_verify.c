@@ -185,8 +185,8 @@ static void broken_headers_are_named(void **state)
     BREAK(&f, "header-identity", &h->generation, 7);
     BREAK(&f, "header-reserved", &h->reserved0[9], 1);
     BREAK(&f, "header-reserved", beyond + 4000, 1);
-    struct kithi_curve *curve = kithi_header_curve(h);
-    BREAK(&f, "header-reserved", &curve->reserved[31], 1);
+    struct kithi_curve *curve = kithi_header_curve(h, 0);
+    BREAK(&f, "header-reserved", &curve->reserved[15], 1);
     curve->k = 10;
     curve->count = 2;
     curve->points[0] = kithi_curve_pack(10, 900000, 1000);
