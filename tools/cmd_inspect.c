@@ -4,11 +4,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shm/graph/recall.h"
 #include "shm/graph/view.h"
 #include "shm/layout/notes.h"
 #include "tools/args.h"
+#include "tools/memory.h"
 #include "tools/out.h"
 
 #define LEVELS      (KITHI_LEVEL_MAX + 1u)
@@ -136,6 +138,21 @@ static bool is_condemned(const struct kithi_notes *n)
     return atomic_load_explicit(&n->condemned, memory_order_relaxed) != 0;
 }
 
+struct memory {
+    struct kith_memory_region regions[KITHI_REGION_COUNT], all;
+};
+
+static void memory_of(const struct kithi_map *map, struct memory *out)
+{
+    struct kithi_account account;
+    long page = sysconf(_SC_PAGESIZE);
+    kithi_account_read(map, page > 0 ? (uint64_t)page : 4096, &account);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) /* the others are kept for a later version */
+        kithi_memory_region(&out->regions[r], map->layout.size[r] ? kithi_region_name(r) : "",
+                            &account.regions[r]);
+    kithi_memory_region(&out->all, "all", &account.all);
+}
+
 static void print_json(const char *name, const struct kithi_view *v, const struct shape *s)
 {
     const struct kithi_map *map = v->map;
@@ -196,12 +213,15 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
     else
         fputs(",\"curve\":null", stdout);
 
+    struct memory m;
+    memory_of(map, &m);
     fputs(",\"regions\":[", stdout);
-    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
-        printf("%s{\"region\":\"%s\",\"offset\":%" PRIu64 ",\"used\":%" PRIu64 ",\"taken\":%" PRIu64
-               ",\"reserved\":%" PRIu64 "}",
-               r > 0 ? "," : "", kithi_region_name(r), map->layout.off[r], region_used(v, r),
-               load(&h->taken[r]), map->layout.size[r]);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        printf("%s{\"region\":\"%s\",\"offset\":%" PRIu64 ",\"used\":%" PRIu64 ",", r > 0 ? "," : "",
+               kithi_region_name(r), map->layout.off[r], region_used(v, r));
+        kithi_memory_members(stdout, &m.regions[r]);
+        putchar('}');
+    }
     fputs("],\"levels\":[", stdout);
     for (unsigned i = 0; i <= s->level_top; i++)
         printf("%s%" PRIu64, i > 0 ? "," : "", s->level[i]);
@@ -213,32 +233,9 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
 
 static void print_regions(const struct kithi_view *v)
 {
-    const struct kithi_layout *l = &v->map->layout;
-    char text[KITHI_OUT_TEXT_SIZE];
-    uint64_t used = 0, taken = 0, reserved = 0;
-    struct kithi_table table;
-    kithi_table_begin(&table, "lrrr");
-    kithi_table_cell(&table, "REGION");
-    kithi_table_cell(&table, "IN USE");
-    kithi_table_cell(&table, "TAKEN");
-    kithi_table_cell(&table, "RESERVED");
-    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
-        uint64_t n = load(&v->header->taken[r]);
-        if (l->size[r] == 0)
-            continue; /* kept for a later version */
-        kithi_table_cell(&table, "%s", kithi_region_name(r));
-        kithi_table_cell(&table, "%s", kithi_out_bytes(text, region_used(v, r)));
-        kithi_table_cell(&table, "%s", kithi_out_bytes(text, n));
-        kithi_table_cell(&table, "%s", kithi_out_bytes(text, l->size[r]));
-        used += region_used(v, r);
-        taken += n;
-        reserved += l->size[r];
-    }
-    kithi_table_cell(&table, "all");
-    kithi_table_cell(&table, "%s", kithi_out_bytes(text, used));
-    kithi_table_cell(&table, "%s", kithi_out_bytes(text, taken));
-    kithi_table_cell(&table, "%s", kithi_out_bytes(text, reserved));
-    kithi_table_end(&table);
+    struct memory m;
+    memory_of(v->map, &m);
+    kithi_memory_table(m.regions, KITHI_REGION_COUNT, &m.all);
 }
 
 static void histogram_line(struct kithi_table *table, uint64_t n, uint64_t max)

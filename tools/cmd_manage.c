@@ -9,6 +9,7 @@
 
 #include "client/src/json.h"
 #include "tools/args.h"
+#include "tools/memory.h"
 #include "tools/out.h"
 #include "tools/ready.h"
 
@@ -342,56 +343,140 @@ static void put_relayout(struct kithi_object *o, const char *json)
     kithi_json_fini(&j);
 }
 
-/* What searches find with which ef, as kithd has measured. */
-static void put_recall(struct kithi_object *o, kith *index)
+/* A curve as one JSON object. */
+static void put_curve_json(FILE *f, const struct kith_recall *r)
+{
+    fprintf(f, "{\"k\":%u,\"samples\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"since\":%" PRIu64 ",\"points\":[",
+            r->k, r->samples, r->epoch, r->since);
+    for (uint32_t i = 0; i < r->point_count; i++)
+        fprintf(f, "%s{\"ef\":%u,\"recall\":%.4f,\"low\":%.4f,\"high\":%.4f}", i ? "," : "", r->points[i].ef,
+                (double)r->points[i].recall, (double)r->points[i].low, (double)r->points[i].high);
+    fputs("],\"kept\":", f);
+    if (r->kept_samples == 0)
+        fputs("null}", f);
+    else
+        fprintf(f, "{\"samples\":%u,\"0.90\":%.4f,\"0.95\":%.4f,\"0.99\":%.4f}}", r->kept_samples,
+                (double)r->kept[0], (double)r->kept[1], (double)r->kept[2]);
+}
+
+/* The curve as lines: what it rests on, the ef of some recalls, and how well it is kept. */
+static void put_curve(struct kithi_object *o, const struct kith_recall *r)
 {
     static const double TARGETS[] = { 0.90, 0.95, 0.99, 0.999 };
-    struct kith_recall r = KITH_RECALL_INIT;
-    char text[4096], count[KITHI_OUT_TEXT_SIZE];
-    size_t at = 0;
-    int n = kith_recall_curve(index, &r);
-    if (o->json) {
-        if (n <= 0) {
-            kithi_object_json(o, "recall", NULL);
-            return;
-        }
-        at += (size_t)snprintf(text + at, sizeof text - at,
-                               "{\"k\":%u,\"samples\":%" PRIu64 ",\"epoch\":%" PRIu64 ",\"since\":%" PRIu64
-                               ",\"points\":[",
-                               r.k, r.samples, r.epoch, r.since);
-        for (int i = 0; i < n; i++)
-            at += (size_t)snprintf(text + at, sizeof text - at,
-                                   "%s{\"ef\":%u,\"recall\":%.4f,\"low\":%.4f,\"high\":%.4f}", i ? "," : "",
-                                   r.points[i].ef, (double)r.points[i].recall, (double)r.points[i].low,
-                                   (double)r.points[i].high);
-        snprintf(text + at, sizeof text - at, "]}");
-        kithi_object_json(o, "recall", text);
-        return;
-    }
-    if (n <= 0) {
-        kithi_object_text(o, "", "recall", n < 0 ? kith_strerror(n) : "not measured yet");
-        return;
-    }
-    snprintf(text, sizeof text, "of %u neighbours, by %s of its vectors, epochs %" PRIu64 " to %" PRIu64, r.k,
-             kithi_out_count(count, r.samples), r.since, r.epoch);
+    const int n = (int)r->point_count;
+    char text[160], count[KITHI_OUT_TEXT_SIZE];
+    snprintf(text, sizeof text, "of %u neighbour%s, by %s of its vectors, epochs %" PRIu64 " to %" PRIu64,
+             r->k, r->k == 1 ? "" : "s", kithi_out_count(count, r->samples), r->since, r->epoch);
     kithi_object_text(o, "", "recall", text);
     int shown = -1;
     for (size_t t = 0; t < sizeof TARGETS / sizeof *TARGETS; t++) {
         int i = 0;
-        while (i < n && (double)r.points[i].recall < TARGETS[t])
+        while (i < n && (double)r->points[i].recall < TARGETS[t])
             i++;
         if (i == n || i == shown)
             continue;
         shown = i;
-        snprintf(text, sizeof text, "%.4f (%.4f to %.4f) with ef %u", (double)r.points[i].recall,
-                 (double)r.points[i].low, (double)r.points[i].high, r.points[i].ef);
+        snprintf(text, sizeof text, "%.4f (%.4f to %.4f) with ef %u", (double)r->points[i].recall,
+                 (double)r->points[i].low, (double)r->points[i].high, r->points[i].ef);
         kithi_object_text(o, "", "", text);
     }
     if (shown < 0) {
         snprintf(text, sizeof text, "%.4f with ef %u, the widest that was measured",
-                 (double)r.points[n - 1].recall, r.points[n - 1].ef);
+                 (double)r->points[n - 1].recall, r->points[n - 1].ef);
         kithi_object_text(o, "", "", text);
     }
+    if (r->kept_samples != 0) {
+        snprintf(text, sizeof text,
+                 "asked for 0.90, 0.95, 0.99: %.4f, %.4f, %.4f by %s that it did not rest on",
+                 (double)r->kept[0], (double)r->kept[1], (double)r->kept[2],
+                 kithi_out_count(count, r->kept_samples));
+        kithi_object_text(o, "", "", text);
+    }
+}
+
+static void put_curves_json(struct kithi_object *o, const char *key, const struct kith_recall *r, size_t n,
+                            bool list)
+{
+    char *text = NULL;
+    size_t len = 0, put = 0;
+    bool whole = false;
+    FILE *f = open_memstream(&text, &len);
+    if (f != NULL) {
+        fputs(list ? "[" : "", f);
+        for (size_t i = 0; i < n; i++) {
+            if (r[i].point_count == 0)
+                continue;
+            fputs(put++ > 0 ? "," : "", f);
+            put_curve_json(f, &r[i]);
+        }
+        fputs(list ? "]" : "", f);
+        whole = fclose(f) == 0;
+    }
+    kithi_object_json(o, key, whole && (list || put > 0) ? text : NULL);
+    free(text);
+}
+
+/* What searches find with which ef, as kithd has measured. */
+static void put_recall(struct kithi_object *o, kith *index)
+{
+    static const uint32_t KS[] = { 10, 1, 100 };
+    enum { COUNT = sizeof KS / sizeof *KS };
+    struct kith_recall r[COUNT];
+    int first = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        r[i] = (struct kith_recall)KITH_RECALL_INIT;
+        int n = kith_recall_curve_of(index, KS[i], &r[i]);
+        first = i == 0 ? n : first;
+    }
+    if (o->json) {
+        put_curves_json(o, "recall", &r[0], 1, false);
+        put_curves_json(o, "recall_k", &r[1], COUNT - 1, true);
+        return;
+    }
+    if (first <= 0)
+        kithi_object_text(o, "", "recall", first < 0 ? kith_strerror(first) : "not measured yet");
+    for (size_t i = 0; i < COUNT; i++)
+        if (r[i].point_count > 0)
+            put_curve(o, &r[i]);
+}
+
+/* What the memory is used for. */
+static void put_memory(struct kithi_object *o, const struct kith_memory *m)
+{
+    char *text = NULL, sum[160], part[4][KITHI_OUT_TEXT_SIZE];
+    size_t len = 0;
+    if (!o->json) {
+        snprintf(sum, sizeof sum, "%s live, %s dead or resting, %s free, %s never used",
+                 kithi_out_bytes(part[0], m->all.live + m->all.pending),
+                 kithi_out_bytes(part[1], m->all.dead + m->all.resting),
+                 kithi_out_bytes(part[2], m->all.free), kithi_out_bytes(part[3], m->all.slack));
+        kithi_object_text(o, "", "of that", sum);
+        kithi_object_bytes(o, "", "in the file", m->file_bytes);
+        if (m->next_bytes != 0)
+            kithi_object_bytes(o, "", "in segment.next", m->next_bytes);
+        if (m->old_bytes != 0)
+            kithi_object_bytes(o, "", "in segment.old", m->old_bytes);
+        return;
+    }
+    FILE *f = open_memstream(&text, &len);
+    if (f == NULL) {
+        kithi_object_json(o, "memory", NULL);
+        return;
+    }
+    fprintf(f, "{\"file\":%" PRIu64 ",\"next\":%" PRIu64 ",\"old\":%" PRIu64 ",", m->file_bytes,
+            m->next_bytes, m->old_bytes);
+    kithi_memory_members(f, &m->all);
+    fputs(",\"regions\":[", f);
+    for (size_t i = 0, n = 0; i < KITH_MEMORY_REGIONS; i++) {
+        if (m->regions[i].name[0] == '\0')
+            continue;
+        fprintf(f, "%s{\"region\":\"%s\",", n++ > 0 ? "," : "", m->regions[i].name);
+        kithi_memory_members(f, &m->regions[i]);
+        fputc('}', f);
+    }
+    fputs("]}", f);
+    kithi_object_json(o, "memory", fclose(f) == 0 ? text : NULL);
+    free(text);
 }
 
 /* What a probe asks: exit status 0 once kithd serves the collection, or all of them. */
@@ -437,7 +522,10 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
     if (status != KITHI_TOOL_OK)
         return status;
     struct kith_stats s = KITH_STATS_INIT;
+    struct kith_memory m = KITH_MEMORY_INIT;
     int rc = kith_stats(index, &s);
+    if (rc == 0)
+        rc = kith_memory(index, &m);
     if (rc == 0) {
         struct kithi_object o;
         kithi_object_begin(&o, t->json);
@@ -458,6 +546,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "slots", "slots ever used", s.slot_count);
         kithi_object_count(&o, "slots_max", "slots at most", s.slot_max);
         kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
+        put_memory(&o, &m);
         kithi_object_bytes(&o, "bytes_per_vector", "a vector",
                            s.live_count ? s.bytes_taken / s.live_count : 0);
         kithi_object_bytes(&o, "bytes_reserved", "address space", s.bytes_reserved);
@@ -473,6 +562,10 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
             put_relayout(&o, text);
         free(text);
         kithi_object_end(&o);
+        if (!t->json) {
+            putchar('\n');
+            kithi_memory_table(m.regions, KITH_MEMORY_REGIONS, &m.all);
+        }
     } else {
         status = kithi_tool_fail_with(t, argv[1], rc, "");
     }

@@ -52,7 +52,7 @@ void kithi_object_end(struct kithi_object *o);
 
 /* ---- tables --------------------------------------------------------------------------- */
 
-#define KITHI_TABLE_COLUMNS 8u
+#define KITHI_TABLE_COLUMNS 10u
 
 struct kithi_table {
     const char *format; /* a letter a column: l left, r right */

@@ -205,6 +205,7 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     rc = check_header(ix, err);
     if (rc < 0)
         goto fail;
+    kithi_pages_adopt(ix);
     rc = settle(ix, stop, err);
     if (rc < 0)
         goto fail;
@@ -212,7 +213,7 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     rc = kithi_alloc_reserve(ix, &room, err);
     if (rc < 0)
         goto fail;
-    kithi_alloc_tallies(ix);
+    kithi_ledger_begin(ix);
     if (!kithi_index_census_due(ix))
         kithi_notes_begin(ix);
     kithi_publish_wake(ix);

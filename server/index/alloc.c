@@ -235,9 +235,34 @@ void kithi_alloc_return(struct kithi_index *ix, uint32_t slot, uint64_t blob, ui
     ix->slots_free.items[ix->slots_free.count++] = slot;
 }
 
+/* Negative ones: of a group that was published before the census came to what it replaced. */
+static void held_add(struct kithi_index *ix, enum kithi_held state, uint32_t uppers, unsigned class,
+                     int32_t by)
+{
+    if (state == KITHI_HELD_COUNT)
+        return;
+    ix->held_upper[state] += by * (int32_t)uppers;
+    if (class < KITHI_BLOB_CLASS_COUNT)
+        ix->held_blob[class][state] += by;
+}
+
+void kithi_held_moves(struct kithi_index *ix, uint32_t slot, enum kithi_held from, enum kithi_held to)
+{
+    const struct kithi_record *r = kithi_view_record(&ix->view, slot);
+    uint32_t meta = atomic_load_explicit(&r->meta, memory_order_relaxed), uppers = 0;
+    unsigned class = KITHI_BLOB_CLASS_COUNT;
+    if (atomic_load_explicit(&r->upper, memory_order_relaxed))
+        uppers = kithi_meta_level(meta); /* a chain has one for each level */
+    if (kithi_meta_id_len(meta) > KITHI_ID_INLINE)
+        class = (unsigned)(atomic_load_explicit(&r->id[0], memory_order_relaxed) >> 56);
+    held_add(ix, from, uppers, class, -1);
+    held_add(ix, to, uppers, class, 1);
+}
+
 void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
 {
     struct kithi_record *r = kithi_view_record(&ix->view, slot);
+    kithi_held_moves(ix, slot, KITHI_HELD_RESTING, KITHI_HELD_COUNT);
 
     /* [P4 reused] the mark first, then birth = 0 by a release store: whoever sees the slot or what
      * it held being refilled sees the mark. Other half: kithi_view_reused(). */
@@ -259,6 +284,21 @@ void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
     kithi_alloc_return(ix, slot, id_len > KITHI_ID_INLINE ? blob : 0, upper);
 }
 
+static void store_held(_Atomic uint32_t *to, const int32_t *held)
+{
+    for (unsigned i = 0; i < KITHI_HELD_COUNT; i++)
+        atomic_store_explicit(&to[i], held[i] > 0 ? (uint32_t)held[i] : 0, memory_order_relaxed);
+}
+
+void kithi_ledger_begin(struct kithi_index *ix)
+{
+    struct kithi_ledger *l = kithi_header_ledger(ix->header);
+    kithi_alloc_tallies(ix);
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
+        kithi_pages_note(ix, r);
+    atomic_store_explicit(&l->magic, KITHI_LEDGER_MAGIC, memory_order_release);
+}
+
 void kithi_alloc_tallies(struct kithi_index *ix)
 {
     struct kithi_header *h = ix->header;
@@ -272,4 +312,7 @@ void kithi_alloc_tallies(struct kithi_index *ix)
         atomic_store_explicit(&h->tally_blob[c], ix->blob_used[c] - ix->blob_free[c].count,
                               memory_order_relaxed);
     atomic_store_explicit(&h->tally_ids, ix->ids_filled, memory_order_relaxed);
+    store_held(kithi_header_ledger(h)->upper, ix->held_upper);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
+        store_held(kithi_header_ledger(h)->blob[c], ix->held_blob[c]);
 }

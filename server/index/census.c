@@ -136,13 +136,15 @@ static int look_at_slot(struct kithi_index *ix, uint32_t slot, struct kithi_errm
         return kithi_error_set(err, KITHI_E_CORRUPT,
                                "slot %u is of a group that was never committed, and was not noted", slot);
     s->live_seen += kithi_visible_at(birth, death, s->epoch);
+    bool lived = birth && (death == 0 || death > s->epoch);
+    kithi_held_moves(ix, slot, KITHI_HELD_COUNT, lived ? KITHI_HELD_LIVE : KITHI_HELD_DEAD);
     if (birth && death == 0) {
         kithi_doubt_clear(ix, slot);
         return 0;
     }
     kithi_doubt_set(ix, slot);
     if (birth && death > s->epoch)
-        return 0; /* of a group since: publishing has queued it */
+        return 0; /* of a group since: publishing has queued it, and counts what it holds as a dead one's */
     /* ABORTED: a death without a birth keeps insertions from choosing it. */
     if (death == 0)
         atomic_store_explicit(&r->death, s->epoch ? s->epoch : 1, memory_order_relaxed);

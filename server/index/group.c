@@ -301,6 +301,7 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
             ix->missing[i / 8] |= (uint8_t)(1u << i % 8);
     }
     out->missing = ix->missing;
+    kithi_alloc_tallies(ix);
     return 0;
 }
 
@@ -336,6 +337,7 @@ void kithi_group_abort(struct kithi_index *ix)
     }
     kithi_group_clear(g);
     kithi_notes_abort_group(ix); /* nothing of it was stored in a record */
+    kithi_alloc_tallies(ix);
 }
 
 struct kithi_group *kithi_group_open(struct kithi_index *ix)

@@ -208,6 +208,7 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
     }
     if (rc < 0)
         goto fail;
+    kithi_ledger_begin(ix);
     kithi_notes_begin(ix);
     /* [P0 ready] release: everything above is stored before the magic. Other half: kithi_map_attach(). */
     atomic_store_explicit(&ix->header->magic, KITHI_SEGMENT_MAGIC, memory_order_release);

@@ -15,6 +15,7 @@
 #include "shm/graph/scratch.h"
 #include "shm/graph/view.h"
 #include "shm/kernel/bits.h"
+#include "shm/layout/ledger.h"
 #include "shm/layout/notes.h"
 
 /* Neighbours that a new slot chooses at level 0, where rows have 2m places: the rest is left for those
@@ -126,8 +127,11 @@ struct pages {
     /* Of each region: bytes up to which blocks were asked to be filled ahead of use, bytes up to which they were, and what
      * was taken at first sight: who has not grown since is not about to. */
     uint64_t ahead[KITHI_REGION_COUNT], filled[KITHI_REGION_COUNT], taken_first[KITHI_REGION_COUNT];
-    uint32_t ahead_count; /* blocks of the round under way */
+    uint64_t filled_from[KITHI_REGION_COUNT]; /* where those begin that were filled without a gap */
+    uint32_t ahead_count;                     /* blocks of the round under way */
     uint64_t ahead_blocks[PAGES_BATCH];
+    uint8_t ahead_region[PAGES_BATCH];
+    bool ahead_done[PAGES_BATCH]; /* its job's, until all have ended */
     _Atomic bool ahead_refused;
     uint64_t ahead_again_ms; /* not before then */
     _Atomic uint32_t refused_in_a_row;
@@ -193,6 +197,8 @@ struct kithi_index {
     uint32_t blob_used[KITHI_BLOB_CLASS_COUNT];
     struct stack blob_free[KITHI_BLOB_CLASS_COUNT];
     uint32_t ids_filled; /* places of the id table that are not empty */
+    /* Upper rows and blobs by the state of their slot, for the ledger. */
+    int32_t held_upper[KITHI_HELD_COUNT], held_blob[KITHI_BLOB_CLASS_COUNT][KITHI_HELD_COUNT];
 
     uint64_t epoch, live, random;
     struct queue dead, resting;
@@ -238,6 +244,11 @@ bool kithi_space_in_limit(uint64_t bytes);
 /* How many of a region's bytes from taken on, up to an end, have memory already because they were filled ahead. */
 uint64_t kithi_pages_filled(const struct kithi_index *ix, unsigned region, uint64_t taken, uint64_t end);
 
+/* Write down what is filled ahead of a region's taken bytes. */
+void kithi_pages_note(struct kithi_index *ix, unsigned region);
+/* Of an adopted segment: take over what the last owner wrote down, and give back what it did not come to write down. */
+void kithi_pages_adopt(struct kithi_index *ix);
+
 /* Memory for a whole block of the segment, by a huge page where the kernel gives one. 0 or -errno. Any thread. */
 int kithi_pages_fill(const struct kithi_index *ix, uint64_t off);
 
@@ -266,7 +277,11 @@ void kithi_alloc_return(struct kithi_index *ix, uint32_t slot, uint64_t blob, ui
 void kithi_alloc_free(struct kithi_index *ix, uint32_t slot);
 void kithi_doubt_set(struct kithi_index *ix, uint32_t slot);
 void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot);
+/* What slot holds is counted from one state to another; KITHI_HELD_COUNT: in none. */
+void kithi_held_moves(struct kithi_index *ix, uint32_t slot, enum kithi_held from, enum kithi_held to);
 void kithi_alloc_tallies(struct kithi_index *ix);
+/* Keep the ledger from now on. */
+void kithi_ledger_begin(struct kithi_index *ix);
 
 /* ---- ids.c: the writer's half of [P7 id table] ---- */
 

@@ -92,7 +92,8 @@ static void ahead_refuse(struct kithi_index *ix, uint64_t now_ms)
 
 uint64_t kithi_pages_filled(const struct kithi_index *ix, unsigned region, uint64_t from, uint64_t to)
 {
-    uint64_t begin = kithi_round_up(from, BLOCK), end = ix->pages.filled[region];
+    uint64_t begin = kithi_round_up(from, 4096), end = ix->pages.filled[region];
+    begin = begin > ix->pages.filled_from[region] ? begin : ix->pages.filled_from[region];
     end = end < to ? end : to;
     return end > begin ? end - begin : 0;
 }
@@ -124,6 +125,8 @@ static void collect_ahead(struct kithi_index *ix, uint64_t now_ms)
         if (p->ahead[r] < begin)
             p->ahead[r] = begin;
         while (p->ahead[r] < end && p->ahead_count < PAGES_BATCH) {
+            p->ahead_region[p->ahead_count] = (uint8_t)r;
+            p->ahead_done[p->ahead_count] = false;
             p->ahead_blocks[p->ahead_count++] = ix->map.layout.off[r] + p->ahead[r];
             p->ahead[r] += BLOCK;
         }
@@ -226,20 +229,82 @@ int kithi_pages_fill(const struct kithi_index *ix, uint64_t off)
     return kithi_space_fill(ix, off, BLOCK);
 }
 
-static void fill_ahead(struct kithi_index *ix, uint64_t off)
+static void fill_ahead(struct kithi_index *ix, uint32_t i)
 {
     struct pages *p = &ix->pages;
+    uint64_t off = p->ahead_blocks[i];
     if (atomic_load_explicit(&p->ahead_refused, memory_order_relaxed))
         return;
-    if (fill_huge(ix, off) < 0) /* told when the block's turn comes */
+    /* What is written down as filled has memory, also where a huge page was promised and not given. */
+    p->ahead_done[i] = fill_huge(ix, off) == 0 && kithi_space_fill(ix, off, BLOCK) == 0;
+    if (!p->ahead_done[i]) /* told when the block's turn comes */
         atomic_store_explicit(&p->ahead_refused, true, memory_order_relaxed);
+}
+
+/* Memory of a region between two places that is not taken goes back. The owner: nobody takes it meanwhile. */
+static void give_back(const struct kithi_index *ix, unsigned region, uint64_t from, uint64_t to)
+{
+    uint64_t end = kithi_round_up(ix->map.layout.size[region], 4096), begin;
+    begin = kithi_round_up(ix->taken[region], 4096);
+    begin = begin > from ? begin : from;
+    end = end < to ? end : to;
+    if (begin < end)
+        (void)fallocate(ix->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        (off_t)(ix->map.layout.off[region] + begin), (off_t)(end - begin));
+}
+
+void kithi_pages_note(struct kithi_index *ix, unsigned region)
+{
+    const struct pages *p = &ix->pages;
+    uint64_t word = 0;
+    if (p->filled[region])
+        word = kithi_ahead_pack((uint32_t)(p->filled_from[region] / BLOCK),
+                                (uint32_t)(p->filled[region] / BLOCK));
+    /* Relaxed: for people, and for the next owner, who gives back what lies beyond. */
+    atomic_store_explicit(&kithi_header_ledger(ix->header)->ahead[region], word, memory_order_relaxed);
+}
+
+void kithi_pages_adopt(struct kithi_index *ix)
+{
+    const struct kithi_ledger *l = kithi_header_ledger(ix->header);
+    struct pages *p = &ix->pages;
+    bool kept = atomic_load_explicit(&l->magic, memory_order_acquire) == KITHI_LEDGER_MAGIC;
+    for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
+        uint64_t word = kept ? atomic_load_explicit(&l->ahead[r], memory_order_relaxed) : 0;
+        uint64_t from = kithi_ahead_from(word), to = kithi_ahead_to(word);
+        if (from >= to || to <= ix->taken[r] || to > ix->map.layout.size[r])
+            from = to = 0;
+        p->filled_from[r] = from;
+        p->filled[r] = p->ahead[r] = to;
+        /* It may have died between taking memory and saying so, and then nobody would account for that. */
+        give_back(ix, r, 0, to ? from : UINT64_MAX);
+        if (to)
+            give_back(ix, r, to, UINT64_MAX);
+    }
+}
+
+/* All jobs of a round have ended: what was filled without a gap counts, and nothing is left of what was not. */
+static void end_ahead(struct kithi_index *ix)
+{
+    struct pages *p = &ix->pages;
+    for (uint32_t i = 0; i < p->ahead_count; i++) {
+        unsigned r = p->ahead_region[i];
+        uint64_t at = p->ahead_blocks[i] - ix->map.layout.off[r];
+        if (p->ahead_done[i] && p->filled[r] <= ix->taken[r] && p->filled[r] != at)
+            p->filled_from[r] = p->filled[r] = at; /* what was filled before is taken by now */
+        if (p->ahead_done[i] && p->filled[r] == at)
+            p->filled[r] = at + BLOCK;
+        else
+            give_back(ix, r, at, at + BLOCK);
+        kithi_pages_note(ix, r);
+    }
 }
 
 void kithi_pages_job(struct kithi_index *ix, uint32_t i)
 {
     struct pages *p = &ix->pages;
     if (i < p->ahead_count) {
-        fill_ahead(ix, p->ahead_blocks[i]);
+        fill_ahead(ix, i);
         return;
     }
     i -= p->ahead_count;
@@ -261,12 +326,9 @@ void kithi_pages_end(struct kithi_index *ix, uint64_t now_ms)
 {
     struct pages *p = &ix->pages;
     p->got += (uint64_t)BLOCK * atomic_exchange_explicit(&p->granted, 0, memory_order_relaxed);
-    if (atomic_exchange_explicit(&p->ahead_refused, false, memory_order_relaxed)) {
+    end_ahead(ix);
+    if (atomic_exchange_explicit(&p->ahead_refused, false, memory_order_relaxed))
         ahead_refuse(ix, now_ms);
-    } else if (p->ahead_count) {
-        for (unsigned r = 0; r < KITHI_REGION_COUNT; r++)
-            p->filled[r] = p->ahead[r];
-    }
     if (atomic_exchange_explicit(&p->refused, 0, memory_order_relaxed))
         refuse(p, atomic_load_explicit(&p->refusal, memory_order_relaxed), now_ms);
 

@@ -75,13 +75,18 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
 
     /* [P8 doubt] only now: a search at an older epoch that misses the bit drops the slot by its birth. */
     for (uint32_t i = 0; i < g->insertion_count; i++) {
-        if (g->insertions[i].superseded)
-            kithi_queue_push(&ix->dead, g->insertions[i].slot, now_ms); /* room was reserved */
+        uint32_t slot = g->insertions[i].slot;
+        bool dead = g->insertions[i].superseded;
+        kithi_held_moves(ix, slot, KITHI_HELD_COUNT, dead ? KITHI_HELD_DEAD : KITHI_HELD_LIVE);
+        if (dead)
+            kithi_queue_push(&ix->dead, slot, now_ms); /* room was reserved */
         else
-            kithi_doubt_clear(ix, g->insertions[i].slot);
+            kithi_doubt_clear(ix, slot);
     }
-    for (uint32_t i = 0; i < g->deaths.count; i++)
+    for (uint32_t i = 0; i < g->deaths.count; i++) {
+        kithi_held_moves(ix, g->deaths.items[i], KITHI_HELD_LIVE, KITHI_HELD_DEAD);
         kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
+    }
 
     kithi_notes_end_group(ix, g);
     kithi_journal_group(ix, g, epoch);

@@ -221,7 +221,7 @@ int kithi_restore_end(struct kithi_restore *r, const _Atomic bool *stop, struct 
     pthread_mutex_lock(&ix->entry_lock);
     kithi_entry_replace(ix);
     pthread_mutex_unlock(&ix->entry_lock);
-    kithi_alloc_tallies(ix);
+    kithi_ledger_begin(ix);
     kithi_notes_begin(ix);
     r->ix = NULL;
     kithi_restore_abort(r);

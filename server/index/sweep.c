@@ -425,6 +425,7 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms)
         clear_rows(s, slot);
         kithi_ids_redirect(ix, slot, 0);
         KITHI_FAULT_CRASH("crash-while-burying");
+        kithi_held_moves(ix, slot, KITHI_HELD_DEAD, KITHI_HELD_RESTING);
         kithi_queue_push(&ix->resting, slot, now_ms); /* room was reserved */
     }
     s->slots_doomed.count = 0;

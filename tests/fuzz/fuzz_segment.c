@@ -26,7 +26,9 @@
 #include <unistd.h>
 
 #include "shm/base/bytes.h"
+#include "shm/graph/account.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/recall.h"
 #include "shm/graph/scan.h"
 #include "shm/graph/scroll.h"
 #include "shm/graph/search.h"
@@ -46,6 +48,8 @@
 #define PAGE        4096u
 #define PAGE_IDS    8u /* of a scroll */
 #define PAGES_MAX   100000u
+/* Of the header's region, behind the header: what readers look at there. */
+#define BEHIND_WORDS ((KITHI_LEDGER_OFF + sizeof(struct kithi_ledger) - sizeof(struct kithi_header)) / 8)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -322,6 +326,8 @@ static void add_patch(struct target *t, uint8_t flags, const uint8_t *p)
     uint64_t off = t->rw.layout.off[region] + index % span * 8;
     if (region == KITHI_REGION_HEADER && index >> 15) /* the writer's notes, which verify looks at */
         off = KITHI_NOTES_OFF + index % 64 * 8;
+    else if (region == KITHI_REGION_HEADER && index >> 14) /* curves and ledger */
+        off = sizeof(struct kithi_header) + index % BEHIND_WORDS * 8;
     if (region == KITHI_REGION_HEADER && !(flags & FLAG_TAKEN) &&
         off >= offsetof(struct kithi_header, taken) && off < offsetof(struct kithi_header, tally_dead))
         return;
@@ -448,6 +454,18 @@ static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
     check(count <= m->geometry.slot_max, "a scan ends");
     struct kithi_verify_report report;
     (void)kithi_verify_within(m, 0, NULL, NULL, &report);
+    struct kithi_account a;
+    kithi_account_read(m, 4096, &a);
+    for (unsigned i = 0; i < KITHI_REGION_COUNT; i++) {
+        const struct kithi_share *s = &a.regions[i];
+        check(s->live + s->dead + s->resting + s->pending + s->free + s->slack == s->taken,
+              "a region's bytes are accounted for");
+    }
+    for (unsigned target = 1; target < 100; target += 7) {
+        enum kithi_recall_basis basis;
+        uint32_t wide = kithi_recall_ef(m, k, target / 100.0, &basis);
+        check(wide >= k && wide <= KITHI_EF_MAX, "an ef that is chosen may be used");
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

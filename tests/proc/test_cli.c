@@ -244,6 +244,38 @@ static uint64_t swap_entry(const char *name, uint64_t entry)
     return before;
 }
 
+/* The number behind key, in what begins at after. */
+static uint64_t number_of(const char *json, const char *after, const char *key)
+{
+    char name[40];
+    snprintf(name, sizeof name, "\"%s\":", key);
+    const char *at = strstr(json, after);
+    at = at != NULL ? strstr(at, name) : NULL;
+    if (at == NULL)
+        fail_msg("no %s behind %s in %s", key, after, json);
+    return strtoull(at + strlen(name), NULL, 10);
+}
+
+/* Every byte of a collection's memory is accounted for, by the daemon's own figures and by the file system's. */
+static void expect_accounted(const char *name)
+{
+    static const char *const parts[] = { "live", "dead", "resting", "pending", "free", "slack" };
+    char path[2 * TEST_PATH_SIZE];
+    struct result r = KITH("--json", "stats", name);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        sum += number_of(r.out, "\"memory\":", parts[i]);
+    assert_int_equal(number_of(r.out, "\"memory\":", "taken"), sum);
+    assert_int_equal(number_of(r.out, "{\"name\"", "bytes_taken"), sum);
+    snprintf(path, sizeof path, "%s/%s/segment", run_path, name);
+    assert_int_equal(number_of(r.out, "\"memory\":", "file"), sum + number_of(r.out, "\"memory\":", "ahead"));
+    assert_int_equal(number_of(r.out, "\"memory\":", "file"), test_file_blocks(path));
+    assert_int_equal(number_of(r.out, "\"memory\":", "next"), 0);
+    assert_int_equal(number_of(r.out, "\"region\":\"records\"", "live"),
+                     64 * number_of(r.out, "{\"name\"", "live"));
+    done(&r);
+}
+
 static void views_have_the_keys_of_the_manual(void **state)
 {
     (void)state;
@@ -270,7 +302,8 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"daemon_stats\":{\"name\":\"views\",\"epoch\":1,", "\"sync_us_below_pow2\":[",
         "\"version\":\"0.1.0\",\"data_dir\":\"/", "/data\",\"recall\":{",
         "},\"readers\":{\"alive\":0,\"gone\":0,", "\"latency_ns\":[],\"list\":[]}}}\n", NULL);
-    expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", NULL);
+    expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", "in the file", "SLACK", NULL);
+    expect_accounted("views");
     expect_says(
         KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",
         "\"quantization\":\"none\",\"keep\":\"f32\",\"code_bits\":0,\"vector_bytes\":12,\"code_bytes\":12,",
@@ -279,7 +312,7 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"moved\":false,", "\"dropped\":false,", "\"commits\":1,", "\"sweeps\":0,",
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
         "\"filled\":1,\"rebuilds\":0}", "\"notes\":{\"epoch\":1,\"live\":1,\"slots\":0,\"condemned\":false},",
-        "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536}",
+        "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536,\"live\":65536,\"dead\":0",
         "\"levels\":[", "\"degrees\":[1]}", NULL);
     expect_says(KITH("inspect", "views"), "REGION", "RESERVED", "LEVEL", "LINKS", "entry point",
                 "epoch 1, 0 slots of an open group", NULL);

@@ -395,6 +395,44 @@ struct kith_stats {
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
 
+#define KITH_MEMORY_REGIONS 16
+
+/*
+ * What the memory of one region of the segment is used for. taken is the sum of the six members behind it, and the file has memory
+ * for taken + ahead.
+ */
+struct kith_memory_region {
+    char name[16];     /* "records", "rows", ...; "" where the collection has no such region */
+    uint64_t reserved; /* address space */
+    uint64_t taken;
+    uint64_t live;    /* of vectors that are visible */
+    uint64_t dead;    /* of vectors that were replaced or deleted and are not unlinked yet */
+    uint64_t resting; /* of those that are unlinked and not yet free */
+    uint64_t
+        pending; /* of writes under way; for a while after a start of kithd also what it has not looked at yet */
+    uint64_t free;  /* used before, and used again before anything new is */
+    uint64_t slack; /* taken ahead of use and never used */
+    uint64_t ahead; /* filled by huge pages before it is taken, and the rest of a last page */
+};
+
+/* What all memory of a collection is used for, by words of its header: it needs no daemon, and takes as long for a large collection. */
+struct kith_memory {
+    size_t struct_size;
+    uint64_t
+        file_bytes; /* memory that the segment's file has, as the file system says: taken + ahead of all regions; 0: unknown */
+    uint64_t next_bytes;           /* the same of the next generation, while one is built beside it, */
+    uint64_t old_bytes;            /* and of the one before, until its readers have had time to move over */
+    uint64_t live_count;           /* vectors */
+    struct kith_memory_region all; /* the sum of the regions; its name is "all" */
+    struct kith_memory_region regions[KITH_MEMORY_REGIONS];
+};
+/* clang-format off */
+#define KITH_MEMORY_REGION_NONE { { 0 }, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_MEMORY_INIT { sizeof(struct kith_memory), 0, 0, 0, 0, KITH_MEMORY_REGION_NONE, { KITH_MEMORY_REGION_NONE } }
+/* clang-format on */
+/* While kithd is at work, one figure may be of a moment before another; the sums of each region hold all the same. 0 or an error. */
+KITH_API int kith_memory(kith *index, struct kith_memory *out);
+
 #define KITH_RECALL_POINTS 32
 
 /* One point of the curve. */

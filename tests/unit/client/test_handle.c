@@ -1003,6 +1003,56 @@ static void opening_waits_for_a_collection_to_appear(void **state)
     world_remove(&w);
 }
 
+static void memory_is_accounted_for_by_region_and_by_file(void **state)
+{
+    (void)state;
+    struct world w;
+    struct kith_memory m = KITH_MEMORY_INIT;
+    char path[TEST_PATH_SIZE + 8], bytes[8192] = { 1 };
+    kith *index;
+    world_make(&w, KITH_METRIC_L2);
+    assert_int_equal(open_in(&w, &index), 0);
+    assert_int_equal(kith_memory(index, &m), 0);
+    assert_int_equal(m.live_count, COUNT);
+    assert_int_equal(m.file_bytes, test_file_blocks(w.segment));
+    assert_int_equal(m.file_bytes, m.all.taken + m.all.ahead);
+    assert_true(m.next_bytes == 0 && m.old_bytes == 0);
+    struct kith_memory_region sum = KITH_MEMORY_REGION_NONE;
+    for (int i = 0; i < KITH_MEMORY_REGIONS; i++) {
+        const struct kith_memory_region *r = &m.regions[i];
+        assert_int_equal(r->taken, r->live + r->dead + r->resting + r->pending + r->free + r->slack);
+        if (r->name[0] == '\0')
+            assert_int_equal(r->taken, 0);
+        sum.taken += r->taken;
+        sum.live += r->live;
+        sum.ahead += r->ahead;
+    }
+    assert_int_equal(sum.taken, m.all.taken);
+    assert_int_equal(sum.live, m.all.live);
+    assert_int_equal(sum.ahead, m.all.ahead);
+    assert_string_equal(m.regions[1].name, "records");
+    assert_int_equal(m.regions[1].live, 64 * COUNT);
+
+    /* Other generations. */
+    static const char *const suffixes[] = { "next", "old" };
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s.%s", w.segment, suffixes[i]);
+        FILE *f = fopen(path, "wb");
+        assert_true(f && fwrite(bytes, 1, sizeof bytes, f) == sizeof bytes && fclose(f) == 0);
+        assert_int_equal(kith_memory(index, &m), 0);
+        assert_int_equal(i ? m.old_bytes : m.next_bytes, test_file_blocks(path));
+        assert_true(test_file_blocks(path) >= sizeof bytes);
+    }
+
+    /* A program of a later release, and none of an earlier one. */
+    assert_int_equal(kith_memory(NULL, &m), -EINVAL);
+    assert_int_equal(kith_memory(index, NULL), -EINVAL);
+    m.struct_size = 8;
+    assert_int_equal(kith_memory(index, &m), -EINVAL);
+    kith_close(index);
+    world_remove(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1025,6 +1075,7 @@ int main(void)
         cmocka_unit_test(a_dropped_collection_says_so),
         cmocka_unit_test(a_wait_ends_with_the_epoch_or_the_time),
         cmocka_unit_test(opening_waits_for_a_collection_to_appear),
+        cmocka_unit_test(memory_is_accounted_for_by_region_and_by_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

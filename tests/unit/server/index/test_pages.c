@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "shm/graph/account.h"
 #include "shm/graph/search.h"
 #include "tests/support/child.h"
 #include "tests/support/solo.h"
@@ -357,6 +358,14 @@ static void ask_while_inserting(uint32_t i)
     test_solo_publish(&solo);
 }
 
+/* Every byte of the file, filled ahead or not. */
+static void assert_accounted(void)
+{
+    struct kithi_account a;
+    kithi_account_read(test_solo_map(&solo), (uint64_t)sysconf(_SC_PAGESIZE), &a);
+    assert_int_equal(a.all.taken + a.all.ahead, test_file_blocks(solo.path));
+}
+
 static uint64_t taken_vectors(void)
 {
     return atomic_load(&test_solo_header(&solo)->taken[KITHI_REGION_VECTORS]);
@@ -385,6 +394,13 @@ static void the_next_step_of_a_region_that_grows_is_filled_before_it_is_taken(vo
     ask_while_inserting(next++);
     uint64_t filled = test_file_blocks(solo.path);
     assert_int_equal(filled, before + taken / 8 / BLOCK * BLOCK);
+    assert_accounted();
+    /* Whoever adopts the segment knows of it. */
+    struct kithi_errmsg err;
+    test_solo_leave(&solo);
+    assert_int_equal(test_solo_adopt(&solo, &err), 0);
+    assert_int_equal(test_file_blocks(solo.path), filled);
+    assert_accounted();
     assert_int_equal(taken_vectors(), taken); /* it is nobody's yet */
     ask_while_inserting(next++);
     assert_int_equal(test_file_blocks(solo.path), filled); /* one step */
@@ -393,8 +409,10 @@ static void the_next_step_of_a_region_that_grows_is_filled_before_it_is_taken(vo
     while (taken_vectors() == taken)
         fill(next, next + 1), next++;
     assert_true(test_file_blocks(solo.path) < filled + BLOCK);
+    assert_accounted();
     ask_for_all();
     assert_int_equal(now().huge_bytes, now().wanted_bytes);
+    assert_accounted();
     for (uint32_t i = 0; i < next; i += 97)
         assert_true(finds(test_solo_map(&solo), &solo.scratch, &solo.results, i));
     assert_true(test_solo_clean(&solo));
@@ -415,6 +433,7 @@ static void what_cannot_be_filled_ahead_is_taken_as_ever(void **state)
     setenv("KITH_FAULT", "collapse-refused", 1);
     taken = taken_vectors();
     ask_while_inserting(next++);
+    assert_accounted(); /* nothing is left of what could not be filled */
     for (; taken_vectors() == taken; next++)
         fill(next, next + 1);
     unsetenv("KITH_FAULT");
@@ -423,6 +442,7 @@ static void what_cannot_be_filled_ahead_is_taken_as_ever(void **state)
     uint64_t before = test_file_blocks(solo.path);
     ask_while_inserting(next++);
     assert_true(test_file_blocks(solo.path) >= before + BLOCK);
+    assert_accounted();
     for (uint32_t i = 0; i < next; i += 97)
         assert_true(finds(test_solo_map(&solo), &solo.scratch, &solo.results, i));
     assert_true(test_solo_clean(&solo));
