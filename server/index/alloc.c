@@ -88,6 +88,7 @@ void kithi_doubt_set(struct kithi_index *ix, uint32_t slot)
     _Atomic uint64_t *w = doubt_word(ix, slot);
     uint64_t old = atomic_load_explicit(w, memory_order_relaxed);
     atomic_store_explicit(w, old | UINT64_C(1) << (slot % 64), memory_order_relaxed);
+    kithi_stored(ix, w, sizeof *w);
 }
 
 void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot)
@@ -95,6 +96,7 @@ void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot)
     _Atomic uint64_t *w = doubt_word(ix, slot);
     uint64_t old = atomic_load_explicit(w, memory_order_relaxed);
     atomic_store_explicit(w, old & ~(UINT64_C(1) << (slot % 64)), memory_order_relaxed);
+    kithi_stored(ix, w, sizeof *w);
 }
 
 uint32_t kithi_alloc_upper_available(const struct kithi_index *ix)
@@ -124,7 +126,7 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         return kithi_error_set(
             err, KITHI_E_FULL,
             "the collection is full: of its %u slots (--max-vectors) %u are free and %u are needed; %u hold "
-            "replaced or deleted vectors and will be free in a moment; create a larger collection",
+            "replaced or deleted vectors and will be free in a moment",
             ix->map.geometry.slot_max, ix->map.geometry.slot_max - ix->slots_used + ix->slots_free.count,
             d->slots, waiting);
     }
@@ -146,7 +148,7 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         rc = kithi_space_reserve(ix, KITHI_REGION_BLOB0 + c,
                                  beyond(ix->blob_used[c], ix->blob_free[c].count, d->blobs[c]), err);
     if (rc == 0)
-        rc = kithi_ids_reserve(ix, new_ids(ix) + d->ids, err);
+        rc = kithi_ids_reserve(ix, new_ids(ix) + d->ids, d->ids, err);
     if (rc < 0)
         return rc;
 
@@ -170,6 +172,17 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         return kithi_error_set(err, rc, "the daemon is out of memory");
     kithi_view_begin(&ix->map, &ix->view);
     return 0;
+}
+
+void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out)
+{
+    uint32_t slot_max = ix->map.geometry.slot_max;
+    *out =
+        (struct kithi_index_room){ .slot_max = slot_max,
+                                   .slots = slot_max - ix->slots_used + ix->slots_free.count,
+                                   .soon = ix->dead.count + ix->sweep.slots_doomed.count + ix->resting.count,
+                                   .uppers = kithi_alloc_upper_available(ix),
+                                   .upper_max = ix->map.layout.upper_max };
 }
 
 uint32_t kithi_alloc_slot(struct kithi_index *ix)
@@ -199,6 +212,7 @@ uint32_t kithi_alloc_upper(struct kithi_index *ix, uint32_t owner, unsigned rows
             atomic_store_explicit(&u->links[i], 0, memory_order_relaxed);
         atomic_store_explicit(&u->owner, owner + 1, memory_order_relaxed);
         atomic_store_explicit(&u->up, up, memory_order_release);
+        kithi_stored(ix, u, ix->view.upper_stride);
         up = number + 1;
     }
     return up;
@@ -224,6 +238,7 @@ void kithi_alloc_return(struct kithi_index *ix, uint32_t slot, uint64_t blob, ui
     if (b) {
         struct stack *s = &ix->blob_free[blob >> 56];
         atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
+        kithi_stored(ix, b, sizeof *b);
         s->items[s->count++] = (uint32_t)blob - 1;
     }
     while (upper) {
@@ -231,6 +246,7 @@ void kithi_alloc_return(struct kithi_index *ix, uint32_t slot, uint64_t blob, ui
         ix->upper_free.items[ix->upper_free.count++] = upper - 1;
         upper = atomic_load_explicit(&u->up, memory_order_relaxed);
         atomic_store_explicit(&u->owner, 0, memory_order_relaxed);
+        kithi_stored(ix, u, sizeof *u);
     }
     ix->slots_free.items[ix->slots_free.count++] = slot;
 }
@@ -281,6 +297,7 @@ void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
     uint64_t blob = atomic_load_explicit(&r->id[0], memory_order_relaxed);
     uint32_t upper = atomic_load_explicit(&r->upper, memory_order_relaxed);
     atomic_store_explicit(&r->upper, 0, memory_order_relaxed);
+    kithi_stored(ix, r, sizeof *r);
     kithi_alloc_return(ix, slot, id_len > KITHI_ID_INLINE ? blob : 0, upper);
 }
 

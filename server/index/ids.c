@@ -16,6 +16,16 @@
 /* Rebuild before more than 3/5 of the places are filled. */
 #define FILL_NUM 3u
 #define FILL_DEN 5u
+/*
+ * A large table is filled beside the present one by and by, from 11/20 on: for each new id so many places are emptied, and then
+ * so many of the present ones gone through, which is done with before 3/5 are filled. A small one is made at once, in a millisecond.
+ */
+#define BUILD_NUM    11u
+#define BUILD_DEN    20u
+#define BUILD_LOG2   15u
+#define BUILD_EMPTY  512u
+#define BUILD_PLACES 32u
+#define BUILD_MIN    64u /* new ids that a step is made for at least */
 
 struct table {
     _Atomic uint64_t *places;
@@ -190,15 +200,31 @@ uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char 
     return found ? kithi_ids_link(atomic_load_explicit(&t.places[at], memory_order_relaxed)) : 0;
 }
 
-/* Copy every entry that leads somewhere; false when a probe would be too long. */
-static bool refill(struct kithi_index *ix, const struct table *from, const struct table *to,
-                   uint32_t *out_filled)
+/* Into a table that nobody looks into yet. */
+static void store_entry(struct kithi_index *ix, _Atomic uint64_t *place, uint64_t entry)
 {
-    uint32_t filled = 0;
+    atomic_store_explicit(place, entry, memory_order_relaxed);
+    kithi_stored(ix, place, sizeof *place);
+}
+
+/* An entry for an id that it has not; false when a probe would be too long. */
+static bool add_entry(struct kithi_index *ix, const struct table *to, uint64_t hash, uint64_t entry)
+{
+    uint64_t at = kithi_ids_home(hash, to->log2);
+    for (uint32_t n = 0; atomic_load_explicit(&to->places[at], memory_order_relaxed);
+         at = (at + 1) & (to->capacity - 1))
+        if (++n > KITHI_IDS_PROBE_MAX / 2)
+            return false;
+    store_entry(ix, &to->places[at], entry);
+    return true;
+}
+
+/* Copy entries of places [from_at, end) that lead somewhere; false when a probe would be too long. */
+static bool refill(struct kithi_index *ix, const struct table *from, uint64_t from_at, uint64_t end,
+                   const struct table *to, uint32_t *filled)
+{
     char id[KITHI_ID_MAX];
-    for (uint64_t i = 0; i < to->capacity; i++)
-        atomic_store_explicit(&to->places[i], 0, memory_order_relaxed);
-    for (uint64_t i = 0; i < from->capacity; i++) {
+    for (uint64_t i = from_at; i < end; i++) {
         uint64_t entry = atomic_load_explicit(&from->places[i], memory_order_relaxed);
         uint32_t link = kithi_ids_link(entry);
         if (entry == 0 || link == KITHI_IDS_TOMBSTONE || link - 1u >= ix->slots_used)
@@ -206,18 +232,21 @@ static bool refill(struct kithi_index *ix, const struct table *from, const struc
         size_t len = kithi_view_id(&ix->view, link - 1, id);
         if (len == 0)
             continue;
-        uint64_t at = kithi_ids_home(kithi_ids_hash(ix, id, len), to->log2);
-        uint32_t n = 0;
-        for (; atomic_load_explicit(&to->places[at], memory_order_relaxed);
-             at = (at + 1) & (to->capacity - 1))
-            if (++n > KITHI_IDS_PROBE_MAX / 2)
-                return false;
-        atomic_store_explicit(&to->places[at], entry, memory_order_relaxed);
-        filled++;
+        if (!add_entry(ix, to, kithi_ids_hash(ix, id, len), entry))
+            return false;
+        ++*filled;
         KITHI_FAULT_CRASH("crash-in-rebuild");
     }
-    *out_filled = filled;
     return true;
+}
+
+/* Places [from, end), that other tables have used. */
+static void empty_places(struct kithi_index *ix, const struct table *t, uint64_t from, uint64_t end)
+{
+    for (uint64_t i = from; i < end; i++)
+        atomic_store_explicit(&t->places[i], 0, memory_order_relaxed);
+    if (from < end)
+        kithi_stored(ix, &t->places[from], (end - from) * sizeof *t->places);
 }
 
 static bool roomy(uint64_t filled, uint64_t capacity)
@@ -225,23 +254,159 @@ static bool roomy(uint64_t filled, uint64_t capacity)
     return filled * FILL_DEN <= capacity * FILL_NUM;
 }
 
-int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err)
+/* Half full at most after a rebuild for so many ids, so that rebuilds are rare. */
+static unsigned log2_for(const struct kithi_index *ix, uint64_t ids)
+{
+    unsigned log2 = KITHI_IDS_CAPACITY_MIN_LOG2;
+    while ((UINT64_C(1) << log2) < ix->map.layout.id_capacity_max && 2 * ids > (UINT64_C(1) << log2))
+        log2++;
+    return log2;
+}
+
+/* Entries that lead somewhere are at most as many as slots in use; tombstones go. */
+static uint64_t live_ids(const struct kithi_index *ix)
+{
+    uint64_t live = ix->slots_used - ix->slots_free.count;
+    return live < ix->ids_filled ? live : ix->ids_filled;
+}
+
+/* The table that was filled takes the place of the present one. */
+static void switch_to(struct kithi_index *ix, uint64_t word, uint32_t filled)
+{
+    /* [P7 id table] release: the table is whole before the word leads to it. Other half: kithi_lookup(). */
+    atomic_store_explicit(&ix->header->id_table, word, memory_order_release);
+    ix->ids_filled = filled; /* no more than before: the note of that stands until now */
+    ix->ids_build = (struct ids_build){ .word = 0 };
+    kithi_note_ids(ix, 0);
+    kithi_census_table_anew(ix);
+}
+
+/* ---- the next table, by and by ---- */
+
+/*
+ * From the beginning to the switch each change of an entry that the next table has already is made in both. Entries that lead
+ * somewhere keep their places in the present one, so that what is below `at` is there.
+ */
+
+static bool build_begin(struct kithi_index *ix, const struct table *now)
+{
+    uint64_t word = atomic_load_explicit(&ix->header->id_table, memory_order_relaxed);
+    unsigned log2 = log2_for(ix, live_ids(ix) + now->capacity / 16);
+    if (log2 < BUILD_LOG2 || (UINT64_C(1) << log2) > ix->map.layout.id_capacity_max ||
+        kithi_index_census_due(ix))
+        return false;
+    ix->ids_build = (struct ids_build){ .word = kithi_ids_word(1 - kithi_ids_area(word), log2,
+                                                               kithi_ids_rebuilds(word) + 1) };
+    /* [P7 id table] release: a reader that still uses this area from two tables ago, and sees a place being refilled, sees that
+     * the word has changed since. */
+    atomic_thread_fence(memory_order_release);
+    return true;
+}
+
+/* A step for so many new ids; false when it comes to nothing, and the next one begins anew. */
+static bool build_go_on(struct kithi_index *ix, const struct table *now, uint64_t ids)
+{
+    struct ids_build *b = &ix->ids_build;
+    struct table to = table_of(ix, b->word);
+    ids = ids > BUILD_MIN ? ids : BUILD_MIN;
+    if (b->zeroed < to.capacity) {
+        uint64_t end = b->zeroed + ids * BUILD_EMPTY;
+        end = end < to.capacity ? end : to.capacity;
+        if (kithi_space_reserve(ix, KITHI_REGION_IDS0 + kithi_ids_area(b->word), end, NULL) < 0) {
+            b->word = 0; /* it is said when it has to be made at once */
+            return false;
+        }
+        empty_places(ix, &to, b->zeroed, end);
+        b->zeroed = end;
+        return true;
+    }
+    uint64_t end = b->at + ids * BUILD_PLACES;
+    end = end < now->capacity ? end : now->capacity;
+    bool good = refill(ix, now, b->at, end, &to, &b->filled);
+    b->at = end;
+    if (!good)
+        b->word = 0;
+    return good;
+}
+
+uint64_t kithi_ids_places(const struct kithi_index *ix, unsigned area)
+{
+    uint64_t word = atomic_load_explicit(&ix->header->id_table, memory_order_relaxed);
+    if (area == kithi_ids_area(word))
+        return UINT64_C(1) << kithi_ids_log2(word);
+    return ix->ids_build.word ? ix->ids_build.zeroed : 0;
+}
+
+/* Has the next table what stands at this place of the present one? */
+static bool is_built(const struct kithi_index *ix, uint64_t place)
+{
+    return ix->ids_build.word && place < ix->ids_build.at;
+}
+
+/* Lead the id of slot there in the next table as well. */
+static void build_put(struct kithi_index *ix, uint64_t hash, uint32_t slot)
+{
+    struct table to = table_of(ix, ix->ids_build.word);
+    uint64_t at = kithi_ids_home(hash, to.log2);
+    char id[KITHI_ID_MAX];
+    size_t len = kithi_view_id(&ix->view, slot, id);
+    for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX / 2; n++, at = (at + 1) & (to.capacity - 1)) {
+        uint64_t entry = atomic_load_explicit(&to.places[at], memory_order_relaxed);
+        uint32_t link = kithi_ids_link(entry);
+        bool mine = entry && link != KITHI_IDS_TOMBSTONE && kithi_ids_tag_matches(entry, hash) &&
+                    slot_has_id(ix, link - 1, id, len);
+        if (entry && !mine)
+            continue;
+        ix->ids_build.filled += entry == 0;
+        store_entry(ix, &to.places[at], kithi_ids_entry(hash, slot + 1));
+        return;
+    }
+    ix->ids_build.word = 0; /* the next one will be larger, or made at once */
+}
+
+/* The same of kithi_ids_redirect(). */
+static void build_redirect(struct kithi_index *ix, uint64_t hash, uint32_t slot, uint32_t link)
+{
+    struct table to = table_of(ix, ix->ids_build.word);
+    uint64_t at = kithi_ids_home(hash, to.log2);
+    for (uint32_t n = 0; n < KITHI_IDS_PROBE_MAX; n++, at = (at + 1) & (to.capacity - 1)) {
+        uint64_t entry = atomic_load_explicit(&to.places[at], memory_order_relaxed);
+        if (entry == 0)
+            return;
+        if (entry != kithi_ids_entry(hash, slot + 1))
+            continue;
+        store_entry(ix, &to.places[at], kithi_ids_entry(hash, link ? link : KITHI_IDS_TOMBSTONE));
+        return;
+    }
+}
+
+/* Go on with the next table for so many new ids, or, where there is no more time, until it is whole. */
+static void build(struct kithi_index *ix, uint64_t ids, bool hurry)
+{
+    struct ids_build *b = &ix->ids_build;
+    struct table now = table_now(ix);
+    do {
+        if (!build_go_on(ix, &now, ids))
+            return;
+    } while (hurry && b->at < now.capacity);
+    if (b->at < now.capacity)
+        return;
+    struct table to = table_of(ix, b->word);
+    if (claim_anew(ix, &to)) {
+        switch_to(ix, b->word, b->filled);
+    } else {
+        b->word = 0;
+        (void)claim_anew(ix, &now); /* they had room here */
+    }
+}
+
+/* All of it, now. */
+static int rebuild(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err)
 {
     struct table now = table_now(ix);
-    if (roomy((uint64_t)ix->ids_filled + more, now.capacity))
-        return 0;
-
-    /* Entries that lead somewhere are at most as many as slots in use; tombstones go. */
     uint64_t word = atomic_load_explicit(&ix->header->id_table, memory_order_relaxed);
-    uint64_t live = ix->slots_used - ix->slots_free.count;
-    if (live > ix->ids_filled)
-        live = ix->ids_filled;
-    unsigned log2 = KITHI_IDS_CAPACITY_MIN_LOG2;
-    /* Half full at most after the rebuild, so that rebuilds are rare. */
-    while ((UINT64_C(1) << log2) < ix->map.layout.id_capacity_max &&
-           2 * (live + more) > (UINT64_C(1) << log2))
-        log2++;
-    for (;; log2++) {
+    ix->ids_build.word = 0; /* it would be in the same area */
+    for (unsigned log2 = log2_for(ix, live_ids(ix) + more);; log2++) {
         unsigned area = 1 - kithi_ids_area(word);
         int rc = 0;
         if ((UINT64_C(1) << log2) > ix->map.layout.id_capacity_max)
@@ -258,16 +423,24 @@ int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg
         /* [P7 id table] release: a reader that still uses this area from two tables ago, and sees a
          * place being refilled, sees that the word has changed since. */
         atomic_thread_fence(memory_order_release);
-        uint32_t filled;
-        if (!refill(ix, &now, &to, &filled) || !claim_anew(ix, &to))
+        uint32_t filled = 0;
+        empty_places(ix, &to, 0, to.capacity);
+        if (!refill(ix, &now, 0, now.capacity, &to, &filled) || !claim_anew(ix, &to))
             continue;
-        /* [P7 id table] release: the table is whole before the word leads to it. Other half: kithi_lookup(). */
-        atomic_store_explicit(&ix->header->id_table, next, memory_order_release);
-        ix->ids_filled = filled; /* no more than before: the note of that stands until now */
-        kithi_note_ids(ix, 0);
-        kithi_census_table_anew(ix);
+        switch_to(ix, next, filled);
         return 0;
     }
+}
+
+int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, uint32_t fresh, struct kithi_errmsg *err)
+{
+    struct table now = table_now(ix);
+    uint64_t filled = (uint64_t)ix->ids_filled + more;
+    bool due = now.log2 + 1 >= BUILD_LOG2 && filled * BUILD_DEN > now.capacity * BUILD_NUM;
+    if (ix->ids_build.word || (due && build_begin(ix, &now)))
+        build(ix, fresh, !roomy(filled, now.capacity));
+    now = table_now(ix);
+    return roomy((uint64_t)ix->ids_filled + more, now.capacity) ? 0 : rebuild(ix, more, err);
 }
 
 void kithi_ids_claims_bury(struct kithi_index *ix, const struct kithi_group *g)
@@ -280,6 +453,7 @@ void kithi_ids_claims_bury(struct kithi_index *ix, const struct kithi_group *g)
             continue;
         /* Release: how full the table is was noted before. */
         atomic_store_explicit(place, kithi_ids_entry(0, KITHI_IDS_TOMBSTONE), memory_order_release);
+        kithi_stored(ix, place, sizeof *place);
         ix->ids_filled++;
         kithi_census_place_filled(ix, g->claimed.items[i]);
     }
@@ -290,6 +464,9 @@ void kithi_ids_put(struct kithi_index *ix, uint32_t place, uint64_t hash, uint32
     struct table t = table_now(ix);
     /* [P7 id table] release: the version it leads to is born before. Other half: kithi_lookup(). */
     atomic_store_explicit(&t.places[place], kithi_ids_entry(hash, slot + 1), memory_order_release);
+    kithi_stored(ix, &t.places[place], sizeof t.places[place]);
+    if (is_built(ix, place))
+        build_put(ix, hash, slot);
 }
 
 void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)
@@ -309,6 +486,9 @@ void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)
             continue;
         atomic_store_explicit(&t.places[at], kithi_ids_entry(hash, link ? link : KITHI_IDS_TOMBSTONE),
                               memory_order_release);
+        kithi_stored(ix, &t.places[at], sizeof t.places[at]);
+        if (is_built(ix, at))
+            build_redirect(ix, hash, slot, link);
         return;
     }
 }
@@ -316,7 +496,7 @@ void kithi_ids_redirect(struct kithi_index *ix, uint32_t slot, uint32_t link)
 int kithi_ids_fill(struct kithi_index *ix, const _Atomic bool *stop, struct kithi_errmsg *err)
 {
     char id[KITHI_ID_MAX];
-    int rc = kithi_ids_reserve(ix, (uint32_t)ix->live, err);
+    int rc = kithi_ids_reserve(ix, (uint32_t)ix->live, 0, err);
     if (rc < 0)
         return rc;
     struct table t = table_now(ix);

@@ -26,7 +26,8 @@
 struct kithi_image {
     struct kithi_index *ix;
     struct kithi_image_shape shape;
-    struct kithi_view view; /* of the beginning */
+    struct kithi_map map;   /* of the beginning: the index may go on in a larger segment meanwhile */
+    struct kithi_view view; /* the same */
     uint64_t *linked;       /* bitmap by slot: as its record was copied. Chunks share no word */
 };
 
@@ -88,7 +89,8 @@ int kithi_image_begin(struct kithi_index *ix, struct kithi_image **out, struct k
     }
     struct kithi_image_shape *s = &image->shape;
     image->ix = ix;
-    kithi_view_begin(&ix->map, &image->view);
+    image->map = ix->map;
+    kithi_view_begin(&image->map, &image->view);
     s->epoch = ix->epoch;
     s->timeline =
         atomic_load_explicit(&ix->header->timeline, memory_order_relaxed); /* this thread stored it */

@@ -24,12 +24,14 @@ static void *floats(uint32_t count)
     return aligned_alloc(64, ((size_t)count * sizeof(float) + 63) / 64 * 64);
 }
 
-static int init_worker(struct worker *w, const struct kithi_map *map)
+static int init_worker(struct worker *w, struct kithi_index *ix)
 {
+    const struct kithi_map *map = &ix->map;
     const struct kithi_geometry *g = &map->geometry;
     const struct kithi_layout *l = &map->layout;
     size_t candidates = (size_t)g->ef_construction + 2u * KITHI_M_MAX + 2;
     kithi_scratch_init(&w->scratch);
+    w->ix = ix;
     w->scratch.kernel = kithi_kernel_pick();
     w->candidates = malloc(candidates * sizeof *w->candidates);
     w->chosen = malloc((2u * KITHI_M_MAX + 2) * sizeof *w->chosen);
@@ -75,7 +77,7 @@ int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tu
     for (uint32_t i = 0; i < ix->lock_count; i++)
         pthread_mutex_init(&ix->locks[i], NULL);
     for (unsigned i = 0; i < ix->tuning.worker_count; i++) {
-        int rc = init_worker(&ix->workers[i], &ix->map);
+        int rc = init_worker(&ix->workers[i], ix);
         if (rc < 0)
             return rc;
     }
@@ -225,6 +227,12 @@ fail:
 const struct kithi_map *kithi_index_map(const struct kithi_index *ix)
 {
     return &ix->map;
+}
+bool kithi_index_is_at(const struct kithi_index *ix, const char *path)
+{
+    struct stat mine, theirs;
+    return fstat(ix->fd, &mine) == 0 && lstat(path, &theirs) == 0 && mine.st_ino == theirs.st_ino &&
+           mine.st_dev == theirs.st_dev;
 }
 uint64_t kithi_index_epoch(const struct kithi_index *ix)
 {

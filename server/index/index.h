@@ -83,11 +83,22 @@ void kithi_index_tune(struct kithi_index *ix, uint32_t grace_ms, uint32_t rest_m
 void kithi_index_close(struct kithi_index *ix);
 
 const struct kithi_map *kithi_index_map(const struct kithi_index *ix);
+/* Is path a name of its file? */
+bool kithi_index_is_at(const struct kithi_index *ix, const char *path);
 uint64_t kithi_index_epoch(const struct kithi_index *ix);
 uint64_t kithi_index_durable_epoch(const struct kithi_index *ix);
 /* The collection's timeline: the segment's header says it to readers. */
 void kithi_index_set_timeline(struct kithi_index *ix, uint64_t timeline);
 uint64_t kithi_index_live(const struct kithi_index *ix);
+
+/* What is left below the ceilings of the segment. */
+struct kithi_index_room {
+    uint32_t slot_max;
+    uint32_t slots;             /* free, or never used */
+    uint32_t soon;              /* dead: they come free by themselves */
+    uint32_t uppers, upper_max; /* the same of upper rows */
+};
+void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out);
 
 /* ---- commit groups ---- */
 
@@ -223,5 +234,11 @@ int kithi_segment_mark_moved(const char *path, bool dropped);
  * and idle keep only its header. Marks are set to all ones first. 0 or -errno.
  */
 int kithi_segment_retire(const char *path);
+/*
+ * The same for one that is open, by whatever name, or none: of an index, or by its descriptor. Goes on from *at, 0 at first, for about
+ * so many ms; 1: there is more to do. May run on any thread.
+ */
+int kithi_index_retire(struct kithi_index *ix, uint64_t *at, uint32_t ms);
+int kithi_segment_retire_fd(int fd, uint64_t *at, uint32_t ms);
 
 #endif

@@ -96,6 +96,7 @@ struct candidate {
 
 /* Private to a worker while it runs a job. */
 struct worker {
+    struct kithi_index *ix; /* whose it is */
     struct kithi_scratch scratch;
     struct candidate *candidates; /* ef_construction + a row's worth */
     struct candidate *chosen;
@@ -114,6 +115,14 @@ struct sweep {
     uint32_t slots; /* slots that the pass covers */
     struct stack slots_doomed;
     struct kithi_view view; /* of its own: the owner renews ix->view while jobs run */
+};
+
+/* The next id table, while it is filled beside the present one (ids.c). */
+struct ids_build {
+    uint64_t word;   /* what the header will say; 0: there is none */
+    uint64_t zeroed; /* its places below are empty or filled; the others hold what an older table had */
+    uint64_t at;     /* places of the present one below are in it */
+    uint32_t filled;
 };
 
 #define PAGES_BATCH 8u /* blocks of one round */
@@ -170,6 +179,7 @@ struct audit {
     uint32_t relinked;
 };
 
+struct kithi_enlarge;
 /* Changes that a copy has still to get (journal.c). */
 struct journal_block;
 struct journal {
@@ -197,6 +207,7 @@ struct kithi_index {
     uint32_t blob_used[KITHI_BLOB_CLASS_COUNT];
     struct stack blob_free[KITHI_BLOB_CLASS_COUNT];
     uint32_t ids_filled; /* places of the id table that are not empty */
+    struct ids_build ids_build;
     /* Upper rows and blobs by the state of their slot, for the ledger. */
     int32_t held_upper[KITHI_HELD_COUNT], held_blob[KITHI_BLOB_CLASS_COUNT][KITHI_HELD_COUNT];
 
@@ -222,7 +233,22 @@ struct kithi_index {
     pthread_mutex_t *locks; /* of rows, level 0 and above; one at a time is held */
     uint32_t lock_count;    /* a power of two; a small collection has no use for as many as a large one */
     struct worker *workers;
+    _Atomic(struct kithi_enlarge *) enlarge; /* it is copied into a larger segment: stores are told */
 };
+
+/* ---- enlarge.c ---- */
+
+void kithi_enlarge_note(struct kithi_enlarge *e, const void *p, size_t len);
+
+/* [P16 copied] len bytes of the segment at p have been stored to, of whichever region but the header's. Called behind the stores, by
+ * whoever made them. */
+static inline void kithi_stored(struct kithi_index *ix, const void *p, size_t len)
+{
+    /* Acquire: what it finds is set up. */
+    struct kithi_enlarge *e = atomic_load_explicit(&ix->enlarge, memory_order_acquire);
+    if (e)
+        kithi_enlarge_note(e, p, len);
+}
 
 /* ---- space.c: memory of the segment ---- */
 
@@ -288,8 +314,9 @@ void kithi_ledger_begin(struct kithi_index *ix);
 uint64_t kithi_ids_hash(const struct kithi_index *ix, const char *id, size_t len);
 /* Slot + 1 that the entry of id leads to (its newest published version, dead or alive), or 0. */
 uint32_t kithi_ids_find(const struct kithi_index *ix, uint64_t hash, const char *id, size_t len);
-/* Make room for more new ids; may rebuild into the other area. 0 or KITHI_E_NO_SPACE. */
-int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, struct kithi_errmsg *err);
+/* Make room for more new ids, fresh of which nobody has asked for yet; may rebuild into the other area, or go on with
+ * that. 0 or KITHI_E_NO_SPACE. */
+int kithi_ids_reserve(struct kithi_index *ix, uint32_t more, uint32_t fresh, struct kithi_errmsg *err);
 /*
  * Claim for the open group the place that the entry of id will have when it is published: that of the version before,
  * published or not, or a free one within the longest probe. UINT32_MAX when there is none, which only ids chosen for their
@@ -314,6 +341,8 @@ int kithi_ids_fill(struct kithi_index *ix, const _Atomic bool *stop, struct kith
 /* KITHI_E_CORRUPT when the header's word makes no sense. */
 int kithi_ids_check(const struct kithi_index *ix, struct kithi_errmsg *err);
 uint64_t kithi_ids_capacity(const struct kithi_index *ix);
+/* Places of an area that are in use: of the table, or of the one that will be. */
+uint64_t kithi_ids_places(const struct kithi_index *ix, unsigned area);
 bool kithi_ids_is_filled(const struct kithi_index *ix, uint64_t place);
 
 /* ---- select.c: choosing neighbours ---- */
@@ -349,6 +378,8 @@ bool kithi_row_open(const struct kithi_view *v, uint32_t slot, unsigned level, s
 /* Lead place to slot. edge: between the two, as seen from the other end if back; NULL: it is made here. */
 void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot,
                    const struct kithi_bits_edge *edge, bool back);
+/* Empty place. */
+void kithi_row_clear(struct row *r, struct worker *w, uint32_t place);
 /* Add slot to a row that has a free place, or that names it already; false when the row is full. */
 bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge,
                    bool back);

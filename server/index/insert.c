@@ -40,7 +40,8 @@ bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot)
            atomic_load_explicit(&r->death, memory_order_relaxed) == 0;
 }
 
-static void fill_id(const struct kithi_view *v, struct kithi_record *r, const struct insertion *in)
+static void fill_id(const struct kithi_view *v, struct worker *w, struct kithi_record *r,
+                    const struct insertion *in)
 {
     uint64_t words[3] = { 0, 0, 0 };
     if (in->id_len <= KITHI_ID_INLINE) {
@@ -51,6 +52,7 @@ static void fill_id(const struct kithi_view *v, struct kithi_record *r, const st
         atomic_store_explicit(&b->owner, in->slot + 1, memory_order_relaxed);
         atomic_store_explicit(&b->len, in->id_len, memory_order_relaxed);
         kithi_slot_store(b->bytes, in->id, in->id_len);
+        kithi_stored(w->ix, b, sizeof *b + in->id_len);
         words[0] = in->blob;
     }
     for (unsigned i = 0; i < 3; i++)
@@ -61,6 +63,7 @@ static void store_code(unsigned char *to, enum kithi_codec codec, struct worker 
 {
     kithi_code_encode(codec, w->vector, dim, w->code);
     kithi_slot_store(to, w->code, kithi_code_size(codec, dim));
+    kithi_stored(w->ix, to, kithi_code_size(codec, dim));
 }
 
 /* [P2 birth] The slot's birth is 0 and nothing leads here. */
@@ -89,7 +92,7 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     atomic_store_explicit(&r->payload, 0, memory_order_relaxed);
     atomic_store_explicit(&r->prev, in->prev, memory_order_relaxed);
     atomic_store_explicit(&r->death, 0, memory_order_relaxed);
-    fill_id(v, r, in);
+    fill_id(v, w, r, in);
     kithi_link *row = kithi_view_row(v, in->slot);
     for (uint32_t i = 0; i < v->link_count0; i++)
         atomic_store_explicit(&row[i], 0, memory_order_relaxed);
@@ -98,6 +101,8 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     KITHI_FAULT_CRASH("crash-while-filling");
     /* Before the first finder. Release: whoever finds the slot eligible sees it filled. */
     atomic_store_explicit(&r->linked, 1, memory_order_release);
+    kithi_stored(w->ix, row, v->link_count0 * sizeof *row);
+    kithi_stored(w->ix, r, sizeof *r);
 }
 
 /*
@@ -147,7 +152,7 @@ static void row_prune(struct row *r, struct worker *w, const struct candidate *a
         if (chosen)
             kithi_row_put(r, w, i, add->slot, edge, true);
         else
-            atomic_store_explicit(&r->links[i], 0, memory_order_release);
+            kithi_row_clear(r, w, i);
         chosen = false;
     }
     /* Everybody living stays: a dead one makes room. */

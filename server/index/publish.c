@@ -34,6 +34,7 @@ static void births(struct kithi_index *ix, const struct kithi_group *g, uint64_t
         ix->live++;
         /* [P2 birth] release: the slot is filled. Other half: kithi_birth_begin(). */
         atomic_store_explicit(&r->birth, epoch, memory_order_release);
+        kithi_stored(ix, r, sizeof *r);
     }
 }
 
@@ -55,8 +56,10 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
     KITHI_FAULT_CRASH("crash-after-ids");
     for (uint32_t i = 0; i < g->deaths.count; i++) {
         uint32_t slot = g->deaths.items[i];
+        struct kithi_record *r = kithi_view_record(&ix->view, slot);
         kithi_doubt_set(ix, slot);
-        atomic_store_explicit(&kithi_view_record(&ix->view, slot)->death, epoch, memory_order_release);
+        atomic_store_explicit(&r->death, epoch, memory_order_release);
+        kithi_stored(ix, r, sizeof *r);
         ix->live--;
     }
     KITHI_FAULT_CRASH("crash-after-deaths");

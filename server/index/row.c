@@ -50,6 +50,12 @@ void kithi_rotated(const struct kithi_view *v, uint32_t slot, float *out)
     kithi_bits_rotate(out, v->bits_width);
 }
 
+void kithi_row_clear(struct row *r, struct worker *w, uint32_t place)
+{
+    atomic_store_explicit(&r->links[place], 0, memory_order_release);
+    kithi_stored(w->ix, &r->links[place], sizeof r->links[place]);
+}
+
 void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slot,
                    const struct kithi_bits_edge *edge, bool back)
 {
@@ -72,6 +78,10 @@ void kithi_row_put(struct row *r, struct worker *w, uint32_t place, uint32_t slo
     }
     /* [P10 place] release: the slot is filled, and its code is here, before the link. Other half: kithi_rotated(). */
     atomic_store_explicit(&r->links[place], slot + 1, memory_order_release);
+    if (r->coded)
+        kithi_stored(w->ix, r->links, r->view->row_stride);
+    else
+        kithi_stored(w->ix, &r->links[place], sizeof r->links[place]);
 }
 
 bool kithi_row_add(struct row *r, struct worker *w, uint32_t slot, const struct kithi_bits_edge *edge,

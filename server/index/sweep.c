@@ -275,8 +275,9 @@ static uint32_t gather_heirs(const struct sweep *s, struct worker *w, const stru
 }
 
 /* Links from one to another of the batch: they are of use until all jobs have ended. */
-static void clear_rows(const struct sweep *s, uint32_t slot)
+static void clear_rows(struct kithi_index *ix, uint32_t slot)
 {
+    const struct sweep *s = &ix->sweep;
     const struct kithi_record *r = kithi_view_record(&s->view, slot);
     unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
     for (unsigned at = 0; at <= level && at <= KITHI_LEVEL_MAX; at++) {
@@ -287,6 +288,8 @@ static void clear_rows(const struct sweep *s, uint32_t slot)
             if (link && is_doomed(s, link - 1))
                 atomic_store_explicit(&links[i], 0, memory_order_relaxed);
         }
+        if (links)
+            kithi_stored(ix, links, count * sizeof *links);
     }
 }
 
@@ -320,7 +323,7 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, 
         }
     }
     if (first == NO_SLOT)
-        atomic_store_explicit(&r->links[place], 0, memory_order_release);
+        kithi_row_clear(r, w, place);
     return first;
 }
 
@@ -359,7 +362,7 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
                 heirs[heir_count++] = heir;
             }
         } else {
-            atomic_store_explicit(&r.links[i], 0, memory_order_release);
+            kithi_row_clear(&r, w, i);
         }
         KITHI_FAULT_CRASH("crash-while-unlinking");
     }
@@ -422,7 +425,7 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms)
     atomic_thread_fence(memory_order_release);
     for (uint32_t i = 0; i < s->slots_doomed.count; i++) {
         uint32_t slot = s->slots_doomed.items[i];
-        clear_rows(s, slot);
+        clear_rows(ix, slot);
         kithi_ids_redirect(ix, slot, 0);
         KITHI_FAULT_CRASH("crash-while-burying");
         kithi_held_moves(ix, slot, KITHI_HELD_DEAD, KITHI_HELD_RESTING);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "shm/base/id.h"
+#include "tests/support/rand.h"
 #include "tests/support/solo.h"
 
 static void begin(struct test_solo *t, uint32_t slot_max)
@@ -252,6 +253,85 @@ static void a_place_claimed_for_an_id_that_goes_again_hides_nobody(void **state)
     test_solo_close(&t);
 }
 
+/* Found by the newest version, wherever the entry is on its way from one table to the next. */
+static void assert_found(const struct test_solo *t, const uint32_t *version, uint32_t i)
+{
+    char id[16];
+    float got;
+    snprintf(id, sizeof id, "%u", i);
+    int rc = test_solo_get(t, id, &got);
+    if (rc != (version[i] ? 0 : KITHI_E_NOT_FOUND) || (rc == 0 && got != (float)version[i]))
+        fail_msg("%s: %d, %g instead of %u", id, rc, rc == 0 ? (double)got : 0, version[i]);
+}
+
+static void a_large_table_is_filled_beside_the_present_one(void **state)
+{
+    (void)state;
+    enum { IDS = 24000, GROUP = 60 };
+    static uint32_t version[IDS];
+    static char ids[GROUP][16];
+    static float values[GROUP];
+    struct test_solo t;
+    struct test_rand r;
+    struct kithi_op ops[GROUP];
+    unsigned beside = 0, switched = 0;
+    uint32_t known = 0, next = 1;
+    test_rand_init(&r);
+    begin(&t, 2 * IDS);
+    memset(version, 0, sizeof version);
+    while (known < IDS) {
+        struct ids_build before = t.ix->ids_build;
+        uint32_t n = 0;
+        for (; n < GROUP; n++) {
+            bool fresh = test_rand_below(&r, 3) && known < IDS, gone = !fresh && test_rand_below(&r, 2);
+            uint32_t i = fresh || known == 0 ? known++ : test_rand_below(&r, known);
+            snprintf(ids[n], sizeof ids[n], "%u", i);
+            values[n] = (float)(version[i] = gone ? 0 : next++);
+            ops[n] = gone ? test_delete(ids[n]) : test_upsert(ids[n], &values[n], 1);
+        }
+        assert_int_equal(test_solo_commit(&t, ops, n), 0);
+        (void)test_solo_sweep(&t, test_rand_below(&r, 200));
+        beside += t.ix->ids_build.at > 0;
+        switched += before.at > 0 && t.ix->ids_build.word == 0;
+        for (unsigned j = 0; j < 20; j++)
+            assert_found(&t, version, test_rand_below(&r, known));
+        assert_true(t.ix->ids_filled * 5 <= kithi_ids_capacity(t.ix) * 3 + 5 * GROUP);
+    }
+    assert_true(beside > 5 && switched >= 2);
+    for (uint32_t i = 0; i < IDS; i++)
+        assert_found(&t, version, i);
+    assert_true(test_solo_clean(&t));
+    test_solo_settle(&t);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+/* More at once than there is time for: the rest of it is done at once. */
+static void a_table_that_is_filled_beside_is_finished_when_there_is_no_more_room(void **state)
+{
+    (void)state;
+    enum { FIRST = 9100, MORE = 6000 };
+    static char ids[FIRST + MORE][16];
+    static struct kithi_op ops[FIRST + MORE];
+    static const float x = 1;
+    struct test_solo t;
+    begin(&t, 2 * (FIRST + MORE));
+    for (uint32_t i = 0; i < FIRST + MORE; i++) {
+        snprintf(ids[i], sizeof ids[i], "%u", i);
+        ops[i] = test_upsert(ids[i], &x, 1);
+    }
+    for (uint32_t i = 0; i < FIRST; i += 50)
+        assert_int_equal(test_solo_commit(&t, ops + i, 50), 0);
+    assert_true(t.ix->ids_build.word != 0);
+    assert_int_equal(test_solo_commit(&t, ops + FIRST, MORE), 0);
+    assert_true(t.ix->ids_build.word == 0);
+    assert_int_equal(kithi_ids_log2(word(&t)), 15);
+    for (uint32_t i = 0; i < FIRST + MORE; i++)
+        assert_int_equal(find(&t, ids[i]), i + 1);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -263,6 +343,8 @@ int main(void)
         cmocka_unit_test(an_id_whose_entry_is_buried_between_staging_and_publishing_is_found),
         cmocka_unit_test(ids_chosen_for_their_hashes_are_refused_before_they_are_staged),
         cmocka_unit_test(a_place_claimed_for_an_id_that_goes_again_hides_nobody),
+        cmocka_unit_test(a_large_table_is_filled_beside_the_present_one),
+        cmocka_unit_test(a_table_that_is_filled_beside_is_finished_when_there_is_no_more_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

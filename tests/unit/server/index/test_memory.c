@@ -23,7 +23,7 @@ enum { N = 500, M = 16, RECORD = 64, UPPER = 8 + 4 * M, PLACE = 8 };
  * Places of the id table for each vector: it doubles when 3/5 are filled, and the area of the one before, half as large,
  * stays for the next. So there are 3/2 times 5/3 to 10/3 of them.
  */
-static const double PLACES_LEAST = 2.5, PLACES_MOST = 5;
+static const double PLACES_LEAST = 2.5, PLACES_MOST = 5.5;
 static const uint32_t dims[] = { 128, 384, 768, 784 };
 enum { DIMS = sizeof dims / sizeof *dims };
 
