@@ -17,6 +17,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
 {
     uint32_t dim = 0, m = KITHI_M_DEFAULT, ef = KITHI_EF_CONSTRUCTION_DEFAULT, max = KITHI_SLOT_MAX_DEFAULT;
     const char *metric = NULL, *quantization = "auto", *keep = "f32";
+    bool fixed = false;
     const struct kithi_arg args[] = {
         { "--dim", KITHI_ARG_NUMBER, &dim, 1, KITHI_DIM_MAX },
         { "--metric", KITHI_ARG_STRING, &metric, 0, 0 },
@@ -25,6 +26,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         { "--quantization", KITHI_ARG_STRING, &quantization, 0, 0 },
         { "--keep", KITHI_ARG_STRING, &keep, 0, 0 },
         { "--max-vectors", KITHI_ARG_NUMBER, &max, 1, KITHI_SLOT_MAX_LIMIT },
+        { "--fixed", KITHI_ARG_FLAG, &fixed, 0, 0 },
     };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
@@ -53,6 +55,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
     opts.m = m;
     opts.ef_construction = ef;
     opts.max_vectors = max;
+    opts.fixed = fixed;
     opts.run_dir = t->run_dir;
     opts.error = &error;
     int rc = kith_create(argv[1], &opts);
@@ -70,6 +73,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         kithi_object_text(&o, "quantization", NULL, quantization);
         kithi_object_text(&o, "keep", NULL, keep);
         kithi_object_count(&o, "max_vectors", NULL, max);
+        kithi_object_bool(&o, "fixed", NULL, fixed);
         kithi_object_end(&o);
     } else {
         printf("created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s\n", argv[1],

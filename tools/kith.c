@@ -26,7 +26,7 @@ static const struct command COMMANDS[] = {
     { "create", kithi_cmd_create,
       "NAME --dim D --metric l2|cosine|ip [--m 16] [--ef-construction 200]\n"
       "              [--quantization none|f16|sq8|bits|auto] [--keep f32|f16|none]\n"
-      "              [--max-vectors N]",
+      "              [--max-vectors N [--fixed]]",
       "make a new collection" },
     { "drop", kithi_cmd_drop, "NAME", "remove a collection and its log for good" },
     { "list", kithi_cmd_list, "", "name all collections" },

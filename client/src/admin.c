@@ -99,7 +99,7 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
     struct iovec body[2];
 
     if (!name || !opts || kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_create_opts, keep)) < 0 ||
-        o.reserved)
+        o.fixed > 1)
         return -EINVAL;
     struct kithi_geometry g = {
         .dim = o.dim,
@@ -114,7 +114,7 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
         .m = g.m,
         .ef_construction = g.ef_construction,
         .quantization = o.quantization,
-        .slot_max = g.slot_max,
+        .slot_max = g.slot_max | (o.fixed ? KITHI_CREATE_FIXED : 0),
         .keep = o.keep,
     };
     kithi_geometry_want(&g, o.quantization, o.keep);

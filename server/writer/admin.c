@@ -194,9 +194,11 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
                                     c.ef_construction ? c.ef_construction : KITHI_EF_CONSTRUCTION_DEFAULT,
                                 .quantization = c.quantization,
                                 .keep = c.keep,
-                                .slot_max = c.slot_max ? c.slot_max : KITHI_SLOT_MAX_DEFAULT };
+                                .slot_max = c.slot_max & ~KITHI_CREATE_FIXED };
+    g.slot_max = g.slot_max ? g.slot_max : KITHI_SLOT_MAX_DEFAULT;
     if (!status) {
         status = kithi_settings_new(&settings, name, &g, &err);
+        settings.fixed = (c.slot_max & KITHI_CREATE_FIXED) != 0;
     }
     if (status) {
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);
@@ -475,7 +477,7 @@ void kithi_admin_stats_answer(const struct kithi_collection *c, struct kithi_req
     struct kithi_errmsg err;
     char readers[KITHI_BOARDS_JSON_SIZE], recall[KITHI_SAMPLING_JSON_SIZE],
         relayout[KITHI_RELAYOUT_JSON_SIZE];
-    char text[KITHI_BOARDS_JSON_SIZE + 6144]; /* a path in it may take 3 KiB */
+    char text[KITHI_BOARDS_JSON_SIZE + 6656]; /* a path in it may take 3 KiB */
     kithi_boards_json(&c->boards, kithi_now_ms(), readers);
     kithi_sampling_json(c, recall);
     kithi_relayout_json(c, relayout);

@@ -128,6 +128,9 @@ uint64_t kithi_audit_turn(struct kithi_collection *c, uint64_t now_ms)
         kithi_audit_end(c->index);
         return KITHI_NEVER;
     }
+    if (p->calm) {
+        return KITHI_NEVER; /* the end of that brings the next turn */
+    }
     if (mark != a->mark) {
         a->mark = mark;
         a->since_ms = now_ms;

@@ -49,9 +49,9 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
     c->daemon = d;
     c->settings = *s;
     c->old_until_ms = KITHI_NEVER;
-    c->old_op.arg = c;
     kithi_pipeline_init(&c->pipeline, c);
     kithi_relayout_init(&c->relayout, c);
+    kithi_growth_init(&c->growth, c);
     kithi_checkpointer_init(&c->checkpointer, c);
     kithi_audit_init(&c->audit, c);
     kithi_marker_init(&c->marker, c);
@@ -69,14 +69,16 @@ int kithi_collection_new(struct kithi_daemon *d, const struct kithi_settings *s,
 void kithi_collection_free(struct kithi_collection *c)
 {
     /* A helper that is still at it means that the loop has failed: the process ends. */
-    if (!c || c->relayout.op.busy || c->old_op.busy || c->checkpointer.op.busy || c->checkpointer.giving ||
-        c->marker.op.busy || !kithi_sampling_idle(&c->sampling)) {
+    if (!c || c->relayout.op.busy || c->growth.op.busy || c->checkpointer.op.busy || c->checkpointer.giving ||
+        c->marker.op.busy || !kithi_old_idle(c) || !kithi_sampling_idle(&c->sampling)) {
         return;
     }
     kithi_boards_fini(&c->boards);
     kithi_sampling_fini(&c->sampling);
     kithi_checkpointer_fini(&c->checkpointer);
     kithi_relayout_fini(&c->relayout);
+    kithi_growth_fini(&c->growth);
+    kithi_old_fini(c); /* after the image of one */
     kithi_wal_close(c->wal);
     kithi_index_close(c->index);
     kithi_pipeline_fini(&c->pipeline);
@@ -85,9 +87,10 @@ void kithi_collection_free(struct kithi_collection *c)
 
 bool kithi_collection_idle(const struct kithi_collection *c)
 {
-    return kithi_pipeline_idle(c) && kithi_relayout_idle(&c->relayout) && kithi_checkpointer_idle(c) &&
-           !c->audit.busy && !c->old_op.busy && c->marker.state != MARKER_MAKING &&
-           kithi_boards_idle(&c->boards) && kithi_sampling_idle(&c->sampling);
+    return kithi_pipeline_idle(c) && kithi_relayout_idle(&c->relayout) && kithi_growth_idle(&c->growth) &&
+           kithi_checkpointer_idle(c) && kithi_old_idle(c) && !c->audit.busy &&
+           c->marker.state != MARKER_MAKING && kithi_boards_idle(&c->boards) &&
+           kithi_sampling_idle(&c->sampling);
 }
 
 const _Atomic bool *kithi_collection_stop(const struct kithi_collection *c)
@@ -277,44 +280,18 @@ int kithi_collection_build(const struct kithi_collection *c, struct kithi_settin
     return status;
 }
 
-static int end_old_call(void *arg)
-{
-    struct kithi_collection *c = arg;
-    kithi_segment_retire(c->segment_old);
-    unlink(c->segment_old);
-    return 0;
-}
-
-static void end_old_done(struct kithi_io_op *op, int status)
-{
-    struct kithi_collection *c = op->arg;
-    (void)status;
-    c->old_until_ms = KITHI_NEVER;
-    c->daemon->again = true;
-}
-
 void kithi_collection_end_old(struct kithi_collection *c)
 {
-    end_old_call(c);
+    kithi_segment_retire(c->segment_old);
+    unlink(c->segment_old);
     c->old_until_ms = KITHI_NEVER;
-}
-
-uint64_t kithi_collection_old_turn(struct kithi_collection *c, uint64_t now_ms)
-{
-    if (c->old_op.busy) {
-        return KITHI_NEVER;
-    }
-    if (now_ms < c->old_until_ms) {
-        return c->old_until_ms;
-    }
-    c->old_op.done = end_old_done;
-    kithi_io_call(c->daemon->io, &c->old_op, end_old_call);
-    return KITHI_NEVER;
+    c->old_kept = NULL;
 }
 
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err)
 {
     struct kithi_errmsg why;
+    kithi_old_unname(c);
     bool had_one = !link(c->segment, c->segment_old);
     if (!had_one && errno != ENOENT) {
         int e = errno;

@@ -21,6 +21,7 @@
 #include "server/writer/boards.h"
 #include "server/writer/checkpointer.h"
 #include "server/writer/daemon.h"
+#include "server/writer/growth.h"
 #include "server/writer/marker.h"
 #include "server/writer/pipeline.h"
 #include "server/writer/relayout.h"
@@ -48,6 +49,7 @@ struct kithi_collection {
     struct kithi_wal *wal;
     struct kithi_pipeline pipeline;
     struct kithi_relayout relayout;
+    struct kithi_growth growth;
     struct kithi_checkpointer checkpointer;
     struct kithi_audit audit;
     struct kithi_marker marker;
@@ -56,7 +58,8 @@ struct kithi_collection {
     struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */
     uint64_t census_again_ms;                /* there was no memory for it; not before then */
     uint64_t old_until_ms;                   /* remove segment.old then; KITHI_NEVER: there is none */
-    struct kithi_io_op old_op;               /* a helper is at that */
+    struct kithi_old *old_kept;              /* it is this one of them; NULL: none of them */
+    struct kithi_old *olds;                  /* segments that were replaced (old.h) */
     char data_dir[KITHI_PATH_MAX];
     char wal_dir[KITHI_PATH_MAX];
     char run_dir[KITHI_PATH_MAX];
@@ -113,10 +116,7 @@ int kithi_collection_build(const struct kithi_collection *c, struct kithi_settin
                            struct kithi_errmsg *err);
 /* Readers of segment.old have moved over by now, or sleep; these must not hold a second copy in memory. */
 void kithi_collection_end_old(struct kithi_collection *c);
-/* The same, by the helper thread, since giving back much memory takes long, once it is time to. When it is time to, or is over:
- * KITHI_NEVER, if nothing is to be waited for, or a completion brings the next turn. */
-uint64_t kithi_collection_old_turn(struct kithi_collection *c, uint64_t now_ms);
-/* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. There is no segment.old. */
+/* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. What was segment.old loses its name. */
 int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err);
 
 /*

@@ -268,7 +268,7 @@ void kithi_daemon_fail(struct kithi_daemon *d)
 
 static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
 {
-    uint64_t old_ms = kithi_collection_old_turn(c, now_ms), census_ms;
+    uint64_t census_ms, old_ms = kithi_old_turn(c, now_ms);
     /* Until it is over, only groups are committed; with a condemned segment they come to an end. */
     if (kithi_census_turn(c, now_ms, &census_ms)) {
         if (c->condemned || c->daemon->stopping) {
@@ -281,6 +281,7 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
         return census_ms < old_ms ? census_ms : old_ms;
     }
     uint64_t relayout_ms = kithi_relayout_turn(c, now_ms);
+    uint64_t growth_ms = kithi_growth_turn(c, now_ms);
     uint64_t again_ms = kithi_pipeline_turn(c, now_ms), checkpoint_ms = kithi_checkpointer_turn(c, now_ms);
     uint64_t boards_ms = kithi_boards_turn(c, now_ms);
     again_ms = checkpoint_ms < again_ms ? checkpoint_ms : again_ms;
@@ -289,6 +290,7 @@ static uint64_t collection_turn(struct kithi_collection *c, uint64_t now_ms)
     again_ms = audit_ms < again_ms ? audit_ms : again_ms;
     uint64_t sampling_ms = kithi_sampling_turn(c, now_ms);
     again_ms = sampling_ms < again_ms ? sampling_ms : again_ms;
+    again_ms = growth_ms < again_ms ? growth_ms : again_ms;
     again_ms = relayout_ms < again_ms ? relayout_ms : again_ms;
     return old_ms < again_ms ? old_ms : again_ms;
 }

@@ -106,7 +106,7 @@ static int fill(struct load *l, struct kithi_errmsg *err)
     struct kithi_index_identity id = { .geometry = l->checkpoint.header.geometry };
     memcpy(id.uid, settings.uid, sizeof id.uid);
     memcpy(id.hash_key, settings.hash_key, sizeof id.hash_key);
-    /* The log after it may be of a time with another ceiling. */
+    /* The log after it may be of a time with another ceiling, below which items keep their numbers. */
     if (id.geometry.slot_max < kithi_settings_highest(&settings))
         id.geometry.slot_max = kithi_settings_highest(&settings);
     shape_of(&l->checkpoint.header, &shape);

@@ -23,6 +23,9 @@
 #define GROUP_OPS_MAX 4096u
 #define GROUP_BYTES   (4u << 20)
 #define GROUP_US      50000.0
+/* The same, and how many of them are under way, when the next thing is that all of them have to end. */
+#define CALM_US     5000.0
+#define CALM_GROUPS 2u
 /* And at half of the requests that are not answered, if they are more than so many: the other half goes on its way while this one is
  * on the disk, and is answered while its clients send the next. */
 #define GROUP_REQUESTS_MIN 16u
@@ -371,14 +374,19 @@ static int iov_push(struct kithi_pipeline *p, void *data, size_t len)
 /* Whether dead slots that become free by themselves may make room for a refused write. */
 static bool room_may_come(const struct kithi_collection *c, const struct kithi_request *r)
 {
-    const struct kithi_header *h = kithi_map_header(kithi_index_map(c->index));
-    /* Relaxed: this thread stored them. */
-    uint64_t soon = atomic_load_explicit(&h->tally_dead, memory_order_relaxed) +
-                    atomic_load_explicit(&h->tally_resting, memory_order_relaxed);
-    uint64_t free_now = atomic_load_explicit(&h->tally_free, memory_order_relaxed);
-    uint64_t unused = kithi_index_map(c->index)->geometry.slot_max -
-                      atomic_load_explicit(&h->slots_used, memory_order_relaxed);
-    return soon && r->upserts <= soon + free_now + unused;
+    struct kithi_index_room room;
+    kithi_index_room(c->index, &room);
+    return room.soon && r->upserts <= (uint64_t)room.soon + room.slots;
+}
+
+/* A write has room, having waited for some or not. */
+static void room_found(struct kithi_collection *c)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    if (p->full_us) {
+        kithi_growth_waited(&c->growth, kithi_now_us() - p->full_us);
+    }
+    p->full_us = 0;
 }
 
 /* Stage the write at the head of the line to k. Returns false when staging has to pause for it. */
@@ -424,6 +432,10 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
     }
     if (status == KITHI_E_FULL || status == KITHI_E_NO_SPACE) {
         p->iov_count = iov_count;
+        p->full_us = p->full_us ? p->full_us : kithi_now_us();
+        /* Not one whose id has no place near its hash. */
+        bool grows = status == KITHI_E_FULL && result.failed_item == KITHI_NO_ITEM &&
+                     kithi_growth_want(c, r->upserts, now_ms, &err);
         if (k->first || p->under_way) {
             p->crowded = true; /* publish these first, then look again */
             return false;
@@ -432,6 +444,12 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
             p->stalled = true; /* what is free is not known yet; the next turn looks again */
             return false;
         }
+        if (grows) {
+            p->stalled = true; /* until there is a larger segment, or why there is none */
+            r->refuse_ms = KITHI_NEVER;
+            return false;
+        }
+        r->refuse_ms = r->refuse_ms == KITHI_NEVER ? 0 : r->refuse_ms;
         bool hope = room_may_come(c, r);
         if (hope && (!r->refuse_ms || kithi_image_held(c->index))) {
             r->refuse_ms =
@@ -445,6 +463,7 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
         }
     }
     line_take(p);
+    room_found(c);
     if (status) {
         p->iov_count = iov_count;
         if (!err.text[0]) {
@@ -471,7 +490,8 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
 
 static uint64_t group_ops_limit(const struct kithi_pipeline *p)
 {
-    double n = p->insertion_us > 0 ? GROUP_US / p->insertion_us : GROUP_OPS_MAX;
+    double us = p->calm ? CALM_US : GROUP_US;
+    double n = p->insertion_us > 0 ? us / p->insertion_us : GROUP_OPS_MAX;
     return n < GROUP_OPS_MIN ? GROUP_OPS_MIN : n < GROUP_OPS_MAX ? (uint64_t)n : GROUP_OPS_MAX;
 }
 
@@ -553,8 +573,9 @@ static bool may_begin(const struct kithi_pipeline *p)
 {
     /* Those that a write waits for may have been refused instead of published. */
     bool crowded = p->crowded && p->under_way;
-    return p->line && !p->log_waits && p->under_way < KITHI_GROUPS_SEALED && !p->stalled && !crowded &&
-           !p->held;
+    uint32_t most = p->calm ? CALM_GROUPS : KITHI_GROUPS_SEALED;
+    return p->line && !p->log_waits && p->under_way < most && !p->stalled && !crowded && !p->held &&
+           !p->closed;
 }
 
 /* Stage what waits, and hand it on; false when nothing could be. */
@@ -727,7 +748,7 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
     uint64_t again_ms = KITHI_NEVER;
     bool leaving = c->dropping || c->condemned || c->daemon->failing;
     /* On the way out only a write that waits for room still needs one. */
-    bool closing = kithi_relayout_is_closing(&c->relayout);
+    bool closing = kithi_relayout_is_closing(&c->relayout) || p->calm;
     bool sweep = !leaving && !p->held && !closing && (!c->daemon->stopping || p->stalled);
     if (!p->sweeping && sweep && now_ms >= p->sweep_at_ms) {
         sweep_begin(c, now_ms);
@@ -751,7 +772,8 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms)
         again_ms = p->sweep_at_ms;
     }
     /* After a group was staged: what it took is asked for while nothing is in it. */
-    if (!p->paging && !p->held && !closing && !leaving && !c->daemon->stopping) {
+    if (!p->paging && !p->held && !closing && !leaving && !c->daemon->stopping &&
+        kithi_growth_idle(&c->growth)) {
         uint64_t pages_at_ms = pages_begin(c, now_ms);
         again_ms = pages_at_ms < again_ms ? pages_at_ms : again_ms;
     }
@@ -770,6 +792,39 @@ bool kithi_pipeline_hold(struct kithi_collection *c, bool on)
     struct kithi_pipeline *p = &c->pipeline;
     p->held = on; /* a write that waits for room does so in the index that comes */
     return p->held && is_still(c);
+}
+
+void kithi_pipeline_calm(struct kithi_collection *c, bool on)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    c->daemon->again |= p->calm && !on;
+    p->calm = on;
+}
+
+void kithi_pipeline_close(struct kithi_collection *c, bool on)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    c->daemon->again |= p->closed && !on;
+    p->closed = on;
+}
+
+bool kithi_pipeline_ended(const struct kithi_collection *c, uint64_t epoch)
+{
+    const struct kithi_pipeline *p = &c->pipeline;
+    bool ended = true;
+    for (uint32_t i = 0; i < p->under_way; i++) {
+        const struct kithi_commit *k = &p->commits[(p->oldest + i) % (KITHI_GROUPS_SEALED + 1)];
+        ended = ended && (!k->inserting || k->epoch > epoch);
+    }
+    return ended;
+}
+
+void kithi_pipeline_room(struct kithi_collection *c)
+{
+    struct kithi_pipeline *p = &c->pipeline;
+    p->stalled = p->crowded = false;
+    p->sweep_at_ms = 0;
+    c->daemon->again = true;
 }
 
 uint64_t kithi_pipeline_ops_under_way(const struct kithi_collection *c)
@@ -822,8 +877,10 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
     const struct kithi_header *h = kithi_map_header(kithi_index_map(c->index));
     struct kithi_wal_stats wal;
     kithi_wal_stats(c->wal, &wal);
-    char histogram[KITHI_SYNC_BUCKETS * 22 + 1], data_dir[PATH_JSON_SIZE];
+    char histogram[KITHI_SYNC_BUCKETS * 22 + 1], data_dir[PATH_JSON_SIZE], growth[KITHI_GROWTH_JSON_SIZE];
     size_t at = 0;
+    int grown = kithi_growth_stats(c, growth, sizeof growth);
+    KITHI_ASSERT(grown > 0);
     path_json(data_dir, d->data_real);
     for (unsigned i = 0; i < KITHI_SYNC_BUCKETS; i++) {
         at += (size_t)snprintf(histogram + at, sizeof histogram - at, "%s%" PRIu64, i ? "," : "",
@@ -845,7 +902,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"audits\":%" PRIu64 ",\"audit_epoch\":%" PRIu64
         ",\"audit_rests\":%s,\"unreachable\":%" PRIu64 ",\"unreachable_found\":%" PRIu64
         ",\"relinked\":%" PRIu64 ",\"samples\":%" PRIu64 ",\"samples_missed\":%" PRIu64 ",\"up_ms\":%" PRIu64
-        ",\"relayout\":%s,\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"recall\":%s,\"readers\":%s}",
+        ",\"growth\":%s,\"relayout\":%s,\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"recall\":%s,\"readers\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
         p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
@@ -855,7 +912,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         wal.bytes - k->log_bytes, k->last_time, p->sweeping ? "true" : "false", tally(&h->tally_sweeps),
         tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free), a->passes, a->epoch,
         a->done_mark == kithi_audit_mark(c->index) ? "true" : "false", a->unreachable, a->found, a->relinked,
-        a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, relayout, kithi_io_name(d->io),
+        a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, growth, relayout, kithi_io_name(d->io),
         kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, recall, readers);
     return n < 0 || (size_t)n >= size ? -ENOSPC : n;
 }

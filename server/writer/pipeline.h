@@ -63,6 +63,8 @@ struct kithi_pipeline {
     bool stalled;                           /* no room for the next write; a sweep may make some */
     bool crowded;                           /* the same, before groups under way were published */
     bool held;                              /* nothing begins: the index is about to be replaced */
+    bool calm, closed;                      /* the segment is about to be: no sweep begins; no group either */
+    uint64_t full_us;                       /* since when a write waits for room; 0: none does */
 
     /* A ring: from `oldest` on those that are under way, then the one that is staged. */
     struct kithi_commit commits[KITHI_GROUPS_SEALED + 1];
@@ -116,6 +118,14 @@ uint64_t kithi_pipeline_turn(struct kithi_collection *c, uint64_t now_ms);
 
 /* Begin nothing from now on (on), or go on. True when nothing is under way, and nothing will be before going on. */
 bool kithi_pipeline_hold(struct kithi_collection *c, bool on);
+/* Begin no sweep and nothing about pages, and let groups be short ones; or go on. */
+void kithi_pipeline_calm(struct kithi_collection *c, bool on);
+/* Begin no group, or go on. */
+void kithi_pipeline_close(struct kithi_collection *c, bool on);
+/* Nobody inserts for a group up to epoch any more. */
+bool kithi_pipeline_ended(const struct kithi_collection *c, uint64_t epoch);
+/* There may be more room than there was: what waits for some is looked at again. */
+void kithi_pipeline_room(struct kithi_collection *c);
 /* Changes in groups that are under way. */
 uint64_t kithi_pipeline_ops_under_way(const struct kithi_collection *c);
 /* The collection has another index: what was known of the one before is forgotten. */

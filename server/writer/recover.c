@@ -275,11 +275,21 @@ static bool is_room(int status)
 /* Apply one group, waiting for dead slots to become free as its first time did. */
 static int apply_group_patiently(struct replay *r, uint32_t i)
 {
-    uint32_t wait_ms = 0;
+    uint32_t wait_ms = 0, first = i ? r->groups[i - 1].ops_end : 0;
+    bool grown = false;
     for (;;) {
         int status = apply_groups(r, i, i + 1);
+        /* All that could become free is free: the ceiling was higher when it was written. */
+        if (status == KITHI_E_FULL && wait_ms == UINT32_MAX && !grown && !r->c->settings.fixed) {
+            grown = true;
+            settle(r); /* pages are asked for of the segment that it has now */
+            status = kithi_growth_now(r->c, r->groups[i].ops_end - first, r->err);
+            if (!status) {
+                continue;
+            }
+        }
         if (!is_room(status) || wait_ms == UINT32_MAX) {
-            return status; /* done, or all that could become free is free */
+            return status; /* done, or there is nothing else to be tried */
         }
         land_all(r);
         kithi_sweep_hurry(r->c->index);
@@ -795,7 +805,8 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
             "%s is %s and not a file; remove it, and the segment is built anew from the log", c->segment,
             S_ISLNK(st.st_mode) ? "a symbolic link" : "something else");
     }
-    /* Another layout was chosen, or asked for, and the copy was not made: that is done once the collection is served again. */
+    /* Another layout was chosen, or asked for, or a larger one was to be made, and it was not: that is done once the collection is
+     * served again. */
     if (kithi_settings_may_lay(&c->settings, &peek.geometry)) {
         id.geometry = peek.geometry;
     }

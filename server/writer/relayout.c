@@ -33,9 +33,14 @@ static const struct kithi_geometry *present(const struct kithi_collection *c)
     return &kithi_index_map(c->index)->geometry;
 }
 
-static bool same_layout(const struct kithi_geometry *a, const struct kithi_geometry *b)
+/* A larger ceiling alone is for growth.h. */
+static bool same_layout(const struct kithi_geometry *wanted, const struct kithi_geometry *have)
 {
-    return !memcmp(a, b, sizeof *a);
+    struct kithi_geometry same = *wanted;
+    if (same.slot_max > have->slot_max) {
+        same.slot_max = have->slot_max;
+    }
+    return !memcmp(&same, have, sizeof same);
 }
 
 /* ---- what runs elsewhere ---- */
@@ -523,6 +528,11 @@ static void copy_begin(struct kithi_collection *c)
     } else if (r->next) {
         r->step = RELAYOUT_COPY;
         c->daemon->again = true;
+    } else if (r->settings.geometry.slot_max > present(c)->slot_max) {
+        r->grow_failures = c->growth.failures;
+        r->bytes_before = bytes_taken(c->index);
+        r->step = RELAYOUT_GROW;
+        kithi_growth_ask(c);
     } else { /* it has that layout already */
         answer_asked(c, KITHI_ALTER_SETTINGS, 0);
         rest(c);
@@ -560,6 +570,7 @@ static const char *state_name(const struct kithi_relayout *r)
     case RELAYOUT_MEASURE: return "measuring";
     case RELAYOUT_BEGIN: return "beginning";
     case RELAYOUT_COPY: return r->closing ? "switching" : r->following ? "following" : "copying";
+    case RELAYOUT_GROW: return "growing";
     case RELAYOUT_UNDO:
     case RELAYOUT_CLOSE: return "ending";
     case RELAYOUT_REST:
@@ -676,6 +687,36 @@ static void look_at_prefetch(struct kithi_collection *c, uint64_t now_ms)
     }
 }
 
+/* The live segment is larger by now, or could not be. */
+static void grow_next(struct kithi_collection *c)
+{
+    struct kithi_relayout *r = &c->relayout;
+    const struct kithi_growth *g = &c->growth;
+    if (present(c)->slot_max >= r->settings.geometry.slot_max) {
+        r->took_ms = kithi_now_ms() - r->began_ms;
+        r->took_held_us = g->hold_us;
+        answer_asked(c, KITHI_ALTER_COPIED, r->bytes_before);
+        rest(c);
+    } else if (g->failures != r->grow_failures) {
+        r->err = g->err;
+        give_up(c, g->status);
+    }
+}
+
+/* Begin anew, after the live segment has become a larger one. Not in the last moment, which is over sooner. */
+static void give_way(struct kithi_collection *c)
+{
+    struct kithi_relayout *r = &c->relayout;
+    r->gives_way = false;
+    if ((r->step == RELAYOUT_COPY && !r->held_us) || r->step == RELAYOUT_MEASURE) {
+        kithi_log(KITHI_LOG_INFO, "relayout-gives-way",
+                  "name=%s why=%s msg=the collection is almost full, and grows first", c->settings.name,
+                  r->why);
+        r->once_more = r->asked != NULL;
+        leave_copy(c);
+    }
+}
+
 static void look(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_relayout *r = &c->relayout;
@@ -683,15 +724,22 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
         look_at_prefetch(c, now_ms);
         return;
     }
-    if (c->old_until_ms != KITHI_NEVER) {
-        return; /* one old segment at a time; its end brings the next turn */
+    bool lowers = r->asked && r->wanted.geometry.slot_max < present(c)->slot_max;
+    if (kithi_growth_comes_first(c, !lowers, now_ms)) {
+        return; /* its end brings the next turn */
     }
     r->began_ms = r->told_ms = now_ms;
     r->settings = c->settings;
-    r->before = c->settings;
+    if (!r->asked || !r->once_more) {
+        r->before = c->settings;
+    }
+    r->once_more = false;
     if (r->asked) {
         r->settings = r->wanted;
         r->settings.generation = c->settings.generation;
+        if (!lowers && r->settings.geometry.slot_max < c->settings.geometry.slot_max) {
+            r->settings.geometry.slot_max = c->settings.geometry.slot_max; /* it has grown since */
+        }
     } else {
         r->anew = false;
         r->why = c->settings.chosen ? "settings" : "auto";
@@ -733,12 +781,19 @@ uint64_t kithi_relayout_turn(struct kithi_collection *c, uint64_t now_ms)
         return KITHI_NEVER;
     }
     atomic_store_explicit(&r->cancelled, false, memory_order_relaxed);
+    if (r->gives_way) {
+        give_way(c);
+    }
+    if (r->busy) {
+        return KITHI_NEVER;
+    }
     switch (r->step) {
     case RELAYOUT_MEASURE: measure_next(c); break;
     case RELAYOUT_BEGIN: copy_begin(c); break;
     case RELAYOUT_COPY: again_ms = copy_next(c); break;
     case RELAYOUT_UNDO: undone(c); break;
     case RELAYOUT_PREFETCH: prefetch_end(c); break;
+    case RELAYOUT_GROW: grow_next(c); break;
     case RELAYOUT_CLOSE:
     case RELAYOUT_REST: break;
     }
@@ -746,6 +801,16 @@ uint64_t kithi_relayout_turn(struct kithi_collection *c, uint64_t now_ms)
         look(c, now_ms);
     }
     return again_ms;
+}
+
+bool kithi_relayout_lets_grow(const struct kithi_relayout *r)
+{
+    return r->step == RELAYOUT_REST || r->step == RELAYOUT_PREFETCH || r->step == RELAYOUT_GROW;
+}
+
+void kithi_relayout_give_way(struct kithi_collection *c)
+{
+    c->relayout.gives_way = true;
 }
 
 bool kithi_relayout_idle(const struct kithi_relayout *r)

@@ -50,6 +50,7 @@ enum kithi_relayout_step {
     RELAYOUT_COPY,     /* pool: insertions into it */
     RELAYOUT_UNDO,     /* helper: the settings before are written again */
     RELAYOUT_CLOSE,    /* helper: an index that is not needed any more is unmapped */
+    RELAYOUT_GROW,     /* all that is asked for is a higher ceiling, which growth.h sees to */
     RELAYOUT_PREFETCH, /* pool: one job; groups and sweeps go on beside it */
 };
 
@@ -74,6 +75,10 @@ struct kithi_relayout {
     struct kithi_copy *copy;
     struct kithi_index *spent; /* to be closed */
     bool spent_next;           /* it is segment.next, to be removed */
+    bool gives_way;            /* the live segment is about to be full, and has to be a larger one first */
+    bool once_more;            /* as it had to be: `before` is of the first time */
+    uint64_t grow_failures;    /* of growth.h when it was asked */
+    uint64_t bytes_before;     /* the same of memory */
     bool closing;   /* nothing is begun any more that would keep the pipeline from standing still */
     bool slowing;   /* writes wait for the copy, as was logged */
     bool following; /* the first pass is over; then: */
@@ -104,6 +109,11 @@ uint64_t kithi_relayout_turn(struct kithi_collection *c, uint64_t now_ms);
 /* A request for another layout, or a fresh segment (struct kithi_alter): answered when the switch is done, or why it could not
  * be, or at once, when nothing is to be done, or cannot be. */
 void kithi_relayout_request(struct kithi_collection *c, struct kithi_request *r);
+
+/* Nothing is under way that a larger segment would be in the way of. */
+bool kithi_relayout_lets_grow(const struct kithi_relayout *r);
+/* The live segment is about to be full: what is under way is begun anew once that is a larger one. */
+void kithi_relayout_give_way(struct kithi_collection *c);
 
 /* Nothing is under way. A collection that is dropped, or whose daemon stops, gets there by turns. */
 bool kithi_relayout_idle(const struct kithi_relayout *r);

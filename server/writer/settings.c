@@ -189,8 +189,8 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     struct kithi_settings s = { 0 };
     char path[KITHI_PATH_MAX], uid[64], hash_key[64], metric[16];
     char quantization[16], keep[16] = "f32", layout[16] = "";
-    int64_t code_bits = 1, version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0, generation = 0,
-            slot_most = 0;
+    int64_t fixed = 0, code_bits = 1, version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0,
+            generation = 0, slot_most = 0;
     const struct kithi_conf_key keys[] = {
         { "version", KITHI_CONF_INTEGER, &version, 0, 1, INT32_MAX, NULL, true },
         { "name", KITHI_CONF_STRING, s.name, sizeof s.name, 0, 0, NULL, true },
@@ -207,6 +207,7 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
         { "layout", KITHI_CONF_STRING, layout, sizeof layout, 0, 0, NULL, false },
         { "code_bits", KITHI_CONF_INTEGER, &code_bits, 0, 0, UINT32_MAX, NULL, false },
         { "slot_max", KITHI_CONF_INTEGER, &slot_max, 0, 0, UINT32_MAX, NULL, true },
+        { "fixed", KITHI_CONF_INTEGER, &fixed, 0, 0, 1, NULL, false },
         { "slot_most", KITHI_CONF_INTEGER, &slot_most, 0, 0, KITHI_SLOT_MAX_LIMIT, NULL, false },
     };
     int status = kithi_path(path, err, "%s/%s", dir, KITHI_SETTINGS_NAME);
@@ -240,6 +241,7 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     s.geometry.m = (uint32_t)m;
     s.geometry.ef_construction = (uint32_t)ef;
     s.geometry.slot_max = (uint32_t)slot_max;
+    s.fixed = fixed != 0;
     s.slot_most = (uint32_t)slot_most;
     status = codes_read(path, quantization, keep, layout, code_bits, &s, err);
     if (!status) {
@@ -265,26 +267,27 @@ int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct
     if (s->slot_most > g->slot_max) { /* kithd that knows of no other ceiling reads settings without */
         snprintf(most, sizeof most, "slot_most = %u\n", s->slot_most);
     }
-    int n = snprintf(text, sizeof text,
-                     "# What this collection is. Written by kithd; the log and the segment repeat it.\n"
-                     "version = %d\n"
-                     "name = \"%s\"\n"
-                     "uid = \"%s\"\n"
-                     "hash_key = \"%s\"\n"
-                     "timeline = %" PRIu64 "\n"
-                     "generation = %" PRIu64 "\n"
-                     "dim = %u\n"
-                     "metric = \"%s\"\n"
-                     "m = %u\n"
-                     "ef_construction = %u\n"
-                     "quantization = \"%s\"\n"
-                     "keep = \"%s\"\n"
-                     "%s"
-                     "slot_max = %u\n"
-                     "%s",
-                     SETTINGS_VERSION, s->name, uid, hash_key, s->timeline, s->generation, g->dim,
-                     kithi_metric_name(g->metric), g->m, g->ef_construction,
-                     kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), layout, g->slot_max, most);
+    int n =
+        snprintf(text, sizeof text,
+                 "# What this collection is. Written by kithd; the log and the segment repeat it.\n"
+                 "version = %d\n"
+                 "name = \"%s\"\n"
+                 "uid = \"%s\"\n"
+                 "hash_key = \"%s\"\n"
+                 "timeline = %" PRIu64 "\n"
+                 "generation = %" PRIu64 "\n"
+                 "dim = %u\n"
+                 "metric = \"%s\"\n"
+                 "m = %u\n"
+                 "ef_construction = %u\n"
+                 "quantization = \"%s\"\n"
+                 "keep = \"%s\"\n"
+                 "%s"
+                 "slot_max = %u\n"
+                 "%s%s",
+                 SETTINGS_VERSION, s->name, uid, hash_key, s->timeline, s->generation, g->dim,
+                 kithi_metric_name(g->metric), g->m, g->ef_construction, kithi_quantization_name(s->wanted),
+                 kithi_keep_name(s->keep), layout, g->slot_max, most, s->fixed ? "fixed = 1\n" : "");
     if (KITHI_FAULT("settings-write-eio")) {
         return kithi_error_set(err, -EIO, "cannot write %s/%s: %s", dir, KITHI_SETTINGS_NAME, strerror(EIO));
     }

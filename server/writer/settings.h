@@ -25,6 +25,7 @@ struct kithi_settings {
     uint32_t wanted;     /* enum kithi_quantization, as it was asked for: AUTO, too */
     uint32_t keep;       /* enum kithi_keep, as it was asked for */
     bool chosen;         /* false: AUTO that has still to choose */
+    bool fixed;          /* geometry.slot_max is the last word: it does not grow */
     struct kithi_geometry
         geometry;       /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
     uint32_t slot_most; /* a ceiling that it had before, if that was higher; else 0 */

@@ -110,10 +110,12 @@ struct kithi_create {
     uint32_t m;               /*  8..11 links a level, 2..64; level 0 has 2m */
     uint32_t ef_construction; /* 12..15 */
     uint32_t quantization;    /* 16..19 enum kithi_quantization, AUTO among them */
-    uint32_t slot_max;        /* 20..23 ceiling of vectors, dead ones included */
-    uint32_t name_len;        /* 24..27 */
-    uint32_t keep;            /* 28..31 enum kithi_keep */
+    uint32_t slot_max; /* 20..23 ceiling of vectors, dead ones included; KITHI_CREATE_FIXED beside it */
+    uint32_t name_len; /* 24..27 */
+    uint32_t keep;     /* 28..31 enum kithi_keep */
 };
+/* The ceiling is the last word; else it is where the collection begins, and it grows. A kithd that knows no growth refuses it. */
+#define KITHI_CREATE_FIXED 0x80000000u
 _Static_assert(sizeof(struct kithi_create) == 32, "create body is format");
 
 /* Answer to OPEN. */

@@ -325,12 +325,13 @@ static void turn(struct kithi_daemon *d)
         d->again = false;
         kithi_admin_turn(d);
         for (struct kithi_collection *c = d->collections; c; c = c->next) {
-            if (now_ms >= c->old_until_ms)
-                kithi_collection_end_old(c);
+            kithi_old_turn(c, now_ms);
             uint64_t census_ms;
             bool census = kithi_census_turn(c, now_ms, &census_ms);
-            if (!census)
+            if (!census) {
                 kithi_relayout_turn(c, now_ms);
+                kithi_growth_turn(c, now_ms);
+            }
             kithi_pipeline_turn(c, now_ms);
             if (!census)
                 kithi_checkpointer_turn(c, now_ms);

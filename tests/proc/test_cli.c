@@ -199,7 +199,7 @@ static void single_vectors_are_put_found_and_deleted(void **state)
     expect_ok(KITH("--json", "create", "one", "--dim", "2", "--metric", "l2", "--m", "8", "--ef-construction",
                    "50"),
               "{\"name\":\"one\",\"dim\":2,\"metric\":\"l2\",\"m\":8,\"ef_construction\":50,"
-              "\"quantization\":\"auto\",\"keep\":\"f32\",\"max_vectors\":16777216}\n");
+              "\"quantization\":\"auto\",\"keep\":\"f32\",\"max_vectors\":16777216,\"fixed\":false}\n");
     expect_ok(KITH("--json", "put", "one", "a", "--vector", "[1, 2.5]"), "{\"id\":\"a\",\"epoch\":1}\n");
     expect_ok(KITH("put", "one", "--vector=[3,4]", "b", "--json"), "{\"id\":\"b\",\"epoch\":2}\n");
     expect_ok(KITH("get", "one", "a"), "[1,2.5]\n");
@@ -827,7 +827,8 @@ static void a_full_collection_says_so_and_keeps_what_was_acknowledged(void **sta
     (void)state;
     static float rows[ROWS][DIM];
     make_rows(rows);
-    expect(KITH("create", "full", "--dim", "6", "--metric", "l2", "--max-vectors", "300"), 0, NULL, "");
+    expect(KITH("create", "full", "--dim", "6", "--metric", "l2", "--max-vectors", "300", "--fixed"), 0, NULL,
+           "");
     struct result r = KITH("--json", "load", "full", write_fvecs("full.fvecs", rows, ROWS));
     unsigned long loaded = 0;
     const char *at = strstr(r.out, "\"loaded\":");

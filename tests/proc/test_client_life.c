@@ -524,6 +524,7 @@ static void a_batch_beyond_the_ceiling_is_refused_whole(void **state)
     create.quantization = test_quantization();
     create.keep = test_keep();
     create.max_vectors = 10;
+    create.fixed = 1;
     create.run_dir = run_dir(&d);
     create.error = &err;
     if (kith_create("small", &create) < 0)

@@ -691,11 +691,11 @@ struct kith_create_opts {
     uint32_t m;               /* 2..64, 0: 16 */
     uint32_t ef_construction; /* 1..65536, 0: 200 */
     uint32_t quantization;    /* enum kith_quantization */
-    uint32_t max_vectors;     /* ceiling of slots, dead ones included; 0: 16,777,216 */
+    uint32_t max_vectors;     /* slots that it begins with, dead ones included; 0: 16,777,216 */
     const char *run_dir;      /* as in kith_open_opts */
     struct kith_error *error; /* may be NULL */
     uint32_t keep;            /* enum kith_keep */
-    uint32_t reserved;        /* 0 */
+    uint32_t fixed;           /* 1: it is full with max_vectors; 0: it grows before it is */
 };
 /* clang-format off */
 #define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0 }

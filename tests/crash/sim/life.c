@@ -54,6 +54,7 @@ static void make_collection(struct sim_world *w)
     char dir[2 * TEST_PATH_SIZE], wal_dir[3 * TEST_PATH_SIZE];
     kithi_geometry_want(&g, codes[w->seed % 4], KITHI_KEEP_F32);
     must(kithi_settings_new(&w->settings, SIM_NAME, &g, &err), &err);
+    w->settings.fixed = true;         /* so that writes wait for room here */
     for (unsigned i = 0; i < 16; i++) /* the same each time */
         w->settings.uid[i] = w->settings.hash_key[i] = (uint8_t)(test_rand_u64(&w->r) | 1);
     w->settings.timeline = test_rand_u64(&w->r) >> 1;
@@ -156,11 +157,12 @@ static void turn(struct sim_world *w, struct kithi_daemon *d)
         d->again = false;
         for (struct kithi_collection *c = d->collections; c; c = c->next) {
             uint64_t now_ms = kithi_now_ms(), census_ms;
-            if (now_ms >= c->old_until_ms)
-                kithi_collection_end_old(c);
+            kithi_old_turn(c, now_ms);
             bool census = kithi_census_turn(c, now_ms, &census_ms);
-            if (!census)
+            if (!census) {
                 kithi_relayout_turn(c, now_ms);
+                kithi_growth_turn(c, now_ms);
+            }
             kithi_pipeline_turn(c, now_ms);
             note_groups(w, c);
             see(w, c);

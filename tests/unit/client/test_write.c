@@ -1086,9 +1086,9 @@ static void create_and_drop_say_what_is_wrong(void **state)
     assert_non_null(strstr(err.text, "without quantization"));
     o.quantization = KITH_QUANTIZATION_AUTO;
     assert_int_equal(kith_create("new", &o), 0);
-    o.reserved = 1;
+    o.fixed = 2;
     assert_int_equal(kith_create("new", &o), -EINVAL);
-    o.reserved = 0;
+    o.fixed = 0;
     o.struct_size = offsetof(struct kith_create_opts, keep); /* of a program from before codes */
     o.quantization = KITH_QUANTIZATION_NONE;
     assert_int_equal(kith_create("new", &o), 0);

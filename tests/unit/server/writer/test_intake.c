@@ -553,7 +553,7 @@ static void a_full_collection_waits_for_dead_slots_and_refuses_what_can_never_fi
     struct peer_reply r;
     (void)state;
     peer_open(&p, served.run.path);
-    assert_int_equal(peer_create(&p, "small", DIM, 100, NULL), 0);
+    assert_int_equal(peer_create(&p, "small", DIM, 100 | KITHI_CREATE_FIXED, NULL), 0);
     assert_int_equal(peer_use(&p, "small", NULL), 0);
     for (unsigned i = 0; i < 50; i++) { /* fifty times the same 40: 2,000 slots if none were reused */
         assert_int_equal(peer_write(&p, "s", 0, 40, DIM, (float)i, &r), 0);
