@@ -70,7 +70,7 @@ static const char help[] =
     "                          keeps, as in sq8-none (%s)\n"
     "      --keep KEEP         what they keep where the list does not say: f32, f16 or none (f32)\n"
     "      --ef LIST           breadths of search, rising, comma-separated\n"
-    "      --sizes LIST        vectors, rising, of bench_growth (10000,100000,400000,1000000)\n"
+    "      --sizes LIST        vectors, rising, of bench_growth and bench_ceiling (10000,100000,400000,1000000)\n"
     "  -r, --rounds N          interleaved rounds; medians of them are shown (%u)\n"
     "  -t, --threads N         threads that build (2)\n"
     "  -n, --readers N         reader processes of bench_mixed (4)\n"

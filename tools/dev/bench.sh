@@ -16,6 +16,7 @@
 #           warm     restarts with the segment in place, a quarter of the set and all of it
 #           durable  readers without a daemon, writing beside checkpoints, replay to writing
 #           growth   rate, memory and building from 10,000 to 1,000,000 vectors
+#           ceiling  growth from room for 1,000 vectors to 1,000,000, beside a writer and a reader
 #           all      the tables of bench/README.md
 #   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
 #   OPTION  of the program behind the table: tools/dev/bench.sh TABLE -- --help
@@ -119,7 +120,7 @@ if [ "$table" = all ]; then
     fi
     exit 0
 fi
-case $table in search | core | build | log | mixed | scaling | attach | counters | growth | recall | restart | warm | durable) ;; *) usage 2 ;; esac
+case $table in search | core | build | log | mixed | scaling | attach | counters | growth | ceiling | recall | restart | warm | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
