@@ -173,6 +173,7 @@ static void a_write_that_waits_for_room_is_refused_when_the_log_fails_before_it(
     create.dim = 4;
     create.metric = KITH_METRIC_L2;
     create.max_vectors = SMALL;
+    create.fixed = 1;
     start_with_fault("wal-write-eio", 1);
     assert_int_equal(test_daemon_wait_ready(&kithd), 0);
     assert_int_equal(kith_create("small", &create), 0);

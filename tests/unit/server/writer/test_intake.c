@@ -576,7 +576,7 @@ static void a_daemon_that_takes_no_more_writes_still_gives_signs_of_life(void **
     char held[KITHI_PATH_MAX];
     (void)state;
     /* A write that needs what is free has to wait until that is known, which a test can hold. */
-    assert_int_equal(peer_create(&good, "tight", DIM, 64, NULL), 0);
+    assert_int_equal(peer_create(&good, "tight", DIM, 64 | KITHI_CREATE_FIXED, NULL), 0);
     assert_int_equal(peer_use(&good, "tight", NULL), 0);
     assert_int_equal(peer_write(&good, "t", 0, 64, DIM, 1, NULL), 0);
     assert_int_equal(peer_write(&good, "t", 0, 32, 0, 0, NULL), 0);

@@ -647,7 +647,7 @@ static void a_write_that_needs_what_is_free_waits_until_that_is_known(void **sta
     struct peer_reply r;
     (void)state;
     begin();
-    assert_int_equal(peer_create(&peer, "tight", DIM, 64, NULL), 0);
+    assert_int_equal(peer_create(&peer, "tight", DIM, 64 | KITHI_CREATE_FIXED, NULL), 0);
     assert_int_equal(peer_use(&peer, "tight", NULL), 0);
     assert_int_equal(peer_write(&peer, "t", 0, 64, DIM, 1, NULL), 0);
     assert_int_equal(peer_write(&peer, "t", 0, 32, 0, 0, NULL), 0);
