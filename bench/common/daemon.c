@@ -79,7 +79,10 @@ static _Noreturn void run_daemon(const struct bench_daemon *d, unsigned threads)
         dup2(fd, STDERR_FILENO);
     char data[300];
     snprintf(data, sizeof(data), "%s/data", d->data_dir);
-    execl(path, "kithd", "--data", data, "--run", d->run_dir, "--threads", count, (char *)NULL);
+    char config[300];
+    snprintf(config, sizeof(config), "%s/kithd.conf", d->data_dir);
+    execl(path, "kithd", "--data", data, "--run", d->run_dir, "--threads", count, "--config", config,
+          (char *)NULL);
     fprintf(stderr, "%s: %s\n", path, strerror(errno));
     _exit(127);
 }
@@ -215,7 +218,21 @@ double bench_daemon_cpu(const struct bench_daemon *d)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static void configure(const struct bench_daemon *d, const char *text)
+{
+    char path[300];
+    snprintf(path, sizeof(path), "%s/kithd.conf", d->data_dir);
+    FILE *f = fopen(path, "w");
+    if (!f || fputs(text, f) < 0 || fclose(f) != 0)
+        bench_die("%s: %s", path, strerror(errno));
+}
+
 void bench_daemon_start(struct bench_daemon *d, unsigned threads)
+{
+    bench_daemon_start_with(d, threads, "");
+}
+
+void bench_daemon_start_with(struct bench_daemon *d, unsigned threads, const char *config)
 {
     const char *tmp = getenv("TMPDIR");
     snprintf(d->run_dir, sizeof(d->run_dir), "/dev/shm/kith-bench-XXXXXX");
@@ -228,6 +245,7 @@ void bench_daemon_start(struct bench_daemon *d, unsigned threads)
     snprintf(data, sizeof(data), "%s/data", d->data_dir);
     if (mkdir(data, 0700) != 0)
         bench_die("%s: %s", data, strerror(errno));
+    configure(d, config);
     int leash[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, leash) != 0)
         bench_die("socketpair: %s", strerror(errno));

@@ -23,6 +23,8 @@ struct bench_daemon {
 
 /* Start kithd with so many insertion threads and wait until it answers. */
 void bench_daemon_start(struct bench_daemon *d, unsigned threads);
+/* The same with lines of kithd's configuration file. */
+void bench_daemon_start_with(struct bench_daemon *d, unsigned threads, const char *config);
 void bench_daemon_stop(struct bench_daemon *d);
 
 /* kill -9, or SIGTERM, and wait until it is gone; start it again, without waiting for an answer. */

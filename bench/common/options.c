@@ -25,6 +25,12 @@ enum {
     OPT_JSON,
     OPT_SVG,
     OPT_CHILD,
+    OPT_ORDER,
+    OPT_TURNOVERS,
+    OPT_REBUILD,
+    OPT_WINDOW,
+    OPT_RATE,
+    OPT_NO_RATES,
     OPT_HELP
 };
 
@@ -50,6 +56,12 @@ static const struct option long_options[] = {
     { "json", required_argument, NULL, OPT_JSON },
     { "svg", required_argument, NULL, OPT_SVG },
     { "child", no_argument, NULL, OPT_CHILD },
+    { "order", required_argument, NULL, OPT_ORDER },
+    { "turnovers", required_argument, NULL, OPT_TURNOVERS },
+    { "rebuild", required_argument, NULL, OPT_REBUILD },
+    { "window", no_argument, NULL, OPT_WINDOW },
+    { "rate", required_argument, NULL, OPT_RATE },
+    { "no-rates", no_argument, NULL, OPT_NO_RATES },
     { "help", no_argument, NULL, OPT_HELP },
     { NULL, 0, NULL, 0 },
 };
@@ -70,17 +82,23 @@ static const char help[] =
     "                          keeps, as in sq8-none (%s)\n"
     "      --keep KEEP         what they keep where the list does not say: f32, f16 or none (f32)\n"
     "      --ef LIST           breadths of search, rising, comma-separated\n"
-    "      --sizes LIST        vectors, rising, of bench_growth and bench_ceiling (10000,100000,400000,1000000)\n"
+    "      --sizes LIST        vectors, rising, of bench_growth and bench_ceiling (10000,100000,400000,1000000); the last of them of bench_churn\n"
     "  -r, --rounds N          interleaved rounds; medians of them are shown (%u)\n"
     "  -t, --threads N         threads that build (2)\n"
     "  -n, --readers N         reader processes of bench_mixed (4)\n"
-    "  -s, --seconds S         length of a phase of bench_mixed or bench_scaling (%.0f)\n"
+    "  -s, --seconds S         length of a phase of bench_mixed or bench_scaling, of the window of bench_churn (%.0f)\n"
     "      --cpu N             CPU of the timed reader (the last one)\n"
     "      --daemon-cpu N      CPU of kithd and the loader beside a timed reader (the first one)\n"
     "      --cpu-time          rates by CPU time instead of time: on a machine that others use\n"
-    "      --peers LIST        what to compare with: hnswlib,faiss,faiss-sq8 (%s)\n"
+    "      --peers LIST        what to compare with: hnswlib,hnswlib-replace,faiss,faiss-sq8 (%s)\n"
     "      --no-peer           Kith alone\n"
     "      --peer-index FILE   keep the index of hnswlib in FILE between runs, that of PEER in FILE.PEER\n"
+    "      --order LIST        of bench_churn, what is replaced: random, clusters (random,clusters)\n"
+    "      --turnovers N       of bench_churn: the live set is replaced so often (10)\n"
+    "      --rebuild PERCENT   of bench_churn: FAISS is built anew after so much of it was replaced (100)\n"
+    "      --window            bench_churn: a sliding window instead of turnovers\n"
+    "      --rate N            of the window: vectors inserted, and as many deleted, a second (1000)\n"
+    "      --no-rates          of bench_churn: rates and latencies are shown and not judged, as on a busy machine\n"
     "      --json FILE         write one object for each point measured\n"
     "      --svg FILE          plot the curves, with gnuplot\n";
 
@@ -156,6 +174,18 @@ static void parse_peers(struct bench_options *o, const char *text)
     }
 }
 
+static void parse_order(struct bench_options *o, const char *text)
+{
+    static const char *const orders[] = { "random", "clusters" };
+    char list[64];
+    snprintf(list, sizeof(list), "%s", text);
+    o->random = o->clusters = false;
+    for (char *rest, *item = strtok_r(list, ",", &rest); item; item = strtok_r(NULL, ",", &rest)) {
+        bool clusters = number_of(item, orders, LENGTH(orders)) == 1;
+        *(clusters ? &o->clusters : &o->random) = true;
+    }
+}
+
 const char *bench_quantization_name(uint32_t quantization)
 {
     return quantization < LENGTH(quantizations) ? quantizations[quantization] : "unknown";
@@ -190,6 +220,9 @@ void bench_options_parse(int argc, char **argv, const char *purpose, const struc
         .threads = 2,
         .readers = 4,
         .seconds = defaults->seconds,
+        .turnovers = 10,
+        .rebuild = 100,
+        .rate = 1000,
         .cpu = bench_cpu(-1),
         .daemon_cpu = bench_cpu(0),
     };
@@ -215,6 +248,7 @@ void bench_options_parse(int argc, char **argv, const char *purpose, const struc
         case OPT_QUERIES: out->queries = optarg; break;
         case OPT_SIZES:
             out->size_count = parse_rising("--sizes", optarg, out->sizes, BENCH_SIZE_MAX, 16000000);
+            out->sizes_given = true;
             break;
         case OPT_CPU: out->cpu = (int)number("--cpu", optarg, 0, 1023); break;
         case OPT_DAEMON_CPU: out->daemon_cpu = (int)number("--daemon-cpu", optarg, 0, 1023); break;
@@ -225,6 +259,12 @@ void bench_options_parse(int argc, char **argv, const char *purpose, const struc
         case OPT_JSON: out->json = optarg; break;
         case OPT_SVG: out->svg = optarg; break;
         case OPT_CHILD: out->child = true; break;
+        case OPT_ORDER: parse_order(out, optarg); break;
+        case OPT_TURNOVERS: out->turnovers = (unsigned)number("--turnovers", optarg, 1, 1000); break;
+        case OPT_REBUILD: out->rebuild = (unsigned)number("--rebuild", optarg, 1, 1000); break;
+        case OPT_WINDOW: out->window = true; break;
+        case OPT_NO_RATES: out->no_rates = true; break;
+        case OPT_RATE: out->rate = (unsigned)number("--rate", optarg, 10, 1000000); break;
         case OPT_HELP:
             printf("%s\n", purpose);
             printf(help, defaults->configs, defaults->rounds, defaults->seconds, defaults->peers);
@@ -240,5 +280,7 @@ void bench_options_parse(int argc, char **argv, const char *purpose, const struc
         out->set = argv[optind];
     parse_configs(out, configs, keep);
     parse_peers(out, peers);
+    if (!out->random && !out->clusters)
+        out->random = out->clusters = true;
     drop_narrow_ef(out);
 }

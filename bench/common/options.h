@@ -40,6 +40,7 @@ struct bench_options {
     unsigned peer_count;
     uint32_t sizes[BENCH_SIZE_MAX]; /* of bench_growth, rising */
     uint32_t size_count;
+    bool sizes_given; /* by --sizes */
     unsigned rounds;
     unsigned threads; /* of a build */
     unsigned readers;
@@ -51,6 +52,14 @@ struct bench_options {
     const char *json;       /* file for the points; NULL: none */
     const char *svg;        /* file for the plot; NULL: none */
     bool child;             /* of bench_attach: this process is the one to measure */
+    /* Of bench_churn. */
+    bool random, clusters; /* what is replaced: drawn by chance, nearest to a vector drawn by chance */
+    unsigned turnovers;
+    unsigned
+        rebuild; /* percent of the live set after whose replacement a peer that cannot delete is built anew */
+    bool window; /* the sliding window instead */
+    unsigned rate; /* of it: vectors inserted and as many deleted, a second */
+    bool no_rates; /* what depends on the machine's speed is shown and not judged */
 };
 
 /* "sq8"; "unknown" for a number that is none of enum kith_quantization. */

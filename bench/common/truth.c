@@ -64,6 +64,14 @@ static float square(const float *a, const float *b, size_t dim)
     return sum;
 }
 
+float bench_distance(const struct bench_set *set, const float *query, const float *row)
+{
+    if (set->metric == KITH_METRIC_L2)
+        return square(query, row, set->dim);
+    float product = dot(query, row, set->dim);
+    return set->metric == KITH_METRIC_COSINE ? -product / sqrtf(dot(row, row, set->dim)) : -product;
+}
+
 /* Up to k nearest so far, sorted; rows come in rising order, so that an equal one goes behind. */
 static void offer(struct near *best, uint32_t *count, uint32_t k, float distance, int32_t row)
 {

@@ -9,4 +9,7 @@
 /* Allocate and fill set->truth: truth_k row numbers of each query, nearest first, ties by row number. */
 void bench_truth(struct bench_set *set);
 
+/* What bench_truth() ranks by: smaller is nearer. Of one metric and query these can be compared. */
+float bench_distance(const struct bench_set *set, const float *query, const float *row);
+
 #endif

@@ -15,7 +15,9 @@
 #include <faiss/index_io.h>
 #include <faiss/utils/Heap.h>
 
+#include <algorithm>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include <omp.h>
@@ -151,6 +153,12 @@ struct peer {
     std::vector<float> query; /* normalised, under cosine */
     std::vector<float> found_distance;
     std::vector<faiss::Index::idx_t> found;
+    /* Of add and remove: the library numbers vectors in their order, and cannot take one out of a graph. Those that are removed are left
+     * out of answers, which are as long as ef is wide for that. */
+    std::vector<uint32_t> row_of;                   /* by number */
+    std::unordered_map<uint32_t, size_t> number_of; /* by row, of those that are there */
+    std::vector<bool> removed;                      /* by number */
+    size_t removed_count = 0;
 };
 
 namespace
@@ -205,6 +213,38 @@ template <class Storage> void build(peer *p, const float *base, uint32_t n, unsi
     prepare<Storage>(p);
 }
 
+/* Without training, which would see the first rows only. */
+void add(peer *p, const float *base, const uint32_t *rows, uint32_t n, unsigned threads)
+{
+    size_t dim = p->params.dim;
+    std::vector<float> vectors(n * dim);
+    for (size_t i = 0; i < n; i++) {
+        const float *row = base + rows[i] * dim;
+        if (p->params.metric == KITH_METRIC_COSINE)
+            normalise(&vectors[i * dim], row, p->params.dim);
+        else
+            std::copy(row, row + dim, &vectors[i * dim]);
+        p->number_of[rows[i]] = p->row_of.size();
+        p->row_of.push_back(rows[i]);
+        p->removed.push_back(false);
+    }
+    omp_set_num_threads(static_cast<int>(threads));
+    p->index->add(n, vectors.data());
+    prepare<flat>(p);
+}
+
+void take_away(peer *p, const uint32_t *rows, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        auto at = p->number_of.find(rows[i]);
+        if (at == p->number_of.end())
+            continue;
+        p->removed[at->second] = true;
+        p->removed_count++;
+        p->number_of.erase(at);
+    }
+}
+
 template <class Storage, class Read> bool load(peer *p, const char *path)
 {
     try {
@@ -241,6 +281,8 @@ void search(peer *p, const float *query, uint32_t k, uint32_t ef)
         normalise(p->query.data(), query, p->params.dim);
         query = p->query.data();
     }
+    if (p->removed_count > 0 && k < ef)
+        k = ef;
     p->found.resize(k);
     p->found_distance.resize(k);
     faiss::maxheap_heapify(k, p->found_distance.data(), p->found.data());
@@ -254,8 +296,13 @@ void search(peer *p, const float *query, uint32_t k, uint32_t ef)
 uint32_t rows(peer *p, uint32_t *out_rows, uint32_t k)
 {
     uint32_t n = 0;
-    for (; n < k && n < p->found.size() && p->found[n] >= 0; n++)
-        out_rows[n] = static_cast<uint32_t>(p->found[n]);
+    for (size_t i = 0; n < k && i < p->found.size() && p->found[i] >= 0; i++) {
+        size_t number = static_cast<size_t>(p->found[i]);
+        if (p->row_of.empty())
+            out_rows[n++] = static_cast<uint32_t>(number);
+        else if (!p->removed[number])
+            out_rows[n++] = p->row_of[number];
+    }
     return n;
 }
 
@@ -268,9 +315,11 @@ size_t bytes(const peer *p)
 }
 } // namespace
 
-const peer_kind peer_faiss = { "faiss", create<flat>, destroy, build<flat>, load<flat, faiss::IndexFlat>,
-                               save,    search,       rows,    bytes };
-const peer_kind peer_faiss_sq8 = {
-    "faiss-sq8", create<sq8>, destroy, build<sq8>, load<sq8, faiss::IndexScalarQuantizer>,
-    save,        search,      rows,    bytes
-};
+const peer_kind peer_faiss = { "faiss", true,        create<flat>,
+                               destroy, build<flat>, load<flat, faiss::IndexFlat>,
+                               save,    search,      rows,
+                               add,     take_away,   bytes };
+const peer_kind peer_faiss_sq8 = { "faiss-sq8", true,       create<sq8>,
+                                   destroy,     build<sq8>, load<sq8, faiss::IndexScalarQuantizer>,
+                                   save,        search,     rows,
+                                   nullptr,     nullptr,    bytes };

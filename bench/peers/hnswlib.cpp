@@ -10,6 +10,7 @@
 #include <queue>
 #include <string>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include <kith/kith.h>
@@ -22,6 +23,10 @@ struct peer {
     std::unique_ptr<hnswlib::HierarchicalNSW<float>> index;
     std::vector<float> query; /* normalised, under cosine */
     std::priority_queue<std::pair<float, hnswlib::labeltype>> found;
+    /* Of add and remove: labels are the order of addition. */
+    std::vector<uint32_t> row_of;                              /* by label */
+    std::unordered_map<uint32_t, hnswlib::labeltype> label_of; /* by row, of those that are there */
+    std::vector<hnswlib::labeltype> removed;                   /* labels, to be used again */
 };
 
 namespace
@@ -46,7 +51,9 @@ void destroy(peer *p)
     delete p;
 }
 
-void build(peer *p, const float *base, uint32_t n, unsigned threads)
+/* Row rows[i] of base under labels[i]; without them row i under label i. */
+void insert(peer *p, const float *base, const uint32_t *rows, const hnswlib::labeltype *labels, uint32_t n,
+            unsigned threads)
 {
     bool cosine = p->params.metric == KITH_METRIC_COSINE;
     size_t dim = p->params.dim;
@@ -54,12 +61,12 @@ void build(peer *p, const float *base, uint32_t n, unsigned threads)
     auto work = [&]() {
         std::vector<float> unit(dim);
         for (uint32_t i = next++; i < n; i = next++) {
-            const float *row = base + i * dim;
+            const float *row = base + (rows ? rows[i] : i) * dim;
             if (cosine) {
                 normalise(unit.data(), row, p->params.dim);
                 row = unit.data();
             }
-            p->index->addPoint(row, i);
+            p->index->addPoint(row, labels ? labels[i] : i);
         }
     };
     std::vector<std::thread> pool;
@@ -68,6 +75,46 @@ void build(peer *p, const float *base, uint32_t n, unsigned threads)
     work();
     for (auto &t : pool)
         t.join();
+}
+
+void build(peer *p, const float *base, uint32_t n, unsigned threads)
+{
+    insert(p, base, nullptr, nullptr, n, threads);
+}
+
+/* A label that was removed is one that exists: addPoint() takes the mark away and links the element anew, as later versions do
+ * under allow_replace_deleted. */
+template <bool Replace>
+void add(peer *p, const float *base, const uint32_t *rows, uint32_t n, unsigned threads)
+{
+    std::vector<hnswlib::labeltype> labels(n);
+    for (uint32_t i = 0; i < n; i++) {
+        if (Replace && !p->removed.empty()) {
+            labels[i] = p->removed.back();
+            p->removed.pop_back();
+            p->row_of[labels[i]] = rows[i];
+        } else {
+            labels[i] = p->row_of.size();
+            p->row_of.push_back(rows[i]);
+        }
+        p->label_of[rows[i]] = labels[i];
+    }
+    if (p->row_of.size() > p->index->max_elements_)
+        p->index->resizeIndex(p->row_of.size() + p->row_of.size() / 2);
+    insert(p, base, rows, labels.data(), n, threads);
+}
+
+template <bool Replace> void take_away(peer *p, const uint32_t *rows, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        auto at = p->label_of.find(rows[i]);
+        if (at == p->label_of.end())
+            continue;
+        p->index->markDelete(at->second);
+        if (Replace)
+            p->removed.push_back(at->second);
+        p->label_of.erase(at);
+    }
 }
 
 bool load(peer *p, const char *path)
@@ -103,7 +150,8 @@ uint32_t rows(peer *p, uint32_t *out_rows, uint32_t k)
 {
     uint32_t n = 0;
     for (; n < k && !p->found.empty(); n++) {
-        out_rows[n] = static_cast<uint32_t>(p->found.top().second);
+        hnswlib::labeltype label = p->found.top().second;
+        out_rows[n] = p->row_of.empty() ? static_cast<uint32_t>(label) : p->row_of[label];
         p->found.pop();
     }
     return n;
@@ -120,4 +168,9 @@ size_t bytes(const peer *p)
 }
 } // namespace
 
-const peer_kind peer_hnswlib = { "hnswlib", create, destroy, build, load, save, search, rows, bytes };
+const peer_kind peer_hnswlib = { "hnswlib", false, create,     destroy,          build, load, save,
+                                 search,    rows,  add<false>, take_away<false>, bytes };
+const peer_kind peer_hnswlib_replace = {
+    "hnswlib-replace", false,           create, destroy, build, load, save, search, rows,
+    add<true>,         take_away<true>, bytes
+};

@@ -27,6 +27,7 @@ struct peer_params {
 
 struct peer_kind {
     const char *name;
+    bool rebuilt; /* it has to be built anew from time to time to be rid of what was removed */
     struct peer *(*create)(const struct peer_params *params); /* NULL when out of memory */
     void (*destroy)(struct peer *p);
     /* Add n rows, labelled from 0, by so many threads. */
@@ -38,11 +39,18 @@ struct peer_kind {
     void (*search)(struct peer *p, const float *query, uint32_t k, uint32_t ef);
     /* Labels of the last search, off the timed path; returns their number. */
     uint32_t (*rows)(struct peer *p, uint32_t *out_rows, uint32_t k);
+    /*
+     * Instead of build: add n rows of base, by so many threads, as often as one likes, and take rows away by number. NULL: there is
+     * no way.
+     */
+    void (*add)(struct peer *p, const float *base, const uint32_t *rows, uint32_t n, unsigned threads);
+    void (*remove)(struct peer *p, const uint32_t *rows, uint32_t n);
     /* Bytes of vectors, links and what else the index keeps for each vector. */
     size_t (*bytes)(const struct peer *p);
 };
 
 extern const struct peer_kind peer_hnswlib;
+extern const struct peer_kind peer_hnswlib_replace; /* added rows take the elements of removed ones */
 extern const struct peer_kind peer_faiss;
 extern const struct peer_kind peer_faiss_sq8;
 

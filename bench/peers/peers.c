@@ -16,8 +16,10 @@ static const struct known {
 } known[] = {
 #ifdef KITH_BENCH_HNSWLIB
     { "hnswlib", "libhnswlib-dev", &peer_hnswlib },
+    { "hnswlib-replace", "libhnswlib-dev", &peer_hnswlib_replace },
 #else
     { "hnswlib", "libhnswlib-dev", NULL },
+    { "hnswlib-replace", "libhnswlib-dev", NULL },
 #endif
 #ifdef KITH_BENCH_FAISS
     { "faiss", "libfaiss-dev", &peer_faiss },
@@ -34,7 +36,7 @@ static const struct known *find(const char *name)
         if (strcmp(known[i].name, name) == 0)
             return &known[i];
     }
-    bench_die("there is no peer \"%s\"; there are hnswlib, faiss, faiss-sq8", name);
+    bench_die("there is no peer \"%s\"; there are hnswlib, hnswlib-replace, faiss, faiss-sq8", name);
 }
 
 unsigned bench_peers_chosen(const struct bench_options *opts,

@@ -17,6 +17,7 @@
 #           durable  readers without a daemon, writing beside checkpoints, replay to writing
 #           growth   rate, memory and building from 10,000 to 1,000,000 vectors
 #           ceiling  growth from room for 1,000 vectors to 1,000,000, beside a writer and a reader
+#           churn    a collection that is rewritten again and again, beside a fresh one; a sliding window
 #           all      the tables of bench/README.md
 #   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
 #   OPTION  of the program behind the table: tools/dev/bench.sh TABLE -- --help
@@ -82,7 +83,7 @@ run() { # TABLE SET [OPTION...]
     mkdir -p "$out"
     case $name in
     search | core) files=(--json "$file.json" --svg "$file.svg") ;;
-    build | log | scaling | growth | restart | warm | durable) files=(--json "$file.json") ;;
+    build | log | scaling | growth | restart | warm | durable | churn) files=(--json "$file.json") ;;
     esac
     {
         echo
@@ -109,6 +110,9 @@ if [ "$table" = all ]; then
             run build "$set" --quantization auto,none,f16,sq8,bits "${options[@]}"
             run scaling "$set" "${options[@]}"
         done
+        for set in fashion-mnist sift-grocery; do
+            run churn "$set" --peers hnswlib,hnswlib-replace,faiss "${options[@]}" || true
+        done
         for name in mixed attach counters growth restart warm durable; do
             run "$name" sift-grocery "${options[@]}"
         done
@@ -120,7 +124,7 @@ if [ "$table" = all ]; then
     fi
     exit 0
 fi
-case $table in search | core | build | log | mixed | scaling | attach | counters | growth | ceiling | recall | restart | warm | durable) ;; *) usage 2 ;; esac
+case $table in search | core | build | log | mixed | scaling | attach | counters | growth | ceiling | churn | recall | restart | warm | durable) ;; *) usage 2 ;; esac
 if [ ${#sets[@]} -eq 0 ]; then
     case " ${options[*]} " in
     *" --help "*) exec "$build/bin/bench_$table" --help ;;
