@@ -21,6 +21,7 @@
 #include "bench/common/truth.h"
 
 #define PERIODS    10u
+#define WARM_S     3.0 /* before the first one: until the first places are used again */
 #define LIVE_SHARE 0.8
 #define TICK_NS    UINT64_C(20000000)
 #define EF         100u
@@ -80,7 +81,7 @@ static void *search(void *arg)
     bench_pin(w->opts->cpu);
     uint64_t sample_ns = (uint64_t)(w->opts->seconds * 1e9) / PERIODS / SAMPLES, next_ns = bench_now_ns();
     unsigned at;
-    for (uint32_t q = 0; (at = atomic_load(&w->period)) < PERIODS; q = (q + 1) % w->set->query_count) {
+    for (uint32_t q = 0; (at = atomic_load(&w->period)) <= PERIODS; q = (q + 1) % w->set->query_count) {
         struct period *p = &w->periods[at];
         uint64_t end = atomic_load(&w->end), begin = bench_now_ns();
         int n = kith_search(index, bench_set_query(w->set, q), w->set->dim, k, &so, results);
@@ -146,11 +147,12 @@ static void wait_until(uint64_t ns)
 /* Insert and delete until the time is over. */
 static void slide(struct window *w)
 {
-    uint64_t begin = bench_now_ns(), length = (uint64_t)(w->opts->seconds * 1e9), done = 0;
-    for (uint64_t tick = begin; tick - begin < length; tick += TICK_NS) {
+    const uint64_t warm = (uint64_t)(WARM_S * 1e9), length = (uint64_t)(w->opts->seconds * 1e9);
+    uint64_t begin = bench_now_ns(), done = 0;
+    for (uint64_t tick = begin; tick - begin < warm + length; tick += TICK_NS) {
         wait_until(tick);
         uint64_t now = bench_now_ns();
-        unsigned at = (unsigned)((tick - begin) * PERIODS / length);
+        unsigned at = tick - begin < warm ? 0 : 1 + (unsigned)((tick - begin - warm) * PERIODS / length);
         struct period *p = &w->periods[at];
         uint64_t due = (uint64_t)((double)(tick + TICK_NS - begin) / 1e9 * w->opts->rate);
         uint64_t first = atomic_load(&w->first), end = atomic_load(&w->end), n = due - done;
@@ -171,9 +173,9 @@ static void slide(struct window *w)
         p->bytes = b.bytes > p->bytes ? b.bytes : p->bytes;
         p->dead = b.dead > p->dead ? b.dead : p->dead;
         if (tick / 1000000000u != (tick + TICK_NS) / 1000000000u)
-            bench_churn_progress("%.0f of %.0f s", (double)(tick - begin) / 1e9, w->opts->seconds);
+            bench_churn_progress("%.0f of %.0f s", (double)(tick - begin) / 1e9, WARM_S + w->opts->seconds);
     }
-    atomic_store(&w->period, PERIODS);
+    atomic_store(&w->period, PERIODS + 1);
 }
 
 /* Share of the exact k nearest of what was certainly there that the answer is not farther than. */
@@ -201,7 +203,7 @@ static double share_found(const struct window *w, const struct sample *s, float 
 static void judge(struct window *w)
 {
     float *near = bench_alloc(sizeof(float) * w->opts->k);
-    for (unsigned i = 0; i < PERIODS; i++) {
+    for (unsigned i = 1; i <= PERIODS; i++) {
         struct period *p = &w->periods[i];
         bench_churn_progress("answers are compared, %u of %u", i, PERIODS);
         for (uint32_t j = 0; j < p->sample_count; j++)
@@ -218,7 +220,7 @@ static double p99_us(const struct bench_histogram *h)
 
 static bool report(const struct window *w, uint64_t live, FILE *json)
 {
-    const struct period *first = &w->periods[0], *last = &w->periods[PERIODS - 1];
+    const struct period *first = &w->periods[1], *last = &w->periods[PERIODS];
     printf(
         "\n%s, %s: a window of %llu vectors, %u inserted and the %u oldest deleted a second for %.0f s; k = %u, "
         "ef = %u, one reader on CPU %d\n\n"
@@ -226,9 +228,9 @@ static bool report(const struct window *w, uint64_t live, FILE *json)
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
         w->set->name, w->config->name, (unsigned long long)live, w->opts->rate, w->opts->rate,
         w->opts->seconds, w->opts->k, EF > w->opts->k ? EF : w->opts->k, w->opts->cpu);
-    for (unsigned i = 0; i < PERIODS; i++) {
+    for (unsigned i = 1; i <= PERIODS; i++) {
         const struct period *p = &w->periods[i];
-        printf("| %u | %.4f | %.0f | %.0f | %.0f | %.1f | %llu | %.1f | %.0f |\n", i + 1, p->recall,
+        printf("| %u | %.4f | %.0f | %.0f | %.0f | %.1f | %llu | %.1f | %.0f |\n", i, p->recall,
                (double)p->search.count / (w->opts->seconds / PERIODS),
                (double)bench_histogram_at(&p->search, 0.5) / 1e3, p99_us(&p->search),
                (double)p->bytes / (1u << 20), (unsigned long long)p->dead, p99_us(&p->write) / 1e3,
@@ -239,8 +241,8 @@ static bool report(const struct window *w, uint64_t live, FILE *json)
                 "{\"set\": \"%s\", \"engine\": \"Kith %s\", \"window\": %llu, \"rate\": %u, \"seconds\": %.0f, "
                 "\"period\": %u, \"recall\": %.5f, \"samples\": %u, \"searches\": %llu, \"p50_us\": %.1f, "
                 "\"p99_us\": %.1f, \"bytes\": %llu, \"dead\": %llu, \"write_p99_us\": %.0f, \"late_ms\": %.1f}\n",
-                w->set->name, w->config->name, (unsigned long long)live, w->opts->rate, w->opts->seconds,
-                i + 1, p->recall, p->sample_count, (unsigned long long)p->search.count,
+                w->set->name, w->config->name, (unsigned long long)live, w->opts->rate, w->opts->seconds, i,
+                p->recall, p->sample_count, (unsigned long long)p->search.count,
                 (double)bench_histogram_at(&p->search, 0.5) / 1e3, p99_us(&p->search),
                 (unsigned long long)p->bytes, (unsigned long long)p->dead, p99_us(&p->write), p->late_ms);
     }
@@ -267,7 +269,7 @@ bool bench_churn_window(const struct bench_daemon *d, const struct bench_set *se
     uint64_t live = (uint64_t)(LIVE_SHARE * set->base_count);
     struct window w = { .opts = opts, .daemon = d, .set = set, .config = config };
     pthread_t reader;
-    w.periods = calloc(PERIODS, sizeof(*w.periods));
+    w.periods = calloc(PERIODS + 1, sizeof(*w.periods));
     if (!w.periods)
         bench_die("out of memory");
     bench_daemon_create(d, set, opts, config);
