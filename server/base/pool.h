@@ -5,6 +5,9 @@
  * work delays a short one by no more than its share; when the last job of a work has ended, the
  * work's done is called in the loop's thread, from kithi_io_run().
  *
+ * A work that nobody waits for stands behind the others: while these have jobs left it gets a share of the workers' time, and its long
+ * jobs let them go first in between (kithi_pool_give_way).
+ *
  * Threads: one thread, the loop's, opens, submits and frees. The pool owns the loop's wake
  *          callback (kithi_io_on_wake). Other threads, none of them a worker, may have jobs done for
  *          themselves and wait for them (kithi_pool_run, kithi_pool_start, kithi_pool_run_wide).
@@ -32,6 +35,8 @@ struct kithi_work {
     kithi_pool_done *done; /* the caller's; NULL: somebody waits (kithi_pool_start) */
     void *arg;             /* the caller's */
     uint32_t n;            /* jobs, 1 or more; the caller's */
+    uint32_t
+        behind; /* the caller's; not 0: it stands behind the others, with so many percent of the time that they take */
 
     /* The rest is the pool's until done. */
     uint32_t next_job;
@@ -47,6 +52,12 @@ unsigned kithi_pool_threads(const struct kithi_pool *pool);
 
 /* Queue a work; never calls done itself. */
 void kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+
+/*
+ * In a job of a work that stands behind, by its worker, every millisecond or more often, and while it holds nothing that jobs of others
+ * may want: does such jobs, those that are waiting and have not had their share of the time.
+ */
+void kithi_pool_give_way(struct kithi_pool *pool, unsigned worker);
 
 /*
  * Have n jobs done, in turn with all other works, and return when the last one has ended; what they stored is seen then.

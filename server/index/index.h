@@ -164,9 +164,24 @@ void kithi_index_set_durable(struct kithi_index *ix, uint64_t epoch);
 uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *out_wait_ms);
 /* Somebody waits for room: the next sweep is due as soon as any grace is over. */
 void kithi_sweep_hurry(struct kithi_index *ix);
+/* Called by jobs again and again, while they hold no lock, so that other jobs of the same worker can be done first. NULL: nothing is. */
+typedef void kithi_give_way_fn(void *arg, unsigned worker);
+void kithi_sweep_give_way(struct kithi_index *ix, kithi_give_way_fn *fn, void *arg);
 void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i);
 /* All jobs have ended: what was unlinked begins its rest. */
 void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms);
+
+/* What is still to be repaired, and what was. */
+struct kithi_sweep_state {
+    uint32_t waiting; /* dead, and not being unlinked: their grace is not over, or a pass would not pay yet */
+    uint32_t running; /* being unlinked */
+    uint32_t resting; /* unlinked, and not free */
+    uint64_t oldest_ms; /* since the first of those that are waiting or running died; 0: there are none */
+    uint64_t repaired;  /* slots unlinked since the index was opened */
+    uint64_t handed_on; /* links that were replaced by one to a neighbour of the dead */
+    uint64_t torn;      /* living slots that had lost more than they kept, and were linked anew */
+};
+void kithi_sweep_state(const struct kithi_index *ix, uint64_t now_ms, struct kithi_sweep_state *out);
 
 /* ---- audit: does the graph lead to everything? ---- */
 

@@ -114,7 +114,12 @@ struct sweep {
     uint32_t doomed_words;
     uint32_t slots; /* slots that the pass covers */
     struct stack slots_doomed;
+    uint64_t since_ms;      /* when the first of them died */
     struct kithi_view view; /* of its own: the owner renews ix->view while jobs run */
+    kithi_give_way_fn *give_way;
+    void *give_way_arg;
+    _Atomic uint64_t handed_on, torn; /* of all jobs; for stats, as repaired */
+    uint64_t repaired;
 };
 
 /* The next id table, while it is filled beside the present one (ids.c). */

@@ -148,6 +148,7 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     memset(s->doomed, 0, words * sizeof *s->doomed);
     s->slots = ix->slots_used;
     s->slots_doomed.count = 0;
+    s->since_ms = ix->dead.items[ix->dead.head].since_ms;
     uint64_t mark = 0;
     uint64_t durable_epoch = kithi_index_durable_epoch(ix);
     uint64_t began_epoch = ix->sealed ? kithi_group_at(ix, 0)->began_epoch : UINT64_MAX;
@@ -211,6 +212,19 @@ static bool row_has(const struct row *r, uint32_t slot)
         if (atomic_load_explicit(&r->links[i], memory_order_relaxed) == slot + 1)
             return true;
     return false;
+}
+
+/* Could slot get a place in it? Without the lock: whoever takes the last one meanwhile is as good. */
+static bool wants(const struct row *r, uint32_t slot)
+{
+    bool place = false;
+    for (uint32_t i = 0; i < r->count; i++) {
+        uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
+        if (link == slot + 1)
+            return false;
+        place |= link == 0;
+    }
+    return place;
 }
 
 /* Is slot, at distance from the owner of a row, led to well enough by one of its links? */
@@ -293,12 +307,21 @@ static void clear_rows(struct kithi_index *ix, uint32_t slot)
     }
 }
 
+/* What codes of a link are made of, as seen from both ends. */
+static void make_edge(const struct row *r, struct worker *w, uint32_t other, struct kithi_bits_edge *out)
+{
+    const struct kithi_view *v = r->view;
+    kithi_rotated(v, r->slot, w->near_end);
+    kithi_rotated(v, other, w->far_end);
+    kithi_bits_encode(w->near_end, w->far_end, v->bits_width, v->map->geometry.metric, out);
+}
+
 /*
  * Hand the lost link in place on to its heirs: the first takes its place, the others take free ones. Returns the
- * first, or NO_SLOT.
+ * first, or NO_SLOT. edge: room for what its codes are made of, where rows have them.
  */
 static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, unsigned level,
-                        uint32_t place)
+                        uint32_t place, struct kithi_bits_edge *edge)
 {
     uint32_t lost = atomic_load_explicit(&r->links[place], memory_order_relaxed) - 1, free_count = 0, at = 0;
     uint32_t first = NO_SLOT, n = gather_heirs(s, w, r, lost, level);
@@ -319,7 +342,9 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, 
             free_count--;
         } else {
             first = c->slot;
-            kithi_row_put(r, w, place, c->slot, NULL, false);
+            if (edge)
+                make_edge(r, w, first, edge);
+            kithi_row_put(r, w, place, first, edge, false);
         }
     }
     if (first == NO_SLOT)
@@ -346,6 +371,7 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
     }
     if (!lost)
         return false;
+    bool coded = r.coded;
     if (alive) {
         kithi_code_ask(&s->view, slot);
         ask_for_codes(s, &r);
@@ -356,7 +382,7 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
         if (!link || !is_doomed(s, link - 1))
             continue;
         if (alive) {
-            uint32_t heir = hand_on(s, w, &r, level, i);
+            uint32_t heir = hand_on(s, w, &r, level, i, coded ? &w->edges[heir_count] : NULL);
             if (heir != NO_SLOT) {
                 ask_for_row(s, heir, level);
                 heirs[heir_count++] = heir;
@@ -368,19 +394,29 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
     }
     pthread_mutex_unlock(kithi_row_lock(ix, slot));
 
+    if (heir_count)
+        atomic_fetch_add_explicit(&ix->sweep.handed_on, heir_count, memory_order_relaxed);
+
     /* With the dead one went its link to this slot: the heir takes that over as well, or slots would
      * lose one way in after the other. */
     for (uint32_t i = 0; i < heir_count; i++) {
-        if (!kithi_row_open(&s->view, heirs[i], level, &r))
+        if (!kithi_row_open(&s->view, heirs[i], level, &r) || !wants(&r, slot))
             continue;
         ask_for_codes(s, &r);
         pthread_mutex_lock(kithi_row_lock(ix, heirs[i]));
         float d = kithi_pair(&s->view, w->scratch.kernel, heirs[i], slot);
         if (!is_covered(s, w->scratch.kernel, &r, slot, d))
-            kithi_row_add(&r, w, slot, NULL, false);
+            kithi_row_add(&r, w, slot, coded ? &w->edges[i] : NULL, true);
         pthread_mutex_unlock(kithi_row_lock(ix, heirs[i]));
     }
     return alive && lost > kept;
+}
+
+void kithi_sweep_give_way(struct kithi_index *ix, kithi_give_way_fn *fn, void *arg)
+{
+    KITHI_ASSERT(!ix->sweep.running); /* jobs read it */
+    ix->sweep.give_way = fn;
+    ix->sweep.give_way_arg = arg;
 }
 
 void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
@@ -397,6 +433,8 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
             continue;
         if (is_doomed(s, slot))
             continue; /* kithi_sweep_end() */
+        if (s->give_way)
+            s->give_way(s->give_way_arg, worker);
         bool alive = kithi_slot_eligible(v, slot);
         unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
         if (level > KITHI_LEVEL_MAX)
@@ -407,8 +445,10 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
         for (unsigned at = 0; at <= level; at++)
             torn |= sweep_row(ix, &ix->workers[worker], slot, at, alive);
         /* Its surroundings are gone, and the heirs with them: that takes a new look. */
-        if (torn)
+        if (torn) {
             kithi_relink(ix, worker, slot);
+            atomic_fetch_add_explicit(&s->torn, 1, memory_order_relaxed);
+        }
     }
 }
 
@@ -431,10 +471,30 @@ void kithi_sweep_end(struct kithi_index *ix, uint64_t now_ms)
         kithi_held_moves(ix, slot, KITHI_HELD_DEAD, KITHI_HELD_RESTING);
         kithi_queue_push(&ix->resting, slot, now_ms); /* room was reserved */
     }
+    s->repaired += s->slots_doomed.count;
     s->slots_doomed.count = 0;
     s->running = false;
     atomic_fetch_add_explicit(&ix->header->tally_sweeps, 1, memory_order_relaxed);
     kithi_alloc_tallies(ix);
+}
+
+void kithi_sweep_state(const struct kithi_index *ix, uint64_t now_ms, struct kithi_sweep_state *out)
+{
+    const struct sweep *s = &ix->sweep;
+    /* What is being unlinked died before what waits. */
+    uint64_t since_ms = s->slots_doomed.count ? s->since_ms
+                        : ix->dead.count      ? ix->dead.items[ix->dead.head].since_ms
+                                              : now_ms;
+    *out = (struct kithi_sweep_state){
+        .waiting = ix->dead.count,
+        .running = s->slots_doomed.count,
+        .resting = ix->resting.count,
+        .oldest_ms = now_ms > since_ms ? now_ms - since_ms : 0,
+        .repaired = s->repaired,
+        /* Relaxed: figures for people. */
+        .handed_on = atomic_load_explicit(&s->handed_on, memory_order_relaxed),
+        .torn = atomic_load_explicit(&s->torn, memory_order_relaxed),
+    };
 }
 
 void kithi_sweep_fini(struct kithi_index *ix)

@@ -30,6 +30,14 @@
  * on the disk, and is answered while its clients send the next. */
 #define GROUP_REQUESTS_MIN 16u
 
+/*
+ * Repair stands behind insertions, with so many percent of the time that they take, and with as much once it is behind with a larger part
+ * of the collection: where as much is deleted as is inserted, that keeps up.
+ */
+#define SWEEP_PERCENT        50u
+#define SWEEP_PERCENT_BEHIND 100u
+#define SWEEP_BEHIND_SHARE   32u
+
 #define ROOM_WAIT_MS 5000u /* how long a write waits for dead slots to become free */
 
 #define WRITE_PREFIX 16u /* bytes of uid before the ops */
@@ -620,12 +628,19 @@ static void sweep_job(void *arg, unsigned worker, uint32_t i)
     kithi_sweep_job(c->index, worker, i);
 }
 
+/* An insertion that came meanwhile goes first. */
+static void sweep_give_way(void *arg, unsigned worker)
+{
+    kithi_pool_give_way(arg, worker);
+}
+
 static void sweep_done(struct kithi_work *work)
 {
     struct kithi_collection *c = work->arg;
     struct kithi_pipeline *p = &c->pipeline;
     KITHI_FAULT_CRASH("crash-in-sweep");
     kithi_sweep_end(c->index, kithi_now_ms());
+    p->sweep_us += kithi_now_us() - p->sweep_began_us;
     p->sweeping = false;
     p->sweep_at_ms = 0;
 }
@@ -633,11 +648,19 @@ static void sweep_done(struct kithi_work *work)
 static void sweep_begin(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_pipeline *p = &c->pipeline;
+    struct kithi_sweep_state s;
     uint32_t wait_ms = UINT32_MAX;
+    kithi_sweep_give_way(c->index, sweep_give_way, c->daemon->pool);
     p->sweep.n = kithi_sweep_begin(c->index, now_ms, &wait_ms);
     p->sweep_at_ms = wait_ms == UINT32_MAX ? KITHI_NEVER : now_ms + (wait_ms ? wait_ms : 1);
+    bool stalled = p->stalled; /* somebody waits for room */
     p->stalled = false;
     if (p->sweep.n) {
+        kithi_sweep_state(c->index, now_ms, &s);
+        bool far_behind =
+            s.waiting + s.running + s.resting > kithi_index_live(c->index) / SWEEP_BEHIND_SHARE || stalled;
+        p->sweep.behind = far_behind ? SWEEP_PERCENT_BEHIND : SWEEP_PERCENT;
+        p->sweep_began_us = kithi_now_us();
         p->sweeping = true;
         kithi_pool_submit(c->daemon->pool, &p->sweep);
     }
@@ -875,8 +898,10 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
     const struct kithi_checkpointer *k = &c->checkpointer;
     const struct kithi_audit *a = &c->audit;
     const struct kithi_header *h = kithi_map_header(kithi_index_map(c->index));
+    struct kithi_sweep_state s;
     struct kithi_wal_stats wal;
     kithi_wal_stats(c->wal, &wal);
+    kithi_sweep_state(c->index, kithi_now_ms(), &s);
     char histogram[KITHI_SYNC_BUCKETS * 22 + 1], data_dir[PATH_JSON_SIZE], growth[KITHI_GROWTH_JSON_SIZE];
     size_t at = 0;
     int grown = kithi_growth_stats(c, growth, sizeof growth);
@@ -899,9 +924,12 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
         ",\"checkpoint_time\":%" PRId64 ",\"sweeping\":%s,\"sweeps\":%" PRIu64 ",\"dead\":%" PRIu64
-        ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64 ",\"audits\":%" PRIu64 ",\"audit_epoch\":%" PRIu64
-        ",\"audit_rests\":%s,\"unreachable\":%" PRIu64 ",\"unreachable_found\":%" PRIu64
-        ",\"relinked\":%" PRIu64 ",\"samples\":%" PRIu64 ",\"samples_missed\":%" PRIu64 ",\"up_ms\":%" PRIu64
+        ",\"resting\":%" PRIu64 ",\"free\":%" PRIu64
+        ",\"repair_waiting\":%u,\"repair_running\":%u,\"repair_oldest_ms\":%" PRIu64 ",\"repaired\":%" PRIu64
+        ",\"repair_ms\":%" PRIu64 ",\"repair_links\":%" PRIu64 ",\"repair_anew\":%" PRIu64
+        ",\"audits\":%" PRIu64 ",\"audit_epoch\":%" PRIu64 ",\"audit_rests\":%s,\"unreachable\":%" PRIu64
+        ",\"unreachable_found\":%" PRIu64 ",\"relinked\":%" PRIu64 ",\"samples\":%" PRIu64
+        ",\"samples_missed\":%" PRIu64 ",\"up_ms\":%" PRIu64
         ",\"growth\":%s,\"relayout\":%s,\"io\":\"%s\",\"workers\":%u,\"clients\":%u,\"version\":\"%s\",\"data_dir\":%s,\"recall\":%s,\"readers\":%s}",
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
@@ -910,7 +938,8 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         wal.direct ? "true" : "false", wal.file, wal.file_off, k->last_epoch, k->older_epoch,
         k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures, k->image_bytes, k->took_ms,
         wal.bytes - k->log_bytes, k->last_time, p->sweeping ? "true" : "false", tally(&h->tally_sweeps),
-        tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free), a->passes, a->epoch,
+        tally(&h->tally_dead), tally(&h->tally_resting), tally(&h->tally_free), s.waiting, s.running,
+        s.oldest_ms, s.repaired, p->sweep_us / 1000, s.handed_on, s.torn, a->passes, a->epoch,
         a->done_mark == kithi_audit_mark(c->index) ? "true" : "false", a->unreachable, a->found, a->relinked,
         a->samples, a->samples_missed, kithi_now_ms() - d->started_ms, growth, relayout, kithi_io_name(d->io),
         kithi_pool_threads(d->pool), d->session_count, KITH_VERSION, data_dir, recall, readers);

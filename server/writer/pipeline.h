@@ -87,6 +87,8 @@ struct kithi_pipeline {
     bool sweeping;
     uint64_t sweep_at_ms; /* KITHI_NEVER: only after the next publish */
     struct kithi_work sweep;
+    uint64_t sweep_began_us,
+        sweep_us; /* for stats: of the one that runs, and what those before took, what went first included */
 
     bool paging; /* asking for huge pages */
     int refusal; /* why not all are there, as was logged; 0: they are, or nothing was logged */

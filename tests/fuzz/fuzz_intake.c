@@ -222,6 +222,7 @@ int __wrap_kithi_pool_open(struct kithi_io *io, unsigned threads, struct kithi_p
                            struct kithi_errmsg *err);
 unsigned __wrap_kithi_pool_threads(const struct kithi_pool *pool);
 void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work);
+void __wrap_kithi_pool_give_way(struct kithi_pool *pool, unsigned worker);
 void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n);
 void __wrap_kithi_pool_free(struct kithi_pool *pool);
 uint64_t __wrap_kithi_now_us(void);
@@ -266,6 +267,12 @@ void __wrap_kithi_pool_submit(struct kithi_pool *pool, struct kithi_work *work)
     work->next = NULL;
     *l->works_end = work;
     l->works_end = &work->next;
+}
+
+void __wrap_kithi_pool_give_way(struct kithi_pool *pool, unsigned worker)
+{
+    (void)pool;
+    (void)worker;
 }
 
 void __wrap_kithi_pool_run(struct kithi_pool *pool, kithi_pool_fn *fn, void *arg, uint32_t n)

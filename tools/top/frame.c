@@ -170,10 +170,10 @@ static void draw_reading(FILE *f, const struct kithi_top_frame *frame)
 
 static void draw_upkeep(FILE *f, const struct kithi_top_frame *frame)
 {
-    static const char *const NAMES[] = { "UPKEEP", "SWEEPS/s",   "REPAIR",   "CHECKPOINT",
-                                         "AGE",    "CHECKPOINT", "LOG SINCE" };
+    static const char *const NAMES[] = { "UPKEEP", "SWEEPS/s",   "REPAIRED/s", "BACKLOG",    "OLDEST",
+                                         "REPAIR", "CHECKPOINT", "AGE",        "CHECKPOINT", "LOG SINCE" };
     struct kithi_table table;
-    heading(&table, "lrlrrlr", NAMES);
+    heading(&table, "lrrrrlrrlr", NAMES);
     for (uint32_t i = 0; i < frame->count; i++) {
         const struct kithi_top_collection *c = &frame->collections[i];
         const struct kithi_top_look *l = &c->now;
@@ -185,7 +185,12 @@ static void draw_upkeep(FILE *f, const struct kithi_top_frame *frame)
         bool known = l->checkpoint_epoch > 0;
         kithi_top_rates(c, &r);
         kithi_table_cell(&table, "%s", c->name);
+        const struct cell backlog = number(l->repair_waiting + l->repair_running),
+                          oldest = duration(l->repair_oldest_ms * 1e3);
         kithi_table_cell(&table, "%s", rate(r.sweeps).text);
+        kithi_table_cell(&table, "%s", rate(r.repaired).text);
+        kithi_table_cell(&table, "%s", backlog.text);
+        kithi_table_cell(&table, "%s", or_dash(l->repair_waiting + l->repair_running > 0, &oldest));
         kithi_table_cell(&table, "%s",
                          l->sweeping             ? "sweeping"
                          : l->dead || l->resting ? "waiting"
@@ -427,6 +432,10 @@ static void json_collection(FILE *f, const struct kithi_top_collection *c)
         { "flush_p99_us", r.flush_p99_us, true },
         { "flush_max_us", l->sync_us_max, l->daemon },
         { "sweeps_per_s", r.sweeps, true },
+        { "repaired_per_s", r.repaired, true },
+        { "repair_waiting", l->repair_waiting, l->daemon },
+        { "repair_running", l->repair_running, l->daemon },
+        { "repair_oldest_ms", l->repair_oldest_ms, l->daemon },
         { "checkpoint_epoch", l->checkpoint_epoch, l->daemon },
         { "checkpoint_time", l->checkpoint_time, l->daemon },
         { "checkpoints", l->checkpoints, l->daemon },

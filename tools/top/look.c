@@ -46,6 +46,10 @@ static const struct number NUMBERS[] = {
     LOOK(checkpoints),
     LOOK(checkpoint_failures),
     LOOK(checkpoint_log_bytes),
+    LOOK(repair_waiting),
+    LOOK(repair_running),
+    LOOK(repair_oldest_ms),
+    LOOK(repaired),
 };
 
 static const struct number READERS[] = {

@@ -33,6 +33,7 @@ struct kithi_top_look {
     double sync[KITHI_TOP_SYNC_BUCKETS]; /* [i]: syncs that took below 2^i us */
     double checkpoint_epoch, checkpoint_time, checkpoints, checkpoint_failures, checkpoint_log_bytes;
     bool checkpoint_running, sweeping;
+    double repair_waiting, repair_running, repair_oldest_ms, repaired;
     char version[32], io[16];
 
     bool counted; /* of readers, as kithd adds them up: */

@@ -57,7 +57,7 @@ void kithi_top_rates(const struct kithi_top_collection *c, struct kithi_top_rate
 {
     const struct kithi_top_look *a = &c->before, *b = &c->now;
     *out = (struct kithi_top_rates){ NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN,
-                                     NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
+                                     NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN };
     if (c->looks < 2)
         return;
     out->seconds = (double)(b->taken_ns - a->taken_ns) / 1e9;
@@ -75,6 +75,7 @@ void kithi_top_rates(const struct kithi_top_collection *c, struct kithi_top_rate
     out->flush_p99_us = flush_us(c, 0.99);
     if (a->attached && b->attached && a->generation == b->generation)
         out->sweeps = per(grown((double)a->sweeps, (double)b->sweeps), out->seconds);
+    out->repaired = per(grown(a->repaired, b->repaired), out->seconds);
     if (!a->counted || !b->counted)
         return;
     double searches = grown(a->searches, b->searches);

@@ -11,8 +11,8 @@ struct kithi_top_rates {
     double seconds;
     double groups, ops, bytes, refused; /* a second */
     double ops_per_group;
-    double flush_p50_us, flush_p99_us; /* of a sync; estimated within powers of two */
-    double sweeps;
+    double flush_p50_us, flush_p99_us;   /* of a sync; estimated within powers of two */
+    double sweeps, repaired;             /* a second */
     double searches, failures, restarts; /* a second */
     double p50_us, p99_us, p999_us;
     double expansions, lag; /* a search */

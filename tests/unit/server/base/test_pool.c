@@ -203,10 +203,107 @@ static void jobs_that_wait_get_more_threads(void **state)
     kithi_io_free(io);
 }
 
+/* ---- works that stand behind ---- */
+
+struct row {
+    struct kithi_pool *pool;
+    struct kithi_work behind, first;
+    _Atomic bool begun, submitted;
+    _Atomic unsigned first_runs, behind_runs;
+    unsigned first_before; /* jobs of the others that had run when the first one behind had given way */
+    unsigned first_done, behind_done;
+    bool again; /* the others never end */
+};
+
+static void job_that_goes_first(void *arg, unsigned worker, uint32_t i)
+{
+    struct row *r = arg;
+    (void)worker;
+    (void)i;
+    atomic_fetch_add(&r->first_runs, 1);
+}
+
+static void job_that_gives_way(void *arg, unsigned worker, uint32_t i)
+{
+    struct row *r = arg;
+    if (i == 0) {
+        atomic_store(&r->begun, true);
+        while (!atomic_load(&r->submitted)) {
+            sched_yield();
+        }
+    }
+    kithi_pool_give_way(r->pool, worker);
+    if (i == 0) {
+        r->first_before = atomic_load(&r->first_runs);
+    }
+    atomic_fetch_add(&r->behind_runs, 1);
+}
+
+static void first_is_done(struct kithi_work *work)
+{
+    struct row *r = work->arg;
+    r->first_done++;
+    if (r->again) {
+        kithi_pool_submit(r->pool, work);
+    }
+}
+
+static void behind_is_done(struct kithi_work *work)
+{
+    struct row *r = work->arg;
+    r->behind_done++;
+    r->again = false;
+}
+
+/* Job 0 of what stands behind is under way when the others come. */
+static void row_run(struct row *r, unsigned threads, uint32_t behind, uint32_t first)
+{
+    struct kithi_io *io;
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, NULL), 0);
+    assert_int_equal(kithi_pool_open(io, threads, &r->pool, NULL), 0);
+    r->behind = (struct kithi_work){
+        .fn = job_that_gives_way, .done = behind_is_done, .arg = r, .n = behind, .behind = 50
+    };
+    r->first = (struct kithi_work){ .fn = job_that_goes_first, .done = first_is_done, .arg = r, .n = first };
+    kithi_pool_submit(r->pool, &r->behind);
+    while (!atomic_load(&r->begun)) {
+        sched_yield();
+    }
+    kithi_pool_submit(r->pool, &r->first);
+    atomic_store(&r->submitted, true);
+    while (r->behind_done == 0 || r->first_done == 0) {
+        assert_true(kithi_io_run(io, DEADLINE_MS) >= 0);
+    }
+    assert_int_equal(atomic_load(&r->behind_runs), behind);
+    kithi_pool_free(r->pool);
+    kithi_io_free(io);
+}
+
+static void a_long_job_behind_lets_what_comes_go_first(void **state)
+{
+    (void)state;
+    struct row r = { .again = false };
+    row_run(&r, 1, 1, 1);
+    assert_int_equal(r.first_before, 1);
+    assert_int_equal(r.first_runs, 1);
+}
+
+static void what_stands_behind_comes_to_an_end_beside_work_without_end(void **state)
+{
+    (void)state;
+    for (unsigned threads = 1; threads <= THREADS; threads++) {
+        struct row r = { .again = true };
+        row_run(&r, threads, JOBS, 3);
+        assert_true(r.first_done >= 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_job_of_every_work_runs_once),
+        cmocka_unit_test(a_long_job_behind_lets_what_comes_go_first),
+        cmocka_unit_test(what_stands_behind_comes_to_an_end_beside_work_without_end),
         cmocka_unit_test(other_threads_wait_for_jobs_of_their_own),
         cmocka_unit_test(jobs_that_wait_get_more_threads),
         cmocka_unit_test(freeing_drops_what_waits),

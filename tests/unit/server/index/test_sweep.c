@@ -136,6 +136,109 @@ static void nothing_is_swept_before_the_grace_is_over(void **state)
     test_solo_close(&t);
 }
 
+static struct kithi_sweep_state state_at(const struct test_solo *t, uint64_t now_ms)
+{
+    struct kithi_sweep_state s;
+    kithi_sweep_state(t->ix, now_ms, &s);
+    return s;
+}
+
+static void what_repair_has_before_it_can_be_asked_for(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct test_rand r;
+    uint32_t wait_ms;
+    test_rand_seed(&r, test_seed());
+    begin(&t, 1000);
+    put_range(&t, &r, 0, 200);
+    struct kithi_sweep_state s = state_at(&t, t.now_ms + 7);
+    assert_int_equal(s.waiting + s.running + s.resting + s.oldest_ms + s.repaired, 0);
+    delete_range(&t, 0, 100);
+    uint64_t died_ms = t.now_ms;
+    s = state_at(&t, died_ms + 60);
+    assert_int_equal(s.waiting, 100);
+    assert_int_equal(s.running, 0);
+    assert_int_equal(s.oldest_ms, 60);
+    assert_int_equal(kithi_sweep_begin(t.ix, died_ms + 100, &wait_ms), 1);
+    delete_range(&t, 100, 110); /* meanwhile */
+    s = state_at(&t, died_ms + 170);
+    assert_int_equal(s.waiting, 10);
+    assert_int_equal(s.running, 100);
+    assert_int_equal(s.resting, 0);
+    assert_int_equal(s.oldest_ms, 170); /* of those that are being unlinked */
+    kithi_sweep_job(t.ix, 0, 0);
+    kithi_sweep_end(t.ix, t.now_ms + 170);
+    s = state_at(&t, t.now_ms + 200);
+    assert_int_equal(s.waiting, 10);
+    assert_int_equal(s.running, 0);
+    assert_int_equal(s.resting, 100);
+    assert_int_equal(s.oldest_ms, 200);
+    assert_int_equal(s.repaired, 100);
+    assert_true(s.handed_on > 0);
+    test_solo_settle(&t);
+    s = state_at(&t, t.now_ms + 5);
+    assert_int_equal(s.waiting + s.running + s.resting + s.oldest_ms, 0);
+    assert_int_equal(s.repaired, 110);
+    test_solo_close(&t);
+}
+
+/* A worker in the middle of a job of a sweep does what came meanwhile. */
+struct visitor {
+    struct test_solo *t;
+    uint32_t calls, jobs, next;
+};
+
+static void visit(void *arg, unsigned worker)
+{
+    struct visitor *v = arg;
+    v->calls++;
+    if (v->calls % 3 == 0 && v->next < v->jobs)
+        kithi_group_job(v->t->ix, kithi_group_open(v->t->ix), worker, v->next++);
+}
+
+static void insertions_inside_a_job_of_a_sweep_are_as_good_as_any(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct test_rand r;
+    static char names[200][16];
+    static float v[200][DIM];
+    static struct kithi_op ops[200];
+    struct kithi_group_result result;
+    struct kithi_errmsg err;
+    uint32_t wait_ms;
+    test_rand_seed(&r, test_seed());
+    begin(&t, 20000);
+    put_range(&t, &r, 0, 1500);
+    for (unsigned round = 0; round < 3; round++) {
+        struct visitor visitor = { .t = &t, .jobs = 200 };
+        delete_range(&t, round * 300, round * 300 + 300);
+        t.now_ms += 1000;
+        test_rand_floats(&r, v[0], 200 * DIM);
+        for (uint32_t i = 0; i < 200; i++) {
+            name_of(10000 + round * 200 + i, names[i]);
+            ops[i] = test_upsert(names[i], v[i], DIM);
+        }
+        assert_int_equal(kithi_group_add(t.ix, ops, 200, &result, &err), 0);
+        kithi_sweep_give_way(t.ix, visit, &visitor);
+        uint32_t jobs = kithi_sweep_begin(t.ix, t.now_ms, &wait_ms);
+        assert_true(jobs >= 2);
+        for (uint32_t j = 0; j < jobs; j++)
+            kithi_sweep_job(t.ix, 0, j);
+        assert_int_equal(visitor.next, visitor.jobs);
+        kithi_sweep_end(t.ix, t.now_ms);
+        kithi_sweep_give_way(t.ix, NULL, NULL);
+        assert_int_equal(links_to(&t, is_dead), 0);
+        test_solo_publish(&t);
+        assert_true(test_solo_clean(&t));
+        assert_all_found(&t, 1500 - 100 * (round + 1));
+    }
+    test_solo_settle(&t);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 static void a_single_dead_slot_is_swept_when_it_has_waited_long_enough(void **state)
 {
     (void)state;
@@ -501,6 +604,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_swept_before_the_grace_is_over),
+        cmocka_unit_test(what_repair_has_before_it_can_be_asked_for),
+        cmocka_unit_test(insertions_inside_a_job_of_a_sweep_are_as_good_as_any),
         cmocka_unit_test(a_single_dead_slot_is_swept_when_it_has_waited_long_enough),
         cmocka_unit_test(a_grace_longer_than_the_patience_is_waited_for_without_spinning),
         cmocka_unit_test(in_a_hurry_the_grace_alone_is_waited_for_once),

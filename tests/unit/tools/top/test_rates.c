@@ -26,13 +26,14 @@ static const char FIRST[] =
     "{\"name\":\"c\",\"epoch\":10,\"durable_epoch\":10,\"waiting\":2,\"requests\":30,\"refused\":1,\"groups\":100,"
     "\"ops\":1000,\"op_bytes\":5000,\"sync_us_max\":900,\"sync_us_below_pow2\":[0,0,0,0,0,0,0,0,4,0,1],"
     "\"checkpoint_epoch\":7,\"checkpoint_time\":1000,\"checkpoint_running\":true,\"sweeping\":false,\"up_ms\":5000,"
+    "\"repair_waiting\":40,\"repair_running\":7,\"repair_oldest_ms\":350,\"repaired\":1000,"
     "\"io\":\"uring\",\"workers\":2,\"version\":\"9.8.7\",\"new in a later version\":[{\"a\":[1]}],"
     "\"readers\":{\"alive\":2,\"gone\":1,\"strange\":0,\"untimed\":0,\"age_ms\":0,\"searches\":50,\"failures\":0,"
     "\"expansions\":500,\"restarts\":0,\"lag\":5,\"lag_max\":3,\"latency_ns\":[[16384,40],[32768,10]],"
     "\"list\":[{\"slot\":3,\"uid\":0,\"pid\":9,\"program\":\"a\\u0007\",\"opened\":77,\"epoch\":9,\"searches\":40,"
     "\"failures\":0,\"expansions\":400,\"restarts\":0,\"lag\":0,\"lag_max\":0,\"p50_ns\":16000,\"p99_ns\":33000}]}}";
 static const char SECOND[] =
-    "{\"groups\":120,\"ops\":1400,\"op_bytes\":9000,\"refused\":1,\"up_ms\":7000,\"sync_us_max\":900,"
+    "{\"groups\":120,\"repaired\":1500,\"ops\":1400,\"op_bytes\":9000,\"refused\":1,\"up_ms\":7000,\"sync_us_max\":900,"
     "\"sync_us_below_pow2\":[0,0,0,0,0,0,0,0,4,0,21],"
     "\"readers\":{\"alive\":2,\"searches\":250,\"failures\":2,\"expansions\":4500,\"restarts\":4,\"lag\":105,\"lag_max\":9,"
     "\"latency_ns\":[[16384,40],[32768,206],[1048576,4]],"
@@ -65,6 +66,9 @@ static void an_answer_is_understood_and_what_is_new_in_it_passed_over(void **sta
     assert_string_equal(l->version, "9.8.7");
     assert_string_equal(l->io, "uring");
     near(l->waiting, 2);
+    near(l->repair_waiting, 40);
+    near(l->repair_running, 7);
+    near(l->repair_oldest_ms, 350);
     near(l->checkpoint_epoch, 7);
     near(l->alive, 2);
     near(l->latency[kithi_board_bucket(16384)], 40);
@@ -85,6 +89,7 @@ static void rates_are_by_the_daemons_clock(void **state)
     near(r.ops, 200);
     near(r.bytes, 2000);
     near(r.refused, 0);
+    near(r.repaired, 250);
     near(r.ops_per_group, 20);
     near(r.flush_p50_us, 768); /* 20 of them between 512 and 1024 us */
     assert_true(r.flush_p99_us > r.flush_p50_us && r.flush_p99_us <= 1024);
