@@ -202,6 +202,12 @@ static void *probe(void *arg)
     return NULL;
 }
 
+/* By the clock, or by what kithd used of the CPUs. */
+static double seconds(const struct run *r)
+{
+    return r->opts.cpu_time ? bench_daemon_cpu(r->daemon) : (double)bench_now_ns() / 1e9;
+}
+
 /* As many go at once as the pool holds, a quarter of what is live, and as many come: how long that takes, and with probe() beside it, what that one waits. */
 static void replace_mass(struct run *r, struct state *out, struct bench_histogram *latency)
 {
@@ -211,22 +217,25 @@ static void replace_mass(struct run *r, struct state *out, struct bench_histogra
     bench_content_step(&r->content, n, r->gone, r->come);
     if (latency && pthread_create(&thread, NULL, probe, &p) != 0)
         bench_die("cannot start a thread");
-    uint64_t begin = bench_now_ns();
-    double answered = bench_writer_remove(&r->writer, r->gone, n);
+    double begin = seconds(r);
+    bench_writer_remove(&r->writer, r->gone, n);
+    double answered = seconds(r);
     if (latency)
         bench_writer_await_repair_of(&r->writer, bench_now_ns());
     else
         bench_writer_await_repair(&r->writer);
-    double repaired = (double)(bench_now_ns() - begin) / 1e9;
+    double repaired = seconds(r);
     if (latency) {
         atomic_store(&p.stop, true);
         pthread_join(thread, NULL);
     }
-    double inserted = bench_writer_insert(&r->writer, r->come, n);
+    double between = seconds(r);
+    bench_writer_insert(&r->writer, r->come, n);
+    double inserted = seconds(r);
     if (out) {
-        out->delete_per_s = n / answered;
-        out->deleted_per_s = n / repaired;
-        out->insert_per_s = n / inserted;
+        out->delete_per_s = n / (answered - begin);
+        out->deleted_per_s = n / (repaired - begin);
+        out->insert_per_s = n / (inserted - between);
     }
     for (unsigned i = 0; i < r->peer_count; i++)
         peer_step(r, i, n);
@@ -354,10 +363,11 @@ static void write_json(const struct run *r, unsigned turnover)
 static void print_head(const struct run *r)
 {
     printf("\n%s, %s, %u of %u rows live, 1 %% replaced at a time, %s; k = %u, %u queries, medians of %u "
-           "rounds, ef",
+           "rounds%s, ef",
            r->set->name, r->churned.name, r->content.live_count, r->set->base_count,
            r->content.clusters ? "those nearest to a vector drawn by chance" : "drawn by chance", r->opts.k,
-           r->set->query_count < QUERY_MAX ? r->set->query_count : QUERY_MAX, r->opts.rounds);
+           r->set->query_count < QUERY_MAX ? r->set->query_count : QUERY_MAX, r->opts.rounds,
+           r->opts.cpu_time ? ", all rates by CPU time" : "");
     for (uint32_t i = 0; i < r->opts.ef_count; i++)
         printf("%s %u", i ? "," : "", r->opts.ef[i]);
     printf("\n\n| turnovers | | recall | recall of a fresh build | QPS to it | MiB | to the first turnover | "
@@ -457,9 +467,9 @@ static bool verdicts(struct run *r)
     printf("\n%s, %s, %s:\n", r->set->name, r->names[0], r->content.clusters ? "clusters" : "random");
     bool good = bench_churn_verdict("recall at most 0.005 below a fresh build",
                                     lost <= BENCH_CHURN_RECALL_LOST, "%.4f below at most", lost);
-    good &= bench_churn_verdict("nothing unreachable", unreachable == 0 && rested == 0,
-                                "%llu at most after the last write, %llu when at rest",
-                                (unsigned long long)unreachable, (unsigned long long)rested);
+    good &= bench_churn_verdict("nothing unreachable when kithd is at rest", rested == 0,
+                                "%llu at most then, %llu before it has looked", (unsigned long long)rested,
+                                (unsigned long long)unreachable);
     bool fast = bench_churn_verdict("rate at least 0.95 of a fresh build", slowest >= QPS_KEPT,
                                     "%.3f at least", slowest);
     good &= bench_churn_verdict("memory flat after the first turnover, within 2 %",

@@ -3,8 +3,9 @@
  *
  * Pruning a row and unlinking the dead take links from rows of others, and choose what stays by distances: that the last
  * link to somebody goes is rare, and nothing prevents it. Such a slot has links of its own, so that linking it once
- * more as an insertion does brings it back, and with it all that only it leads to. Where each neighbour's row is full of nearer
- * ones, none of them takes it: then it gets the place of a link that is covered by others, or of the longest one.
+ * more brings it back, and with it all that only it leads to. It gets a place in the row of a neighbour of its own that was reached, where the row is
+ * full that of a link that is covered by others, or of the longest one, but never of one by which the walk came somewhere first: so what was reached
+ * stays so, and one pass is enough. Where none of its neighbours was reached it is linked as an insertion does it.
  *
  * Jobs change links only, under row locks, beside insertions. They choose no slot with a death, and no slot is swept
  * while one runs (sweep.c), so no link to a slot of a sweep's batch appears behind the sweep's back.
@@ -22,8 +23,8 @@
 #define STEP_SLOTS  2048u
 #define JUDGE_SLOTS 16384u
 #define MEND_SLOTS  4u
+#define WAYS        2u  /* into one that is linked anew: one may be pruned away as the last one was */
 #define DRAWS       16u /* for a sample, until one is visible */
-#define CROWD_WAYS  4u  /* links to one of many equals */
 
 uint64_t kithi_audit_mark(const struct kithi_index *ix)
 {
@@ -35,7 +36,12 @@ int kithi_audit_begin(struct kithi_index *ix)
 {
     struct audit *a = &ix->audit;
     KITHI_ASSERT(!a->walk.queue && !ix->sweep.running && !kithi_index_census_due(ix));
-    return kithi_reach_begin(&a->walk, &ix->map);
+    int status = kithi_reach_begin(&a->walk, &ix->map);
+    if (status == 0)
+        status = kithi_reach_keep_ways(&a->walk);
+    if (status < 0)
+        kithi_reach_end(&a->walk);
+    return status;
 }
 
 bool kithi_audit_is_begun(const struct kithi_index *ix)
@@ -111,32 +117,14 @@ static uint32_t nearest_from_entry(const struct kithi_index *ix, const struct ki
     return NO_SLOT;
 }
 
-/* Does one of its own neighbours, other than this one, lead to slot? */
-static bool has_other_way_in(const struct kithi_view *v, uint32_t slot, uint32_t except)
-{
-    const kithi_link *own = kithi_view_row(v, slot);
-    for (uint32_t i = 0; i < v->link_count0; i++) {
-        uint32_t other = atomic_load_explicit(&own[i], memory_order_relaxed) - 1;
-        if (other >= v->slots_used || other == except || !kithi_slot_eligible(v, other))
-            continue;
-        const kithi_link *row = kithi_view_row(v, other);
-        for (uint32_t j = 0; j < v->link_count0; j++)
-            if (atomic_load_explicit(&row[j], memory_order_relaxed) == slot + 1)
-                return true;
-    }
-    return false;
-}
-
-/*
- * The place in a full row that is missed least: of a dead one, else of the farthest that another link covers and another row leads to, else
- * of the farthest that is covered, else of the farthest. Of many equals each is covered: without a look at other ways in, one would be cut off for
- * another, pass after pass.
- */
-static uint32_t least_needed(const struct row *r, const struct kithi_kernel *k, bool *out_spare)
+/* The place in a full row that is missed least: of a dead one, else of the farthest that another link covers, else of
+ * the farthest. By walk (may be NULL) somebody may have been reached by one of them alone, which stays. */
+static uint32_t least_needed(const struct row *r, const struct kithi_kernel *k,
+                             const struct kithi_reach *walk)
 {
     const struct kithi_view *v = r->view;
-    uint32_t covered = NO_SLOT, farthest = NO_SLOT, spare = NO_SLOT;
-    float covered_at = 0, farthest_at = 0, spare_at = 0, nearest = FLT_MAX;
+    uint32_t covered = NO_SLOT, farthest = NO_SLOT;
+    float covered_at = 0, farthest_at = 0, nearest = FLT_MAX;
     for (uint32_t i = 0; i < r->count; i++) {
         uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         float d = link - 1u < v->slot_limit ? kithi_pair(v, k, r->slot, link - 1) : FLT_MAX;
@@ -146,10 +134,11 @@ static uint32_t least_needed(const struct row *r, const struct kithi_kernel *k, 
         uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         if (link - 1u >= v->slot_limit)
             continue; /* newer than this view */
-        if (!kithi_slot_eligible(v, link - 1)) {
-            *out_spare = true;
+        if (walk ? link - 1 >= walk->view.slots_used || kithi_reach_is_way(walk, r->slot, link - 1)
+                 : !kithi_has_other_way(v, link - 1, r->slot))
+            continue;
+        if (!kithi_slot_eligible(v, link - 1))
             return i;
-        }
         float d = kithi_pair(v, k, r->slot, link - 1);
         bool is_covered = false;
         for (uint32_t j = 0; j < r->count && !is_covered; j++) {
@@ -164,31 +153,26 @@ static uint32_t least_needed(const struct row *r, const struct kithi_kernel *k, 
             covered = i;
             covered_at = d;
         }
-        if (is_covered && (spare == NO_SLOT || d > spare_at) && has_other_way_in(v, link - 1, r->slot)) {
-            spare = i;
-            spare_at = d;
-        }
         if (farthest == NO_SLOT || d > farthest_at) {
             farthest = i;
             farthest_at = d;
         }
     }
-    *out_spare = spare != NO_SLOT;
-    return spare != NO_SLOT ? spare : covered != NO_SLOT ? covered : farthest;
+    return covered != NO_SLOT ? covered : farthest;
 }
 
-/* Lead the row of other to slot, whatever it costs or, gently, if nobody is cut off for it; false when there is no way. */
+/* Lead the row of other to slot, if need be in the place of another link; false when none can be spared. */
 static bool force(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t other,
-                  uint32_t slot, bool gently)
+                  uint32_t slot, const struct kithi_reach *walk)
 {
     struct row r;
     if (other == NO_SLOT || !kithi_row_open(v, other, 0, &r))
         return false;
     pthread_mutex_lock(kithi_row_lock(ix, other));
-    bool done = kithi_row_add(&r, w, slot, NULL, false), spare = false;
+    bool done = kithi_row_add(&r, w, slot, NULL, false);
     if (!done) {
-        uint32_t place = least_needed(&r, w->scratch.kernel, &spare);
-        done = place != NO_SLOT && (spare || !gently);
+        uint32_t place = least_needed(&r, w->scratch.kernel, walk);
+        done = place != NO_SLOT;
         if (done)
             kithi_row_put(&r, w, place, slot, NULL, false);
     }
@@ -196,35 +180,28 @@ static bool force(struct kithi_index *ix, const struct kithi_view *v, struct wor
     return done;
 }
 
-static bool is_equal(const struct kithi_view *v, uint32_t a, uint32_t b)
+bool kithi_way_in(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t other,
+                  uint32_t slot)
 {
-    return memcmp(kithi_view_code(v, a), kithi_view_code(v, b),
-                  kithi_code_size(v->walked, v->map->geometry.dim)) == 0;
+    return force(ix, v, w, other, slot, NULL);
 }
 
-/*
- * One of a crowd of equals: its neighbours' rows are full of others of them. To be inserted once more would push some of those out of
- * many rows, and some of them out of their last one. So a few of its neighbours that the walk has come to lead to it in place of somebody
- * who has another way in. True when one does.
- */
-static bool join_crowd(struct kithi_index *ix, struct worker *w, uint32_t slot)
+/* Lead some of the neighbours of slot that were reached to it; returns the first, or NO_SLOT. */
+static uint32_t mend_by_neighbours(struct kithi_index *ix, const struct kithi_view *v, struct worker *w,
+                                   uint32_t slot)
 {
     const struct kithi_reach *walk = &ix->audit.walk;
-    struct kithi_view v;
-    kithi_view_begin(&ix->map, &v);
-    const kithi_link *own = kithi_view_row(&v, slot);
-    uint32_t equals = 0, links = 0, ways = 0;
-    for (uint32_t i = 0; i < v.link_count0; i++) {
+    const kithi_link *own = kithi_view_row(v, slot);
+    uint32_t first = NO_SLOT, count = 0;
+    for (uint32_t i = 0; i < v->link_count0 && count < WAYS; i++) {
         uint32_t other = atomic_load_explicit(&own[i], memory_order_relaxed) - 1;
-        links += other < v.slot_limit;
-        equals += other < v.slot_limit && is_equal(&v, slot, other);
+        if (other >= walk->view.slots_used || !kithi_reach_has(walk, other) ||
+            !kithi_slot_eligible(v, other) || !force(ix, v, w, other, slot, walk))
+            continue;
+        first = first == NO_SLOT ? other : first;
+        count++;
     }
-    for (uint32_t i = 0; 2 * equals >= links && i < v.link_count0 && ways < CROWD_WAYS; i++) {
-        uint32_t other = atomic_load_explicit(&own[i], memory_order_relaxed) - 1;
-        if (other < walk->view.slots_used && kithi_reach_has(walk, other) && kithi_slot_eligible(&v, other))
-            ways += force(ix, &v, w, other, slot, true);
-    }
-    return ways > 0;
+    return first;
 }
 
 static void mend(struct kithi_index *ix, unsigned worker, uint32_t slot)
@@ -234,15 +211,19 @@ static void mend(struct kithi_index *ix, unsigned worker, uint32_t slot)
     struct kithi_view v;
     if (kithi_reach_has(&a->walk, slot) || !kithi_reach_misses(&a->walk, slot))
         return; /* one that was seen to leads to it, or it has died */
-    if (!join_crowd(ix, w, slot)) {
+    kithi_view_begin(&ix->map, &v);
+    uint32_t by = mend_by_neighbours(ix, &v, w, slot);
+    if (by == NO_SLOT) {
         kithi_relink(ix, worker, slot);
         kithi_view_begin(&ix->map, &v);
-        if (!has_way_in(&a->walk, &v, slot) &&
-            !force(ix, &v, w, nearest_from_entry(ix, &v, w, slot), slot, false))
-            return; /* another one of its island may be luckier */
+        if (!has_way_in(&a->walk, &v, slot)) {
+            by = nearest_from_entry(ix, &v, w, slot);
+            if (!force(ix, &v, w, by, slot, &a->walk))
+                return; /* another one of its island may be luckier */
+        }
     }
     a->relinked++;
-    kithi_reach_add(&a->walk, slot);
+    kithi_reach_add(&a->walk, slot, by == NO_SLOT ? 0 : by + 1);
     while (kithi_reach_step(&a->walk, STEP_SLOTS))
         continue;
 }
@@ -325,6 +306,6 @@ int kithi_audit_sample_job(struct kithi_index *ix, unsigned worker, uint64_t ran
         return found;
     kithi_relink(ix, worker, slot);
     if (look_for(ix, &v, w, slot, &nearest) == 0)
-        (void)force(ix, &v, w, nearest, slot, false);
+        (void)force(ix, &v, w, nearest, slot, NULL);
     return 0;
 }

@@ -407,6 +407,18 @@ void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death);
 /* Lead the entry point to a visible slot of the highest level, or nowhere, and return it. Under entry_lock. */
 uint64_t kithi_entry_replace(struct kithi_index *ix);
 
+/*
+ * Does the row of one of slot's own neighbours, other than of not_by, lead to slot? Most links have one that leads back, so that one or two rows are
+ * looked at. False may be wrong: somebody else may lead there.
+ */
+bool kithi_has_other_way(const struct kithi_view *v, uint32_t slot, uint32_t not_by);
+
+/* ---- audit.c ---- */
+
+/* Lead other to slot at level 0, if need be in the place of a link that can be spared; false: none can. */
+bool kithi_way_in(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t other,
+                  uint32_t slot);
+
 /* ---- sweep.c ---- */
 
 /* Forget everything, as when the segment is closed. */

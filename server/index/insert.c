@@ -105,12 +105,28 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     kithi_stored(w->ix, r, sizeof *r);
 }
 
+bool kithi_has_other_way(const struct kithi_view *v, uint32_t slot, uint32_t not_by)
+{
+    const kithi_link *own = kithi_view_row(v, slot);
+    for (uint32_t i = 0; i < v->link_count0; i++) {
+        uint32_t other = atomic_load_explicit(&own[i], memory_order_relaxed) - 1;
+        if (other >= v->slot_limit || other == not_by || !kithi_slot_eligible(v, other))
+            continue;
+        const kithi_link *row = kithi_view_row(v, other);
+        for (uint32_t j = 0; j < v->link_count0; j++)
+            if (atomic_load_explicit(&row[j], memory_order_relaxed) == slot + 1)
+                return true;
+    }
+    return false;
+}
+
 /*
  * A full row: choose anew among its neighbours and slot. Survivors keep their places, so that no
  * link is absent for a moment. Dead ones are not chosen, or they would keep the living out; they stay
- * where nobody living needs the place, for searches at older epochs, until a sweep comes by.
+ * where nobody living needs the place, for searches at older epochs, until a sweep comes by. At level 0 a link that may be the last
+ * one to somebody stays, too. Returns whether add got a place.
  */
-static void row_prune(struct row *r, struct worker *w, const struct candidate *add,
+static bool row_prune(struct row *r, struct worker *w, unsigned level, const struct candidate *add,
                       const struct kithi_bits_edge *edge)
 {
     const struct kithi_view *v = r->view;
@@ -138,6 +154,7 @@ static void row_prune(struct row *r, struct worker *w, const struct candidate *a
     bool chosen = false;
     for (uint32_t j = 0; j < kept; j++)
         chosen |= w->chosen[j].slot == add->slot;
+    const bool wanted = chosen;
     for (uint32_t i = 0; i < r->count; i++) {
         uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         bool stays = false;
@@ -149,6 +166,8 @@ static void row_prune(struct row *r, struct worker *w, const struct candidate *a
             place = i;
             continue;
         }
+        if (link && level == 0 && !kithi_has_other_way(v, link - 1, r->slot))
+            continue;
         if (chosen)
             kithi_row_put(r, w, i, add->slot, edge, true);
         else
@@ -156,8 +175,11 @@ static void row_prune(struct row *r, struct worker *w, const struct candidate *a
         chosen = false;
     }
     /* Everybody living stays: a dead one makes room. */
-    if (chosen && place != UINT32_MAX)
+    if (chosen && place != UINT32_MAX) {
         kithi_row_put(r, w, place, add->slot, edge, true);
+        chosen = false;
+    }
+    return wanted && !chosen;
 }
 
 /* What a slot is to be linked with at one level. */
@@ -193,10 +215,11 @@ static void link_forth(struct kithi_index *ix, const struct kithi_view *v, struc
     pthread_mutex_unlock(kithi_row_lock(ix, slot));
 }
 
-/* Lead the neighbours at level to the slot. */
+/* Lead the neighbours at level to the slot; at level 0 at least one, if there is any way. */
 static void link_back(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
                       unsigned level, const struct neighbours *n)
 {
+    bool taken = false;
     for (uint32_t i = 0; i < n->mutual; i++) {
         struct row r;
         uint32_t other = n->chosen[i].slot;
@@ -204,11 +227,13 @@ static void link_back(struct kithi_index *ix, const struct kithi_view *v, struct
             continue;
         const struct kithi_bits_edge *edge = r.coded ? &w->edges[i] : NULL;
         pthread_mutex_lock(kithi_row_lock(ix, other));
-        if (!kithi_row_add(&r, w, slot, edge, true))
-            row_prune(&r, w, &(struct candidate){ n->chosen[i].distance, slot }, edge);
+        taken |= kithi_row_add(&r, w, slot, edge, true) ||
+                 row_prune(&r, w, level, &(struct candidate){ n->chosen[i].distance, slot }, edge);
         pthread_mutex_unlock(kithi_row_lock(ix, other));
         KITHI_FAULT_CRASH("crash-while-linking");
     }
+    for (uint32_t i = 0; level == 0 && !taken && i < n->count; i++)
+        taken = kithi_way_in(ix, v, w, n->chosen[i].slot, slot);
 }
 
 /* The eligible ones that the walk has found, without slot itself, nearest first. */

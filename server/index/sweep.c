@@ -44,7 +44,11 @@
 #define HEIR_SLACK 1.44f
 /* Heirs leave this share of a row free for those who will choose its slot. */
 #define ROW_FREE_SHARE 4u
-#define HEIRS_MAX      (2u * KITHI_M_MAX) /* that a worker has room for */
+/* A row with neighbour codes is full enough with all but one part of so many of its places; a link that fills it is the nearest
+ * of so many. */
+#define FILLED_SHARE 4u
+#define FILL_LOOKS   12u
+#define HEIRS_MAX    (2u * KITHI_M_MAX) /* that a worker has room for */
 /* The dead whose neighbours are asked: the lost one and, through its links, others of the batch, since a
  * chain of dead ones may be the only way between two crowds. */
 #define ASKED_MAX 8u
@@ -255,7 +259,7 @@ static bool among(const struct candidate *c, uint32_t n, uint32_t slot)
  * nearest to centre first. Rows of the batch stay as they are while jobs run, so that this works.
  */
 static uint32_t gather_heirs(const struct sweep *s, struct worker *w, const struct row *r, uint32_t lost,
-                             unsigned level)
+                             unsigned level, uint32_t max)
 {
     const struct kithi_view *v = &s->view;
     struct candidate *c = w->candidates;
@@ -263,7 +267,7 @@ static uint32_t gather_heirs(const struct sweep *s, struct worker *w, const stru
     /* The others are asked only while heirs are few: they would be six times the work of all sweeps. */
     for (uint32_t at = 0; at < asked_count && (at == 0 || n < HEIRS_NEAR + HEIRS_FAR); at++) {
         const kithi_link *theirs = kithi_view_links(v, asked[at], level, &places);
-        for (uint32_t i = 0; theirs && i < places && n < HEIRS_MAX; i++) {
+        for (uint32_t i = 0; theirs && i < places && n < max; i++) {
             uint32_t slot = atomic_load_explicit(&theirs[i], memory_order_relaxed) - 1;
             if (slot >= v->slot_limit || slot == r->slot)
                 continue;
@@ -317,23 +321,31 @@ static void make_edge(const struct row *r, struct worker *w, uint32_t other, str
 }
 
 /*
- * Hand the lost link in place on to its heirs: the first takes its place, the others take free ones. Returns the
- * first, or NO_SLOT. edge: room for what its codes are made of, where rows have them.
+ * Hand the lost link in place on to its heirs: the first takes its place, the others take free ones. One that led where another link
+ * leads as well has no heirs: most of the links of a full row are such. In rows with codes, which are filled with them, the nearest of some neighbours
+ * takes its place, as long as the row is not full enough. Returns the first, or NO_SLOT. edge: room for what its codes are made of, where rows have them.
  */
 static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, unsigned level,
                         uint32_t place, struct kithi_bits_edge *edge)
 {
+    const struct kithi_kernel *k = w->scratch.kernel;
     uint32_t lost = atomic_load_explicit(&r->links[place], memory_order_relaxed) - 1, free_count = 0, at = 0;
-    uint32_t first = NO_SLOT, n = gather_heirs(s, w, r, lost, level);
-    for (uint32_t i = 0; i < r->count; i++)
-        free_count += atomic_load_explicit(&r->links[i], memory_order_relaxed) == 0;
+    uint32_t first = NO_SLOT, living = 0;
+    for (uint32_t i = 0; i < r->count; i++) {
+        uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
+        free_count += link == 0;
+        living += link && (link > s->view.slot_limit || !is_doomed(s, link - 1));
+    }
+    bool covered = is_covered(s, k, r, lost, kithi_pair(&s->view, k, r->slot, lost));
+    bool fills = covered && r->coded && living * FILLED_SHARE < r->count * (FILLED_SHARE - 1);
+    uint32_t n = covered && !fills ? 0 : gather_heirs(s, w, r, lost, level, fills ? FILL_LOOKS : HEIRS_MAX);
     for (uint32_t i = 0; i < n; i++) {
         const struct candidate *c = &w->candidates[i];
         if (i >= HEIRS_NEAR && i + HEIRS_FAR < n)
             continue;
         if (first != NO_SLOT && free_count <= r->count / ROW_FREE_SHARE)
             break;
-        if (is_covered(s, w->scratch.kernel, r, c->slot, c->distance))
+        if (!fills && is_covered(s, k, r, c->slot, c->distance))
             continue;
         if (first != NO_SLOT) {
             while (at < r->count && atomic_load_explicit(&r->links[at], memory_order_relaxed))
@@ -345,11 +357,38 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, 
             if (edge)
                 make_edge(r, w, first, edge);
             kithi_row_put(r, w, place, first, edge, false);
+            if (fills)
+                break;
         }
     }
     if (first == NO_SLOT)
         kithi_row_clear(r, w, place);
     return first;
+}
+
+/* Those that a dead slot led to and nobody else seems to lead to get another way in. */
+static void keep_ways(struct kithi_index *ix, struct worker *w, uint32_t slot)
+{
+    const struct kithi_view *v = &ix->sweep.view;
+    const kithi_link *row = kithi_view_row(v, slot);
+    for (uint32_t i = 0; i < v->link_count0; i++) {
+        uint32_t to = atomic_load_explicit(&row[i], memory_order_relaxed) - 1;
+        if (to < v->slot_limit && !is_doomed(&ix->sweep, to))
+            ask_for_row(&ix->sweep, to, 0);
+    }
+    for (uint32_t i = 0; i < v->link_count0; i++) {
+        uint32_t to = atomic_load_explicit(&row[i], memory_order_relaxed) - 1;
+        if (to >= v->slot_limit || is_doomed(&ix->sweep, to) || !kithi_slot_eligible(v, to) ||
+            kithi_has_other_way(v, to, slot))
+            continue;
+        const kithi_link *own = kithi_view_row(v, to);
+        bool done = false;
+        for (uint32_t j = 0; j < v->link_count0 && !done; j++) {
+            uint32_t other = atomic_load_explicit(&own[j], memory_order_relaxed) - 1;
+            done =
+                other < v->slot_limit && kithi_slot_eligible(v, other) && kithi_way_in(ix, v, w, other, to);
+        }
+    }
 }
 
 /* Unlink the batch from one row. Returns true when the row of a living slot lost more than it kept. */
@@ -365,6 +404,7 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
         if (link && is_doomed(s, link - 1)) {
             ask_for_row(s, link - 1, level);
             lost++;
+            kithi_code_ask(&s->view, link - 1);
         } else if (link && (link > s->view.slot_limit || kithi_slot_eligible(&s->view, link - 1))) {
             kept++; /* slots beyond the view are new */
         }
@@ -431,10 +471,12 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
         const struct kithi_record *r = kithi_view_record(v, slot);
         if (!atomic_load_explicit(&r->linked, memory_order_acquire))
             continue;
-        if (is_doomed(s, slot))
-            continue; /* kithi_sweep_end() */
         if (s->give_way)
             s->give_way(s->give_way_arg, worker);
+        if (is_doomed(s, slot)) { /* its row is emptied by kithi_sweep_end() */
+            keep_ways(ix, &ix->workers[worker], slot);
+            continue;
+        }
         bool alive = kithi_slot_eligible(v, slot);
         unsigned level = kithi_meta_level(atomic_load_explicit(&r->meta, memory_order_relaxed));
         if (level > KITHI_LEVEL_MAX)

@@ -16,12 +16,14 @@
 #define WALKS_AT_REST 2u   /* where no writer runs */
 #define STOP_SLOTS    256u /* between two looks whether to stop */
 
-static void arrive(struct kithi_reach *r, uint32_t link)
+static void arrive(struct kithi_reach *r, uint32_t link, uint32_t by)
 {
     if (link == 0 || link > r->view.slots_used || kithi_reach_has(r, link - 1))
         return;
     r->reached[(link - 1) / 64] |= UINT64_C(1) << ((link - 1) % 64);
     r->queue[r->tail++] = link - 1;
+    if (r->by)
+        r->by[link - 1] = by;
 }
 
 int kithi_reach_begin(struct kithi_reach *r, const struct kithi_map *map)
@@ -34,8 +36,14 @@ int kithi_reach_begin(struct kithi_reach *r, const struct kithi_map *map)
         kithi_reach_end(r);
         return -ENOMEM;
     }
-    arrive(r, kithi_entry_link(atomic_load_explicit(&r->view.header->entry, memory_order_acquire)));
+    arrive(r, kithi_entry_link(atomic_load_explicit(&r->view.header->entry, memory_order_acquire)), 0);
     return 0;
+}
+
+int kithi_reach_keep_ways(struct kithi_reach *r)
+{
+    r->by = calloc((size_t)r->view.slots_used + 1, sizeof *r->by);
+    return r->by ? 0 : -ENOMEM;
 }
 
 static void expand(struct kithi_reach *r, uint32_t slot, unsigned level)
@@ -43,7 +51,7 @@ static void expand(struct kithi_reach *r, uint32_t slot, unsigned level)
     uint32_t count;
     const kithi_link *links = kithi_view_links(&r->view, slot, level, &count);
     for (uint32_t i = 0; links && i < count; i++)
-        arrive(r, atomic_load_explicit(&links[i], memory_order_acquire));
+        arrive(r, atomic_load_explicit(&links[i], memory_order_acquire), slot + 1);
 }
 
 bool kithi_reach_step(struct kithi_reach *r, uint32_t slots)
@@ -65,9 +73,9 @@ void kithi_reach_go_above(struct kithi_reach *r)
     r->head = 0;
 }
 
-void kithi_reach_add(struct kithi_reach *r, uint32_t slot)
+void kithi_reach_add(struct kithi_reach *r, uint32_t slot, uint32_t by)
 {
-    arrive(r, slot + 1);
+    arrive(r, slot + 1, by);
 }
 
 bool kithi_reach_misses(const struct kithi_reach *r, uint32_t slot)
@@ -83,8 +91,10 @@ void kithi_reach_end(struct kithi_reach *r)
 {
     free(r->reached);
     free(r->queue);
+    free(r->by);
     r->reached = NULL;
     r->queue = NULL;
+    r->by = NULL;
 }
 
 /* ---- several walks ---- */

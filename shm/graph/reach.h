@@ -24,16 +24,27 @@ struct kithi_reach {
     uint32_t *queue;        /* of slots that were reached, in this order */
     uint32_t head, tail;    /* those from head on are to be expanded */
     bool above;             /* by links of upper levels, too */
+    uint32_t *by;           /* by slot: who led there first, as slot + 1 (0: nobody); NULL: it is not kept */
 };
 
 /* Begin at the entry point. 0 or -ENOMEM; then nothing is held. Needs 4 bytes and a bit a slot. */
 int kithi_reach_begin(struct kithi_reach *r, const struct kithi_map *map);
+/*
+ * Right after that: keep by which link each slot was reached first. With these links alone everything that was reached is, so any other
+ * may go. 0, or -ENOMEM, with nothing changed. 4 bytes a slot.
+ */
+int kithi_reach_keep_ways(struct kithi_reach *r);
+/* Is the link from one slot to another (both < view.slots_used) such a one? */
+static inline bool kithi_reach_is_way(const struct kithi_reach *r, uint32_t from, uint32_t to)
+{
+    return r->by && r->by[to] == from + 1;
+}
 /* Expand so many slots. false: all are. */
 bool kithi_reach_step(struct kithi_reach *r, uint32_t slots);
 /* Once all are: go on by the links of upper levels. Steps follow. */
 void kithi_reach_go_above(struct kithi_reach *r);
-/* slot (< view.slots_used) is led to after all. Steps follow. */
-void kithi_reach_add(struct kithi_reach *r, uint32_t slot);
+/* slot (< view.slots_used) is led to after all, by another one (as slot + 1; 0: it does not matter). Steps follow. */
+void kithi_reach_add(struct kithi_reach *r, uint32_t slot, uint32_t by);
 /* Was slot (< view.slots_used) reached? */
 static inline bool kithi_reach_has(const struct kithi_reach *r, uint32_t slot)
 {
