@@ -583,8 +583,8 @@ static void recall_stays_after_the_collection_was_replaced_again_and_again(void 
 }
 
 /*
- * Three quarters die, a twelfth at a time, and nobody comes. Heirs come from the neighbourhood, which thins out, and no insertion brings better links: with so
- * few links in a cloud without structure, what is left is searched a little worse than if it had been inserted alone (0.013 to 0.022).
+ * Three quarters die, a twelfth at a time, and nobody comes. Heirs come from the neighbourhood, which thins out; some of the rows get a new look. With few
+ * links in a cloud without structure what is left is searched nearly as well as if it had been inserted alone: 0.005 below.
  */
 static void recall_stays_while_a_collection_shrinks(void **state)
 {
@@ -621,7 +621,7 @@ static void recall_stays_while_a_collection_shrinks(void **state)
     }
     double left = recall(&t, queries, QUERIES, DIMS), wanted = recall(&fresh, queries, QUERIES, DIMS);
     fprintf(stderr, "a quarter is left: recall %.4f, of a fresh build %.4f\n", left, wanted);
-    assert_true(left >= wanted - 0.04);
+    assert_true(left >= wanted - 0.02);
     assert_true(test_verify_clean(test_index_map(&t)));
     test_index_close(&t);
     test_index_close(&fresh);
