@@ -408,6 +408,12 @@ void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death);
 uint64_t kithi_entry_replace(struct kithi_index *ix);
 
 /*
+ * Whether links that may be somebody's last one are kept as slots are inserted and swept. Under the inner product vectors of little length are near to
+ * nobody, and all look to the same few: kept for them, the rows of these few have no room for those that are (2 dimensions: 340 of 400
+ * neighbours found instead of all). There the audit alone looks after them.
+ */
+bool kithi_keeps_ways(const struct kithi_view *v);
+/*
  * Does the row of one of slot's own neighbours, other than of not_by, lead to slot? Most links have one that leads back, so that one or two rows are
  * looked at. False may be wrong: somebody else may lead there.
  */

@@ -15,12 +15,16 @@
 #include "shm/graph/walk.h"
 #include "shm/sync/slotbytes.h"
 
+/* Of a row so much at most is kept for those whom nobody else seems to lead to, each time that it is pruned. */
+#define STAY_SHARE 8u
 /*
  * Estimates of neighbours are made for a whole block, whether its places are full or not. So rows with neighbour
  * codes are filled with near ones that the heuristic left out: those of a new slot up to half, those that are
  * pruned up to six sevenths; the rest is for links that come back (bench_core, mlnotes: recall@10 at ef 20
  * from 0.983 to 0.988 at the same cost).
  */
+/* Of a row so much at most is kept for those whom nobody else seems to lead to, each time that it is pruned. */
+#define STAY_SHARE            8u
 #define FILLED_NEW(places)    ((places) / 2)
 #define FILLED_PRUNED(places) ((places)*6 / 7)
 /* Distances to the same bytes may differ by their rounding; to compare more than need be costs little. */
@@ -105,6 +109,11 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     kithi_stored(w->ix, r, sizeof *r);
 }
 
+bool kithi_keeps_ways(const struct kithi_view *v)
+{
+    return v->map->geometry.metric != KITHI_METRIC_IP;
+}
+
 bool kithi_has_other_way(const struct kithi_view *v, uint32_t slot, uint32_t not_by)
 {
     const kithi_link *own = kithi_view_row(v, slot);
@@ -155,6 +164,7 @@ static bool row_prune(struct row *r, struct worker *w, unsigned level, const str
     for (uint32_t j = 0; j < kept; j++)
         chosen |= w->chosen[j].slot == add->slot;
     const bool wanted = chosen;
+    uint32_t may_stay = kithi_keeps_ways(v) ? r->count / STAY_SHARE : 0;
     for (uint32_t i = 0; i < r->count; i++) {
         uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         bool stays = false;
@@ -166,8 +176,10 @@ static bool row_prune(struct row *r, struct worker *w, unsigned level, const str
             place = i;
             continue;
         }
-        if (link && level == 0 && !kithi_has_other_way(v, link - 1, r->slot))
+        if (link && level == 0 && may_stay > 0 && !kithi_has_other_way(v, link - 1, r->slot)) {
+            may_stay--;
             continue;
+        }
         if (chosen)
             kithi_row_put(r, w, i, add->slot, edge, true);
         else
@@ -232,7 +244,7 @@ static void link_back(struct kithi_index *ix, const struct kithi_view *v, struct
         pthread_mutex_unlock(kithi_row_lock(ix, other));
         KITHI_FAULT_CRASH("crash-while-linking");
     }
-    for (uint32_t i = 0; level == 0 && !taken && i < n->count; i++)
+    for (uint32_t i = 0; level == 0 && kithi_keeps_ways(v) && !taken && i < n->count; i++)
         taken = kithi_way_in(ix, v, w, n->chosen[i].slot, slot);
 }
 

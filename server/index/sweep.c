@@ -517,7 +517,8 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
         if (s->give_way)
             s->give_way(s->give_way_arg, worker);
         if (is_doomed(s, slot)) { /* its row is emptied by kithi_sweep_end() */
-            keep_ways(ix, &ix->workers[worker], slot);
+            if (kithi_keeps_ways(v))
+                keep_ways(ix, &ix->workers[worker], slot);
             continue;
         }
         bool alive = kithi_slot_eligible(v, slot);
