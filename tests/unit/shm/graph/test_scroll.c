@@ -333,7 +333,7 @@ static void a_page_looks_at_so_many_places_and_no_more(void **state)
     for (uint32_t i = 0; i < 5; i++)
         put_number(&t, i);
     /* A table as after half a million ids, which have gone again. */
-    assert_int_equal(kithi_ids_reserve(t.ix, 700000, &err), 0);
+    assert_int_equal(kithi_ids_reserve(t.ix, 700000, 0, &err), 0);
     assert_int_equal(kithi_ids_log2(test_solo_header(&t)->id_table), 21);
     scroll(&t, 10, &one);
     assert_int_equal(one.count, 5);
