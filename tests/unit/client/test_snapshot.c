@@ -331,6 +331,8 @@ static void a_snapshot_is_a_value_for_threads_and_children(void **state)
     for (int i = 0; i < 3; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, read_at, &t), 0);
     change_everything(&w.writer);
+    for (int i = 0; i < 3; i++)
+        pthread_join(thread[i], NULL);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
@@ -341,8 +343,6 @@ static void a_snapshot_is_a_value_for_threads_and_children(void **state)
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    for (int i = 0; i < 3; i++)
-        pthread_join(thread[i], NULL);
     assert_int_equal(atomic_load(&t.bad), 0);
     world_remove(&w);
 }
