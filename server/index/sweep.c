@@ -45,7 +45,8 @@
  * below it.
  */
 #define HEIR_SLACK 1.1f
-/* The same for a way out, and for whether a lost link needs an heir (squared: 1.2 in length). With 1 a way out counts as covered by neighbours who
+/* The same for a way out, in rows with codes, which are filled anyhow (sift-grocery: with 1.1 recall@10 at ef 32 was 0.006 below a fresh build, with this
+ * 0.005 above), and for whether a lost link needs an heir (squared: 1.2 in length). With 1 a way out counts as covered by neighbours who
  * have no such way. */
 #define WAY_SLACK 1.44f
 /* A far one is a way out when it is so much farther than all that the row leads to (squared: 1.5 in length). */
@@ -374,11 +375,11 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, 
             break;
         bool far = i >= HEIRS_NEAR;
         /* One heir is enough where there are others: each link costs every search. */
-        if (!far && first != NO_SLOT && living * ROW_FREE_SHARE > r->count)
+        if (!r->coded && !far && first != NO_SLOT && living * ROW_FREE_SHARE > r->count)
             continue;
-        if (far && !is_way_out(s, k, r, c->distance))
+        if (!r->coded && far && !is_way_out(s, k, r, c->distance))
             continue;
-        if (!fills && is_covered(s, k, r, c->slot, c->distance, far ? WAY_SLACK : HEIR_SLACK))
+        if (!fills && is_covered(s, k, r, c->slot, c->distance, r->coded || far ? WAY_SLACK : HEIR_SLACK))
             continue;
         if (first != NO_SLOT) {
             while (at < r->count && atomic_load_explicit(&r->links[at], memory_order_relaxed))
@@ -488,7 +489,7 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
         ask_for_codes(s, &r);
         pthread_mutex_lock(kithi_row_lock(ix, heirs[i]));
         float d = kithi_pair(&s->view, w->scratch.kernel, heirs[i], slot);
-        if (!is_covered(s, w->scratch.kernel, &r, slot, d, HEIR_SLACK))
+        if (!is_covered(s, w->scratch.kernel, &r, slot, d, coded ? WAY_SLACK : HEIR_SLACK))
             kithi_row_add(&r, w, slot, coded ? &w->edges[i] : NULL, true);
         pthread_mutex_unlock(kithi_row_lock(ix, heirs[i]));
     }
