@@ -97,9 +97,11 @@ static int write_snapshot(struct export *e, const struct kithi_map *map, int *ou
     struct kithi_progress progress;
     kithi_progress_begin(&progress, "vectors");
     int status = KITHI_TOOL_OK;
-    const struct kithi_moment at = { .epoch = e->at,
-                                     .timeline = atomic_load_explicit(&kithi_map_header(map)->timeline,
-                                                                      memory_order_relaxed) };
+    struct kithi_moment at = { 0 };
+    if (e->at)
+        at = (struct kithi_moment){ .epoch = e->at,
+                                    .timeline = atomic_load_explicit(&kithi_map_header(map)->timeline,
+                                                                     memory_order_relaxed) };
     int rc = kithi_scan_begin_at(map, &at, &scan);
     e->count = 0;
     e->epoch = scan.view.epoch;

@@ -60,7 +60,7 @@ int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_cou
 {
     struct kithi_call *c;
     const struct kithi_moment moment = kithi_moment_of(at);
-    if (moment.epoch == 0)
+    if (kithi_moment_is_now(&moment))
         return kith_count(index, out_count);
     if (!index || !out_count)
         return -EINVAL;

@@ -75,6 +75,12 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
     if (!index || !out || (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0) || o.vectors > 1 ||
         o.reserved[0] || o.reserved[1])
         return -EINVAL;
+    char from[3 * DIGITS + 2]; /* cursor may be out's own; one that is longer is none */
+    if (cursor) {
+        size_t len = strnlen(cursor, sizeof from - 1);
+        memcpy(from, cursor, len);
+        from[len] = '\0';
+    }
     kithi_results_forget_page(out);
     kithi_results_clear(&out->found);
     if (o.limit > KITHI_SCROLL_MAX)
@@ -94,7 +100,7 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
     if (rc < 0)
         return rc;
     /* The key is the collection's, in whatever generation. */
-    if (cursor && !read_cursor(kithi_call_map(c), cursor, &p.from)) {
+    if (cursor && !read_cursor(kithi_call_map(c), from, &p.from)) {
         rc = KITHI_E_CURSOR;
     } else {
         do

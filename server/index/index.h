@@ -147,6 +147,9 @@ void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsign
  * waiters. That is the open one when none is sealed. An empty group only moves the epoch. now_ms is a monotonic clock.
  */
 void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
+/* [P17 merged] Before that: what is published next stands for the groups of all epochs from first to epoch, which nobody will see one by
+ * one. */
+void kithi_group_merged(struct kithi_index *ix, uint64_t first, uint64_t epoch);
 /* The same for a group that is not durable yet: none of its writers asked for that. */
 void kithi_group_publish_ahead(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms);
 /* [P12 durable] Every group up to epoch is durable; what lies beyond the visible ones is left to their publishing. Wakes

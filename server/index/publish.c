@@ -103,6 +103,18 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
     kithi_alloc_tallies(ix);
 }
 
+void kithi_group_merged(struct kithi_index *ix, uint64_t first, uint64_t epoch)
+{
+    struct kithi_header *h = ix->header;
+    KITHI_ASSERT(first > ix->epoch && first <= epoch);
+    if (first == epoch)
+        return;
+    /* [P17 merged] relaxed: the epoch that shows the group is released after them. What lies between two of these is given up, too. */
+    if (atomic_load_explicit(&h->merged_to, memory_order_relaxed) == 0)
+        atomic_store_explicit(&h->merged_from, first, memory_order_relaxed);
+    atomic_store_explicit(&h->merged_to, epoch, memory_order_relaxed);
+}
+
 void kithi_group_publish(struct kithi_index *ix, uint64_t epoch, uint64_t now_ms)
 {
     KITHI_ASSERT(epoch > ix->epoch);

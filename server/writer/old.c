@@ -106,6 +106,9 @@ void kithi_old_unname(struct kithi_collection *c)
 uint64_t kithi_old_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     uint64_t again_ms = c->old_until_ms;
+    if (c->dropping) {
+        return KITHI_NEVER; /* all of it goes; a call that begins now would outlive the collection */
+    }
     if (now_ms >= c->old_until_ms) {
         kithi_old_unname(c);
         again_ms = KITHI_NEVER;

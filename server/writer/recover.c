@@ -66,8 +66,8 @@ struct flight { /* one of them */
     struct kithi_index *index;
     struct kithi_group *group;
     struct kithi_work insertions;
-    unsigned char *bytes; /* that its changes point to */
-    uint64_t epoch;
+    unsigned char *bytes;  /* that its changes point to */
+    uint64_t first, epoch; /* of the log's groups that it is made of */
 };
 
 struct replay {
@@ -217,6 +217,7 @@ static void land(struct replay *r)
 {
     struct flight *f = &r->flights[r->oldest];
     wait_for(r, &f->insertions);
+    kithi_group_merged(r->c->index, f->first, f->epoch);
     kithi_group_publish(r->c->index, f->epoch, kithi_now_ms());
     free(f->bytes);
     f->bytes = NULL;
@@ -257,7 +258,7 @@ static int apply_groups(struct replay *r, uint32_t from, uint32_t to)
         return status;
     }
     struct flight *f = &r->flights[(r->oldest + r->flying) % FLIGHTS];
-    *f = (struct flight){ .index = ix, .epoch = r->groups[to - 1].epoch };
+    *f = (struct flight){ .index = ix, .first = r->groups[from].epoch, .epoch = r->groups[to - 1].epoch };
     f->group = kithi_group_seal(ix);
     f->insertions =
         (struct kithi_work){ .fn = insertion_job, .arg = f, .n = kithi_group_job_count(f->group) };

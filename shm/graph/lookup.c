@@ -119,7 +119,7 @@ int kithi_lookup_at(const struct kithi_map *map, const struct kithi_moment *mome
     uint32_t past = KITHI_VERSIONS_PAST;
     for (uint32_t attempt = 0; attempt <= KITHI_RESTART_MAX; attempt++) {
         struct kithi_view v;
-        uint32_t now = VERSIONS_NOW, *left = moment->epoch ? &past : &now;
+        uint32_t now = VERSIONS_NOW, *left = kithi_moment_is_now(moment) ? &now : &past;
         int rc = kithi_view_begin_at(map, moment, &v);
         if (rc < 0)
             return rc;

@@ -27,7 +27,7 @@ struct kithi_place {
 };
 
 struct kithi_scroll_params {
-    struct kithi_moment at;  /* epoch 0: now */
+    struct kithi_moment at;  /* all zeros: now */
     struct kithi_place from; /* the first that may come; zeros: the beginning */
     uint32_t limit;          /* 1..KITHI_SCROLL_MAX */
     float *vectors;          /* limit x dim floats, filled as given beside the ids; NULL: without */

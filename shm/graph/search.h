@@ -21,7 +21,7 @@ struct kithi_search_params {
     uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none */
     uint32_t
         left_out; /* slot + 1 that the search takes as not there, neither met nor walked through; 0: none */
-    struct kithi_moment at;    /* epoch 0: now */
+    struct kithi_moment at;    /* all zeros: now */
     struct kithi_heirs *heirs; /* whom rows then lead to instead; NULL: nobody */
 };
 

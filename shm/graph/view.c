@@ -95,13 +95,17 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
 int kithi_view_begin_at(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_view *out)
 {
     kithi_view_begin(map, out);
-    if (at->epoch == 0)
+    if (kithi_moment_is_now(at))
         return 0;
     /* Relaxed: it stands for itself, and does not change while a segment has its name. */
     if (atomic_load_explicit(&out->header->timeline, memory_order_relaxed) != at->timeline)
         return KITHI_E_STALE;
     if (at->epoch > out->epoch)
         return KITHI_E_EPOCH;
+    /* [P17 merged] relaxed: stored before the epoch that was acquired above, if it is one of those that matter. */
+    if (at->epoch >= atomic_load_explicit(&out->header->merged_from, memory_order_relaxed) &&
+        at->epoch < atomic_load_explicit(&out->header->merged_to, memory_order_relaxed))
+        return KITHI_E_STALE;
     /* Limits of now cover every slot that an earlier epoch shows. */
     out->pinned = true;
     out->past = at->epoch < out->epoch;

@@ -15,11 +15,17 @@
 #include "shm/layout/row.h"
 #include "shm/map/map.h"
 
-/* A moment in the life of a collection: an epoch, and the timeline on which it has its meaning. */
+/* A moment in the life of a collection: an epoch, and the timeline on which it has its meaning. All zeros: now. */
 struct kithi_moment {
-    uint64_t epoch; /* 0: now */
+    uint64_t epoch;
     uint64_t timeline;
 };
+
+/* Epoch 0 of a timeline is the moment at which there was nothing yet. */
+static inline bool kithi_moment_is_now(const struct kithi_moment *at)
+{
+    return at->epoch == 0 && at->timeline == 0;
+}
 
 struct kithi_view {
     const struct kithi_map *map;
@@ -52,8 +58,8 @@ struct kithi_view {
 void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out);
 
 /*
- * The same at a moment. 0, or why this segment cannot show it: KITHI_E_STALE (of another timeline), KITHI_E_EPOCH (not
- * visible yet). What has been unlinked or reused since is for the marks to say, as ever at the end; kithi_view_lost() says
+ * The same at a moment. 0, or why this segment cannot show it: KITHI_E_STALE (of another timeline, or one that a replay went
+ * past), KITHI_E_EPOCH (not visible yet). What has been unlinked or reused since is for the marks to say, as ever at the end; kithi_view_lost() says
  * it before any work is done in vain.
  */
 int kithi_view_begin_at(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_view *out);

@@ -65,7 +65,9 @@ struct kithi_header {
     _Atomic uint32_t moved;                /* 336..339 [P6 moved] 1: attach by name again */
     _Atomic uint32_t dropped;              /* 340..343 1: the collection was dropped */
     _Atomic uint64_t emptied;              /* 344..351 [P9 emptied] batches whose rows were emptied */
-    uint8_t reserved2[32];                 /* 352..383 zero */
+    _Atomic uint64_t merged_from;          /* 352..359 [P17 merged] epochs from here ... */
+    _Atomic uint64_t merged_to;            /* 360..367 ... and before this were never visible; 0: none */
+    uint8_t reserved2[16];                 /* 368..383 zero */
 
     alignas(64) _Atomic uint64_t entry; /* 384..391 level << 32 | slot + 1; 0: the graph is empty */
     _Atomic uint64_t id_table;          /* 392..399 [P7 id table] see ids.h; 0: no table yet */

@@ -429,9 +429,23 @@ static void a_start_from_the_log_alone_chooses_what_was_not_chosen(void **state)
     struct moving m;
     begin(&m);
     assert_int_equal(write_up_to(&m, FEW), 0);
+    struct kith_snapshot at = KITH_SNAPSHOT_INIT;
+    uint64_t counts[FEW] = { 0 }, last = kith_epoch(m.k), count = 0;
+    assert_int_equal(kith_timeline(m.k) != 0, 1);
+    assert_true(last > 1 && last < FEW);
+    at.timeline = kith_timeline(m.k);
+    for (at.epoch = 1; at.epoch <= last; at.epoch++)
+        assert_int_equal(kith_count_at(m.k, &at, &counts[at.epoch]), 0);
     test_daemon_kill(&m.d);
     assert_int_equal(unlink(test_daemon_segment(&m.d, NAME)), 0);
     start(&m);
+    /* The log came back in larger groups than it was written in: a moment is as it was, or it is gone. */
+    for (at.epoch = 1; at.epoch <= last; at.epoch++) {
+        int rc = kith_count_at(m.k, &at, &count);
+        assert_true(rc == KITH_E_STALE || (rc == 0 && count == counts[at.epoch]));
+    }
+    at.epoch = last;
+    assert_int_equal(kith_count_at(m.k, &at, &count), 0);
     assert_int_equal(stats_of(m.k).keep, KITH_KEEP_F32);
     assert_int_equal(write_up_to(&m, COUNT), 0);
     wait_for_layout(&m);

@@ -195,8 +195,8 @@ KITH_API uint64_t kith_epoch(kith *index);
  * yet, kith_wait_epoch() waits for it.
  */
 struct kith_snapshot {
-    uint64_t epoch; /* 0: now, whenever that is */
-    uint64_t timeline;
+    uint64_t epoch;
+    uint64_t timeline; /* both 0: now, whenever that is */
 };
 /* clang-format off */
 #define KITH_SNAPSHOT_INIT { 0, 0 }

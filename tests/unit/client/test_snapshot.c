@@ -295,6 +295,71 @@ static void other_timelines_and_later_epochs_are_refused(void **state)
     world_remove(&w);
 }
 
+/* Epoch 0 is not "now", but the moment at which there was nothing. */
+static void a_snapshot_of_nothing_stays_one_of_nothing(void **state)
+{
+    (void)state;
+    struct world w;
+    struct kith_snapshot s;
+    struct kith_scroll_opts opts = KITH_SCROLL_OPTS_INIT;
+    uint64_t count = 1;
+    test_dir_make_shm(&w.run);
+    make_writer(&w.writer, &w.run, "c", 0);
+    kithi_index_set_timeline(w.writer.ix, 7);
+    w.index = open_in(&w.run);
+    w.r = kith_results_new();
+    assert_int_equal(kith_snapshot(w.index, &s), 0);
+    assert_int_equal(s.epoch, 0);
+    for (int i = 0; i < COUNT; i++)
+        put(&w.writer, i, (float)i);
+    assert_int_equal(kith_count_at(w.index, &s, &count), 0);
+    assert_int_equal(count, 0);
+    assert_int_equal(kith_exists_at(w.index, &s, "3"), 0);
+    opts.at = s;
+    assert_int_equal(kith_scroll(w.index, NULL, &opts, w.r), 0);
+    assert_null(kith_results_cursor(w.r));
+    char text[512];
+    search(w.index, w.r, &s, false, 3, text);
+    assert_string_equal(text, "");
+    world_remove(&w);
+}
+
+/* A replay makes one group of several: no segment has ever shown what lay between them. */
+static void epochs_that_a_replay_went_past_are_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    struct kith_snapshot s, t;
+    uint64_t count = 0;
+    world_make(&w);
+    assert_int_equal(kith_snapshot(w.index, &s), 0);
+    for (unsigned round = 0; round < 2; round++) {
+        struct kithi_op ops[3];
+        struct kithi_group_result result;
+        char ids[3][16];
+        float v[DIM];
+        uint64_t epoch = kithi_index_epoch(w.writer.ix);
+        fill(v, 1000);
+        for (uint32_t i = 0; i < 3; i++) {
+            snprintf(ids[i], sizeof ids[i], "r%u-%u", round, i);
+            ops[i] = test_upsert(ids[i], v, DIM);
+        }
+        assert_int_equal(kithi_group_add(w.writer.ix, ops, 3, &result, NULL), 0);
+        test_solo_jobs(&w.writer);
+        kithi_group_merged(w.writer.ix, epoch + 1, epoch + 3);
+        kithi_group_publish(w.writer.ix, epoch + 3, w.writer.now_ms);
+        t = s;
+        t.epoch = epoch + 3;
+        assert_int_equal(kith_count_at(w.index, &t, &count), 0);
+        assert_int_equal(count, COUNT + 3 * (round + 1));
+        for (t.epoch = epoch + 1; t.epoch < epoch + 3; t.epoch++)
+            all_say(&w, &t, KITH_E_STALE);
+    }
+    assert_int_equal(kith_count_at(w.index, &s, &count), 0);
+    assert_int_equal(count, COUNT);
+    world_remove(&w);
+}
+
 struct threads {
     struct world *w;
     struct kith_snapshot at;
@@ -430,6 +495,17 @@ static void a_scroll_gives_every_id_once_with_its_vector(void **state)
     for (int i = 0; i < COUNT; i++)
         assert_int_equal(seen[i], 1);
 
+    /* The cursor of the results that the next page goes to. */
+    const char *own = NULL;
+    uint32_t all = 0;
+    do {
+        int n = kith_scroll(w.index, own, &opts, w.r);
+        assert_true(n >= 0);
+        all += (uint32_t)n;
+        own = kith_results_cursor(w.r);
+    } while (own);
+    assert_int_equal(all, COUNT);
+
     /* Without options it is one page, without vectors. */
     assert_int_equal(kith_scroll(w.index, NULL, NULL, w.r), COUNT);
     assert_null(kith_results_cursor(w.r));
@@ -556,6 +632,8 @@ int main(void)
         cmocka_unit_test(additions_leave_a_snapshot_alone),
         cmocka_unit_test(a_snapshot_of_what_was_all_deleted_is_whole_or_stale),
         cmocka_unit_test(other_timelines_and_later_epochs_are_refused),
+        cmocka_unit_test(a_snapshot_of_nothing_stays_one_of_nothing),
+        cmocka_unit_test(epochs_that_a_replay_went_past_are_refused),
         cmocka_unit_test(a_snapshot_is_a_value_for_threads_and_children),
         cmocka_unit_test(the_marks_of_a_new_generation_say_whether_a_snapshot_goes_on),
         cmocka_unit_test(a_scroll_gives_every_id_once_with_its_vector),
