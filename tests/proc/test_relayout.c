@@ -37,6 +37,7 @@
 struct shared {
     char run[TEST_PATH_SIZE];
     _Atomic uint32_t acked; /* ids below are there */
+    _Atomic uint64_t epoch; /* of the last of them, or of a later one */
     _Atomic uint32_t stop;
     _Atomic uint64_t searches, missed;
     _Atomic uint64_t moves; /* to another generation, as a reader sees it */
@@ -122,8 +123,10 @@ static int write_up_to(struct moving *m, uint32_t end)
             assert_int_equal(kith_batch_upsert(b, id, v, DIM), 0);
         }
         rc = kith_batch_commit(b, &commit);
-        if (rc == 0)
+        if (rc == 0) {
+            atomic_store(&m->s->epoch, commit.epoch);
             atomic_store(&m->s->acked, first + BATCH);
+        }
     }
     kith_batch_free(b);
     return rc;
@@ -241,6 +244,10 @@ static int scroller(void *arg)
     for (uint32_t turn = 0; !atomic_load(&s->stop); turn++) {
         uint32_t acked = atomic_load(&s->acked);
         char cursor[64] = "";
+        /* Who holds a segment that somebody has removed hears of the next one by waiting for what is in it. */
+        rc = kith_wait_epoch(k, atomic_load(&s->epoch), 30000);
+        if (rc < 0)
+            return complain(s, "wait", rc);
         memset(seen, 0, 2 * COUNT);
         opts.limit = 20 + turn % 300;
         opts.vectors = turn % 2;
