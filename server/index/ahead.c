@@ -15,6 +15,8 @@
 #include "shm/graph/lookup.h"
 #include "shm/kernel/distance.h"
 
+#define NO_MEMORY "no memory for what the segment has and the log has not"
+
 struct change {
     uint64_t epoch;
     uint32_t slot;
@@ -73,23 +75,11 @@ static int by_epoch(const void *a, const void *b)
     return x->slot < y->slot ? -1 : x->slot > y->slot;
 }
 
-/* The vector of slot as it was given; or, where scaling back leaves the range of floats, the normalised one, which replay takes
- * for the same. */
-static void vector_of(const struct kithi_index *ix, uint32_t slot, float *out)
-{
-    const uint32_t dim = ix->map.geometry.dim;
-    bool zero = true;
-    kithi_view_vector_given(&ix->view, slot, out);
-    for (uint32_t i = 0; i < dim && zero; i++)
-        zero = out[i] == 0;
-    if (zero || !kithi_floats_finite(out, dim))
-        kithi_view_decode_vector(&ix->view, slot, out);
-}
-
-/* The ops of n changes of one epoch; none: one that changes nothing. */
+/* The ops of n changes of one epoch; none: one that changes nothing. No log gets what no start could apply. */
 static int encode(struct kithi_index *ix, const struct change *c, uint32_t n, float *vector,
-                  struct kithi_ahead_group *out)
+                  struct kithi_ahead_group *out, struct kithi_errmsg *err)
 {
+    struct kithi_errmsg why;
     const uint32_t dim = ix->map.geometry.dim;
     char id[KITHI_ID_MAX + 1];
     size_t size = KITHI_OP_HEADER;
@@ -97,12 +87,15 @@ static int encode(struct kithi_index *ix, const struct change *c, uint32_t n, fl
         size += kithi_op_size(kithi_view_id(&ix->view, c[i].slot, id), c[i].deletion ? 0 : dim);
     unsigned char *ops = malloc(size);
     if (!ops)
-        return -ENOMEM;
+        return kithi_error_set(err, -ENOMEM, NO_MEMORY);
     size_t at = 0;
     for (uint32_t i = 0; i < n; i++) {
         size_t len = kithi_view_id(&ix->view, c[i].slot, id);
-        if (!c[i].deletion)
-            vector_of(ix, c[i].slot, vector);
+        if (!c[i].deletion && kithi_group_vector_again(ix, c[i].slot, vector, &why) < 0) {
+            free(ops);
+            return kithi_error_set(err, KITHI_E_CORRUPT, "%s, in the vector that the segment has of \"%.*s\"",
+                                   why.text, (int)len, id);
+        }
         at += kithi_op_encode(ops + at, id, len, c[i].deletion ? NULL : vector, dim);
     }
     if (n == 0)
@@ -119,16 +112,16 @@ int kithi_ahead_collect(struct kithi_index *ix, uint64_t after_epoch, struct kit
     uint64_t n = ix->epoch - after_epoch;
     float *vector = malloc((ix->map.geometry.dim + 1u) * sizeof *vector);
     a.groups = n <= UINT32_MAX ? calloc(n, sizeof *a.groups) : NULL;
-    int rc = vector && a.groups ? 0 : -ENOMEM;
-    if (rc == 0)
-        rc = gather(ix, after_epoch, &changes);
+    int rc = vector && a.groups ? gather(ix, after_epoch, &changes) : -ENOMEM;
+    if (rc < 0)
+        kithi_error_set(err, rc, NO_MEMORY);
     if (rc == 0 && changes.count)
         qsort(changes.items, changes.count, sizeof *changes.items, by_epoch);
     for (uint32_t at = 0; rc == 0 && a.group_count < n;) {
         uint32_t end = at;
         while (end < changes.count && changes.items[end].epoch == a.first_epoch + a.group_count)
             end++;
-        rc = encode(ix, changes.items + at, end - at, vector, &a.groups[a.group_count]);
+        rc = encode(ix, changes.items + at, end - at, vector, &a.groups[a.group_count], err);
         a.group_count += rc == 0;
         at = end;
     }
@@ -136,7 +129,7 @@ int kithi_ahead_collect(struct kithi_index *ix, uint64_t after_epoch, struct kit
     free(changes.items);
     if (rc < 0) {
         kithi_ahead_fini(&a);
-        return kithi_error_set(err, rc, "no memory for what the segment has and the log has not");
+        return rc;
     }
     *out = a;
     return 0;

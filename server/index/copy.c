@@ -280,10 +280,13 @@ static int put(struct kithi_copy *c, uint32_t slot, uint32_t n, uint32_t v, stru
     const uint32_t dim = c->from->map.geometry.dim;
     float *vector = c->vectors + (size_t)v * dim;
     char *id = c->ids + (size_t)v * (KITHI_ID_MAX + 1);
+    struct kithi_errmsg why;
     size_t len = kithi_view_id(view, slot, id);
     if (len == 0)
         return kithi_error_set(err, KITHI_E_CORRUPT, "the record of slot %u makes no sense", slot);
-    kithi_view_vector_given(view, slot, vector);
+    int rc = kithi_group_vector_again(c->from, slot, vector, &why);
+    if (rc < 0)
+        return kithi_error_set(err, rc, "%s, in the vector of \"%.*s\"", why.text, (int)len, id);
     c->ops[n] = (struct kithi_op){
         .type = KITHI_OP_UPSERT, .id_len = (uint16_t)len, .dim = dim, .id = id, .vector = vector
     };
@@ -363,7 +366,13 @@ static int add(struct kithi_copy *c, struct kithi_errmsg *err)
     struct kithi_group_result result;
     if (KITHI_FAULT("copy-no-space"))
         return kithi_error_set(err, KITHI_E_NO_SPACE, "no room for the copy: a test wants it so");
-    return kithi_group_add(c->to, c->ops, c->pending, &result, err);
+    int rc = kithi_group_add(c->to, c->ops, c->pending, &result, err);
+    if (rc < 0 && result.failed_item < c->pending) {
+        struct kithi_errmsg why = *err;
+        const struct kithi_op *op = &c->ops[result.failed_item];
+        kithi_error_set(err, rc, "%s, in the copy of \"%.*s\"", why.text, (int)op->id_len, op->id);
+    }
+    return rc;
 }
 
 int kithi_copy_stage(struct kithi_copy *c, uint64_t now_us, bool last, struct kithi_errmsg *err)

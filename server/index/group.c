@@ -41,6 +41,27 @@ static double length_of(const float *v, uint32_t n)
     return sqrt(sum);
 }
 
+/* The length of a vector is kept as a float, to give it back as it was. Rounding n elements to floats makes no vector of LENGTH_MOST
+ * longer than that. */
+#define LENGTH_MOST ((double)FLT_MAX * (1 - 0x1p-22))
+
+static int check_vector(const struct kithi_geometry *g, const float *vector, struct kithi_errmsg *err)
+{
+    if (!kithi_floats_finite(vector, g->dim))
+        return kithi_error_set(err, KITHI_E_NOT_FINITE, "%s", kithi_error_text(KITHI_E_NOT_FINITE));
+    if (g->metric != KITHI_METRIC_COSINE)
+        return 0;
+    double length = length_of(vector, g->dim);
+    if (!(length > 0))
+        return kithi_error_set(err, KITHI_E_ZERO_VECTOR, "%s", kithi_error_text(KITHI_E_ZERO_VECTOR));
+    if (length > (double)FLT_MAX)
+        return kithi_error_set(err, KITHI_E_NOT_FINITE,
+                               "the vector's length is %.3g, more than a float holds; "
+                               "scale it down, cosine does not mind",
+                               length);
+    return 0;
+}
+
 static int check_op(const struct kithi_index *ix, const struct kithi_op *op, struct kithi_errmsg *err)
 {
     const struct kithi_geometry *g = &ix->map.geometry;
@@ -52,20 +73,27 @@ static int check_op(const struct kithi_index *ix, const struct kithi_op *op, str
     if (op->dim != g->dim)
         return kithi_error_set(err, KITHI_E_DIMENSION, "the vector has %u dimensions, the collection has %u",
                                op->dim, g->dim);
-    if (!kithi_floats_finite(op->vector, op->dim))
-        return kithi_error_set(err, KITHI_E_NOT_FINITE, "%s", kithi_error_text(KITHI_E_NOT_FINITE));
+    return check_vector(g, op->vector, err);
+}
+
+int kithi_group_vector_again(const struct kithi_index *ix, uint32_t slot, float *out,
+                             struct kithi_errmsg *err)
+{
+    const struct kithi_geometry *g = &ix->map.geometry;
+    kithi_view_decode_vector(&ix->view, slot, out);
     if (g->metric != KITHI_METRIC_COSINE)
-        return 0;
-    double length = length_of(op->vector, op->dim);
-    if (!(length > 0))
-        return kithi_error_set(err, KITHI_E_ZERO_VECTOR, "%s", kithi_error_text(KITHI_E_ZERO_VECTOR));
-    /* The length is kept as a float, to give the vector back as it was. */
-    if (length > (double)FLT_MAX)
-        return kithi_error_set(err, KITHI_E_NOT_FINITE,
-                               "the vector's length is %.3g, more than a float holds; "
-                               "scale it down, cosine does not mind",
-                               length);
-    return 0;
+        return check_vector(g, out, err);
+    uint32_t bits = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->norm, memory_order_relaxed);
+    float norm, largest = 0;
+    memcpy(&norm, &bits, sizeof norm);
+    for (uint32_t i = 0; i < g->dim; i++)
+        largest = fabsf(out[i]) > largest ? fabsf(out[i]) : largest;
+    double scale = ((double)norm < LENGTH_MOST ? (double)norm : LENGTH_MOST) / length_of(out, g->dim);
+    /* Else it is so short that it is nothing: the normalised one stands for it. */
+    if ((float)((double)largest * scale) > 0)
+        for (uint32_t i = 0; i < g->dim; i++)
+            out[i] = (float)((double)out[i] * scale);
+    return check_vector(g, out, err);
 }
 
 /* Check every op, draw levels, and add up what applying them needs. */

@@ -480,6 +480,14 @@ static inline struct kithi_group *kithi_group_at(const struct kithi_index *ix, u
  */
 const struct insertion *kithi_group_version(const struct kithi_index *ix, uint32_t number, uint64_t hash,
                                             const char *id, uint32_t id_len, const struct touched **out_last);
+/*
+ * The vector of slot as it was given, to be added once more. Under cosine codes decode to a vector a little longer or shorter than
+ * the normalised one: here it is brought to the length that is kept, or a trifle less where a float just holds that. So what was
+ * taken is taken again, and no length drifts from copy to copy. What would be nothing in floats stays normalised. Where the
+ * slot makes no sense: what kithi_group_add() would say.
+ */
+int kithi_group_vector_again(const struct kithi_index *ix, uint32_t slot, float *out,
+                             struct kithi_errmsg *err);
 /* Slots that may die with the groups under way. */
 uint32_t kithi_groups_dying(const struct kithi_index *ix);
 /* Forget what is staged; the slots it took are the caller's business. */

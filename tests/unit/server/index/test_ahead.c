@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +42,14 @@ static uint32_t some(struct test_rand *r, char names[OPS][64], float vectors[OPS
         ops[i] = test_rand_below(r, 3) ? test_upsert(names[i], vectors[i], DIM) : test_delete(names[i]);
     }
     return n;
+}
+
+static double length_of(const float *v)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < DIM; i++)
+        sum += (double)v[i] * v[i];
+    return sqrt(sum);
 }
 
 static void commit(struct test_solo *t, const struct kithi_op *ops, uint32_t n, bool durable)
@@ -135,6 +144,60 @@ static void what_was_collected_gives_the_state_of_the_segment(void **state)
         one_history(seed + i, i % 2 ? KITHI_METRIC_COSINE : KITHI_METRIC_L2);
 }
 
+/* What comes back of a vector of almost FLT_MAX may be longer than that, which no group takes; the log gets what one does. */
+static void lengths_that_a_float_just_holds_are_taken_from_the_log(void **state)
+{
+    (void)state;
+    static const uint32_t layouts[][2] = {
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE },
+        { KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE },
+        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE },
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16 },
+    };
+    struct test_rand r;
+    test_rand_init(&r);
+    for (unsigned l = 0; l < sizeof layouts / sizeof layouts[0]; l++) {
+        struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_COSINE, SLOT_MAX);
+        struct test_solo segment, log;
+        struct kithi_ahead ahead;
+        struct kithi_errmsg err;
+        struct kithi_op ops[IDS];
+        char names[IDS][64];
+        float vectors[IDS][DIM];
+        uint32_t longer = 0;
+        kithi_geometry_want(&g, layouts[l][0], layouts[l][1]);
+        test_solo_open(&segment, &g);
+        test_solo_open(&log, &g);
+        for (uint32_t i = 0; i < IDS; i++) {
+            name_of(i, names[i]);
+            test_rand_floats(&r, vectors[i], DIM);
+            double scale = 0.999999 * (double)FLT_MAX / length_of(vectors[i]);
+            for (uint32_t j = 0; j < DIM; j++)
+                vectors[i][j] = (float)(vectors[i][j] * scale);
+            ops[i] = test_upsert(names[i], vectors[i], DIM);
+        }
+        commit(&segment, ops, IDS, false);
+        test_solo_leave(&segment);
+        assert_int_equal(test_solo_adopt(&segment, &err), 0);
+        assert_int_equal(kithi_ahead_collect(segment.ix, 0, &ahead, &err), 0);
+        assert_int_equal(ahead.group_count, 1);
+        apply(&log, &ahead.groups[0]);
+        kithi_ahead_fini(&ahead);
+        for (uint32_t i = 0; i < IDS; i++) {
+            float x[DIM], y[DIM];
+            assert_int_equal(test_solo_get(&segment, names[i], x), 0);
+            assert_int_equal(test_solo_get(&log, names[i], y), 0);
+            longer += length_of(x) > (double)FLT_MAX;
+            for (uint32_t j = 0; j < DIM; j++)
+                assert_true(fabs((double)x[j] - (double)y[j]) <= 0.01 * (double)FLT_MAX);
+        }
+        assert_true(longer > 0); /* else this is no test */
+        kithi_index_set_durable(segment.ix, kithi_index_epoch(segment.ix));
+        test_solo_close(&segment);
+        test_solo_close(&log);
+    }
+}
+
 static void a_dead_slot_stays_until_its_death_is_durable(void **state)
 {
     (void)state;
@@ -182,6 +245,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_collected_gives_the_state_of_the_segment),
+        cmocka_unit_test(lengths_that_a_float_just_holds_are_taken_from_the_log),
         cmocka_unit_test(a_dead_slot_stays_until_its_death_is_durable),
         cmocka_unit_test(the_durable_epoch_never_passes_the_visible_one_nor_falls),
     };

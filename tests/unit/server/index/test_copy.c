@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -107,7 +108,8 @@ static struct kithi_index *next_of(struct test_solo *t, uint32_t quantization, u
 {
     struct kithi_errmsg err;
     struct kithi_index *next;
-    snprintf(t->path, sizeof t->path, "%s/segment.%u.%u", t->dir.path, quantization, keep);
+    static uint32_t number;
+    snprintf(t->path, sizeof t->path, "%s/segment.%u", t->dir.path, number++);
     kithi_geometry_want(&t->identity.geometry, quantization, keep);
     assert_int_equal(kithi_index_create(t->path, &t->identity, 2, &t->tuning, &next, &err), 0);
     assert_int_equal(kithi_map_header(kithi_index_map(next))->quantization, quantization);
@@ -216,6 +218,100 @@ static void nothing_is_copied_from_nothing_but_the_epoch(void **state)
     assert_int_equal(test_solo_search(&t, v, 5, 64, false), 0);
     assert_int_equal(test_solo_put(&t, "b", v), 0);
     assert_int_equal(test_solo_search(&t, v, 5, 64, false), 1);
+    test_solo_close(&t);
+}
+
+static double length_of(const float *v)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < DIM; i++)
+        sum += (double)v[i] * v[i];
+    return sqrt(sum);
+}
+
+/* No copy of such a vector is refused, and it does not drift from copy to copy. */
+static void lengths_that_a_float_just_holds_stay_from_copy_to_copy(void **state)
+{
+    (void)state;
+    static const uint32_t layouts[][2] = {
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE },
+        { KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE },
+        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE },
+        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16 },
+    };
+    enum { LONG = 80, COPIES = 5 };
+    static float before[LONG][DIM];
+    for (unsigned l = 0; l < sizeof layouts / sizeof layouts[0]; l++) {
+        struct test_solo t;
+        struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_COSINE, 4 * LONG);
+        char id[80];
+        uint32_t longer = 0;
+        kithi_geometry_want(&g, layouts[l][0], layouts[l][1]);
+        test_solo_open(&t, &g);
+        for (uint32_t i = 0; i < LONG; i++) {
+            float v[DIM];
+            test_rand_floats(&r, v, DIM);
+            /* Half of them as long as may be, half of them as short. */
+            double scale = (i % 2 ? 0.999999 * (double)FLT_MAX : 1e-30) / length_of(v);
+            for (uint32_t j = 0; j < DIM; j++)
+                v[j] = (float)(v[j] * scale);
+            name(i, id);
+            assert_int_equal(test_solo_put(&t, id, v), 0);
+            assert_int_equal(test_solo_get(&t, id, v), 0);
+            longer += length_of(v) > (double)FLT_MAX;
+        }
+        assert_true(longer > 0); /* else this is no test */
+        relay(&t, layouts[l][0], layouts[l][1]);
+        for (uint32_t i = 0; i < LONG; i++) {
+            name(i, id);
+            assert_int_equal(test_solo_get(&t, id, before[i]), 0);
+            double ratio = length_of(before[i]) / (i % 2 ? (double)FLT_MAX : 1e-30);
+            assert_true(ratio > 0.98 && ratio < 1.02);
+        }
+        for (uint32_t copy = 0; copy < COPIES; copy++)
+            relay(&t, layouts[l][0], layouts[l][1]);
+        for (uint32_t i = 0; i < LONG; i++) {
+            float v[DIM];
+            double was = length_of(before[i]);
+            name(i, id);
+            assert_int_equal(test_solo_get(&t, id, v), 0);
+            for (uint32_t j = 0; j < DIM; j++)
+                if (fabs((double)v[j] - (double)before[i][j]) > 1e-5 * was)
+                    fail_msg("layout %u: %s: element %u is %g and was %g, length %.9g after %.9g", l, id, j,
+                             v[j], before[i][j], length_of(v), was);
+        }
+        test_solo_close(&t);
+    }
+}
+
+static void a_vector_that_cannot_be_copied_is_named(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_errmsg err = { 0 };
+    struct kithi_copy *copy;
+    struct kithi_found found;
+    struct kithi_view view;
+    float v[DIM] = { 1 };
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 100);
+    kithi_geometry_want(&g, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
+    test_solo_open(&t, &g);
+    assert_int_equal(test_solo_put(&t, "whole", v), 0);
+    assert_int_equal(test_solo_put(&t, "broken", v), 0);
+    assert_int_equal(kithi_lookup(test_solo_map(&t), "broken", 6, NULL, &found), 0);
+    kithi_view_begin(test_solo_map(&t), &view);
+    memset((void *)(uintptr_t)kithi_view_vector(&view, found.slot), 0xff, sizeof v);
+    struct kithi_index *next = next_of(&t, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
+    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
+    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+    int rc;
+    while ((rc = kithi_copy_stage(copy, t.now_ms * 1000, false, &err)) > 0)
+        for (int i = 0; i < rc; i++)
+            kithi_copy_job(copy, 0, (uint32_t)i);
+    assert_int_equal(rc, KITHI_E_NOT_FINITE);
+    assert_non_null(strstr(err.text, "\"broken\""));
+    kithi_copy_end(copy);
+    kithi_index_close(next);
     test_solo_close(&t);
 }
 
@@ -457,6 +553,8 @@ int main(void)
         cmocka_unit_test(changes_follow_what_somebody_else_has_copied),
         cmocka_unit_test(a_recall_curve_is_carried_over_to_the_same_layout_only),
         cmocka_unit_test(what_a_copy_needs_is_told_and_about_right),
+        cmocka_unit_test(lengths_that_a_float_just_holds_stay_from_copy_to_copy),
+        cmocka_unit_test(a_vector_that_cannot_be_copied_is_named),
         cmocka_unit_test(a_copy_without_room_is_refused_and_leaves_the_original_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
