@@ -12,8 +12,6 @@
 
 #include "server/index/index_priv.h"
 #include "shm/base/id.h"
-#include "shm/graph/lookup.h"
-#include "shm/kernel/distance.h"
 
 #define NO_MEMORY "no memory for what the segment has and the log has not"
 

@@ -44,6 +44,9 @@
 #define REST_MS  1u
 /* An eighth more than there is. */
 #define NEED_SHARE 8u
+/* Changes that wait to be copied may take so much memory, or so many parts less than the copy. */
+#define NOTES_MIN   (UINT64_C(64) << 20)
+#define NOTES_SHARE 16u
 
 enum work { WORK_NONE, WORK_ORDER, WORK_SWEEP, WORK_INSERT };
 
@@ -61,8 +64,10 @@ struct kithi_copy {
     uint32_t part, part_max, room;
     double insertion_us;
     uint64_t copied;
-    float *vectors; /* of the part at hand, which the staged group points to */
-    char *ids;      /* KITHI_ID_MAX + 1 bytes each */
+    uint64_t notes_most; /* bytes */
+    bool took_notes;     /* the last part was one of changes */
+    float *vectors;      /* of the part at hand, which the staged group points to */
+    char *ids;           /* KITHI_ID_MAX + 1 bytes each */
     struct kithi_op *ops;
 };
 
@@ -96,6 +101,11 @@ uint64_t kithi_copy_need(const struct kithi_index *ix, const struct kithi_geomet
     return sum;
 }
 
+static uint64_t notes_most(uint64_t need)
+{
+    return need / NOTES_SHARE > NOTES_MIN ? need / NOTES_SHARE : NOTES_MIN;
+}
+
 static unsigned long long mib(uint64_t bytes)
 {
     return (unsigned long long)(bytes + (1u << 20) - 1) >> 20;
@@ -117,12 +127,12 @@ int kithi_copy_ask(const struct kithi_index *ix, const struct kithi_geometry *g,
                 "file system has %llu MiB free (%llu MiB of them are kept in reserve); enlarge the tmpfs",
                 mib(need), mib(there), mib(reserve));
     }
-    if (need > left)
+    if (need + notes_most(need) > left)
         return kithi_error_set(
             err, KITHI_E_NO_SPACE,
-            "no room for a second generation beside this one: it needs about %llu MiB, and the cgroup's memory limit "
-            "leaves %llu MiB; raise it",
-            mib(need), mib(left));
+            "no room for a second generation beside this one: it needs about %llu MiB and up to %llu MiB for what "
+            "changes meanwhile, and the cgroup's memory limit leaves %llu MiB; raise it",
+            mib(need), mib(notes_most(need)), mib(left));
     return 0;
 }
 
@@ -157,6 +167,7 @@ static int begin_into(struct kithi_copy *c, struct kithi_index *to, struct kithi
     if (!c->vectors || !c->ids || !c->ops)
         return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     c->to = to;
+    c->notes_most = notes_most(kithi_copy_need(c->from, &to->map.geometry));
     kithi_index_tune(to, GRACE_MS, REST_MS);
     return 0;
 }
@@ -185,6 +196,12 @@ void kithi_copy_end(struct kithi_copy *c)
     free(c->ids);
     free(c->ops);
     free(c);
+}
+
+void kithi_copy_tune(struct kithi_copy *c, uint64_t most)
+{
+    KITHI_ASSERT(c->to);
+    c->notes_most = most;
 }
 
 /* What was measured of one graph says something of another of the same layout; it is measured anew all the same. */
@@ -247,6 +264,7 @@ void kithi_copy_state(const struct kithi_copy *c, struct kithi_copy_state *out)
                                       .copied = c->copied,
                                       .noted = j->noted,
                                       .taken = j->taken,
+                                      .crowded = c->to && j->bytes > c->notes_most,
                                       .insertion_us = c->insertion_us };
 }
 
@@ -394,7 +412,10 @@ int kithi_copy_stage(struct kithi_copy *c, uint64_t now_us, bool last, struct ki
         }
     }
     if (!starved) {
-        int n = c->next < c->end ? gather_first(c, err) : gather_changes(c, err);
+        /* A change may be copied before the first pass ends: whatever of its id that pass still comes to is dead. */
+        bool crowded = c->from->journal.bytes > c->notes_most;
+        c->took_notes = c->next == c->end || (crowded && !c->took_notes);
+        int n = c->took_notes ? gather_changes(c, err) : gather_first(c, err);
         if (n <= 0)
             return n;
         c->pending = (uint32_t)n;

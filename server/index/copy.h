@@ -13,8 +13,9 @@
  *
  * First everything goes, as it comes in an order (order.h); then the changes that were noted meanwhile, in theirs, until so few are left
  * that the owner of `from` lets no group begin until the end. Nothing in `from` waits for a copy: slots that die are swept and used
- * again as ever. What it costs is the memory of the notes (journal.c), and whoever writes faster than is copied has to be slowed, or
- * it never ends: kithi_copy_state() has the figures. `to` is read by nobody yet; jobs for it do not run beside other jobs of it.
+ * again as ever. What it costs is the memory of the notes (journal.c): NOTES_MIN, or a sixteenth of what `to` takes if that is more. Beyond
+ * that every other part of the first pass is one of changes, and whoever writes has to wait (crowded). Whoever writes faster than is
+ * copied has to be slowed, too, or it never ends: kithi_copy_state() has the figures. `to` is read by nobody yet; jobs for it do not run beside other jobs of it.
  *
  * Owner's thread, but for jobs. One copy of an index at a time.
  */
@@ -31,12 +32,14 @@ struct kithi_copy_state {
     uint32_t slots;
     uint64_t copied;       /* vectors, in all */
     uint64_t noted, taken; /* changes since the beginning, and those of them that were copied */
-    double insertion_us;   /* wall time of one insertion of late, all workers together; 0: not known */
+    bool
+        crowded; /* those that are left take all the memory that there is for them; some are copied before the first pass ends */
+    double insertion_us; /* wall time of one insertion of late, all workers together; 0: not known */
 };
 
 /*
  * Memory that an index of this layout takes for what ix shows now, about; with some room for what comes. Whether there is so
- * much in the file system and the control group beside what is taken: 0, or KITHI_E_NO_SPACE with the figures.
+ * much in the file system and the control group beside what is taken, in the latter with the memory of the notes: 0, or KITHI_E_NO_SPACE with the figures.
  */
 uint64_t kithi_copy_need(const struct kithi_index *ix, const struct kithi_geometry *g);
 int kithi_copy_ask(const struct kithi_index *ix, const struct kithi_geometry *g, struct kithi_errmsg *err);
@@ -65,5 +68,8 @@ int kithi_copy_finish(struct kithi_copy *copy, uint64_t now_ms, struct kithi_err
 
 /* Accepts NULL. No job runs. The two indexes stay as they are. */
 void kithi_copy_end(struct kithi_copy *copy);
+
+/* So many bytes for notes, for tests. Once it has `to`. */
+void kithi_copy_tune(struct kithi_copy *copy, uint64_t notes_most);
 
 #endif

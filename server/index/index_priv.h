@@ -194,6 +194,7 @@ struct journal {
         *last;             /* what was taken may still be pointed to; the next one is in `at` */
     uint32_t read;         /* bytes of `at` that were taken */
     uint64_t noted, taken; /* changes in all */
+    uint64_t bytes;        /* of memory that they take now */
 };
 
 struct kithi_index {

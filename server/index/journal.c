@@ -62,6 +62,7 @@ static void put(struct journal *j, const struct entry *e, const char *id)
             j->lost = true;
             return;
         }
+        j->bytes += sizeof *b;
         b->next = NULL;
         b->used = 0;
         if (j->last)
@@ -123,6 +124,7 @@ void kithi_journal_forget_taken(struct kithi_index *ix)
     while (j->first != j->at) {
         struct journal_block *b = j->first;
         j->first = b->next;
+        j->bytes -= sizeof *b;
         free(b);
     }
 }

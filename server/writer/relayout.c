@@ -383,7 +383,7 @@ uint64_t kithi_relayout_room(const struct kithi_collection *c)
         return UINT64_MAX;
     }
     kithi_copy_state(r->copy, &s);
-    uint64_t have = changes(c, &s), most = FREE_MIN + FREE_TIMES * s.copied;
+    uint64_t have = changes(c, &s), most = s.crowded ? 0 : FREE_MIN + FREE_TIMES * s.copied;
     if (r->following) {
         have = have > r->follow_noted ? have - r->follow_noted
                                       : 0; /* what changed nothing is under way no more */

@@ -13,7 +13,8 @@
  * the last changes are copied, and the next generation is put in place: the only time for which writes wait, some
  * milliseconds. A checkpoint that is being copied is waited for before, not in it. So that the copy comes to its end, writes are slowed:
  *
- *   - during the first pass over all vectors: where FREE_TIMES as many changes come as vectors are copied;
+ *   - during the first pass over all vectors: where FREE_TIMES as many changes come as vectors are copied, or where those that
+ *     are left take more memory than the copy has asked for (copy.h);
  *   - afterwards so that one change comes for two that are copied, and no more than a few milliseconds' worth at a time.
  *     What is left is halved, then, by the time that it takes to copy all that was left.
  *

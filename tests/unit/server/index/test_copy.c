@@ -467,6 +467,45 @@ static void groups_between_any_two_stages_are_in_the_copy(void **state)
     }
 }
 
+/* Where what changes takes more memory than there is for it, some of it is copied before the first pass is over. */
+static void changes_are_copied_amid_the_first_pass_where_notes_take_too_much(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_errmsg err;
+    struct kithi_copy *copy;
+    struct kithi_copy_state s;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
+    uint32_t next_version = 0, amid = 0, crowded = 0;
+    memset(versions, 0, sizeof versions);
+    test_solo_open(&t, &g);
+    for (uint32_t i = 0; i < 100; i++)
+        change_some(&t, &next_version);
+    struct kithi_index *next = next_of(&t, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
+    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
+    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+    change_some(&t, &next_version);
+    kithi_copy_state(copy, &s);
+    assert_false(s.crowded); /* there are tens of MiB */
+    kithi_copy_tune(copy, 0);
+    for (uint32_t left = 60; left > 0 || s.slots_left || s.noted != s.taken; left -= left > 0) {
+        if (left > 0)
+            change_some(&t, &next_version);
+        test_solo_settle(&t);
+        kithi_copy_state(copy, &s);
+        crowded += s.crowded;
+        step(&t, copy, false);
+        kithi_copy_state(copy, &s);
+        amid += s.taken > 0 && s.slots_left > 0;
+    }
+    assert_true(crowded > 0 && amid > 0);
+    while (!step(&t, copy, true))
+        continue;
+    take_place(&t, copy, next);
+    assert_versions(&t);
+    test_solo_close(&t);
+}
+
 /* The next segment was made by somebody else, of what was there when the notes began. */
 static void changes_follow_what_somebody_else_has_copied(void **state)
 {
@@ -550,6 +589,7 @@ int main(void)
         cmocka_unit_test(a_copy_takes_groups_and_sweeps_and_is_adopted_as_any_segment_is),
         cmocka_unit_test(nothing_is_copied_from_nothing_but_the_epoch),
         cmocka_unit_test(groups_between_any_two_stages_are_in_the_copy),
+        cmocka_unit_test(changes_are_copied_amid_the_first_pass_where_notes_take_too_much),
         cmocka_unit_test(changes_follow_what_somebody_else_has_copied),
         cmocka_unit_test(a_recall_curve_is_carried_over_to_the_same_layout_only),
         cmocka_unit_test(what_a_copy_needs_is_told_and_about_right),
