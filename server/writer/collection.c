@@ -234,27 +234,31 @@ int kithi_collection_share(const struct kithi_collection *c, const char *path, s
     return 0;
 }
 
-int kithi_collection_next(const struct kithi_collection *c, struct kithi_settings *s,
-                          struct kithi_errmsg *err)
+int kithi_collection_next(struct kithi_collection *c, struct kithi_settings *s, struct kithi_errmsg *err)
 {
     struct kithi_segment_peek old;
     int there = look_for(c->segment, &old, err);
     if (there < 0) {
         return there;
     }
+    /* Else the next one could not take its place, as would turn out when all is copied. */
+    int status = c->old_left ? kithi_collection_unlink_old(c, err) : 0;
+    if (status) {
+        return status;
+    }
     if (there && old.generation > s->generation && old.generation < INT64_MAX) {
         s->generation = old.generation;
     }
     s->generation++;
     /* Lasting before the file exists, so that no generation is used twice. */
-    int status = kithi_settings_write(c->data_dir, s, err);
+    status = kithi_settings_write(c->data_dir, s, err);
     if (!status && unlink(c->segment_next) && errno != ENOENT) {
         status = kithi_error_set(err, -errno, "cannot remove %s: %s", c->segment_next, strerror(errno));
     }
     return status;
 }
 
-int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
+int kithi_collection_build(struct kithi_collection *c, struct kithi_settings *s,
                            const struct kithi_geometry *g, struct kithi_index **out, struct kithi_errmsg *err)
 {
     struct kithi_index *ix = NULL;
@@ -280,10 +284,26 @@ int kithi_collection_build(const struct kithi_collection *c, struct kithi_settin
     return status;
 }
 
+int kithi_collection_unlink_old(struct kithi_collection *c, struct kithi_errmsg *err)
+{
+    int e = KITHI_FAULT("old-unlink-eio") ? EIO : unlink(c->segment_old) ? errno : 0;
+    c->old_left = e != 0 && e != ENOENT;
+    if (!c->old_left) {
+        return 0;
+    }
+    kithi_log(KITHI_LOG_WARN, "old-segment",
+              "path=%s msg=cannot be removed: %s; the next generation waits for that", c->segment_old,
+              strerror(e));
+    return kithi_error_set(
+        err, -e,
+        "cannot remove %s, the segment before: %s; remove it, so that another one can take its place",
+        c->segment_old, strerror(e));
+}
+
 void kithi_collection_end_old(struct kithi_collection *c)
 {
     kithi_segment_retire(c->segment_old);
-    unlink(c->segment_old);
+    kithi_collection_unlink_old(c, NULL);
     c->old_until_ms = KITHI_NEVER;
     c->old_kept = NULL;
 }
@@ -292,6 +312,12 @@ int kithi_collection_switch(struct kithi_collection *c, struct kithi_errmsg *err
 {
     struct kithi_errmsg why;
     kithi_old_unname(c);
+    if (c->old_left) {
+        int status = kithi_collection_unlink_old(c, err);
+        if (status) {
+            return status;
+        }
+    }
     bool had_one = !link(c->segment, c->segment_old);
     if (!had_one && errno != ENOENT) {
         int e = errno;

@@ -58,6 +58,7 @@ struct kithi_collection {
     struct kithi_recover_progress *progress; /* while it is brought back (recover.h), else NULL */
     uint64_t census_again_ms;                /* there was no memory for it; not before then */
     uint64_t old_until_ms;                   /* remove segment.old then; KITHI_NEVER: there is none */
+    _Atomic bool old_left;                   /* it could not be removed, and keeps its place */
     struct kithi_old *old_kept;              /* it is this one of them; NULL: none of them */
     struct kithi_old *olds;                  /* segments that were replaced (old.h) */
     char data_dir[KITHI_PATH_MAX];
@@ -104,16 +105,17 @@ bool kithi_collection_idle(const struct kithi_collection *c);
  * Room for a segment of the next generation: s, with that generation, is in collection.conf on return, and no
  * segment.next is there. s is the collection's settings or a changed copy of them. May run on a helper thread.
  */
-int kithi_collection_next(const struct kithi_collection *c, struct kithi_settings *s,
-                          struct kithi_errmsg *err);
+int kithi_collection_next(struct kithi_collection *c, struct kithi_settings *s, struct kithi_errmsg *err);
 
 /*
  * Begin a segment of the next generation as segment.next, of geometry g, after s, with that generation, was written to
  * collection.conf. s is the collection's settings or a changed copy of them. May run on a helper thread.
  */
-int kithi_collection_build(const struct kithi_collection *c, struct kithi_settings *s,
+int kithi_collection_build(struct kithi_collection *c, struct kithi_settings *s,
                            const struct kithi_geometry *g, struct kithi_index **out,
                            struct kithi_errmsg *err);
+/* Remove the name of segment.old, or note that it is left, for the next generation to try again. May run on a helper thread. */
+int kithi_collection_unlink_old(struct kithi_collection *c, struct kithi_errmsg *err);
 /* Readers of segment.old have moved over by now, or sleep; these must not hold a second copy in memory. */
 void kithi_collection_end_old(struct kithi_collection *c);
 /* [P6 moved] Put segment.next in the place of segment, and tell readers of the old one. What was segment.old loses its name. */

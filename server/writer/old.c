@@ -98,7 +98,7 @@ void kithi_old_unname(struct kithi_collection *c)
         o->fd = open(c->segment_old, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         push(c, o, c->old_until_ms);
     } /* else its readers alone hold it, until they have moved over */
-    unlink(c->segment_old);
+    kithi_collection_unlink_old(c, NULL);
     c->old_until_ms = KITHI_NEVER;
     c->old_kept = NULL;
 }

@@ -748,7 +748,7 @@ static int clear_switch(struct kithi_collection *c, struct kithi_errmsg *err)
         kithi_segment_mark_moved(c->segment_old, false);
         c->old_until_ms = kithi_now_ms() + KITHI_OLD_GRACE_MS;
     } else {
-        unlink(c->segment_old);
+        kithi_collection_unlink_old(c, NULL);
     }
     kithi_log(KITHI_LOG_INFO, "old-segment", "path=%s msg=%s", c->segment_old,
               replaced ? "its readers were told to move over" : "the switch is undone");

@@ -365,6 +365,37 @@ static void a_copy_that_fails_leaves_the_settings_before(void **state)
     end();
 }
 
+/* What could not be removed when its time was over keeps nobody from the next segment for good, nor until all is copied. */
+static void an_old_segment_that_was_left_is_removed_first(void **state)
+{
+    (void)state;
+    struct kithi_altered done;
+    struct peer_reply r;
+    char path[PATH_MAX];
+    unsigned refused = 0;
+    int status;
+    begin();
+    struct kithi_alter a = as_it_is();
+    a.anew = 1;
+    stop();
+    setenv("KITH_FAULT",
+           "old-grace-short:1,old-grace-short:2,old-unlink-eio:1,old-unlink-eio:2,old-unlink-eio:3", 1);
+    start();
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    assert_int_equal(alter(&peer, &a, &done, &r), 0);
+    while ((status = alter(&peer, &a, &done, &r)) != 0) {
+        assert_true(++refused <= 3);
+        assert_int_equal(status, -EIO);
+        assert_non_null(strstr(r.text, "segment.old, the segment before"));
+    }
+    assert_true(refused > 0);
+    assert_int_equal(peer_stat(&peer, "live"), COUNT);
+    snprintf(path, sizeof path, "%s/docs/segment.old", served.run.path);
+    for (uint64_t by_ms = test_now_ms() + PATIENCE_MS; access(path, F_OK) == 0; test_nap())
+        assert_true(test_now_ms() < by_ms);
+    end();
+}
+
 /* A ceiling that was lowered does not keep a start from replaying what was there under the one before. */
 static void a_lower_ceiling_is_no_end_of_the_log(void **state)
 {
@@ -404,6 +435,7 @@ int main(void)
         cmocka_unit_test(a_client_that_leaves_and_a_stop_leave_a_whole_collection),
         cmocka_unit_test(a_drop_ends_it),
         cmocka_unit_test(a_copy_that_fails_leaves_the_settings_before),
+        cmocka_unit_test(an_old_segment_that_was_left_is_removed_first),
         cmocka_unit_test(a_lower_ceiling_is_no_end_of_the_log),
 #endif
     };
