@@ -74,6 +74,15 @@ static void submit(struct kithi_collection *c, enum kithi_relayout_step step, ui
     kithi_pool_submit(c->daemon->pool, &r->work);
 }
 
+/* Something failed that writes settings: which of them stand now? */
+static int look_at_settings(struct kithi_collection *c, int status)
+{
+    struct kithi_relayout *r = &c->relayout;
+    struct kithi_errmsg why;
+    r->looked = status && !kithi_settings_read(c->data_dir, &r->stand, &why);
+    return status;
+}
+
 /* Settings first, so that a start from the log alone uses them. */
 static int begin_call(void *arg)
 {
@@ -81,15 +90,17 @@ static int begin_call(void *arg)
     struct kithi_relayout *r = &c->relayout;
     KITHI_FAULT_CRASH("crash-before-choice");
     if (!r->anew && same_layout(&r->settings.geometry, present(c))) {
-        return kithi_settings_write(c->data_dir, &r->settings, &r->err);
+        return look_at_settings(c, kithi_settings_write(c->data_dir, &r->settings, &r->err));
     }
-    return kithi_collection_build(c, &r->settings, &r->settings.geometry, &r->next, &r->err);
+    return look_at_settings(
+        c, kithi_collection_build(c, &r->settings, &r->settings.geometry, &r->next, &r->err));
 }
 
 static int undo_call(void *arg)
 {
     struct kithi_collection *c = arg;
-    return kithi_settings_write(c->data_dir, &c->relayout.settings, &c->relayout.undo_err);
+    return look_at_settings(c,
+                            kithi_settings_write(c->data_dir, &c->relayout.settings, &c->relayout.undo_err));
 }
 
 static int close_call(void *arg)
@@ -238,7 +249,7 @@ static void give_up(struct kithi_collection *c, int status)
 static void undone(struct kithi_collection *c)
 {
     struct kithi_relayout *r = &c->relayout;
-    if (r->status) {
+    if (r->status && !kithi_settings_same(&c->settings, &r->before)) {
         kithi_log(
             KITHI_LOG_ERROR, "alter-not-undone",
             "name=%s msg=%s; the configuration still asks for the layout that could not be had, and the next "
@@ -753,6 +764,25 @@ static void look(struct kithi_collection *c, uint64_t now_ms)
     }
 }
 
+/* Those that stand in the configuration: what the helper wrote, even when there was no room for the segment; after what failed what it has
+ * found there. No generation is used twice, whether it stands there or not. */
+static void take_settings(struct kithi_collection *c)
+{
+    struct kithi_relayout *r = &c->relayout;
+    uint64_t generation = c->settings.generation;
+    if (!r->status) {
+        c->settings = r->settings;
+    } else if (r->looked) {
+        c->settings = r->stand;
+    }
+    if (r->settings.generation > generation) {
+        generation = r->settings.generation;
+    }
+    if (c->settings.generation < generation) {
+        c->settings.generation = generation;
+    }
+}
+
 uint64_t kithi_relayout_turn(struct kithi_collection *c, uint64_t now_ms)
 {
     struct kithi_relayout *r = &c->relayout;
@@ -767,11 +797,8 @@ uint64_t kithi_relayout_turn(struct kithi_collection *c, uint64_t now_ms)
     if (r->busy) {
         return KITHI_NEVER;
     }
-    /* What the helper wrote stands, even when there was no room for the segment. */
-    bool wrote =
-        r->step == RELAYOUT_BEGIN && (!r->status || r->settings.generation != c->settings.generation);
-    if (wrote || (r->step == RELAYOUT_UNDO && !r->status)) {
-        c->settings = r->settings;
+    if (r->step == RELAYOUT_BEGIN || r->step == RELAYOUT_UNDO) {
+        take_settings(c);
     }
     if (r->step == RELAYOUT_CLOSE) {
         closed(c);

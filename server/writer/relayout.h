@@ -88,6 +88,8 @@ struct kithi_relayout {
     uint64_t held_us; /* the pipeline is held since then; 0: it is not */
     struct kithi_prefetch prefetch;
     struct kithi_settings settings; /* that the helper writes */
+    struct kithi_settings stand;    /* that it has found, when that failed ... */
+    bool looked;                    /* ... and it could read them */
     struct kithi_work work;
     struct kithi_io_op op;
     int status; /* of what was done elsewhere */

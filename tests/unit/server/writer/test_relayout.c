@@ -365,6 +365,36 @@ static void a_copy_that_fails_leaves_the_settings_before(void **state)
     end();
 }
 
+/* Settings that cannot be written are as they were; those that cannot be undone stand, and the next start does what they say. */
+static void settings_are_those_of_the_configuration_whatever_fails(void **state)
+{
+    (void)state;
+    struct kithi_altered done;
+    struct peer_reply r;
+    begin();
+    struct kithi_opened before = opened();
+    struct kithi_alter a = as_it_is();
+    a.m = 20;
+    stop();
+    setenv("KITH_FAULT", "settings-write-eio:1,settings-write-eio:2,settings-write-eio:4,copy-no-space", 1);
+    start();
+    assert_int_equal(alter(&peer, &a, &done, &r), -EIO);
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    assert_true(stats_say(&peer, "\"failures\":1"));
+    struct kithi_opened after = opened();
+    assert_memory_equal(&before, &after, sizeof before);
+    assert_int_equal(alter(&peer, &a, &done, &r), -EIO);
+    /* Written, and not undone. */
+    assert_int_equal(alter(&peer, &a, &done, &r), KITHI_E_NO_SPACE);
+    stop();
+    setenv("KITH_FAULT", "old-grace-short", 1);
+    start();
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    await_stats(&peer, "\"count\":1,\"failures\":0");
+    assert_int_equal(opened().m, 20);
+    end();
+}
+
 /* What could not be removed when its time was over keeps nobody from the next segment for good, nor until all is copied. */
 static void an_old_segment_that_was_left_is_removed_first(void **state)
 {
@@ -435,6 +465,7 @@ int main(void)
         cmocka_unit_test(a_client_that_leaves_and_a_stop_leave_a_whole_collection),
         cmocka_unit_test(a_drop_ends_it),
         cmocka_unit_test(a_copy_that_fails_leaves_the_settings_before),
+        cmocka_unit_test(settings_are_those_of_the_configuration_whatever_fails),
         cmocka_unit_test(an_old_segment_that_was_left_is_removed_first),
         cmocka_unit_test(a_lower_ceiling_is_no_end_of_the_log),
 #endif
