@@ -76,7 +76,8 @@ int kithi_settings_alter(struct kithi_settings *s, const struct kithi_alter *a, 
     struct kithi_geometry *g = &s->geometry;
     uint32_t slot_max = g->slot_max;
     bool codes = false;
-    if (a->quantization != KITHI_AS_IS && a->quantization != s->wanted) {
+    bool anew = a->quantization == KITHI_QUANTIZATION_AUTO && s->chosen;
+    if (a->quantization != KITHI_AS_IS && (a->quantization != s->wanted || anew)) {
         s->wanted = a->quantization;
         codes = true;
     }

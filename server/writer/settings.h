@@ -48,7 +48,7 @@ int kithi_settings_fork(struct kithi_settings *s, struct kithi_errmsg *err);
 void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization);
 
 /*
- * What somebody asks for is put into s: what is named in a, the rest as it is. AUTO chooses anew when it is asked for, or when
+ * What somebody asks for is put into s: what is named in a, the rest as it is. AUTO chooses anew when it is asked for, whatever it has chosen before, or when
  * what is to be kept changes. What kithi_geometry_check() says; then s is of no use.
  */
 int kithi_settings_alter(struct kithi_settings *s, const struct kithi_alter *a, struct kithi_errmsg *err);

@@ -183,6 +183,12 @@ static void what_auto_has_chosen_is_only_noted_when_it_is_asked_for(void **state
     for (uint64_t by_ms = test_now_ms() + PATIENCE_MS; opened().undecided; test_nap())
         assert_true(test_now_ms() < by_ms);
     await_stats(&peer, "\"relayout\":{\"state\":\"resting\"");
+    /* Asked for once more it measures once more. */
+    assert_int_equal(alter(&peer, &a, &done, &r), 0);
+    assert_true(done.done == KITHI_ALTER_SETTINGS || done.done == KITHI_ALTER_COPIED);
+    assert_int_equal(opened().quantization, KITHI_QUANTIZATION_AUTO);
+    assert_int_equal(opened().undecided, 0);
+    await_stats(&peer, "\"relayout\":{\"state\":\"resting\"");
     a = as_it_is();
     a.quantization = opened().layout;
     assert_int_equal(alter(&peer, &a, &done, &r), 0);
