@@ -119,7 +119,9 @@ int kithi_ahead_collect(struct kithi_index *ix, uint64_t after_epoch, struct kit
         uint32_t end = at;
         while (end < changes.count && changes.items[end].epoch == a.first_epoch + a.group_count)
             end++;
-        rc = encode(ix, changes.items + at, end - at, vector, &a.groups[a.group_count], err);
+        /* Groups whose changes are all gone again have none, and there may be no other. */
+        const struct change *first = changes.items ? changes.items + at : NULL;
+        rc = encode(ix, first, end - at, vector, &a.groups[a.group_count], err);
         a.group_count += rc == 0;
         at = end;
     }

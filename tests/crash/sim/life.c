@@ -306,6 +306,7 @@ static void end_life(struct sim_world *w, struct kithi_daemon *d)
         struct kithi_request *r = w->outstanding[--w->outstanding_count];
         free(r->ops);
         free(r->body);
+        free(r->written);
         free(r);
     }
     if (power)

@@ -57,6 +57,7 @@ void __wrap_kithi_request_refuse(struct kithi_request *r, uint32_t item, const s
 void __wrap_kithi_request_answer(struct kithi_request *r, const struct kithi_answer *a)
 {
     (void)a;
+    free(r->written);
     free(r);
 }
 
