@@ -122,6 +122,11 @@ static int check_header(struct kithi_index *ix, struct kithi_errmsg *err)
                                    kithi_region_name(r), (unsigned long long)ix->taken[r],
                                    (unsigned long long)ix->map.layout.size[r]);
     }
+    /* What is beyond goes back to the kernel: this page would. */
+    if (ix->taken[KITHI_REGION_HEADER] != ix->map.layout.size[KITHI_REGION_HEADER])
+        return kithi_error_set(err, KITHI_E_CORRUPT, "the header has %llu bytes taken of %llu",
+                               (unsigned long long)ix->taken[KITHI_REGION_HEADER],
+                               (unsigned long long)ix->map.layout.size[KITHI_REGION_HEADER]);
     if (atomic_load_explicit(&h->moved, memory_order_relaxed))
         return kithi_error_set(err, KITHI_E_MOVED, "the segment is marked as moved");
     kithi_view_begin(&ix->map, &ix->view);

@@ -560,6 +560,7 @@ static void a_segment_whose_words_make_no_sense_is_refused(void **state)
         { offsetof(struct kithi_header, slots_used), UINT64_MAX, 8, KITHI_E_CORRUPT, "slots are in use" },
         { offsetof(struct kithi_header, taken) + 8 * KITHI_REGION_ROWS, UINT64_MAX, 8, KITHI_E_CORRUPT,
           "rows" },
+        { offsetof(struct kithi_header, taken) + 8 * KITHI_REGION_HEADER, 0, 8, KITHI_E_CORRUPT, "header" },
         { offsetof(struct kithi_header, entry), UINT64_MAX, 8, KITHI_E_CORRUPT, "entry point" },
         { offsetof(struct kithi_header, entry), 3999, 8, KITHI_E_CORRUPT, "entry point" },
         { offsetof(struct kithi_header, id_table), 0, 8, KITHI_E_CORRUPT, "id table" },
