@@ -281,10 +281,10 @@ static void compare_codes(const struct kithi_view *v, const struct kithi_scratch
 
 /* Find neighbours of slot from entry down to level 0; returns how many living ones were met there. */
 static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, uint32_t slot, unsigned first,
-                                uint32_t from, struct neighbours *out)
+                                uint32_t from, uint32_t ef, struct neighbours *out)
 {
     struct kithi_scratch *s = &w->scratch;
-    const uint32_t ef = v->map->geometry.ef_construction, m = v->map->geometry.m;
+    const uint32_t m = v->map->geometry.m;
     uint32_t seeds[KITHI_M_MAX], seed_count = 1, found = 0;
     seeds[0] = from;
     for (unsigned at = first + 1; at-- > 0;) {
@@ -322,7 +322,7 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
  * down on it from an upper level goes on from there.
  */
 static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
-                      unsigned level, uint64_t entry)
+                      unsigned level, uint64_t entry, uint32_t ef)
 {
     unsigned top = kithi_entry_level(entry);
     if (kithi_entry_link(entry) - 1u >= v->slot_limit || top > KITHI_LEVEL_MAX)
@@ -340,7 +340,7 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
         if (kithi_walk_begin(v, &w->scratch, 1, level, KITHI_EYES_WRITER) < 0)
             return false;
         kithi_walk_descend(v, &w->scratch, top, level, &from);
-        found = find_neighbours(v, w, slot, first, from, linked);
+        found = find_neighbours(v, w, slot, first, from, ef, linked);
         atomic_thread_fence(memory_order_acquire);
         if (attempt > 0 || !w->scratch.stood_on_dead ||
             atomic_load_explicit(&ix->header->emptied, memory_order_relaxed) == emptied)
@@ -410,7 +410,7 @@ static uint64_t entry_seen(const struct kithi_index *ix, struct kithi_view *v)
     return seen(ix, atomic_load_explicit(&ix->header->entry, memory_order_acquire), v);
 }
 
-void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot)
+void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot, uint32_t ef)
 {
     struct worker *w = &ix->workers[worker];
     struct kithi_view v;
@@ -420,7 +420,7 @@ void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot)
     uint64_t entry = entry_seen(ix, &v);
     kithi_view_decode_vector(&v, slot, w->vector);
     if (entry && level <= KITHI_LEVEL_MAX)
-        link_slot(ix, &v, w, slot, level, entry);
+        link_slot(ix, &v, w, slot, level, entry, ef);
 }
 
 void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsigned worker, uint32_t i)
@@ -442,7 +442,7 @@ void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsign
     if (!top)
         pthread_mutex_unlock(&ix->entry_lock);
 
-    if (entry == 0 || !link_slot(ix, &v, w, in->slot, in->level, entry)) {
+    if (entry == 0 || !link_slot(ix, &v, w, in->slot, in->level, entry, v.map->geometry.ef_construction)) {
         /* Nobody living all round. If the entry is dead, a living one takes its place; if there is
          * none, this slot does, and whoever comes next finds it. */
         if (!top) {
@@ -455,7 +455,7 @@ void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsign
         if (!top)
             pthread_mutex_unlock(&ix->entry_lock);
         if (entry)
-            link_slot(ix, &v, w, in->slot, in->level, entry);
+            link_slot(ix, &v, w, in->slot, in->level, entry, v.map->geometry.ef_construction);
     }
     if (top) {
         /* Release: the rows that the entry leads to are filled. Other half: begin_walk(). */

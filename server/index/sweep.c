@@ -52,11 +52,13 @@
 /* A far one is a way out when it is so much farther than all that the row leads to (squared: 1.5 in length). */
 #define WAY_OUT 2.25f
 /*
- * Heirs are from where the dead one was; who else is near by now only a search tells. One lost link in so many gives its row one, where rows are not
- * filled: of three quarters that died without any insertion, 0.005 of recall is missing then instead of 0.016 (unit.server.index.sweep). More would make
- * deletion dearer than insertion.
+ * Heirs are from where the dead one was; who else is near by now only a search tells. One lost link in so many gives its row one: of three quarters that
+ * died without any insertion, 0.005 of recall is missing then instead of 0.016, with neighbour codes 0.011 instead of 0.018 (unit.server.index.sweep).
+ * More would make deletion dearer than insertion.
  */
 #define LOOK_SHARE 40u
+/* Its row is good still: a search of this share of ef_construction finds who came near. */
+#define LOOK_EF_SHARE 4u
 /* Heirs leave this share of a row free for those who will choose its slot. */
 #define ROW_FREE_SHARE 4u
 /* A row with neighbour codes is full enough with all but one part of so many of its places; a link that fills it is the nearest
@@ -433,15 +435,19 @@ static bool is_drawn(uint32_t slot, uint32_t lost)
     return (h >> 8) % LOOK_SHARE == 0;
 }
 
-/* Unlink the batch from one row. Returns true when the row of a living slot lost more than it kept. */
-static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, unsigned level, bool alive)
+/* What a row needs beside heirs. */
+enum need { NEED_NOTHING, NEED_LOOK, NEED_ALL };
+
+/* Unlink the batch from one row. Returns NEED_ALL when the row of a living slot lost more than it kept. */
+static enum need sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, unsigned level,
+                           bool alive)
 {
     const struct sweep *s = &ix->sweep;
     uint32_t lost = 0, kept = 0, heir_count = 0, heirs[2 * KITHI_M_MAX];
     struct row r;
     bool look = false;
     if (!kithi_row_open(&s->view, slot, level, &r))
-        return false;
+        return NEED_NOTHING;
     for (uint32_t i = 0; i < r.count; i++) {
         uint32_t link = atomic_load_explicit(&r.links[i], memory_order_relaxed);
         if (link && is_doomed(s, link - 1)) {
@@ -453,7 +459,7 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
         }
     }
     if (!lost)
-        return false;
+        return NEED_NOTHING;
     bool coded = r.coded;
     if (alive) {
         kithi_code_ask(&s->view, slot);
@@ -493,7 +499,9 @@ static bool sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, u
             kithi_row_add(&r, w, slot, coded ? &w->edges[i] : NULL, true);
         pthread_mutex_unlock(kithi_row_lock(ix, heirs[i]));
     }
-    return alive && (lost > kept || (look && !coded && level == 0));
+    if (!alive)
+        return NEED_NOTHING;
+    return lost > kept ? NEED_ALL : look && level == 0 ? NEED_LOOK : NEED_NOTHING;
 }
 
 void kithi_sweep_give_way(struct kithi_index *ix, kithi_give_way_fn *fn, void *arg)
@@ -528,12 +536,15 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
             level = KITHI_LEVEL_MAX;
         /* Other dead ones get no heirs: searches walk through them, and they keep their links to the
          * living, who are the heirs in other rows. */
-        bool torn = false;
-        for (unsigned at = 0; at <= level; at++)
-            torn |= sweep_row(ix, &ix->workers[worker], slot, at, alive);
+        enum need need = NEED_NOTHING;
+        for (unsigned at = 0; at <= level; at++) {
+            enum need row = sweep_row(ix, &ix->workers[worker], slot, at, alive);
+            need = row > need ? row : need;
+        }
         /* Its surroundings are gone, and the heirs with them: that takes a new look. */
-        if (torn) {
-            kithi_relink(ix, worker, slot);
+        if (need != NEED_NOTHING) {
+            uint32_t ef = v->map->geometry.ef_construction;
+            kithi_relink(ix, worker, slot, need == NEED_ALL ? ef : ef / LOOK_EF_SHARE);
             atomic_fetch_add_explicit(&s->torn, 1, memory_order_relaxed);
         }
     }

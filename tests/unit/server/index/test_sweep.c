@@ -589,7 +589,7 @@ static void recall_stays_after_the_collection_was_replaced_again_and_again(void 
 static void recall_stays_while_a_collection_shrinks(void **state)
 {
     (void)state;
-    enum { DIMS = 32, QUERIES = 200, GROUP = 500, COUNT = 6000 };
+    enum { DIMS = 32, QUERIES = 1000, GROUP = 500, COUNT = 6000 };
     struct kithi_geometry g = test_geometry(DIMS, KITHI_METRIC_L2, 4 * COUNT);
     struct test_dir dir;
     struct test_index t, fresh;
