@@ -214,7 +214,7 @@ static void mend(struct kithi_index *ix, unsigned worker, uint32_t slot)
     kithi_view_begin(&ix->map, &v);
     uint32_t by = mend_by_neighbours(ix, &v, w, slot);
     if (by == NO_SLOT) {
-        kithi_relink(ix, worker, slot, ix->map.geometry.ef_construction);
+        kithi_relink(ix, worker, slot, &(struct look){ .ef = ix->map.geometry.ef_construction });
         kithi_view_begin(&ix->map, &v);
         if (!has_way_in(&a->walk, &v, slot)) {
             by = nearest_from_entry(ix, &v, w, slot);
@@ -304,7 +304,7 @@ int kithi_audit_sample_job(struct kithi_index *ix, unsigned worker, uint64_t ran
     int found = slot == NO_SLOT ? -1 : look_for(ix, &v, w, slot, &nearest);
     if (found)
         return found;
-    kithi_relink(ix, worker, slot, ix->map.geometry.ef_construction);
+    kithi_relink(ix, worker, slot, &(struct look){ .ef = ix->map.geometry.ef_construction });
     if (look_for(ix, &v, w, slot, &nearest) == 0)
         (void)force(ix, &v, w, nearest, slot, NULL);
     return 0;

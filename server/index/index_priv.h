@@ -401,8 +401,15 @@ void kithi_code_ask(const struct kithi_view *v, uint32_t slot);
 /* Linked and not dead: may be chosen as a neighbour. */
 bool kithi_slot_eligible(const struct kithi_view *v, uint32_t slot);
 pthread_mutex_t *kithi_row_lock(struct kithi_index *ix, uint32_t slot);
-/* Look for neighbours of a living slot once more, by searches of breadth ef, and link both ways: with ef_construction as if it were inserted now. */
-void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot, uint32_t ef);
+/* How neighbours are looked for. */
+struct look {
+    uint32_t ef; /* breadth of its searches */
+    const uint32_t
+        *ways; /* where that of level 0 begins, besides where the levels above lead to; dead ones do */
+    uint32_t way_count;
+};
+/* Look for neighbours of a living slot once more and link both ways; with ef_construction, as if it were inserted now. */
+void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot, const struct look *look);
 /* [P3 unlinked] Raise the mark to death before a finder of something that died then goes. */
 void kithi_mark_unlinked(struct kithi_index *ix, uint64_t death);
 /* Lead the entry point to a visible slot of the highest level, or nowhere, and return it. Under entry_lock. */

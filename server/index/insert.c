@@ -281,7 +281,7 @@ static void compare_codes(const struct kithi_view *v, const struct kithi_scratch
 
 /* Find neighbours of slot from entry down to level 0; returns how many living ones were met there. */
 static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, uint32_t slot, unsigned first,
-                                uint32_t from, uint32_t ef, struct neighbours *out)
+                                uint32_t from, const struct look *look, struct neighbours *out)
 {
     struct kithi_scratch *s = &w->scratch;
     const uint32_t m = v->map->geometry.m;
@@ -291,10 +291,12 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
         out[at].count = out[at].mutual = 0;
         /* Memory was set aside at start and grows only with visited nodes; without it the slot gets
          * the neighbours found so far. */
-        if (kithi_walk_begin(v, s, ef, at, KITHI_EYES_WRITER) < 0)
+        if (kithi_walk_begin(v, s, look->ef, at, KITHI_EYES_WRITER) < 0)
             continue;
         for (uint32_t i = 0; i < seed_count; i++)
             kithi_walk_seed(v, s, seeds[i]);
+        for (uint32_t i = 0; at == 0 && i < look->way_count; i++)
+            kithi_walk_seed(v, s, look->ways[i]);
         (void)kithi_walk(v, s, 0, NULL);
 
         /* The next level begins where this one ended, ghosts included: they lead on. */
@@ -322,7 +324,7 @@ static uint32_t find_neighbours(const struct kithi_view *v, struct worker *w, ui
  * down on it from an upper level goes on from there.
  */
 static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct worker *w, uint32_t slot,
-                      unsigned level, uint64_t entry, uint32_t ef)
+                      unsigned level, uint64_t entry, const struct look *look)
 {
     unsigned top = kithi_entry_level(entry);
     if (kithi_entry_link(entry) - 1u >= v->slot_limit || top > KITHI_LEVEL_MAX)
@@ -340,7 +342,7 @@ static bool link_slot(struct kithi_index *ix, const struct kithi_view *v, struct
         if (kithi_walk_begin(v, &w->scratch, 1, level, KITHI_EYES_WRITER) < 0)
             return false;
         kithi_walk_descend(v, &w->scratch, top, level, &from);
-        found = find_neighbours(v, w, slot, first, from, ef, linked);
+        found = find_neighbours(v, w, slot, first, from, look, linked);
         atomic_thread_fence(memory_order_acquire);
         if (attempt > 0 || !w->scratch.stood_on_dead ||
             atomic_load_explicit(&ix->header->emptied, memory_order_relaxed) == emptied)
@@ -410,7 +412,7 @@ static uint64_t entry_seen(const struct kithi_index *ix, struct kithi_view *v)
     return seen(ix, atomic_load_explicit(&ix->header->entry, memory_order_acquire), v);
 }
 
-void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot, uint32_t ef)
+void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot, const struct look *look)
 {
     struct worker *w = &ix->workers[worker];
     struct kithi_view v;
@@ -420,7 +422,7 @@ void kithi_relink(struct kithi_index *ix, unsigned worker, uint32_t slot, uint32
     uint64_t entry = entry_seen(ix, &v);
     kithi_view_decode_vector(&v, slot, w->vector);
     if (entry && level <= KITHI_LEVEL_MAX)
-        link_slot(ix, &v, w, slot, level, entry, ef);
+        link_slot(ix, &v, w, slot, level, entry, look);
 }
 
 void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsigned worker, uint32_t i)
@@ -428,6 +430,7 @@ void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsign
     struct worker *w = &ix->workers[worker];
     const struct insertion *in = &g->insertions[i];
     struct kithi_view v;
+    const struct look look = { .ef = ix->map.geometry.ef_construction };
     kithi_view_begin(&ix->map, &v);
     fill(&v, w, in);
 
@@ -442,7 +445,7 @@ void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsign
     if (!top)
         pthread_mutex_unlock(&ix->entry_lock);
 
-    if (entry == 0 || !link_slot(ix, &v, w, in->slot, in->level, entry, v.map->geometry.ef_construction)) {
+    if (entry == 0 || !link_slot(ix, &v, w, in->slot, in->level, entry, &look)) {
         /* Nobody living all round. If the entry is dead, a living one takes its place; if there is
          * none, this slot does, and whoever comes next finds it. */
         if (!top) {
@@ -455,7 +458,7 @@ void kithi_group_job(struct kithi_index *ix, const struct kithi_group *g, unsign
         if (!top)
             pthread_mutex_unlock(&ix->entry_lock);
         if (entry)
-            link_slot(ix, &v, w, in->slot, in->level, entry, v.map->geometry.ef_construction);
+            link_slot(ix, &v, w, in->slot, in->level, entry, &look);
     }
     if (top) {
         /* Release: the rows that the entry leads to are filled. Other half: begin_walk(). */

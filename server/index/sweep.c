@@ -61,6 +61,9 @@
 #define LOOK_EF_SHARE 4u
 /* Heirs leave this share of a row free for those who will choose its slot. */
 #define ROW_FREE_SHARE 4u
+/* With less than this share of its places a row takes the nearest heir whoever covers it: two that cover for each other what they have lost would be left
+ * with each other. */
+#define POOR_SHARE 4u
 /* A row with neighbour codes is full enough with all but one part of so many of its places; a link that fills it is the nearest
  * of so many. */
 #define FILLED_SHARE 4u
@@ -364,9 +367,11 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, 
     for (uint32_t i = 0; i < r->count; i++) {
         uint32_t link = atomic_load_explicit(&r->links[i], memory_order_relaxed);
         free_count += link == 0;
-        living += link && (link > s->view.slot_limit || !is_doomed(s, link - 1));
+        living += link && (link > s->view.slot_limit ||
+                           (!is_doomed(s, link - 1) && kithi_slot_eligible(&s->view, link - 1)));
     }
-    bool covered = is_covered(s, k, r, lost, kithi_pair(&s->view, k, r->slot, lost), WAY_SLACK);
+    bool poor = living * POOR_SHARE < r->count;
+    bool covered = !poor && is_covered(s, k, r, lost, kithi_pair(&s->view, k, r->slot, lost), WAY_SLACK);
     bool fills = covered && r->coded && living * FILLED_SHARE < r->count * (FILLED_SHARE - 1);
     uint32_t n = covered && !fills ? 0 : gather_heirs(s, w, r, lost, level, fills ? FILL_LOOKS : HEIRS_MAX);
     for (uint32_t i = 0; i < n; i++) {
@@ -381,7 +386,8 @@ static uint32_t hand_on(const struct sweep *s, struct worker *w, struct row *r, 
             continue;
         if (!r->coded && far && !is_way_out(s, k, r, c->distance))
             continue;
-        if (!fills && is_covered(s, k, r, c->slot, c->distance, r->coded || far ? WAY_SLACK : HEIR_SLACK))
+        bool taken = fills || (poor && first == NO_SLOT);
+        if (!taken && is_covered(s, k, r, c->slot, c->distance, r->coded || far ? WAY_SLACK : HEIR_SLACK))
             continue;
         if (first != NO_SLOT) {
             while (at < r->count && atomic_load_explicit(&r->links[at], memory_order_relaxed))
@@ -438,9 +444,14 @@ static bool is_drawn(uint32_t slot, uint32_t lost)
 /* What a row needs beside heirs. */
 enum need { NEED_NOTHING, NEED_LOOK, NEED_ALL };
 
+/* The doomed that the row of a slot at level 0 led to. */
+struct lost {
+    uint32_t slots[2 * KITHI_M_MAX], count;
+};
+
 /* Unlink the batch from one row. Returns NEED_ALL when the row of a living slot lost more than it kept. */
 static enum need sweep_row(struct kithi_index *ix, struct worker *w, uint32_t slot, unsigned level,
-                           bool alive)
+                           bool alive, struct lost *out)
 {
     const struct sweep *s = &ix->sweep;
     uint32_t lost = 0, kept = 0, heir_count = 0, heirs[2 * KITHI_M_MAX];
@@ -471,6 +482,8 @@ static enum need sweep_row(struct kithi_index *ix, struct worker *w, uint32_t sl
         if (!link || !is_doomed(s, link - 1))
             continue;
         look |= is_drawn(slot, link - 1);
+        if (level == 0 && out->count < 2 * KITHI_M_MAX)
+            out->slots[out->count++] = link - 1;
         if (alive) {
             uint32_t heir = hand_on(s, w, &r, level, i, coded ? &w->edges[heir_count] : NULL);
             if (heir != NO_SLOT) {
@@ -537,14 +550,21 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
         /* Other dead ones get no heirs: searches walk through them, and they keep their links to the
          * living, who are the heirs in other rows. */
         enum need need = NEED_NOTHING;
+        struct lost lost = { .count = 0 };
         for (unsigned at = 0; at <= level; at++) {
-            enum need row = sweep_row(ix, &ix->workers[worker], slot, at, alive);
+            enum need row = sweep_row(ix, &ix->workers[worker], slot, at, alive, &lost);
             need = row > need ? row : need;
         }
-        /* Its surroundings are gone, and the heirs with them: that takes a new look. */
+        /*
+         * Its surroundings are gone, and the heirs with them: that takes a new look. It begins at the lost ones, too, whose rows
+         * lead on until the pass is over: the entry point may have lost its links by now, and would be alone with the last of them.
+         */
         if (need != NEED_NOTHING) {
             uint32_t ef = v->map->geometry.ef_construction;
-            kithi_relink(ix, worker, slot, need == NEED_ALL ? ef : ef / LOOK_EF_SHARE);
+            struct look look = { .ef = ef / LOOK_EF_SHARE };
+            if (need == NEED_ALL)
+                look = (struct look){ .ef = ef, .ways = lost.slots, .way_count = lost.count };
+            kithi_relink(ix, worker, slot, &look);
             atomic_fetch_add_explicit(&s->torn, 1, memory_order_relaxed);
         }
     }
