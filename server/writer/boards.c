@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/base/pread.h"
 #include "server/writer/admin.h"
 #include "server/writer/collection.h"
 #include "shm/base/assert.h"
@@ -185,7 +186,7 @@ static uint64_t quantile_ns(const struct kithi_board_counts *c, uint64_t thousan
 
 static bool read_page(int fd, void *page, size_t size, size_t off)
 {
-    return pread(fd, page, size, (off_t)off) == (ssize_t)size;
+    return kithi_pread(fd, page, size, off) == (int64_t)size;
 }
 
 /* Is the file a board of this collection? Then what it says. */

@@ -14,6 +14,7 @@
 
 #include "server/base/fault.h"
 #include "server/base/log.h"
+#include "server/base/pread.h"
 
 #define PAUSE_STEP_MS 20u /* how long being told to stop may go unnoticed */
 
@@ -114,8 +115,8 @@ int kithi_segment_peek(const char *path, struct kithi_segment_peek *out, struct 
     struct kithi_header h;
     int fd = KITHI_FAULT("peek-eio") ? (errno = EIO, -1)
                                      : open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n = fd < 0 ? -1 : pread(fd, &h, sizeof h, 0);
-    int number = n < 0 ? errno : 0;
+    int64_t n = fd < 0 ? -errno : kithi_pread(fd, &h, sizeof h, 0);
+    int number = n < 0 ? (int)-n : 0;
     if (fd >= 0) {
         close(fd);
     }
@@ -126,7 +127,7 @@ int kithi_segment_peek(const char *path, struct kithi_segment_peek *out, struct 
         return kithi_error_set(err, -number, "cannot look at the segment %s: %s", path, strerror(number));
     }
     /* Relaxed: a private copy. */
-    if (n != (ssize_t)sizeof h ||
+    if (n != (int64_t)sizeof h ||
         atomic_load_explicit(&h.magic, memory_order_relaxed) != KITHI_SEGMENT_MAGIC) {
         return kithi_error_set(err, KITHI_E_NOT_SEGMENT, "%s is no segment", path);
     }
