@@ -57,12 +57,12 @@
  * More would make deletion dearer than insertion.
  */
 #define LOOK_SHARE 40u
-/* Its row is good still: a search of this share of ef_construction finds who came near. */
+/* Its row is good still: a search of this share of ef_construction finds who came near, if it has room for the slot itself and a new row's worth. */
 #define LOOK_EF_SHARE 4u
 /* Heirs leave this share of a row free for those who will choose its slot. */
 #define ROW_FREE_SHARE 4u
 /* With less than this share of its places a row takes the nearest heir whoever covers it: two that cover for each other what they have lost would be left
- * with each other. */
+ * with each other. In few dimensions, or with many places, that is most rows, fresh ones too. */
 #define POOR_SHARE 4u
 /* A row with neighbour codes is full enough with all but one part of so many of its places; a link that fills it is the nearest
  * of so many. */
@@ -441,6 +441,14 @@ static bool is_drawn(uint32_t slot, uint32_t lost)
     return (h >> 8) % LOOK_SHARE == 0;
 }
 
+static uint32_t look_ef(const struct kithi_geometry *g)
+{
+    uint32_t ef = g->ef_construction / LOOK_EF_SHARE, least = g->m + 1;
+    if (least > g->ef_construction)
+        least = g->ef_construction;
+    return ef > least ? ef : least;
+}
+
 /* What a row needs beside heirs. */
 enum need { NEED_NOTHING, NEED_LOOK, NEED_ALL };
 
@@ -560,10 +568,11 @@ void kithi_sweep_job(struct kithi_index *ix, unsigned worker, uint32_t i)
          * lead on until the pass is over: the entry point may have lost its links by now, and would be alone with the last of them.
          */
         if (need != NEED_NOTHING) {
-            uint32_t ef = v->map->geometry.ef_construction;
-            struct look look = { .ef = ef / LOOK_EF_SHARE };
+            struct look look = { .ef = look_ef(&v->map->geometry) };
             if (need == NEED_ALL)
-                look = (struct look){ .ef = ef, .ways = lost.slots, .way_count = lost.count };
+                look = (struct look){ .ef = v->map->geometry.ef_construction,
+                                      .ways = lost.slots,
+                                      .way_count = lost.count };
             kithi_relink(ix, worker, slot, &look);
             atomic_fetch_add_explicit(&s->torn, 1, memory_order_relaxed);
         }

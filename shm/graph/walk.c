@@ -194,7 +194,9 @@ int kithi_walk_begin(const struct kithi_view *v, struct kithi_scratch *s, uint32
 {
     /* No beam holds more than there are, and what a wide one takes is cleared for each walk. */
     if (ef > v->slot_limit)
-        ef = v->slot_limit ? v->slot_limit : 1;
+        ef = v->slot_limit;
+    if (ef == 0)
+        ef = 1;
     int rc = kithi_scratch_prepare(s, ef);
     if (rc < 0)
         return rc;
