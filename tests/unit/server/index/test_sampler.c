@@ -180,15 +180,16 @@ static void other_numbers_of_neighbours_have_curves_of_their_own(void **state)
     struct kithi_recall_curve c;
     fill(&t, KITHI_QUANTIZATION_BITS, 3000);
     struct kithi_sampler *s = sampler();
-    measure(s, &t, 320, 0);
+    measure(s, &t, 900, 0);
     for (unsigned number = 0; number < KITHI_CURVE_COUNT; number++) {
         kithi_sampler_curve(s, number, &c);
         assert_int_equal(c.k, ks[number]);
         assert_int_equal(c.points[0].ef, ks[number]);
         uint32_t all = kithi_sampler_count(s);
         assert_in_range(c.samples, number == 2 ? all / 4 - 8 : all, number == 2 ? all / 4 + 8 : all);
-        double says = at(&c, efs[number]), is = held_out_of(&t, ks[number], efs[number], 400);
-        if (says > is + 0.05 || says < is - 0.08)
+        double says = at(&c, efs[number]), is = held_out_of(&t, ks[number], efs[number], 1600);
+        /* Of 900 and of 1,600 queries; one neighbour is found or is not, so that both figures of k 1 move by a hundredth. */
+        if (says > is + (ks[number] == 1 ? 0.075 : 0.05) || says < is - 0.08)
             fail_msg("k %u, ef %u: the curve says %.4f, queries find %.4f", ks[number], efs[number], says,
                      is);
         /* What vectors found that it did not rest on is what was promised, or what everybody finds anyhow. */
