@@ -182,8 +182,7 @@ struct kithi_sweep_state {
     uint64_t oldest_ms; /* since the first of those that are waiting or running died; 0: there are none */
     uint64_t repaired;  /* slots unlinked since the index was opened */
     uint64_t handed_on; /* links that were replaced by one to a neighbour of the dead */
-    uint64_t
-        torn; /* living slots that had lost more than they kept, or were drawn for it, and were linked anew */
+    uint64_t torn;      /* living slots that were linked anew: they had lost much, or were drawn */
 };
 void kithi_sweep_state(const struct kithi_index *ix, uint64_t now_ms, struct kithi_sweep_state *out);
 
