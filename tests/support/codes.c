@@ -8,6 +8,13 @@
 
 #include "tests/support/tmp.h"
 
+const uint32_t test_rounding_layouts[TEST_ROUNDING_LAYOUTS][2] = {
+    { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE },
+    { KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE },
+    { KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE },
+    { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16 },
+};
+
 /* The number of the name in an environment variable; 0 is that of one that is not set. */
 static uint32_t number(const char *variable, const char *(*name_of)(uint32_t), uint32_t count)
 {

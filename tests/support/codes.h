@@ -17,6 +17,10 @@ void test_codes_give(struct kithi_geometry *g);
 /* The codec in which such a collection keeps vectors, and by which its answers are scored. */
 enum kithi_codec test_codes_kept(void);
 
+/* Layouts that keep other values than the floats that were given: quantization and keep of each. */
+#define TEST_ROUNDING_LAYOUTS 4u
+extern const uint32_t test_rounding_layouts[TEST_ROUNDING_LAYOUTS][2];
+
 /*
  * Turn v into what comes back of it: the floats that were given where those are kept, else decoded values. dim is
  * at most KITHI_DIM_MAX; cosine: vectors are kept normalised, and come back with their length.

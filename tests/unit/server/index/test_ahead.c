@@ -148,15 +148,9 @@ static void what_was_collected_gives_the_state_of_the_segment(void **state)
 static void lengths_that_a_float_just_holds_are_taken_from_the_log(void **state)
 {
     (void)state;
-    static const uint32_t layouts[][2] = {
-        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE },
-        { KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE },
-        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE },
-        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16 },
-    };
     struct test_rand r;
     test_rand_init(&r);
-    for (unsigned l = 0; l < sizeof layouts / sizeof layouts[0]; l++) {
+    for (unsigned l = 0; l < TEST_ROUNDING_LAYOUTS; l++) {
         struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_COSINE, SLOT_MAX);
         struct test_solo segment, log;
         struct kithi_ahead ahead;
@@ -165,7 +159,7 @@ static void lengths_that_a_float_just_holds_are_taken_from_the_log(void **state)
         char names[IDS][64];
         float vectors[IDS][DIM];
         uint32_t longer = 0;
-        kithi_geometry_want(&g, layouts[l][0], layouts[l][1]);
+        kithi_geometry_want(&g, test_rounding_layouts[l][0], test_rounding_layouts[l][1]);
         test_solo_open(&segment, &g);
         test_solo_open(&log, &g);
         for (uint32_t i = 0; i < IDS; i++) {

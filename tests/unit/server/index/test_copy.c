@@ -17,6 +17,7 @@
 #include "server/index/sampler.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/view.h"
+#include "tests/support/codes.h"
 #include "tests/support/rand.h"
 #include "tests/support/solo.h"
 
@@ -233,20 +234,14 @@ static double length_of(const float *v)
 static void lengths_that_a_float_just_holds_stay_from_copy_to_copy(void **state)
 {
     (void)state;
-    static const uint32_t layouts[][2] = {
-        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_NONE },
-        { KITHI_QUANTIZATION_F16, KITHI_KEEP_NONE },
-        { KITHI_QUANTIZATION_BITS, KITHI_KEEP_NONE },
-        { KITHI_QUANTIZATION_SQ8, KITHI_KEEP_F16 },
-    };
     enum { LONG = 80, COPIES = 5 };
     static float before[LONG][DIM];
-    for (unsigned l = 0; l < sizeof layouts / sizeof layouts[0]; l++) {
+    for (unsigned l = 0; l < TEST_ROUNDING_LAYOUTS; l++) {
         struct test_solo t;
         struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_COSINE, 4 * LONG);
         char id[80];
         uint32_t longer = 0;
-        kithi_geometry_want(&g, layouts[l][0], layouts[l][1]);
+        kithi_geometry_want(&g, test_rounding_layouts[l][0], test_rounding_layouts[l][1]);
         test_solo_open(&t, &g);
         for (uint32_t i = 0; i < LONG; i++) {
             float v[DIM];
@@ -261,7 +256,7 @@ static void lengths_that_a_float_just_holds_stay_from_copy_to_copy(void **state)
             longer += length_of(v) > (double)FLT_MAX;
         }
         assert_true(longer > 0); /* else this is no test */
-        relay(&t, layouts[l][0], layouts[l][1]);
+        relay(&t, test_rounding_layouts[l][0], test_rounding_layouts[l][1]);
         for (uint32_t i = 0; i < LONG; i++) {
             name(i, id);
             assert_int_equal(test_solo_get(&t, id, before[i]), 0);
@@ -269,7 +264,7 @@ static void lengths_that_a_float_just_holds_stay_from_copy_to_copy(void **state)
             assert_true(ratio > 0.98 && ratio < 1.02);
         }
         for (uint32_t copy = 0; copy < COPIES; copy++)
-            relay(&t, layouts[l][0], layouts[l][1]);
+            relay(&t, test_rounding_layouts[l][0], test_rounding_layouts[l][1]);
         for (uint32_t i = 0; i < LONG; i++) {
             float v[DIM];
             double was = length_of(before[i]);
