@@ -150,7 +150,7 @@ static void the_curve_tells_what_held_out_queries_find(void **state)
         struct kithi_recall_curve c;
         fill(&t, layouts[z], 3000);
         struct kithi_sampler *s = sampler();
-        measure(s, &t, 400, 0);
+        measure(s, &t, 1000, 0);
         kithi_sampler_curve(s, 0, &c);
         assert_int_equal(c.samples, kithi_sampler_count(s));
         assert_int_equal(c.k, KITHI_SAMPLER_K);
@@ -162,8 +162,8 @@ static void the_curve_tells_what_held_out_queries_find(void **state)
             assert_true(c.points[i].half > 0);
         }
         for (unsigned i = 0; i < sizeof efs / sizeof efs[0]; i++) {
-            double says = at(&c, efs[i]), is = held_out(&t, efs[i], 400);
-            /* Uniform vectors are hard; both figures are of 400 queries. */
+            double says = at(&c, efs[i]), is = held_out(&t, efs[i], 1200);
+            /* Uniform vectors are hard. Of 1,000 and of 1,200 queries; at ef 10 they are apart by 0.007 (standard deviation). */
             if (says > is + 0.04 || says < is - 0.04)
                 fail_msg("ef %u: the curve says %.4f, queries find %.4f", efs[i], says, is);
         }
