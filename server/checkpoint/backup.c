@@ -19,7 +19,7 @@ _Static_assert(KITHI_BACKUP_BLOCK == KITHI_CHECKPOINT_BLOCK, "a checkpoint's off
 void kithi_backup_header_encode(void *out, const struct kithi_backup_header *h)
 {
     uint8_t *p = out;
-    const uint32_t words[] = { h->wanted, h->keep, h->chosen, h->quantization, h->code_bits };
+    const uint32_t words[] = { h->wanted, h->keep, h->chosen, h->quantization, h->code_bits, h->fixed };
     memset(p, 0, KITHI_BACKUP_BLOCK);
     kithi_put64(p, KITHI_BACKUP_MAGIC);
     kithi_put16(p + 8, KITHI_BACKUP_VERSION);
@@ -48,7 +48,7 @@ static bool is_possible(const struct kithi_backup_header *h)
     bool codes = h->wanted <= KITHI_QUANTIZATION_AUTO && h->keep <= KITHI_KEEP_NONE && h->chosen <= 1 &&
                  h->quantization < KITHI_QUANTIZATION_AUTO &&
                  (h->chosen || h->wanted == KITHI_QUANTIZATION_AUTO);
-    return lengths && epochs && codes && kithi_name_valid(h->name, strlen(h->name));
+    return lengths && epochs && codes && h->fixed <= 1 && kithi_name_valid(h->name, strlen(h->name));
 }
 
 int kithi_backup_header_decode(const void *buf, uint64_t size, struct kithi_backup_header *out,
@@ -94,6 +94,7 @@ int kithi_backup_header_decode(const void *buf, uint64_t size, struct kithi_back
     h.chosen = kithi_get32(p + 80);
     h.quantization = kithi_get32(p + 84);
     h.code_bits = kithi_get32(p + 88);
+    h.fixed = kithi_get32(p + 92);
     memcpy(h.name, p + NAME_OFF, KITHI_NAME_MAX);
     if (!is_possible(&h))
         return kithi_error_set(err, KITHI_E_CORRUPT,

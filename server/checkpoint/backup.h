@@ -40,7 +40,8 @@
  *   80..83   1: the layout of new segments is settled; 0: AUTO has still to choose
  *   84..87   quantization of new segments; 0 when it is not settled
  *   88..91   code_bits of new segments
- *   92..95   zero
+ *   92..95   1: the collection keeps its ceiling (kith create --fixed); 0: it grows. Was zero before it was defined, which says
+ *            that it grows; a kithd from then restores files that have a 1 all the same, as a collection that grows
  *   96..159  name that the collection had, padded with zeros
  *  160..4091 zero                    4092..4095 crc32c of bytes 0..4091
  */
@@ -51,6 +52,7 @@ struct kithi_backup_header {
     uint64_t created_ns;
     uint32_t wanted, keep;
     uint32_t chosen, quantization, code_bits;
+    uint32_t fixed;
     char name[KITHI_NAME_MAX + 1];
 };
 

@@ -250,6 +250,7 @@ void kithi_backup_open(struct kithi_collection *c, struct kithi_request *r)
         .chosen = s->chosen,
         .quantization = s->chosen ? s->geometry.quantization : 0,
         .code_bits = s->chosen ? s->geometry.code_bits : 0,
+        .fixed = s->fixed,
     };
     memcpy(b->header.uid, s->uid, sizeof b->header.uid);
     memcpy(b->header.name, s->name, strlen(s->name) + 1);

@@ -478,6 +478,7 @@ static int settle(const struct kithi_revive *v, const struct kithi_geometry *ima
         return status;
     }
     memcpy(out->uid, v->uid, sizeof out->uid);
+    out->fixed = h->fixed;
     if (h->chosen && h->wanted == KITHI_QUANTIZATION_AUTO) {
         kithi_settings_choose(out, h->quantization);
     }

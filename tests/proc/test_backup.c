@@ -452,6 +452,68 @@ static void what_was_restored_is_durable_and_goes_on(void **state)
     }
 }
 
+/* Put ids "v<first>" and so on, below end: the first that there is no room for, or end. */
+static uint32_t put(const struct test_daemon *d, const char *name, uint32_t first, uint32_t end)
+{
+    kith *k = attach(d, name);
+    float v[DIM];
+    char id[32];
+    int rc = 0;
+    uint32_t i = first;
+    for (; i < end; i++) {
+        snprintf(id, sizeof id, "v%u", i);
+        vector_of(i, 0, v);
+        if ((rc = kith_upsert(k, id, v, DIM, NULL)) < 0)
+            break;
+    }
+    assert_int_equal(rc, i < end ? KITH_E_FULL : 0);
+    kith_close(k);
+    return i;
+}
+
+static void a_ceiling_that_is_kept_is_kept_by_what_was_restored(void **state)
+{
+    (void)state;
+    enum { CEILING = 64, MORE = 100 };
+    const char *path = in_files("ceiling.bk");
+    for (uint32_t fixed = 0; fixed < 2; fixed++) {
+        struct kith_error error = { 0 };
+        struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
+        struct kith_backup_opts replace = KITH_BACKUP_OPTS_INIT;
+        opts.dim = DIM;
+        opts.metric = KITH_METRIC_L2;
+        opts.quantization = test_quantization();
+        opts.keep = test_keep();
+        opts.max_vectors = CEILING;
+        opts.fixed = fixed;
+        opts.run_dir = run_of(&kithd);
+        assert_int_equal(kith_create("low", &opts), 0);
+        uint32_t there = put(&kithd, "low", 0, fixed ? MORE : CEILING / 4);
+        assert_int_equal(there, fixed ? CEILING : CEILING / 4);
+        kith *k = attach(&kithd, "low");
+        replace.replace = 1;
+        replace.error = &error;
+        must(kith_backup(k, path, &replace, NULL), &error);
+        kith_close(k);
+        drop(&kithd, "low");
+
+        must(restore(&other, "low", path, NULL, &error), &error);
+        assert_int_equal(put(&other, "low", there, MORE), fixed ? CEILING : MORE);
+        /* It is in what the next start goes by. */
+        test_daemon_kill(&other);
+        assert_int_equal(unlink(test_daemon_segment(&other, "low")), 0);
+        assert_int_equal(test_daemon_start(&other), 0);
+        k = attach(&other, "low");
+        uint64_t count = 0;
+        assert_int_equal(kith_count(k, &count), 0);
+        assert_int_equal(count, fixed ? CEILING : MORE);
+        float v[DIM] = { 1 };
+        assert_int_equal(kith_upsert(k, "one more", v, DIM, NULL), fixed ? KITH_E_FULL : 0);
+        kith_close(k);
+        drop(&other, "low");
+    }
+}
+
 static void an_empty_collection_has_a_back_up_as_well(void **state)
 {
     (void)state;
@@ -1091,6 +1153,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_back_up_under_fire_brings_back_the_epoch_that_it_says),
         cmocka_unit_test(what_was_restored_is_durable_and_goes_on),
+        cmocka_unit_test(a_ceiling_that_is_kept_is_kept_by_what_was_restored),
         cmocka_unit_test(an_empty_collection_has_a_back_up_as_well),
         cmocka_unit_test(no_damage_goes_unseen),
         cmocka_unit_test(what_checksums_alone_speak_for_hurts_nobody),

@@ -27,6 +27,7 @@ static const struct kithi_backup_header good = {
     .chosen = 1,
     .quantization = KITHI_QUANTIZATION_BITS,
     .code_bits = 2,
+    .fixed = 1,
     .name = "docs",
 };
 
@@ -53,6 +54,20 @@ static void what_was_written_is_read(void **state)
     kithi_backup_header_encode(bytes, &h);
     assert_int_equal(decode(bytes, 14 * 4096, &again), 0);
     assert_string_equal(again.name, h.name);
+}
+
+/* The word was zero before it was defined. */
+static void a_file_from_before_the_ceiling_was_kept_is_of_a_collection_that_grows(void **state)
+{
+    (void)state;
+    uint8_t bytes[KITHI_BACKUP_BLOCK];
+    struct kithi_backup_header h;
+    kithi_backup_header_encode(bytes, &good);
+    assert_int_equal(kithi_get32(bytes + 92), 1);
+    kithi_put32(bytes + 92, 0);
+    kithi_put32(bytes + 4092, kithi_crc32c(0, bytes, 4092));
+    assert_int_equal(decode(bytes, 14 * 4096, &h), 0);
+    assert_int_equal(h.fixed, 0);
 }
 
 static void no_flipped_bit_goes_unseen(void **state)
@@ -126,6 +141,7 @@ static void impossible_numbers_are_refused(void **state)
     IMPOSSIBLE(keep, 3);
     IMPOSSIBLE(chosen, 2);
     IMPOSSIBLE(quantization, KITHI_QUANTIZATION_AUTO);
+    IMPOSSIBLE(fixed, 2);
     IMPOSSIBLE(name[0], '.');
     IMPOSSIBLE(name[0], 0);
 }
@@ -134,6 +150,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_written_is_read),
+        cmocka_unit_test(a_file_from_before_the_ceiling_was_kept_is_of_a_collection_that_grows),
         cmocka_unit_test(no_flipped_bit_goes_unseen),
         cmocka_unit_test(another_length_is_told),
         cmocka_unit_test(strangers_and_later_versions_are_told),
