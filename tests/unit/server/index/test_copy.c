@@ -117,15 +117,35 @@ static struct kithi_index *next_of(struct test_solo *t, uint32_t quantization, u
     return next;
 }
 
-/* The same solo with the copy in its index's place. */
-static void relay(struct test_solo *t, uint32_t quantization, uint32_t keep)
+/* A copy into next, of which nothing is copied yet. */
+static struct kithi_copy *copy_into(struct test_solo *t, struct kithi_index *next)
 {
     struct kithi_errmsg err;
     struct kithi_copy *copy;
-    struct kithi_index *next = next_of(t, quantization, keep);
-    int steps = 0;
     assert_int_equal(kithi_copy_begin(t->ix, &copy, &err), 0);
     assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+    return copy;
+}
+
+/* Why a copy into next does not come to its end, which is closed. */
+static int why_not(struct test_solo *t, struct kithi_index *next, struct kithi_errmsg *err)
+{
+    struct kithi_copy *copy = copy_into(t, next);
+    int rc;
+    while ((rc = kithi_copy_stage(copy, t->now_ms * 1000, false, err)) > 0)
+        for (int i = 0; i < rc; i++)
+            kithi_copy_job(copy, 0, (uint32_t)i);
+    kithi_copy_end(copy);
+    kithi_index_close(next);
+    return rc;
+}
+
+/* The same solo with the copy in its index's place. */
+static void relay(struct test_solo *t, uint32_t quantization, uint32_t keep)
+{
+    struct kithi_index *next = next_of(t, quantization, keep);
+    struct kithi_copy *copy = copy_into(t, next);
+    int steps = 0;
     while (!step(t, copy, false))
         steps++;
     assert_true(kithi_index_live(t->ix) == 0 || steps > 1);
@@ -284,7 +304,6 @@ static void a_vector_that_cannot_be_copied_is_named(void **state)
     (void)state;
     struct test_solo t;
     struct kithi_errmsg err = { 0 };
-    struct kithi_copy *copy;
     struct kithi_found found;
     struct kithi_view view;
     float v[DIM] = { 1 };
@@ -297,16 +316,8 @@ static void a_vector_that_cannot_be_copied_is_named(void **state)
     kithi_view_begin(test_solo_map(&t), &view);
     memset((void *)(uintptr_t)kithi_view_vector(&view, found.slot), 0xff, sizeof v);
     struct kithi_index *next = next_of(&t, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
-    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
-    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
-    int rc;
-    while ((rc = kithi_copy_stage(copy, t.now_ms * 1000, false, &err)) > 0)
-        for (int i = 0; i < rc; i++)
-            kithi_copy_job(copy, 0, (uint32_t)i);
-    assert_int_equal(rc, KITHI_E_NOT_FINITE);
+    assert_int_equal(why_not(&t, next, &err), KITHI_E_NOT_FINITE);
     assert_non_null(strstr(err.text, "\"broken\""));
-    kithi_copy_end(copy);
-    kithi_index_close(next);
     test_solo_close(&t);
 }
 
@@ -315,22 +326,13 @@ static void a_copy_without_room_is_refused_and_leaves_the_original_alone(void **
     (void)state;
     struct test_solo t;
     struct kithi_errmsg err = { 0 };
-    struct kithi_copy *copy;
     struct kithi_index *next;
     fill(&t, KITHI_METRIC_L2);
     struct kithi_index_identity small = t.identity;
     small.geometry.slot_max = 10;
     assert_int_equal(kithi_index_create(NULL, &small, 2, &t.tuning, &next, &err), 0);
-    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
-    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
-    int rc;
-    while ((rc = kithi_copy_stage(copy, t.now_ms * 1000, false, &err)) > 0)
-        for (int i = 0; i < rc; i++)
-            kithi_copy_job(copy, 0, (uint32_t)i);
-    assert_int_equal(rc, KITHI_E_FULL);
+    assert_int_equal(why_not(&t, next, &err), KITHI_E_FULL);
     assert_true(strlen(err.text) > 10);
-    kithi_copy_end(copy);
-    kithi_index_close(next);
     assert_all_there(&t, 0);
     assert_true(test_solo_clean(&t));
     test_solo_close(&t);
@@ -344,6 +346,7 @@ static void a_copy_without_room_is_refused_and_leaves_the_original_alone(void **
 
 /* What an id holds: the number of its version, 0: it is not there. */
 static uint32_t versions[IDS];
+static uint32_t next_version;
 
 static void version_of(uint32_t id, uint32_t version, float *out)
 {
@@ -353,7 +356,7 @@ static void version_of(uint32_t id, uint32_t version, float *out)
 }
 
 /* A group of some changes: the same id now and then twice in a row, deleted, and written again. */
-static void change_some(struct test_solo *t, uint32_t *next_version)
+static void change_some(struct test_solo *t)
 {
     static char ids[GROUP][80];
     static float values[GROUP][DIM];
@@ -364,7 +367,7 @@ static void change_some(struct test_solo *t, uint32_t *next_version)
         which[i] = (at + i / (1 + test_rand_below(&r, 2))) % IDS;
         name(which[i], ids[i]);
         bool gone = test_rand_below(&r, 5) == 0;
-        after[i] = gone ? 0 : ++*next_version;
+        after[i] = gone ? 0 : ++next_version;
         version_of(which[i], after[i], values[i]);
         ops[i] = gone ? test_delete(ids[i]) : test_upsert(ids[i], values[i], DIM);
     }
@@ -376,6 +379,17 @@ static void change_some(struct test_solo *t, uint32_t *next_version)
     assert_int_equal(rc, 0);
     for (uint32_t i = 0; i < n; i++)
         versions[which[i]] = after[i];
+}
+
+/* A solo that so many groups went into. */
+static void open_changed(struct test_solo *t, uint32_t groups)
+{
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
+    memset(versions, 0, sizeof versions);
+    next_version = 0;
+    test_solo_open(t, &g);
+    for (uint32_t i = 0; i < groups; i++)
+        change_some(t);
 }
 
 static void assert_versions(struct test_solo *t)
@@ -423,21 +437,17 @@ static void groups_between_any_two_stages_are_in_the_copy(void **state)
         struct kithi_errmsg err;
         struct kithi_copy *copy;
         struct kithi_copy_state s;
-        struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
-        uint32_t next_version = 0, left = test_rand_below(&r, 400), at_once = 1 + test_rand_below(&r, 8);
+        uint32_t left = test_rand_below(&r, 400), at_once = 1 + test_rand_below(&r, 8);
         uint32_t groups = 0, behind = 0;
-        memset(versions, 0, sizeof versions);
-        test_solo_open(&t, &g);
-        for (uint32_t i = test_rand_below(&r, 80); i > 0; i--)
-            change_some(&t, &next_version);
+        open_changed(&t, test_rand_below(&r, 80));
         struct kithi_index *next = next_of(&t, quantizations[round % 2], KITHI_KEEP_F32);
         assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
         for (uint32_t i = test_rand_below(&r, 3); i > 0; i--)
-            change_some(&t, &next_version);
+            change_some(&t);
         assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
         for (bool done = false; !done || left > 0;) {
             for (uint32_t i = test_rand_below(&r, at_once + 1); i > 0 && left > 0; i--, left--, groups++)
-                change_some(&t, &next_version);
+                change_some(&t);
             if (test_rand_below(&r, 3) == 0)
                 test_solo_sweep(&t, 1 + test_rand_below(&r, 600)); /* slots are free, and filled again */
             done = step(&t, copy, left == 0 && test_rand_below(&r, 2));
@@ -449,7 +459,7 @@ static void groups_between_any_two_stages_are_in_the_copy(void **state)
         if (kithi_index_epoch(t.ix))
             assert_old_epochs_are_gone(&t);
         for (uint32_t i = 0; i < 20; i++)
-            change_some(&t, &next_version);
+            change_some(&t);
         test_solo_settle(&t);
         assert_true(test_solo_clean(&t));
         assert_versions(&t);
@@ -467,25 +477,18 @@ static void changes_are_copied_amid_the_first_pass_where_notes_take_too_much(voi
 {
     (void)state;
     struct test_solo t;
-    struct kithi_errmsg err;
-    struct kithi_copy *copy;
     struct kithi_copy_state s;
-    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
-    uint32_t next_version = 0, amid = 0, crowded = 0;
-    memset(versions, 0, sizeof versions);
-    test_solo_open(&t, &g);
-    for (uint32_t i = 0; i < 100; i++)
-        change_some(&t, &next_version);
+    uint32_t amid = 0, crowded = 0;
+    open_changed(&t, 100);
     struct kithi_index *next = next_of(&t, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
-    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
-    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
-    change_some(&t, &next_version);
+    struct kithi_copy *copy = copy_into(&t, next);
+    change_some(&t);
     kithi_copy_state(copy, &s);
     assert_false(s.crowded); /* there are tens of MiB */
     kithi_copy_tune(copy, 0);
     for (uint32_t left = 60; left > 0 || s.slots_left || s.noted != s.taken; left -= left > 0) {
         if (left > 0)
-            change_some(&t, &next_version);
+            change_some(&t);
         test_solo_settle(&t);
         kithi_copy_state(copy, &s);
         crowded += s.crowded;
@@ -507,22 +510,16 @@ static void changes_follow_what_somebody_else_has_copied(void **state)
     (void)state;
     struct test_solo t;
     struct kithi_errmsg err;
-    struct kithi_copy *first, *copy;
-    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, ROOM);
-    uint32_t next_version = 0;
-    memset(versions, 0, sizeof versions);
-    test_solo_open(&t, &g);
-    for (uint32_t i = 0; i < 100; i++)
-        change_some(&t, &next_version);
+    struct kithi_copy *copy;
+    open_changed(&t, 100);
     struct kithi_index *next = next_of(&t, KITHI_QUANTIZATION_NONE, KITHI_KEEP_F32);
-    assert_int_equal(kithi_copy_begin(t.ix, &first, &err), 0);
-    assert_int_equal(kithi_copy_fill(first, next, &err), 0);
+    struct kithi_copy *first = copy_into(&t, next);
     while (!step(&t, first, true))
         continue;
     kithi_copy_end(first);
     assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
     for (uint32_t i = 0; i < 100; i++)
-        change_some(&t, &next_version);
+        change_some(&t);
     assert_int_equal(kithi_copy_follow(copy, next, &err), 0);
     while (!step(&t, copy, false))
         continue;
