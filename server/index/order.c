@@ -6,6 +6,11 @@
  * beside its neighbours, too. Without blocks, breadth first all through, the layers of the walk soon hold a thousand
  * slots between any two that lead to each other.
  *
+ * The blocks are given in another order than they were found, each from another region than the one before. What is copied goes into
+ * a graph that grows: if it came region after region, the first vectors of each would find only those of others to be linked with, and
+ * of 400,000 vectors (sift-grocery, bits) recall@10 at ef 64 and 128 was 0.9740 and 0.9930 instead of the 0.9778 and 0.9953 of those that were
+ * written one by one. With the blocks apart it is 0.9771 and 0.9947, beside 0.9781 and 0.9948 of that run.
+ *
  * Trusts nothing: a link is compared with the limits of the view, and each slot is placed once.
  */
 #include "server/index/order.h"
@@ -39,7 +44,8 @@ struct kithi_order {
     uint32_t block_end;     /* and placed up to here before the next block */
     uint32_t *stack, depth; /* where blocks may begin; a slot is there once */
     uint64_t *placed, *stacked;
-    uint32_t rest; /* slots below were asked whether they are placed, once the stack was empty */
+    uint32_t stride; /* in blocks as they were found, from one that is given to the next */
+    uint32_t rest;   /* slots below were asked whether they are placed, once the stack was empty */
 };
 
 static bool has(const uint64_t *bits, uint32_t slot)
@@ -56,6 +62,25 @@ static void place(struct kithi_order *o, uint32_t slot)
 {
     set(o->placed, slot);
     o->slots[o->tail++] = slot;
+}
+
+static uint32_t common_divisor(uint32_t a, uint32_t b)
+{
+    while (b) {
+        uint32_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
+}
+
+/* About the golden part of n, so that few steps come by everywhere, and without a common divisor, so that n steps do so once. */
+static uint32_t stride(uint32_t n)
+{
+    uint32_t s = (uint32_t)(UINT64_C(618) * n / 1000) | 1;
+    while (common_divisor(s, n) > 1)
+        s++;
+    return s;
 }
 
 int kithi_order_new(const struct kithi_index *ix, struct kithi_order **out, struct kithi_errmsg *err)
@@ -78,6 +103,7 @@ int kithi_order_new(const struct kithi_index *ix, struct kithi_order **out, stru
         set(o->stacked, entry);
         o->stack[o->depth++] = entry;
     }
+    o->stride = stride(o->view.slots_used / BLOCK);
     *out = o;
     return 0;
 }
@@ -132,7 +158,10 @@ uint32_t kithi_order_total(const struct kithi_order *o)
 
 uint32_t kithi_order_slot(const struct kithi_order *o, uint32_t i)
 {
-    return o->slots[i];
+    uint32_t blocks = o->view.slots_used / BLOCK, block = i / BLOCK;
+    if (block < blocks)
+        block = (uint32_t)((uint64_t)block * o->stride % blocks);
+    return o->slots[block * BLOCK + i % BLOCK];
 }
 
 void kithi_order_free(struct kithi_order *o)

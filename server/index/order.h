@@ -1,6 +1,6 @@
 /*
- * order.h - the slots of an index in an order in which neighbours in the graph lie near each other: for a copy whose
- * rows and vectors shall (copy.h).
+ * order.h - the slots of an index in an order in which neighbours in the graph lie near each other, and whose beginning is from
+ * everywhere: for a copy whose rows and vectors shall lie so, and which is linked as it grows (copy.h).
  *
  *     kithi_order_new(ix, &order, &err)                     owner
  *     while (!kithi_order_is_done(order))

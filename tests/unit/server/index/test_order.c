@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -21,6 +22,7 @@
 #define CLUSTERS 60u /* vectors of one lie together, and are written far from each other */
 #define BATCH    500u
 #define NEAR     100u
+#define FURTHER  256u /* slots: in another region */
 
 static struct test_rand r;
 
@@ -105,6 +107,41 @@ static void neighbours_stand_near_each_other(void **state)
     test_solo_close(&t);
 }
 
+/* On a plane regions that touch are found one after the other. Where one of them ends the next is from somewhere else. */
+static void regions_that_follow_each_other_lie_apart(void **state)
+{
+    (void)state;
+    static float plane[COUNT][2];
+    struct test_solo t;
+    struct kithi_errmsg err;
+    struct kithi_order *o;
+    struct kithi_op op;
+    struct kithi_geometry g = test_geometry(2, KITHI_METRIC_L2, COUNT);
+    double next = 0, chance = 0;
+    test_solo_open(&t, &g);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        char id[16];
+        test_rand_floats(&r, plane[i], 2);
+        snprintf(id, sizeof id, "%u", i);
+        op = test_upsert(id, plane[i], 2);
+        assert_int_equal(test_solo_commit(&t, &op, 1), 0);
+    }
+    assert_int_equal(kithi_order_new(t.ix, &o, &err), 0);
+    while (!kithi_order_is_done(o))
+        kithi_order_job(o);
+    for (uint32_t i = 0; i + FURTHER < COUNT; i++) {
+        /* Slots were given out in the order of writing. */
+        const float *a = plane[kithi_order_slot(o, i)], *b = plane[kithi_order_slot(o, i + FURTHER)];
+        const float *c = plane[test_rand_below(&r, COUNT)];
+        next += hypot(a[0] - b[0], a[1] - b[1]);
+        chance += hypot(a[0] - c[0], a[1] - c[1]);
+    }
+    fprintf(stderr, "%u slots further it is %.2f as far as by chance\n", FURTHER, next / chance);
+    assert_true(next > 0.8 * chance);
+    kithi_order_free(o);
+    test_solo_close(&t);
+}
+
 static void what_no_link_leads_to_is_in_it_too(void **state)
 {
     (void)state;
@@ -166,6 +203,7 @@ int main(void)
     test_rand_init(&r);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(neighbours_stand_near_each_other),
+        cmocka_unit_test(regions_that_follow_each_other_lie_apart),
         cmocka_unit_test(what_no_link_leads_to_is_in_it_too),
         cmocka_unit_test(links_that_change_and_lead_nowhere_do_no_harm),
         cmocka_unit_test(an_empty_index_has_an_empty_order),
