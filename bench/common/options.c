@@ -31,6 +31,7 @@ enum {
     OPT_WINDOW,
     OPT_RATE,
     OPT_NO_RATES,
+    OPT_OPTIMIZE,
     OPT_HELP
 };
 
@@ -62,6 +63,7 @@ static const struct option long_options[] = {
     { "window", no_argument, NULL, OPT_WINDOW },
     { "rate", required_argument, NULL, OPT_RATE },
     { "no-rates", no_argument, NULL, OPT_NO_RATES },
+    { "optimize", no_argument, NULL, OPT_OPTIMIZE },
     { "help", no_argument, NULL, OPT_HELP },
     { NULL, 0, NULL, 0 },
 };
@@ -98,6 +100,7 @@ static const char help[] =
     "      --rebuild PERCENT   of bench_churn: FAISS is built anew after so much of it was replaced (100)\n"
     "      --window            bench_churn: a sliding window instead of turnovers\n"
     "      --rate N            of the window: vectors inserted, and as many deleted, a second (1000)\n"
+    "      --optimize          of bench_search: beside each configuration the same after kith optimize\n"
     "      --no-rates          of bench_churn: rates and latencies are shown and not judged, as on a busy machine\n"
     "      --json FILE         write one object for each point measured\n"
     "      --svg FILE          plot the curves, with gnuplot\n";
@@ -264,6 +267,7 @@ void bench_options_parse(int argc, char **argv, const char *purpose, const struc
         case OPT_REBUILD: out->rebuild = (unsigned)number("--rebuild", optarg, 1, 1000); break;
         case OPT_WINDOW: out->window = true; break;
         case OPT_NO_RATES: out->no_rates = true; break;
+        case OPT_OPTIMIZE: out->optimize = true; break;
         case OPT_RATE: out->rate = (unsigned)number("--rate", optarg, 10, 1000000); break;
         case OPT_HELP:
             printf("%s\n", purpose);

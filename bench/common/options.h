@@ -52,6 +52,7 @@ struct bench_options {
     const char *json;       /* file for the points; NULL: none */
     const char *svg;        /* file for the plot; NULL: none */
     bool child;             /* of bench_attach: this process is the one to measure */
+    bool optimize;          /* of bench_search: beside each configuration the same, laid out anew */
     /* Of bench_churn. */
     bool random, clusters; /* what is replaced: drawn by chance, nearest to a vector drawn by chance */
     unsigned turnovers;
