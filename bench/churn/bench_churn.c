@@ -55,6 +55,7 @@ struct state {
     double delete_per_s, deleted_per_s; /* until they were answered, and until nothing dead was linked */
     double insert_per_s;                /* of the same number, behind it */
     double fresh_bytes, fresh_seconds;
+    double links[2], gapped[2]; /* of rows, of the changed collection and the fresh one */
 };
 
 struct run {
@@ -64,7 +65,7 @@ struct run {
     struct bench_config churned, fresh;
     struct bench_content content;
     struct bench_writer writer;
-    uint32_t *gone, *come;
+    uint32_t *gone, *come, *anew; /* anew: live rows, as a fresh collection takes them */
     struct bench_peer peers[BENCH_PEER_MAX];
     uint32_t peer_behind[BENCH_PEER_MAX]; /* rows removed since a peer was built */
     unsigned peer_count;
@@ -271,17 +272,31 @@ static void replace_all(struct run *r, unsigned turnover)
     }
 }
 
+/* The live rows in the order that is asked for. */
+static void arrange(const struct run *r)
+{
+    const struct bench_content *c = &r->content;
+    memcpy(r->anew, c->live, sizeof(*r->anew) * c->live_count);
+    if (r->opts.fresh_order == BENCH_FRESH_RANDOM)
+        bench_content_shuffle(r->anew, c->live_count);
+    else if (r->opts.fresh_order == BENCH_FRESH_SLOTS &&
+             bench_writer_slots(&r->writer, r->anew, c->live_count) != c->live_count)
+        bench_die("the changed collection holds fewer than %u vectors", c->live_count);
+}
+
 static void build_fresh(struct run *r, struct state *out)
 {
     struct bench_writer w;
     struct bench_backlog b;
+    arrange(r);
     bench_churn_progress("the same rows in a new collection");
     bench_daemon_create(r->daemon, r->set, &r->opts, &r->fresh);
     bench_writer_open(&w, r->daemon, r->set, &r->fresh);
-    out->fresh_seconds = bench_writer_insert(&w, r->content.live, r->content.live_count);
+    out->fresh_seconds = bench_writer_insert(&w, r->anew, r->content.live_count);
     bench_writer_await_rest(&w);
     bench_writer_backlog(&w, &b);
     out->fresh_bytes = (double)b.bytes;
+    bench_writer_links(&w, &out->links[1], &out->gapped[1]);
     bench_writer_close(&w);
 }
 
@@ -347,6 +362,8 @@ static void write_json(const struct run *r, unsigned turnover)
         write_list(r->json, "qps", p->qps, r->opts.ef_count, 0);
         write_list(r->json, "qps_to_fresh", p->ratio, r->opts.ef_count, 3);
         fprintf(r->json, ", \"bytes\": %.0f, \"seconds\": %.2f", p->bytes, p->seconds);
+        if (j < 2)
+            fprintf(r->json, ", \"links\": %.2f, \"gapped\": %.3f", s->links[j], s->gapped[j]);
         if (j == 0)
             fprintf(
                 r->json,
@@ -435,6 +452,7 @@ static void judge(struct run *r, unsigned turnover)
     if (b.live != r->content.live_count)
         bench_die("%llu vectors are live, not %u", (unsigned long long)b.live, r->content.live_count);
     points[0].bytes = (double)b.bytes;
+    bench_writer_links(&r->writer, &s->links[0], &s->gapped[0]);
     build_fresh(r, s);
     points[1].bytes = s->fresh_bytes;
     points[1].seconds = s->fresh_seconds;
@@ -476,6 +494,10 @@ static bool verdicts(struct run *r)
                                 growth <= BENCH_CHURN_GROWTH, "%.3f of it at most", growth);
     fast &= bench_churn_verdict("deletion, repair included, at least as fast as insertion",
                                 delete_least >= DELETE_KEPT, "%.2f of it at least", delete_least);
+    const struct state *last = &r->states[r->opts.turnovers];
+    printf(
+        "- rows: %.1f links, %.2f of the rows with an empty place before a link; of a fresh build %.1f and %.2f\n",
+        last->links[0], last->gapped[0], last->links[1], last->gapped[1]);
     printf(
         "- single writes every %u ms: p50 %.1f, p99 %.1f, at most %.1f ms alone; %.1f, %.1f and %.1f ms beside "
         "the deletion of a quarter\n",
@@ -496,6 +518,7 @@ static bool churn(struct run *r, const struct bench_config *config, bool cluster
     size_t most = sizeof(uint32_t) * r->content.live_count;
     r->gone = bench_alloc(most);
     r->come = bench_alloc(most);
+    r->anew = bench_alloc(most);
     r->points = calloc(r->opts.turnovers + 1, sizeof(*r->points));
     r->states = calloc(r->opts.turnovers + 1, sizeof(*r->states));
     if (!r->points || !r->states)
@@ -533,6 +556,7 @@ static bool churn(struct run *r, const struct bench_config *config, bool cluster
     bench_content_fini(&r->content);
     free(r->gone);
     free(r->come);
+    free(r->anew);
     free(r->points);
     free(r->states);
     return good;

@@ -19,10 +19,10 @@ struct bench_near {
     uint32_t place;
 };
 
-static uint32_t below(struct bench_content *c, uint32_t n)
+static uint32_t below(uint64_t *random, uint32_t n)
 {
-    c->random = c->random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return (uint32_t)((c->random >> 33) % n);
+    *random = *random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)((*random >> 33) % n);
 }
 
 static void swap(uint32_t *a, uint32_t *b)
@@ -30,6 +30,18 @@ static void swap(uint32_t *a, uint32_t *b)
     uint32_t other = *a;
     *a = *b;
     *b = other;
+}
+
+static void shuffle(uint32_t *rows, uint32_t n, uint64_t *random)
+{
+    for (uint32_t i = n; i > 1; i--)
+        swap(&rows[i - 1], &rows[below(random, i)]);
+}
+
+void bench_content_shuffle(uint32_t *rows, uint32_t n)
+{
+    uint64_t random = 2;
+    shuffle(rows, n, &random);
 }
 
 void bench_content_init(struct bench_content *c, const struct bench_set *set, bool clusters)
@@ -42,8 +54,7 @@ void bench_content_init(struct bench_content *c, const struct bench_set *set, bo
     c->near = bench_alloc(sizeof(*c->near) * set->base_count);
     for (uint32_t i = 0; i < set->base_count; i++)
         c->live[i] = i;
-    for (uint32_t i = set->base_count; i > 1; i--)
-        swap(&c->live[i - 1], &c->live[below(c, i)]);
+    shuffle(c->live, set->base_count, &c->random);
 }
 
 void bench_content_fini(struct bench_content *c)
@@ -91,10 +102,10 @@ static void choose(struct bench_content *c, uint32_t *rows, uint32_t count, uint
 {
     if (!c->clusters) {
         for (uint32_t i = 0; i < n; i++)
-            swap(&rows[i], &rows[i + below(c, count - i)]);
+            swap(&rows[i], &rows[i + below(&c->random, count - i)]);
         return;
     }
-    const float *centre = bench_set_base(c->set, below(c, c->set->base_count));
+    const float *centre = bench_set_base(c->set, below(&c->random, c->set->base_count));
     for (uint32_t i = 0; i < count; i++)
         c->near[i] =
             (struct bench_near){ bench_distance(c->set, centre, bench_set_base(c->set, rows[i])), i };

@@ -28,6 +28,9 @@ void bench_content_fini(struct bench_content *c);
 /* Exchange n rows: those that go into the pool are in gone, those that come out of it in come. n is at most pool_count. */
 void bench_content_step(struct bench_content *c, uint32_t n, uint32_t *gone, uint32_t *come);
 
+/* Any order of these rows, the same at every run, and none that the steps go by. */
+void bench_content_shuffle(uint32_t *rows, uint32_t n);
+
 /*
  * The live rows as a set, with a sample of the queries and their exact neighbours among them, computed anew. Row numbers in it are places
  * of live.

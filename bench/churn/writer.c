@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "bench/common/clock.h"
+#include "shm/base/id.h"
 #include "shm/graph/reach.h"
+#include "shm/graph/view.h"
 
 /* As `kith load` does it. */
 #define DEPTH   8u
@@ -152,19 +154,70 @@ void bench_writer_await_rest(struct bench_writer *w)
     await(w, true);
 }
 
+static void attach(const struct bench_writer *w, struct kithi_map *out)
+{
+    struct kithi_errmsg err = { .text = "" };
+    *out = (struct kithi_map){ 0 };
+    if (kithi_map_attach_path(w->path, false, out, &err) < 0)
+        bench_die("%s: %s", w->path, err.text);
+}
+
 uint64_t bench_writer_unreachable(const struct bench_writer *w)
 {
-    struct kithi_map map = { 0 };
-    struct kithi_errmsg err = { .text = "" };
+    struct kithi_map map;
     struct kithi_reach_report report = { 0 };
-    int rc = kithi_map_attach_path(w->path, false, &map, &err);
-    if (rc < 0)
-        bench_die("%s: %s", w->path, err.text);
-    rc = kithi_reach_prove(&map, 0, NULL, NULL, NULL, &report);
+    attach(w, &map);
+    int rc = kithi_reach_prove(&map, 0, NULL, NULL, NULL, &report);
     kithi_map_detach(&map);
     if (rc < 0)
         bench_die("%s: %s", w->path, kith_strerror(rc));
     return report.unreachable_count;
+}
+
+uint32_t bench_writer_slots(const struct bench_writer *w, uint32_t *out_rows, uint32_t most)
+{
+    struct kithi_map map;
+    struct kithi_view v;
+    uint32_t n = 0;
+    attach(w, &map);
+    kithi_view_begin(&map, &v);
+    for (uint32_t slot = 0; slot < v.slots_used && n < most; slot++) {
+        char id[KITHI_ID_MAX + 1];
+        uint64_t birth;
+        if (!kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))
+            continue;
+        id[kithi_view_id(&v, slot, id)] = 0;
+        out_rows[n++] = (uint32_t)strtoul(id, NULL, 10);
+    }
+    kithi_map_detach(&map);
+    return n;
+}
+
+void bench_writer_links(const struct bench_writer *w, double *out_links, double *out_gapped)
+{
+    struct kithi_map map;
+    struct kithi_view v;
+    uint64_t rows = 0, links = 0, gapped = 0;
+    attach(w, &map);
+    kithi_view_begin(&map, &v);
+    for (uint32_t slot = 0; slot < v.slots_used; slot++) {
+        const kithi_link *row = kithi_view_row(&v, slot);
+        bool empty = false, has_gap = false;
+        uint64_t birth;
+        if (!kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))
+            continue;
+        for (uint32_t i = 0; i < v.link_count0; i++) {
+            bool full = atomic_load_explicit(&row[i], memory_order_relaxed) != 0; /* a hint, as any link */
+            links += full;
+            has_gap |= full && empty;
+            empty |= !full;
+        }
+        gapped += has_gap;
+        rows++;
+    }
+    *out_links = rows ? (double)links / (double)rows : 0;
+    *out_gapped = rows ? (double)gapped / (double)rows : 0;
+    kithi_map_detach(&map);
 }
 
 double bench_writer_told(struct bench_writer *w, const char *key)

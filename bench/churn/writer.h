@@ -41,6 +41,10 @@ void bench_writer_await_repair_of(struct bench_writer *w, uint64_t died_ns);
 void bench_writer_await_rest(struct bench_writer *w);
 /* Live vectors that no walk from the entry point comes to, as kith verify --reach counts them. */
 uint64_t bench_writer_unreachable(const struct bench_writer *w);
+/* The rows that are live, in the order of the slots that hold them; returns how many, most at the most. */
+uint32_t bench_writer_slots(const struct bench_writer *w, uint32_t *out_rows, uint32_t most);
+/* Links of a row in the mean, and the share of rows with an empty place before a link: at level 0, of live slots. */
+void bench_writer_links(const struct bench_writer *w, double *out_links, double *out_gapped);
 /* The number behind "key": in what kithd says. */
 double bench_writer_told(struct bench_writer *w, const char *key);
 

@@ -26,6 +26,7 @@ enum {
     OPT_SVG,
     OPT_CHILD,
     OPT_ORDER,
+    OPT_FRESH_ORDER,
     OPT_TURNOVERS,
     OPT_REBUILD,
     OPT_WINDOW,
@@ -58,6 +59,7 @@ static const struct option long_options[] = {
     { "svg", required_argument, NULL, OPT_SVG },
     { "child", no_argument, NULL, OPT_CHILD },
     { "order", required_argument, NULL, OPT_ORDER },
+    { "fresh-order", required_argument, NULL, OPT_FRESH_ORDER },
     { "turnovers", required_argument, NULL, OPT_TURNOVERS },
     { "rebuild", required_argument, NULL, OPT_REBUILD },
     { "window", no_argument, NULL, OPT_WINDOW },
@@ -71,6 +73,8 @@ static const struct option long_options[] = {
 /* By the numbers of enum kith_quantization and enum kith_keep. */
 static const char *const quantizations[] = { "none", "f16", "sq8", "bits", "auto" };
 static const char *const keeps[] = { "f32", "f16", "none" };
+/* By the numbers of enum bench_fresh_order. */
+static const char *const fresh_orders[] = { "came", "slots", "random" };
 #define LENGTH(list) (sizeof(list) / sizeof((list)[0]))
 
 static const char help[] =
@@ -96,6 +100,8 @@ static const char help[] =
     "      --no-peer           Kith alone\n"
     "      --peer-index FILE   keep the index of hnswlib in FILE between runs, that of PEER in FILE.PEER\n"
     "      --order LIST        of bench_churn, what is replaced: random, clusters (random,clusters)\n"
+    "      --fresh-order ORDER of bench_churn, in which a fresh collection takes the rows: came, as the\n"
+    "                          changed one got them; slots, as it holds them; random (came)\n"
     "      --turnovers N       of bench_churn: the live set is replaced so often (10)\n"
     "      --rebuild PERCENT   of bench_churn: FAISS is built anew after so much of it was replaced (100)\n"
     "      --window            bench_churn: a sliding window instead of turnovers\n"
@@ -263,6 +269,9 @@ void bench_options_parse(int argc, char **argv, const char *purpose, const struc
         case OPT_SVG: out->svg = optarg; break;
         case OPT_CHILD: out->child = true; break;
         case OPT_ORDER: parse_order(out, optarg); break;
+        case OPT_FRESH_ORDER:
+            out->fresh_order = (enum bench_fresh_order)number_of(optarg, fresh_orders, LENGTH(fresh_orders));
+            break;
         case OPT_TURNOVERS: out->turnovers = (unsigned)number("--turnovers", optarg, 1, 1000); break;
         case OPT_REBUILD: out->rebuild = (unsigned)number("--rebuild", optarg, 1, 1000); break;
         case OPT_WINDOW: out->window = true; break;

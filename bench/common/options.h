@@ -17,6 +17,13 @@
 #define BENCH_PEER_MAX   4u
 #define BENCH_SIZE_MAX   16u
 
+/* In which order bench_churn's fresh collection takes its rows. */
+enum bench_fresh_order {
+    BENCH_FRESH_CAME,  /* as the changed one got them */
+    BENCH_FRESH_SLOTS, /* as the changed one holds them */
+    BENCH_FRESH_RANDOM,
+};
+
 /* One way to store a collection. */
 struct bench_config {
     char name
@@ -55,6 +62,7 @@ struct bench_options {
     bool optimize;          /* of bench_search: beside each configuration the same, laid out anew */
     /* Of bench_churn. */
     bool random, clusters; /* what is replaced: drawn by chance, nearest to a vector drawn by chance */
+    enum bench_fresh_order fresh_order;
     unsigned turnovers;
     unsigned
         rebuild; /* percent of the live set after whose replacement a peer that cannot delete is built anew */
