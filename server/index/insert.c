@@ -15,8 +15,6 @@
 #include "shm/graph/walk.h"
 #include "shm/sync/slotbytes.h"
 
-/* Of a row so much at most is kept for those whom nobody else seems to lead to, each time that it is pruned. */
-#define STAY_SHARE 8u
 /*
  * Estimates of neighbours are made for a whole block, whether its places are full or not. So rows with neighbour
  * codes are filled with near ones that the heuristic left out: those of a new slot up to half, those that are
