@@ -21,39 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/support/daemon.h"
-#include "tests/support/rand.h"
-#include "tests/support/workload.h"
-
-#define VECTORS  3000u
-#define DIM      24u
-#define DEATH_MS 60000u
-
-static struct test_daemon kithd;
-static struct workload work;
-static struct test_rand r;
-
-static int set_up(void **state)
-{
-    (void)state;
-    test_rand_seed(&r, test_seed());
-    test_daemon_init(&kithd);
-    workload_init(&work, &kithd, test_seed(), VECTORS, DIM);
-    if (test_daemon_start(&kithd) < 0)
-        return -1;
-    workload_load(&work);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    struct workload_tally tally;
-    test_daemon_kill(&kithd);
-    bool ok = workload_finish(&work, &tally);
-    test_daemon_fini(&kithd);
-    return ok ? 0 : -1;
-}
+#include "tests/crash/fire.h"
 
 static void pause_ms(unsigned ms)
 {
@@ -77,22 +45,6 @@ static int checkpoint(struct kith_error *error)
         rc = kith_checkpoint(k, &epoch, error);
     kith_close(k);
     return rc;
-}
-
-static void start_again(void)
-{
-    kithd.fault[0] = '\0';
-    if (test_daemon_start(&kithd) < 0)
-        fail_msg("kithd does not start again");
-}
-
-static void check(const char *what)
-{
-    struct workload_tally tally;
-    if (!workload_check(&work, &tally)) {
-        test_daemon_show_log(&kithd);
-        fail_msg("after %s", what);
-    }
 }
 
 /* As after a reboot: the segment is gone. */
@@ -170,13 +122,13 @@ static void a_cold_start_brings_back_what_was_acknowledged(void **state)
     for (unsigned round = 0; round < (test_long() ? 40 : 6); round++) {
         go_on(1 + round % 3);
         test_daemon_kill(&kithd);
-        assert_true(workload_halted(&work, DEATH_MS));
+        assert_true(workload_halted(&work, FIRE_DEATH_MS));
         assert_in_range(checkpoints(names), 1, 3); /* two, and one that was being written */
         lose_segment();
-        start_again();
+        fire_start_again();
         assert_true(test_daemon_logged(&kithd, "event=loaded"));
         assert_in_range(checkpoints(names), 1, 2);
-        check("a cold start");
+        fire_check("a cold start");
     }
 }
 
@@ -188,7 +140,7 @@ static void a_damaged_checkpoint_is_passed_over(void **state)
     for (unsigned round = 0; round < (test_long() ? 20 : 3); round++) {
         go_on(2);
         test_daemon_kill(&kithd);
-        assert_true(workload_halted(&work, DEATH_MS));
+        assert_true(workload_halted(&work, FIRE_DEATH_MS));
         assert_in_range(checkpoints(names), 2, 3);
         do_damage(names[1], &newer);
         lose_segment();
@@ -200,9 +152,9 @@ static void a_damaged_checkpoint_is_passed_over(void **state)
             put_byte(&older, older.byte);
         }
         if (!up)
-            start_again();
+            fire_start_again();
         assert_true(test_daemon_logged(&kithd, "event=checkpoint-refused"));
-        check("a cold start beside a damaged checkpoint");
+        fire_check("a cold start beside a damaged checkpoint");
     }
 }
 
@@ -211,27 +163,12 @@ static void a_clean_stop_leaves_nothing_to_replay(void **state)
     (void)state;
     go_on(0);
     workload_rest(&work);
-    assert_true(workload_halted(&work, DEATH_MS));
+    assert_true(workload_halted(&work, FIRE_DEATH_MS));
     assert_int_equal(test_daemon_stop(&kithd), 0);
     lose_segment();
-    start_again();
+    fire_start_again();
     assert_true(test_daemon_logged(&kithd, "groups=0 changes=0"));
-    check("a clean stop");
-}
-
-/* Wait for the daemon's own end. */
-static void wait_for_death(const char *point)
-{
-    uint64_t end = test_now_ms() + DEATH_MS;
-    int status = -1;
-    while (test_daemon_alive(&kithd, &status)) {
-        if (test_now_ms() > end) {
-            test_daemon_show_log(&kithd);
-            fail_msg("kithd never came to %s", point);
-        }
-        test_nap();
-    }
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    fire_check("a clean stop");
 }
 
 static void a_death_at_each_point_of_a_checkpoint_loses_nothing(void **state)
@@ -247,20 +184,19 @@ static void a_death_at_each_point_of_a_checkpoint_loses_nothing(void **state)
     struct kith_error error = { 0 };
     for (unsigned i = 0; i < sizeof points / sizeof *points; i++) {
         for (unsigned cold = 0; cold < 2; cold++) {
-            test_daemon_kill(&kithd);
-            snprintf(kithd.fault, sizeof kithd.fault, "%s:%u", points[i].name,
-                     1 + test_rand_below(&r, points[i].passages));
-            assert_int_equal(test_daemon_start(&kithd), 0);
+            fire_start_with_fault(points[i].name, 1 + test_rand_below(&r, points[i].passages));
+            assert_int_equal(test_daemon_wait_ready(&kithd), 0);
             workload_go(&work);
             pause_ms(50);
             while (checkpoint(&error) == 0 && test_daemon_alive(&kithd, NULL))
                 test_nap();
-            wait_for_death(points[i].name);
-            assert_true(workload_halted(&work, DEATH_MS));
+            int status = fire_wait_for_death(points[i].name);
+            assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+            assert_true(workload_halted(&work, FIRE_DEATH_MS));
             if (cold)
                 lose_segment();
-            start_again();
-            check(points[i].name);
+            fire_start_again();
+            fire_check(points[i].name);
         }
     }
 }
@@ -273,9 +209,8 @@ static void a_checkpoint_that_fails_says_why_and_the_collection_goes_on(void **s
     char names[8][64];
     for (unsigned i = 0; i < 2; i++) {
         struct kith_error error = { 0 };
-        test_daemon_kill(&kithd);
-        snprintf(kithd.fault, sizeof kithd.fault, "%s:1", faults[i]);
-        assert_int_equal(test_daemon_start(&kithd), 0);
+        fire_start_with_fault(faults[i], 1);
+        assert_int_equal(test_daemon_wait_ready(&kithd), 0);
         workload_go(&work);
         pause_ms(50);
         /* Where nothing was written yet, the last one is the answer. */
@@ -288,8 +223,8 @@ static void a_checkpoint_that_fails_says_why_and_the_collection_goes_on(void **s
         assert_int_equal(checkpoints(names), before); /* nothing is left behind */
         assert_int_equal(checkpoint(&error), 0);
         workload_rest(&work);
-        assert_true(workload_halted(&work, DEATH_MS));
-        check(faults[i]);
+        assert_true(workload_halted(&work, FIRE_DEATH_MS));
+        fire_check(faults[i]);
     }
 }
 
@@ -302,5 +237,5 @@ int main(void)
         cmocka_unit_test(a_checkpoint_that_fails_says_why_and_the_collection_goes_on),
         cmocka_unit_test(a_death_at_each_point_of_a_checkpoint_loses_nothing),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, fire_set_up, fire_tear_down);
 }

@@ -20,80 +20,7 @@
 #include <kith/kith.h>
 
 #include "shm/layout/header.h"
-#include "tests/support/daemon.h"
-#include "tests/support/rand.h"
-#include "tests/support/workload.h"
-
-#define VECTORS  3000u
-#define DIM      24u
-#define DEATH_MS 60000u
-
-static struct test_daemon kithd;
-static struct workload work;
-static struct test_rand r;
-
-static int set_up(void **state)
-{
-    (void)state;
-    test_rand_seed(&r, test_seed());
-    test_daemon_init(&kithd);
-    workload_init(&work, &kithd, test_seed(), VECTORS, DIM);
-    if (test_daemon_start(&kithd) < 0)
-        return -1;
-    workload_load(&work);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    struct workload_tally tally;
-    test_daemon_kill(&kithd);
-    bool ok = workload_finish(&work, &tally);
-    test_daemon_fini(&kithd);
-    return ok ? 0 : -1;
-}
-
-static void check(const char *point)
-{
-    struct workload_tally tally;
-    if (!workload_check(&work, &tally)) {
-        test_daemon_show_log(&kithd);
-        fail_msg("after %s", point);
-    }
-    fprintf(stderr, "%s: %u of %u open batches are there\n", point, tally.applied, tally.pending);
-}
-
-/* Wait for the daemon's own end; its status. */
-static int wait_for_death(const char *point)
-{
-    uint64_t end = test_now_ms() + DEATH_MS;
-    int status = -1;
-    while (test_daemon_alive(&kithd, &status)) {
-        if (test_now_ms() > end) {
-            test_daemon_show_log(&kithd);
-            fail_msg("kithd never came to %s", point);
-        }
-        test_nap();
-    }
-    return status;
-}
-
-static void start_with_fault(const char *point, uint32_t passage)
-{
-    test_daemon_kill(&kithd);
-    snprintf(kithd.fault, sizeof kithd.fault, "%s:%u", point, passage);
-    test_daemon_spawn(&kithd);
-}
-
-static void start_again(void)
-{
-    kithd.fault[0] = '\0';
-    if (test_daemon_start(&kithd) < 0) {
-        test_daemon_show_log(&kithd);
-        fail_msg("kithd does not start again");
-    }
-}
+#include "tests/crash/fire.h"
 
 static void acknowledged_writes_survive_a_death_at_each_point_of_a_commit(void **state)
 {
@@ -109,19 +36,19 @@ static void acknowledged_writes_survive_a_death_at_each_point_of_a_commit(void *
         { "crash-while-unlinking", 500 }, { "crash-while-freeing", 60 },   { "crash-after-freeing", 60 },
     };
     for (unsigned i = 0; i < sizeof points / sizeof points[0]; i++) {
-        start_with_fault(points[i].name, 1 + test_rand_below(&r, points[i].passages));
+        fire_start_with_fault(points[i].name, 1 + test_rand_below(&r, points[i].passages));
         /* What a start finds left over may bring it there already. */
         bool ready = false;
         while (!(ready = test_daemon_answers(&kithd)) && test_daemon_alive(&kithd, NULL))
             test_nap();
         if (ready) {
             workload_go(&work);
-            int status = wait_for_death(points[i].name);
+            int status = fire_wait_for_death(points[i].name);
             assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-            assert_true(workload_halted(&work, DEATH_MS));
+            assert_true(workload_halted(&work, FIRE_DEATH_MS));
         }
-        start_again();
-        check(points[i].name);
+        fire_start_again();
+        fire_check(points[i].name);
     }
 }
 
@@ -137,25 +64,25 @@ static void a_half_made_switch_is_completed_or_undone(void **state)
         off_t off = (off_t)(offsetof(struct kithi_header, taken) + KITHI_REGION_WRITER * sizeof(uint64_t));
         assert_true(fd >= 0 && pwrite(fd, &nonsense, sizeof nonsense, off) == (ssize_t)sizeof nonsense);
         close(fd);
-        start_with_fault(points[i], 1);
-        int status = wait_for_death(points[i]);
+        fire_start_with_fault(points[i], 1);
+        int status = fire_wait_for_death(points[i]);
         assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-        start_again();
-        check(points[i]);
+        fire_start_again();
+        fire_check(points[i]);
     }
 }
 
 static void a_failed_log_write_ends_the_daemon_and_no_acknowledged_write(void **state)
 {
     (void)state;
-    start_with_fault("wal-write-eio", 5);
+    fire_start_with_fault("wal-write-eio", 5);
     assert_int_equal(test_daemon_wait_ready(&kithd), 0);
     workload_go(&work);
-    int status = wait_for_death("wal-write-eio");
+    int status = fire_wait_for_death("wal-write-eio");
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 0);
-    assert_true(workload_halted(&work, DEATH_MS));
-    start_again();
-    check("wal-write-eio");
+    assert_true(workload_halted(&work, FIRE_DEATH_MS));
+    fire_start_again();
+    fire_check("wal-write-eio");
 }
 
 /* The second of two writes finds no room before the first is published, which it never is. */
@@ -174,7 +101,7 @@ static void a_write_that_waits_for_room_is_refused_when_the_log_fails_before_it(
     create.metric = KITH_METRIC_L2;
     create.max_vectors = SMALL;
     create.fixed = 1;
-    start_with_fault("wal-write-eio", 1);
+    fire_start_with_fault("wal-write-eio", 1);
     assert_int_equal(test_daemon_wait_ready(&kithd), 0);
     assert_int_equal(kith_create("small", &create), 0);
     assert_int_equal(kith_open("small", &opts, &index), 0);
@@ -193,17 +120,17 @@ static void a_write_that_waits_for_room_is_refused_when_the_log_fails_before_it(
     for (unsigned i = 0; i < 2; i++) {
         uint64_t token;
         int status;
-        assert_int_equal(kith_pipe_next(pipe, DEATH_MS, &token, &status, NULL), 1);
+        assert_int_equal(kith_pipe_next(pipe, FIRE_DEATH_MS, &token, &status, NULL), 1);
         assert_int_equal(status, KITH_E_LOG_FAILED);
     }
-    int status = wait_for_death("wal-write-eio");
+    int status = fire_wait_for_death("wal-write-eio");
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 0);
     kith_batch_free(all);
     kith_batch_free(more);
     kith_pipe_close(pipe);
     kith_close(index);
-    start_again();
-    check("wal-write-eio while a write waits");
+    fire_start_again();
+    fire_check("wal-write-eio while a write waits");
 }
 
 int main(void)
@@ -214,5 +141,5 @@ int main(void)
         cmocka_unit_test(a_failed_log_write_ends_the_daemon_and_no_acknowledged_write),
         cmocka_unit_test(a_write_that_waits_for_room_is_refused_when_the_log_fails_before_it),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, fire_set_up, fire_tear_down);
 }

@@ -1,28 +1,12 @@
 /*
  * test_cgroup.c - which memory limit comes first, of both versions, and what is said about it.
  */
-#include "tests/unit/tools/doctor/found.h"
+#include "tests/unit/tools/doctor/bare.h"
 
 #include "tools/doctor/cgroup_priv.h"
 #include "tools/doctor/space_priv.h"
 
 #define MIB (UINT64_C(1) << 20)
-
-static struct test_dir tree;
-
-static int set_up(void **state)
-{
-    (void)state;
-    test_dir_make(&tree);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    test_dir_remove(&tree);
-    return 0;
-}
 
 static void write_group(const char *dir, const char *max, unsigned used_mib, unsigned idle_mib)
 {

@@ -1,25 +1,9 @@
 /*
  * test_limits.c - locked memory before and since Linux 5.12, open files for clients and collections.
  */
-#include "tests/unit/tools/doctor/found.h"
+#include "tests/unit/tools/doctor/bare.h"
 
 #include <stdio.h>
-
-static struct test_dir tree;
-
-static int set_up(void **state)
-{
-    (void)state;
-    test_dir_make(&tree);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    test_dir_remove(&tree);
-    return 0;
-}
 
 static void write_limits(const char *proc, const char *locked, const char *files)
 {

@@ -1,7 +1,7 @@
 /*
  * test_space.c - room in the run directory, on the data directory's disk, and in memory.
  */
-#include "tests/unit/tools/doctor/found.h"
+#include "tests/unit/tools/doctor/bare.h"
 
 #include <stdio.h>
 
@@ -9,22 +9,6 @@
 
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
-
-static struct test_dir tree;
-
-static int set_up(void **state)
-{
-    (void)state;
-    test_dir_make(&tree);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    test_dir_remove(&tree);
-    return 0;
-}
 
 static void run(uint64_t size, uint64_t left, enum kithi_doctor_state state, const char *words,
                 const char *fix)

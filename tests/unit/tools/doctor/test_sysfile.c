@@ -1,29 +1,13 @@
 /*
  * test_sysfile.c - what is read from files of the system, and what is not there.
  */
-#include "tests/unit/tools/doctor/found.h"
+#include "tests/unit/tools/doctor/bare.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
 #include "tools/doctor/sysfile_priv.h"
-
-static struct test_dir tree;
-
-static int set_up(void **state)
-{
-    (void)state;
-    test_dir_make(&tree);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    test_dir_remove(&tree);
-    return 0;
-}
 
 static void a_file_is_read_below_the_root_only(void **state)
 {
