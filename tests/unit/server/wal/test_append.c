@@ -42,6 +42,53 @@ static void write_groups(struct kithi_io *io, struct kithi_wal *wal, uint64_t fi
     assert_int_equal(a.failed, 0);
 }
 
+/* A log in a directory of its own, and what was told of it. */
+struct log {
+    struct test_dir dir;
+    struct kithi_io *io;
+    struct kithi_wal *wal;
+    struct kithi_wal_report report;
+    struct kithi_errmsg err;
+    struct history_ack a;
+};
+
+static void open_real(struct log *l)
+{
+    *l = (struct log){ 0 };
+    test_dir_make(&l->dir);
+    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &l->io, &l->err), 0);
+    assert_int_equal(history_open(l->io, l->dir.path, FILE_SIZE, &l->report, &l->wal, &l->err), 0);
+}
+
+/* On a simulated disk, which completes in the order of this seed. */
+static void open_simulated(struct log *l, uint64_t seed, uint32_t file_size)
+{
+    *l = (struct log){ 0 };
+    test_dir_make(&l->dir);
+    assert_int_equal(kithi_sim_open(l->dir.path, seed, &l->io), 0);
+    assert_int_equal(history_open(l->io, l->dir.path, file_size, &l->report, &l->wal, &l->err), 0);
+}
+
+/* Until nothing is on its way. */
+static void finish(struct log *l)
+{
+    while (kithi_wal_busy(l->wal))
+        kithi_io_run(l->io, 10000);
+}
+
+static void close_log(struct log *l)
+{
+    kithi_wal_close(l->wal);
+    l->wal = NULL;
+}
+
+static void close_all(struct log *l)
+{
+    close_log(l);
+    kithi_io_free(l->io);
+    test_dir_remove(&l->dir);
+}
+
 /* Groups that the opener knows from elsewhere: as if they had been appended, in one file, however large. */
 static void a_log_is_opened_with_groups_from_elsewhere(void **state)
 {
@@ -156,78 +203,63 @@ static void groups_are_read_as_written_over_files_and_starts_threads(void **stat
 static void a_trimmed_log_is_whole_from_its_checkpoint_on(void **state)
 {
     (void)state;
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
+    struct log l;
     struct kithi_wal_file *files = NULL;
-    struct kithi_errmsg err;
     struct history h = { 0 };
-    test_dir_make(&dir);
-    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
-    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-    write_groups(io, wal, 1, 200, 5);
-    int64_t before = kithi_wal_files_list(dir.path, &files, &err);
+    open_real(&l);
+    write_groups(l.io, l.wal, 1, 200, 5);
+    int64_t before = kithi_wal_files_list(l.dir.path, &files, &l.err);
     assert_true(before > 5);
     uint64_t first = files[2].first_epoch; /* a file that begins right after the checkpoint */
     free(files);
-    kithi_wal_trim(io, dir.path, 0, true);
-    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before);
+    kithi_wal_trim(l.io, l.dir.path, 0, true);
+    assert_int_equal(kithi_wal_files_list(l.dir.path, &files, &l.err), before);
     free(files);
-    kithi_wal_trim(io, dir.path, first - 2, true); /* its group after is the last one of the file before */
-    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before - 1);
+    /* Its group after is the last one of the file before. */
+    kithi_wal_trim(l.io, l.dir.path, first - 2, true);
+    assert_int_equal(kithi_wal_files_list(l.dir.path, &files, &l.err), before - 1);
     free(files);
-    kithi_wal_trim(io, dir.path, first - 1, true);
-    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), before - 2);
+    kithi_wal_trim(l.io, l.dir.path, first - 1, true);
+    assert_int_equal(kithi_wal_files_list(l.dir.path, &files, &l.err), before - 2);
     assert_int_equal(files[0].first_epoch, first);
     free(files);
-    write_groups(io, wal, 201, 210, 5); /* the log goes on */
-    kithi_wal_close(wal);
-    assert_int_equal(history_scan(dir.path, 5, first - 1, 210, &h, &report, &err), 0);
+    write_groups(l.io, l.wal, 201, 210, 5); /* the log goes on */
+    close_log(&l);
+    assert_int_equal(history_scan(l.dir.path, 5, first - 1, 210, &h, &l.report, &l.err), 0);
     assert_false(h.wrong);
     assert_int_equal(h.first, first);
-    assert_int_equal(report.last_epoch, 210);
-    assert_int_equal(history_scan(dir.path, 5, first - 2, 0, &h, &report, &err), KITHI_E_LOG_DAMAGED);
+    assert_int_equal(l.report.last_epoch, 210);
+    assert_int_equal(history_scan(l.dir.path, 5, first - 2, 0, &h, &l.report, &l.err), KITHI_E_LOG_DAMAGED);
     /* However far the checkpoint has got, the last two files stay: they hold the tail. */
-    kithi_wal_trim(io, dir.path, 1000000, true);
-    assert_int_equal(kithi_wal_files_list(dir.path, &files, &err), 2);
+    kithi_wal_trim(l.io, l.dir.path, 1000000, true);
+    assert_int_equal(kithi_wal_files_list(l.dir.path, &files, &l.err), 2);
     free(files);
-    assert_int_equal(history_scan(dir.path, 5, 210, 210, &h, &report, &err), 0);
-    assert_int_equal(report.last_epoch, 210);
-    kithi_io_free(io);
-    test_dir_remove(&dir);
+    assert_int_equal(history_scan(l.dir.path, 5, 210, 210, &h, &l.report, &l.err), 0);
+    assert_int_equal(l.report.last_epoch, 210);
+    close_all(&l);
 }
 
 static void a_group_larger_than_a_file_gets_one_of_its_size(void **state)
 {
     (void)state;
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
-    struct kithi_errmsg err;
-    struct history_ack a = { 0 };
+    struct log l;
     const size_t len = 20u << 20;
     uint8_t *big = calloc(1, len);
-    test_dir_make(&dir);
-    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
-    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-    write_groups(io, wal, 1, 3, 1);
+    open_real(&l);
+    write_groups(l.io, l.wal, 1, 3, 1);
     struct iovec v = { big, len };
-    assert_int_equal(kithi_wal_append(wal, 4, &v, 1, 9, history_done, &a), 0);
-    while (kithi_wal_busy(wal))
-        kithi_io_run(io, 10000);
-    assert_int_equal(a.acked, 1);
-    write_groups(io, wal, 5, 9, 1);
-    kithi_wal_close(wal);
-    struct kithi_wal_scan_opts o = { .dir = dir.path };
+    assert_int_equal(kithi_wal_append(l.wal, 4, &v, 1, 9, history_done, &l.a), 0);
+    finish(&l);
+    assert_int_equal(l.a.acked, 1);
+    write_groups(l.io, l.wal, 5, 9, 1);
+    close_log(&l);
+    struct kithi_wal_scan_opts o = { .dir = l.dir.path };
     memcpy(o.uid, history_uid, 16);
-    assert_int_equal(kithi_wal_scan(&o, &report, &err), 0);
-    assert_int_equal(report.last_epoch, 9);
-    assert_int_equal(report.groups, 9);
-    kithi_io_free(io);
+    assert_int_equal(kithi_wal_scan(&o, &l.report, &l.err), 0);
+    assert_int_equal(l.report.last_epoch, 9);
+    assert_int_equal(l.report.groups, 9);
+    close_all(&l);
     free(big);
-    test_dir_remove(&dir);
 }
 
 /*
@@ -321,21 +353,14 @@ static void what_clients_write_is_no_proof_that_a_torn_group_was_durable(void **
 static void a_start_waits_for_the_lock_of_its_predecessor(void **state)
 {
     (void)state;
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
-    struct kithi_errmsg err;
-    test_dir_make(&dir);
-    assert_int_equal(kithi_io_open(KITHI_IO_AUTO, &io, &err), 0);
-    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-    assert_int_equal(kithi_wal_settle(dir.path, 50, NULL, &err), KITHI_E_BUSY);
-    assert_non_null(strstr(err.text, "00000000000000000001.wal"));
-    kithi_wal_close(wal);
-    assert_int_equal(kithi_wal_settle(dir.path, 5000, NULL, &err), 0);
-    assert_int_equal(kithi_wal_settle(test_path(&dir, "none"), 0, NULL, &err), 0);
-    kithi_io_free(io);
-    test_dir_remove(&dir);
+    struct log l;
+    open_real(&l);
+    assert_int_equal(kithi_wal_settle(l.dir.path, 50, NULL, &l.err), KITHI_E_BUSY);
+    assert_non_null(strstr(l.err.text, "00000000000000000001.wal"));
+    close_log(&l);
+    assert_int_equal(kithi_wal_settle(l.dir.path, 5000, NULL, &l.err), 0);
+    assert_int_equal(kithi_wal_settle(test_path(&l.dir, "none"), 0, NULL, &l.err), 0);
+    close_all(&l);
 }
 
 static void a_directory_that_is_missing_is_an_error_that_names_it(void **state)
@@ -392,42 +417,35 @@ static int note_durable(void *arg, const struct kithi_wal_group *g)
 /* Also from inside done, which is called after the next write went out; and whichever of two writes is done first. */
 static void gather(uint64_t seed)
 {
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
+    struct log l;
     struct kithi_wal_stats stats;
-    struct kithi_errmsg err;
     struct order o = { 0 };
     struct order_group g[20];
-    test_dir_make(&dir);
-    assert_int_equal(kithi_sim_open(dir.path, seed, &io), 0);
-    assert_int_equal(history_open(io, dir.path, 1u << 20, &report, &wal, &err), 0);
-    o.wal = wal;
+    open_simulated(&l, seed, 1u << 20);
+    o.wal = l.wal;
     uint64_t op[14] = { 0 };
     struct iovec v = { op, sizeof op };
     for (unsigned i = 0; i < 20; i++)
         g[i] = (struct order_group){ .order = &o, .epoch = i + 1 };
     /* 1 and 2 go out; 3 to 10 gather; 11 to 19 are appended by the first nine that are told. */
     for (unsigned i = 0; i < 10; i++)
-        assert_int_equal(kithi_wal_append(wal, i + 1, &v, 1, 1, order_done, &g[i]), 0);
+        assert_int_equal(kithi_wal_append(l.wal, i + 1, &v, 1, 1, order_done, &g[i]), 0);
     for (unsigned i = 0; i < 9; i++)
         g[i].next = &g[i + 10];
-    while (kithi_wal_busy(wal))
-        kithi_io_run(io, 0);
+    finish(&l);
     assert_int_equal(o.told, 19);
-    kithi_wal_stats(wal, &stats);
+    kithi_wal_stats(l.wal, &stats);
     assert_int_equal(stats.groups, 19);
     assert_int_equal(stats.last_epoch, 19);
     assert_int_equal(stats.bytes, 19 * sizeof op);
     assert_in_range(stats.writes, 4, 6); /* 1, 2, 3 to 10, and the others as they came */
-    assert_int_equal(kithi_sim_stop(io), 0);
-    kithi_wal_close(wal);
-    kithi_sim_start(io);
-    struct kithi_wal_scan_opts so = { .dir = dir.path, .fn = note_durable };
+    assert_int_equal(kithi_sim_stop(l.io), 0);
+    close_log(&l);
+    kithi_sim_start(l.io);
+    struct kithi_wal_scan_opts so = { .dir = l.dir.path, .fn = note_durable };
     memcpy(so.uid, history_uid, 16);
-    assert_int_equal(kithi_wal_scan(&so, &report, &err), 0);
-    assert_int_equal(report.last_epoch, 19);
+    assert_int_equal(kithi_wal_scan(&so, &l.report, &l.err), 0);
+    assert_int_equal(l.report.last_epoch, 19);
     assert_true(durable_of[1] == 0 && durable_of[2] == 0);
     for (uint64_t e = 3; e <= 19; e++) {
         assert_true(durable_of[e] >= durable_of[e - 1] && durable_of[e] < e);
@@ -435,18 +453,16 @@ static void gather(uint64_t seed)
         assert_true(e <= 10 || durable_of[e] >= 2); /* no third one is under way */
     }
     const uint64_t unproven = 19 - durable_of[19];
-    assert_int_equal(report.tail_epoch, durable_of[19] + 1);
-    assert_int_equal(report.tail_size, unproven * 4096);
+    assert_int_equal(l.report.tail_epoch, durable_of[19] + 1);
+    assert_int_equal(l.report.tail_size, unproven * 4096);
     /* The next start writes all of them anew, not the last alone. */
     char name[KITHI_WAL_NAME_SIZE];
-    kithi_wal_file_name(name, report.tail_epoch);
-    assert_int_equal(history_open(io, dir.path, 1u << 20, &report, &wal, &err), 0);
-    kithi_wal_stats(wal, &stats);
+    kithi_wal_file_name(name, l.report.tail_epoch);
+    assert_int_equal(history_open(l.io, l.dir.path, 1u << 20, &l.report, &l.wal, &l.err), 0);
+    kithi_wal_stats(l.wal, &stats);
     assert_string_equal(stats.file, name);
     assert_int_equal(stats.file_off, (1 + unproven) * 4096);
-    kithi_wal_close(wal);
-    kithi_io_free(io);
-    test_dir_remove(&dir);
+    close_all(&l);
 }
 
 /* Two writes are under way and a group gathers. Whichever fails, nothing is written after that, and nothing acknowledged. */
@@ -455,31 +471,22 @@ static void after_one_of_two_writes_has_failed_nothing_is_written(void **state)
     (void)state;
     unsigned second_first = 0;
     for (uint64_t seed = 1; seed <= 40; seed++) {
-        struct test_dir dir;
-        struct kithi_io *io = NULL;
-        struct kithi_wal *wal = NULL;
-        struct kithi_wal_report report = { 0 };
-        struct kithi_errmsg err;
-        struct history_ack a = { 0 };
-        test_dir_make(&dir);
-        assert_int_equal(kithi_sim_open(dir.path, seed, &io), 0);
-        assert_int_equal(history_open(io, dir.path, 1u << 20, &report, &wal, &err), 0);
+        struct log l;
+        open_simulated(&l, seed, 1u << 20);
         for (uint64_t epoch = 1; epoch <= 3; epoch++)
-            assert_int_equal(history_append(wal, epoch, 3, &a), 0);
-        kithi_sim_fail_at(io, 1, EIO, false);
-        uint64_t ops = kithi_sim_ops(io);
-        assert_int_equal(kithi_io_run(io, 0), 1);
-        second_first += a.failed == 0; /* the first one is still under way */
-        assert_int_equal(history_append(wal, 4, 3, &a), KITHI_E_LOG_FAILED);
-        while (kithi_wal_busy(wal))
-            assert_int_equal(kithi_io_run(io, 0), 1);
-        assert_int_equal(kithi_sim_ops(io), ops + 2);
-        assert_int_equal(a.acked, 0);
-        assert_int_equal(a.failed, 3);
-        assert_false(a.disorder);
-        kithi_wal_close(wal);
-        kithi_io_free(io);
-        test_dir_remove(&dir);
+            assert_int_equal(history_append(l.wal, epoch, 3, &l.a), 0);
+        kithi_sim_fail_at(l.io, 1, EIO, false);
+        uint64_t ops = kithi_sim_ops(l.io);
+        assert_int_equal(kithi_io_run(l.io, 0), 1);
+        second_first += l.a.failed == 0; /* the first one is still under way */
+        assert_int_equal(history_append(l.wal, 4, 3, &l.a), KITHI_E_LOG_FAILED);
+        while (kithi_wal_busy(l.wal))
+            assert_int_equal(kithi_io_run(l.io, 0), 1);
+        assert_int_equal(kithi_sim_ops(l.io), ops + 2);
+        assert_int_equal(l.a.acked, 0);
+        assert_int_equal(l.a.failed, 3);
+        assert_false(l.a.disorder);
+        close_all(&l);
     }
     assert_true(second_first > 0 && second_first < 40);
 }
@@ -494,55 +501,45 @@ static void groups_that_gather_go_out_by_one_write_in_their_order(void **state)
 static void what_gathers_has_a_limit_and_the_log_goes_on_after_it(void **state)
 {
     (void)state;
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
+    struct log l;
     struct kithi_wal_stats stats;
-    struct kithi_errmsg err;
-    struct history_ack a = { 0 };
     const size_t len = 1u << 20;
     uint64_t *big = calloc(1, 2 * KITHI_WAL_WRITE_BYTES);
-    test_dir_make(&dir);
-    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
-    assert_int_equal(history_open(io, dir.path, 64u << 20, &report, &wal, &err), 0);
+    open_simulated(&l, 1, 64u << 20);
     uint64_t epoch = 1;
     struct iovec v = { big, 8 * 14 };
     for (unsigned i = 0; i < KITHI_WAL_WRITES + KITHI_WAL_WRITE_GROUPS; i++)
-        assert_int_equal(kithi_wal_append(wal, epoch++, &v, 1, 1, history_done, &a), 0);
-    assert_int_equal(kithi_wal_append(wal, epoch, &v, 1, 1, history_done, &a), -EBUSY);
-    while (a.acked == 0)
-        kithi_io_run(io, 0);
-    assert_in_range(a.acked, 1, KITHI_WAL_WRITES);
-    while (a.acked < KITHI_WAL_WRITES)
-        kithi_io_run(io, 0);
+        assert_int_equal(kithi_wal_append(l.wal, epoch++, &v, 1, 1, history_done, &l.a), 0);
+    assert_int_equal(kithi_wal_append(l.wal, epoch, &v, 1, 1, history_done, &l.a), -EBUSY);
+    while (l.a.acked == 0)
+        kithi_io_run(l.io, 0);
+    assert_in_range(l.a.acked, 1, KITHI_WAL_WRITES);
+    while (l.a.acked < KITHI_WAL_WRITES)
+        kithi_io_run(l.io, 0);
     v.iov_len = len; /* with their headers seven fit into a write; there may be a second one under way */
     unsigned taken = 0;
     int r;
-    while ((r = kithi_wal_append(wal, epoch, &v, 1, 1, history_done, &a)) == 0) {
+    while ((r = kithi_wal_append(l.wal, epoch, &v, 1, 1, history_done, &l.a)) == 0) {
         taken++;
         epoch++;
     }
     assert_int_equal(r, -EBUSY);
     assert_in_range(taken, 7, 8);
-    while (a.acked < KITHI_WAL_WRITES + KITHI_WAL_WRITE_GROUPS + taken)
-        kithi_io_run(io, 0);
+    while (l.a.acked < KITHI_WAL_WRITES + KITHI_WAL_WRITE_GROUPS + taken)
+        kithi_io_run(l.io, 0);
     v.iov_len = 8 * 14;
-    assert_int_equal(kithi_wal_append(wal, epoch++, &v, 1, 1, history_done, &a), 0);
+    assert_int_equal(kithi_wal_append(l.wal, epoch++, &v, 1, 1, history_done, &l.a), 0);
     v.iov_len = 2 * KITHI_WAL_WRITE_BYTES; /* alone it may be larger, and begins a file behind that one */
-    assert_int_equal(kithi_wal_append(wal, epoch++, &v, 1, 1, history_done, &a), 0);
+    assert_int_equal(kithi_wal_append(l.wal, epoch++, &v, 1, 1, history_done, &l.a), 0);
     v.iov_len = 8 * 14;
-    assert_int_equal(kithi_wal_append(wal, epoch, &v, 1, 1, history_done, &a), -EBUSY);
-    while (kithi_wal_busy(wal))
-        kithi_io_run(io, 0);
-    assert_int_equal(a.acked, epoch - 1);
-    kithi_wal_stats(wal, &stats);
+    assert_int_equal(kithi_wal_append(l.wal, epoch, &v, 1, 1, history_done, &l.a), -EBUSY);
+    finish(&l);
+    assert_int_equal(l.a.acked, epoch - 1);
+    kithi_wal_stats(l.wal, &stats);
     assert_in_range(stats.writes, 6, 7);
     assert_int_equal(stats.groups, epoch - 1);
-    kithi_wal_close(wal);
-    kithi_io_free(io);
+    close_all(&l);
     free(big);
-    test_dir_remove(&dir);
 }
 
 /* A write goes to one file: what gathered before the group that begins the next one goes first. */
@@ -588,63 +585,44 @@ static void groups_that_gather_reach_over_files(void **state)
 static void after_a_failed_write_the_log_takes_nothing_more(void **state)
 {
     (void)state;
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
-    struct kithi_errmsg err;
-    struct history_ack a = { 0 };
-    test_dir_make(&dir);
-    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
-    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-    write_groups(io, wal, 1, 2, 1);
-    assert_null(kithi_wal_failure(wal));
-    kithi_sim_fail_at(io, 1, EIO, false);
-    assert_int_equal(history_append(wal, 3, 1, &a), 0);
-    assert_int_equal(history_append(wal, 4, 1, &a), 0);
-    assert_int_equal(history_append(wal, 5, 1, &a), 0);
-    while (kithi_io_run(io, 0) > 0)
+    struct log l;
+    open_simulated(&l, 1, FILE_SIZE);
+    write_groups(l.io, l.wal, 1, 2, 1);
+    assert_null(kithi_wal_failure(l.wal));
+    kithi_sim_fail_at(l.io, 1, EIO, false);
+    assert_int_equal(history_append(l.wal, 3, 1, &l.a), 0);
+    assert_int_equal(history_append(l.wal, 4, 1, &l.a), 0);
+    assert_int_equal(history_append(l.wal, 5, 1, &l.a), 0);
+    while (kithi_io_run(l.io, 0) > 0)
         ;
-    assert_int_equal(a.acked, 0);
-    assert_int_equal(a.failed, 3);
-    assert_false(kithi_wal_busy(wal));
-    assert_int_equal(kithi_wal_durable_epoch(wal), 2);
-    assert_int_equal(history_append(wal, 6, 1, &a), KITHI_E_LOG_FAILED);
-    assert_int_equal(kithi_wal_failure(wal)->code, KITHI_E_LOG_FAILED);
-    assert_non_null(strstr(kithi_wal_failure(wal)->text, "EIO"));
-    kithi_wal_close(wal);
-    kithi_io_free(io);
-    test_dir_remove(&dir);
+    assert_int_equal(l.a.acked, 0);
+    assert_int_equal(l.a.failed, 3);
+    assert_false(kithi_wal_busy(l.wal));
+    assert_int_equal(kithi_wal_durable_epoch(l.wal), 2);
+    assert_int_equal(history_append(l.wal, 6, 1, &l.a), KITHI_E_LOG_FAILED);
+    assert_int_equal(kithi_wal_failure(l.wal)->code, KITHI_E_LOG_FAILED);
+    assert_non_null(strstr(kithi_wal_failure(l.wal)->text, "EIO"));
+    close_all(&l);
 }
 
 static void no_space_for_the_next_file_refuses_the_group_and_keeps_the_log(void **state)
 {
     (void)state;
-    struct test_dir dir;
-    struct kithi_io *io = NULL;
-    struct kithi_wal *wal = NULL;
-    struct kithi_wal_report report = { 0 };
-    struct kithi_errmsg err;
-    struct history_ack a = { 0 };
+    struct log l;
     const size_t len = 2 * FILE_SIZE;
     uint8_t *big = calloc(1, len);
     struct iovec v = { big, len };
-    test_dir_make(&dir);
-    assert_int_equal(kithi_sim_open(dir.path, 1, &io), 0);
-    assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-    write_groups(io, wal, 1, 2, 1);
-    kithi_sim_fail_at(io, 2, ENOSPC, false); /* create succeeds, allocate does not */
-    assert_int_equal(kithi_wal_append(wal, 3, &v, 1, 1, history_done, &a), -ENOSPC);
-    assert_null(kithi_wal_failure(wal));
-    write_groups(io, wal, 3, 4, 1);
-    assert_int_equal(kithi_wal_append(wal, 5, &v, 1, 1, history_done, &a), 0);
-    while (kithi_wal_busy(wal))
-        kithi_io_run(io, 0);
-    assert_int_equal(a.acked, 1);
-    kithi_wal_close(wal);
-    kithi_io_free(io);
+    open_simulated(&l, 1, FILE_SIZE);
+    write_groups(l.io, l.wal, 1, 2, 1);
+    kithi_sim_fail_at(l.io, 2, ENOSPC, false); /* create succeeds, allocate does not */
+    assert_int_equal(kithi_wal_append(l.wal, 3, &v, 1, 1, history_done, &l.a), -ENOSPC);
+    assert_null(kithi_wal_failure(l.wal));
+    write_groups(l.io, l.wal, 3, 4, 1);
+    assert_int_equal(kithi_wal_append(l.wal, 5, &v, 1, 1, history_done, &l.a), 0);
+    finish(&l);
+    assert_int_equal(l.a.acked, 1);
+    close_all(&l);
     free(big);
-    test_dir_remove(&dir);
 }
 
 /* A group that needs the next file while it is being made is not taken on trust. */
@@ -656,38 +634,27 @@ static void no_space_for_a_file_made_ahead_refuses_the_group_and_keeps_the_log(v
     uint8_t *most = calloc(1, len);
     struct iovec v = { most, len };
     for (uint64_t seed = 1; seed <= 16; seed++) { /* orders of completion */
-        struct test_dir dir;
-        struct kithi_io *io = NULL;
-        struct kithi_wal *wal = NULL;
-        struct kithi_wal_report report = { 0 };
-        struct kithi_errmsg err;
-        struct history_ack a = { 0 };
-        test_dir_make(&dir);
-        assert_int_equal(kithi_sim_open(dir.path, seed, &io), 0);
-        assert_int_equal(history_open(io, dir.path, FILE_SIZE, &report, &wal, &err), 0);
-        assert_int_equal(kithi_wal_append(wal, 1, &v, 1, 1, history_done, &a), 0);
-        while (kithi_wal_busy(wal))
-            kithi_io_run(io, 0);
-        int r = kithi_wal_append(wal, 2, &v, 1, 1, history_done, &a);
+        struct log l;
+        open_simulated(&l, seed, FILE_SIZE);
+        assert_int_equal(kithi_wal_append(l.wal, 1, &v, 1, 1, history_done, &l.a), 0);
+        finish(&l);
+        int r = kithi_wal_append(l.wal, 2, &v, 1, 1, history_done, &l.a);
         if (r == -EBUSY) {
             refused++;
-            kithi_sim_fail_at(io, 1, ENOSPC, true);
-            while ((r = kithi_wal_append(wal, 2, &v, 1, 1, history_done, &a)) == -EBUSY)
-                assert_int_equal(kithi_io_run(io, 0), 1);
+            kithi_sim_fail_at(l.io, 1, ENOSPC, true);
+            while ((r = kithi_wal_append(l.wal, 2, &v, 1, 1, history_done, &l.a)) == -EBUSY)
+                assert_int_equal(kithi_io_run(l.io, 0), 1);
             assert_int_equal(r, -ENOSPC);
-            assert_null(kithi_wal_failure(wal));
-            kithi_sim_fail_at(io, 0, 0, false);
-            r = kithi_wal_append(wal, 2, &v, 1, 1, history_done, &a);
+            assert_null(kithi_wal_failure(l.wal));
+            kithi_sim_fail_at(l.io, 0, 0, false);
+            r = kithi_wal_append(l.wal, 2, &v, 1, 1, history_done, &l.a);
         }
         assert_int_equal(r, 0);
-        while (kithi_wal_busy(wal))
-            kithi_io_run(io, 0);
-        assert_int_equal(a.acked, 2);
-        while (kithi_io_run(io, 0) > 0)
+        finish(&l);
+        assert_int_equal(l.a.acked, 2);
+        while (kithi_io_run(l.io, 0) > 0)
             ;
-        kithi_wal_close(wal);
-        kithi_io_free(io);
-        test_dir_remove(&dir);
+        close_all(&l);
     }
     assert_in_range(refused, 1, 15);
     free(most);
