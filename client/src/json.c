@@ -13,6 +13,7 @@
 #include <float.h>
 #include <locale.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,8 @@
 #define DIGITS_KEPT 800
 /* An exponent that no text has digits enough to make up for, and that can be added to. */
 #define WRITTEN_LIMIT INT64_C(100000000000000000)
+/* Doubles from here on have 53 bits, and some below do. */
+#define SMALLEST_WHOLE 1e-300
 /* Beyond, every number of DIGITS_KEPT digits is 0 or too large. */
 #define EXPONENT_LIMIT 1000000u
 
@@ -69,6 +72,11 @@ static int fail_at(struct kithi_json *j, int code, const char *at, const char *t
 int kithi_json_fail(struct kithi_json *j, const char *text)
 {
     return fail_at(j, KITHI_E_FORMAT, j->at, text);
+}
+
+int kithi_json_fail_key(struct kithi_json *j, const char *text)
+{
+    return fail_at(j, KITHI_E_FORMAT, j->key_count ? j->keys[j->key_count - 1].at - 1 : j->at, text);
 }
 
 static void skip_space(struct kithi_json *j)
@@ -387,6 +395,25 @@ bool kithi_json_key_is(const struct kithi_json *j, const char *name)
     return at == len;
 }
 
+bool kithi_json_key(const struct kithi_json *j, char *out, size_t cap, size_t *out_len)
+{
+    if (j->code || j->key_count == 0)
+        return false;
+    const struct kithi_json_key *k = &j->keys[j->key_count - 1];
+    const char *p = k->at, *end = p + k->len, *why;
+    size_t at = 0;
+    while (p < end) {
+        char c[4];
+        size_t n = character(&p, end, c, &why);
+        if (n > cap - at)
+            return false;
+        memcpy(out + at, c, n);
+        at += n;
+    }
+    *out_len = at;
+    return true;
+}
+
 int kithi_json_skip(struct kithi_json *j)
 {
     uint32_t outside = j->depth;
@@ -635,6 +662,39 @@ int kithi_json_double(struct kithi_json *j, double *out)
     return 0;
 }
 
+/* The digits between first and end as an integer with a sign; false: it has more than 64 bits. */
+static bool to_integer(const struct decimal *d, int64_t *out)
+{
+    uint64_t v = 0, limit = (uint64_t)INT64_MAX + d->negative;
+    for (const char *p = d->first; p < d->end; p++) {
+        uint64_t digit = (uint64_t)(*p - '0');
+        if (v > (limit - digit) / 10)
+            return false;
+        v = v * 10 + digit;
+    }
+    *out = d->negative ? (int64_t)(0 - v) : (int64_t)v;
+    return true;
+}
+
+int kithi_json_number(struct kithi_json *j, int64_t *out_integer, double *out_number)
+{
+    struct decimal d;
+    skip_space(j);
+    const char *at = j->at;
+    if (read_number(j, &d) < 0)
+        return j->code;
+    if (d.end == j->at && !memchr(d.first, '.', (size_t)(d.end - d.first))) {
+        if (!to_integer(&d, out_integer))
+            return fail_at(j, KITHI_E_FORMAT, at, "an integer has more than 64 bits");
+        return 1;
+    }
+    double v = to_double(&d);
+    if (!isfinite(v))
+        return fail_at(j, KITHI_E_FORMAT, at, "a number is too large");
+    *out_number = v;
+    return 0;
+}
+
 int kithi_json_float(struct kithi_json *j, float *out)
 {
     struct decimal d;
@@ -735,10 +795,48 @@ static char *put_exponent(char *at, int e)
     *at++ = e < 0 ? '-' : '+';
     if (e < 0)
         e = -e;
+    if (e >= 100)
+        *at++ = (char)('0' + e / 100);
     if (e >= 10)
-        *at++ = (char)('0' + e / 10);
+        *at++ = (char)('0' + e / 10 % 10);
     *at++ = (char)('0' + e % 10);
     return at;
+}
+
+/* n digits, the last one first, with the point behind so many of them; all far from it with an exponent. */
+static char *put_digits(char *at, const char *digits, int n, int point)
+{
+    if (point > 16 || point < -4) {
+        *at++ = digits[n - 1];
+        if (n > 1)
+            *at++ = '.';
+        for (int i = n - 2; i >= 0; i--)
+            *at++ = digits[i];
+        return put_exponent(at, point - 1);
+    }
+    if (point <= 0) {
+        *at++ = '0';
+        *at++ = '.';
+        for (int i = point; i < 0; i++)
+            *at++ = '0';
+    }
+    for (int i = 0; i < n; i++) {
+        if (i == point && i > 0)
+            *at++ = '.';
+        *at++ = digits[n - 1 - i];
+    }
+    for (int i = n; i < point; i++)
+        *at++ = '0';
+    return at;
+}
+
+/* Are n digits, the first one first, times 10^exponent v? */
+static bool double_reads_back(const char *digits, int n, int exponent, double v)
+{
+    struct decimal d = { .first = digits, .end = digits + n, .exponent = exponent, .written = exponent };
+    for (int i = 0; i < n; i++)
+        d.w = d.w * 10 + (uint64_t)(digits[i] - '0');
+    return to_double(&d) == v;
 }
 
 size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v)
@@ -776,28 +874,53 @@ size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v)
     int n = 0;
     for (uint64_t left = w; left > 0; left /= 10)
         digits[n++] = (char)('0' + left % 10); /* last digit first */
-    int point = n + best;                      /* digits before the point */
-    if (point > 16 || point < -4) {
-        *at++ = digits[n - 1];
-        if (n > 1)
-            *at++ = '.';
-        for (int i = n - 2; i >= 0; i--)
-            *at++ = digits[i];
-        at = put_exponent(at, point - 1);
-    } else {
-        if (point <= 0) {
-            *at++ = '0';
-            *at++ = '.';
-            for (int i = point; i < 0; i++)
-                *at++ = '0';
+    at = put_digits(at, digits, n, n + best);
+    *at = '\0';
+    return (size_t)(at - out);
+}
+
+/*
+ * The fewest digits that read back, by the C library, whose printf() rounds correctly; only the byte for the point depends on
+ * the locale, and is passed over.
+ */
+size_t kithi_json_write_double(char out[KITHI_JSON_DOUBLE_MAX], double v)
+{
+    char *at = out;
+    if (signbit(v))
+        *at++ = '-';
+    v = fabs(v);
+    if (v == 0 || !isfinite(v)) {
+        memcpy(at, "0.0", 4);
+        return (size_t)(at - out) + 3;
+    }
+    char digits[24];
+    int n = 0, point = 0;
+    /* Any fifteen digits are told apart, but of the smallest numbers, which have fewer. */
+    for (int precision = v < SMALLEST_WHOLE ? 1 : 15; precision <= 17; precision++) {
+        char text[48];
+        snprintf(text, sizeof text, "%.*e", precision - 1, v);
+        const char *e = strchr(text, 'e');
+        n = 0;
+        for (const char *p = text; p < e; p++) {
+            if (*p >= '0' && *p <= '9')
+                digits[n++] = *p;
         }
-        for (int i = 0; i < n; i++) {
-            if (i == point && i > 0)
-                *at++ = '.';
-            *at++ = digits[n - 1 - i];
-        }
-        for (int i = n; i < point; i++)
-            *at++ = '0';
+        int exponent = (int)strtol(e + 1, NULL, 10);
+        point = exponent + 1;
+        if (double_reads_back(digits, n, point - n, v))
+            break;
+    }
+    while (n > 1 && digits[n - 1] == '0')
+        n--;
+    for (int i = 0; i < n / 2; i++) {
+        char c = digits[i];
+        digits[i] = digits[n - 1 - i];
+        digits[n - 1 - i] = c;
+    }
+    at = put_digits(at, digits, n, point);
+    if (point >= n && point <= 16) {
+        *at++ = '.';
+        *at++ = '0';
     }
     *at = '\0';
     return (size_t)(at - out);

@@ -26,8 +26,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KITHI_JSON_DEPTH_MAX 64u
-#define KITHI_JSON_FLOAT_MAX 24u /* bytes that kithi_json_write_float takes at most */
+#define KITHI_JSON_DEPTH_MAX  64u
+#define KITHI_JSON_FLOAT_MAX  24u /* bytes that kithi_json_write_float takes at most */
+#define KITHI_JSON_DOUBLE_MAX 32u /* ... and kithi_json_write_double */
 
 enum kithi_json_kind {
     KITHI_JSON_NONE, /* nothing that begins a value */
@@ -81,6 +82,8 @@ int kithi_json_element(struct kithi_json *j);
 
 /* Is the key of this member name? */
 bool kithi_json_key_is(const struct kithi_json *j, const char *name);
+/* The key of this member, unescaped into out (cap bytes, no NUL is added). False: it is longer. */
+bool kithi_json_key(const struct kithi_json *j, char *out, size_t cap, size_t *out_len);
 
 /* Values. A string is unescaped into out (cap bytes, no NUL is added); longer ones are an error. out NULL: passed over,
  * for its length. */
@@ -90,6 +93,11 @@ int kithi_json_null(struct kithi_json *j);
 /* Correctly rounded; a number beyond the largest double or float is an error. */
 int kithi_json_double(struct kithi_json *j, double *out);
 int kithi_json_float(struct kithi_json *j, float *out);
+/*
+ * Any number: 1 and *out_integer when it is written as an integer (no point, no exponent), 0 and *out_number when it is not,
+ * or an error. Integers have 64 bits and a sign; others are an error, and none is rounded.
+ */
+int kithi_json_number(struct kithi_json *j, int64_t *out_integer, double *out_number);
 /* An array of numbers; more than cap of them are an error. */
 int kithi_json_floats(struct kithi_json *j, float *out, size_t cap, size_t *out_n);
 
@@ -98,6 +106,8 @@ int kithi_json_skip(struct kithi_json *j);
 
 /* Report an error of the caller's own at the place reached. text is a constant. */
 int kithi_json_fail(struct kithi_json *j, const char *text);
+/* The same at the key of this member. */
+int kithi_json_fail_key(struct kithi_json *j, const char *text);
 
 /* 0 when the value was read whole and nothing but white space follows; or the first error. */
 int kithi_json_finish(struct kithi_json *j);
@@ -105,6 +115,9 @@ int kithi_json_finish(struct kithi_json *j);
 /* v as a number that reads back as the same float, few digits; "null" when it is not finite. Returns
  * the length; a NUL follows. Does not depend on the locale. */
 size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v);
+
+/* The same of a double that is finite; it has a point or an exponent, so that it does not read back as an integer. */
+size_t kithi_json_write_double(char out[KITHI_JSON_DOUBLE_MAX], double v);
 
 /*
  * len bytes as a JSON string, with quotes; bytes that are not UTF-8 become U+FFFD. Writes at most

@@ -50,7 +50,9 @@
     X(STARTING,    10034, "the daemon is still bringing this collection back; try again") \
     X(RECALL,      10035, "a target for recall lies between 0 and 1, as 0.95 does")                \
     X(CURSOR,      10036, "not a cursor of this collection; scroll from the beginning, without one") \
-    X(EPOCH,       10037, "the epoch of the snapshot is not visible yet; wait for it")
+    X(EPOCH,       10037, "the epoch of the snapshot is not visible yet; wait for it")             \
+    X(PAYLOAD,     10038, "not a payload: a JSON object of up to 64 KiB, 16 levels deep")          \
+    X(FILTER,      10039, "not a filter, or one that does not fit the payloads")
 /* clang-format on */
 
 #define KITHI_ERROR_ENUM(name, number, text) KITHI_E_##name = -(number),

@@ -1,5 +1,5 @@
 /*
- * slotbytes.h - moving the bytes of a slot (vector, long id) that a reader may be reading.
+ * slotbytes.h - moving the bytes of a slot (vector, long id, payload) that a reader may be reading.
  *
  * Such bytes may change under the copy; the birth check ([P2 birth]) decides afterwards
  * whether the copy counts. Ordinary builds move them plainly: the copy is private and is used
@@ -23,6 +23,23 @@ static inline void kithi_slot_load(void *dst, const void *src, size_t len)
         d[i] = atomic_load_explicit(&s[i], memory_order_relaxed);
 #else
     memcpy(dst, src, len);
+#endif
+}
+
+/* As memcmp(): len bytes of our own against those of a slot. */
+static inline int kithi_slot_compare(const void *own, const void *src, size_t len)
+{
+#if KITHI_TSAN
+    const unsigned char *o = own;
+    const _Atomic unsigned char *s = src;
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = atomic_load_explicit(&s[i], memory_order_relaxed);
+        if (o[i] != c)
+            return o[i] < c ? -1 : 1;
+    }
+    return 0;
+#else
+    return memcmp(own, src, len);
 #endif
 }
 

@@ -6,7 +6,7 @@
 # The table below is the whole rule. A line of it is: folder, then the prefixes that its sources may
 # include ("x.h" from the root, or <x.h> for headers of outside packages). System headers are free.
 # Tests and benchmarks may include anything. A *_priv.h is for siblings in its own folder. The one
-# strict JSON reader lives in the library, which needs it, and serves the tools, too. kith wal reads the data
+# strict JSON reader lives in the library, which needs it, and serves the tools, too, as does what makes payloads of JSON. kith wal reads the data
 # directory: the log and checkpoints by their own readers, the collection's configuration, and the name of the lock. The
 # figures of what kithd needs stand with its plumbing, and kith doctor compares them with what is there.
 # Prints path:line for every breach and exits 1.
@@ -26,7 +26,7 @@ server/checkpoint/ server/checkpoint/ server/base/ shm/
 server/index/    server/index/ server/base/ shm/
 server/writer/   server/writer/ server/index/ server/wal/ server/checkpoint/ server/base/ shm/ <jemalloc/
 server/gateway/  server/gateway/ server/base/ <kith/kith.h>
-tools/           tools/ shm/ client/src/json.h server/wal/scan.h server/wal/files.h server/wal/salvage.h server/checkpoint/read.h server/writer/settings.h server/writer/dirs.h server/base/needs.h <kith/kith.h>
+tools/           tools/ shm/ client/src/json.h client/src/payload.h server/wal/scan.h server/wal/files.h server/wal/salvage.h server/checkpoint/read.h server/writer/settings.h server/writer/dirs.h server/base/needs.h <kith/kith.h>
 '
 
 # Headers in <> that belong to the project or to an outside package; all others are the system's.
