@@ -7,16 +7,17 @@
 #include <string.h>
 
 #include "tools/args.h"
+#include "tools/fields.h"
 #include "tools/out.h"
 #include "tools/query.h"
 
 int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *text = NULL, *durability = NULL;
+    const char *text = NULL, *durability = NULL, *payload = NULL;
     const struct kithi_arg args[] = {
         { "--vector", KITHI_ARG_STRING, &text, 0, 0 },
         { "--durability", KITHI_ARG_STRING, &durability, 0, 0 },
-        { "--payload", KITHI_ARG_LATER, NULL, 0, 0 },
+        { "--payload", KITHI_ARG_STRING, &payload, 0, 0 },
     };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
@@ -26,6 +27,10 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "give a name and an id");
     if (text == NULL)
         return kithi_tool_usage(t, "--vector is missing");
+    bool none = payload != NULL && strcmp(payload, "null") == 0;
+    struct kith_error error = { 0 };
+    if (payload != NULL && !none && kith_payload_check(KITH_PAYLOAD_REPLACE, payload, &error) == KITH_E_PAYLOAD)
+        return kithi_tool_usage(t, "--payload: %s", error.text);
 
     const char *id = argv[2];
     kith *index = NULL;
@@ -45,7 +50,10 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         goto out;
     /* A batch of one, because its answer carries the daemon's own words. */
     batch = kith_batch_new(index);
-    int rc = batch == NULL ? -ENOMEM : kith_batch_upsert(batch, id, vector, kith_dim(index));
+    int rc = batch == NULL     ? -ENOMEM
+             : payload == NULL ? kith_batch_upsert(batch, id, vector, kith_dim(index))
+                               : kith_batch_upsert_payload(batch, id, vector, kith_dim(index),
+                                                           none ? NULL : payload);
     if (rc >= 0)
         rc = kith_batch_commit(batch, &commit);
     if (rc < 0) {
@@ -76,13 +84,24 @@ out:
 int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
 {
     uint64_t epoch = 0;
-    const struct kithi_arg args[] = { { "--at", KITHI_ARG_EPOCH, &epoch, 0, 0 } };
+    bool payload = false;
+    const char *fields_text = NULL;
+    struct kithi_field_list fields;
+    const struct kithi_arg args[] = {
+        { "--at", KITHI_ARG_EPOCH, &epoch, 0, 0 },
+        { "--payload", KITHI_ARG_FLAG, &payload, 0, 0 },
+        { "--fields", KITHI_ARG_STRING, &fields_text, 0, 0 },
+    };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
     if (count != 2)
         return kithi_tool_usage(t, "give a name and an id");
+    status = kithi_fields_parse(t, fields_text, &fields);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    payload |= fields.count > 0;
 
     kith *index = NULL;
     struct kithi_map map = { 0 };
@@ -91,13 +110,23 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
         status = kithi_tool_open(t, argv[1], &index);
     const char *decoded = kithi_tool_decoded(map.geometry.quantization, map.geometry.keep);
     kithi_map_detach(&map);
-    if (status != KITHI_TOOL_OK)
+    if (status != KITHI_TOOL_OK) {
+        kithi_fields_free(&fields);
         return status;
-    float *vector = malloc(kith_dim(index) * sizeof *vector);
-    const struct kith_snapshot at = kithi_tool_snapshot(index, epoch);
-    int rc = vector == NULL ? -ENOMEM
-             : epoch        ? kith_get_at(index, &at, argv[2], vector, kith_dim(index))
-                            : kith_get(index, argv[2], vector, kith_dim(index), &epoch);
+    }
+    kith_results *found = kith_results_new();
+    struct kith_fetch_opts opts = KITH_FETCH_OPTS_INIT;
+    struct kith_search_info info = KITH_SEARCH_INFO_INIT;
+    opts.vector = 1;
+    opts.payloads = payload;
+    opts.field_count = fields.count;
+    opts.fields = fields.paths;
+    opts.at = kithi_tool_snapshot(index, epoch);
+    int rc = found == NULL ? -ENOMEM : kith_fetch(index, argv[2], &opts, found);
+    const float *vector = rc == 0 ? kith_results_vector(found, 0) : NULL;
+    const char *text = rc == 0 ? kith_results_payload(found, 0) : NULL;
+    if (rc == 0)
+        kith_results_info(found, &info);
     if (rc < 0) {
         status = kithi_tool_fail(t, "id \"%.64s\": %s", argv[2], kith_strerror(rc));
     } else if (t->json) {
@@ -105,13 +134,20 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
         kithi_out_quote(stdout, argv[2]);
         fputs(",\"vector\":", stdout);
         kithi_out_vector(stdout, vector, kith_dim(index));
-        printf(",\"epoch\":%" PRIu64 ",\"decoded\":%s}\n", epoch, decoded != NULL ? "true" : "false");
+        if (payload)
+            printf(",\"payload\":%s", text != NULL ? text : "null");
+        printf(",\"epoch\":%" PRIu64 ",\"decoded\":%s}\n", info.epoch, decoded != NULL ? "true" : "false");
     } else {
         kithi_tool_tell_decoded(t, decoded);
         kithi_out_vector(stdout, vector, kith_dim(index)); /* as put --vector takes it */
         putchar('\n');
+        if (payload) {
+            kithi_out_plain(stdout, text != NULL ? text : "null");
+            putchar('\n');
+        }
     }
-    free(vector);
+    kith_results_free(found);
+    kithi_fields_free(&fields);
     kith_close(index);
     return status;
 }

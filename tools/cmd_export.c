@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/src/payload.h"
+#include "shm/graph/payload.h"
 #include "shm/graph/scan.h"
 #include "tools/args.h"
 #include "tools/out.h"
@@ -29,6 +31,9 @@ struct export
     char *partial, *ids_partial;
     FILE *f, *ids;
     float *vector;
+    unsigned char *payload; /* of an item, and its text */
+    char *text;
+    size_t text_capacity;
     uint64_t count;
     uint64_t at; /* epoch that was asked for; 0: now */
     uint64_t epoch;
@@ -56,7 +61,34 @@ static int write_npy_header(FILE *f, uint64_t rows, uint32_t dim)
     return fwrite(header, sizeof header, 1, f) == 1 ? 0 : -1;
 }
 
-static int write_item(struct export *e, const struct kithi_item *item, uint32_t dim)
+/* The text of an item's payload in e->text, NULL for none; a code that begins the scan again where it has been overtaken. */
+static int payload_of(struct export *e, const struct kithi_scan *scan, const struct kithi_item *item,
+                      const char **out)
+{
+    struct kithi_payload p = { .bytes = e->payload };
+    *out = NULL;
+    switch (kithi_view_payload(&scan->view, item->slot, item->birth, e->payload, &p.len)) {
+    case KITHI_PAYLOAD_AGAIN: return KITHI_E_STALE;
+    case KITHI_PAYLOAD_NONE: return 0;
+    case KITHI_PAYLOAD_FOUND: break;
+    }
+    if (kithi_payload_check(p.bytes, p.len, NULL) < 0)
+        return KITHI_E_CORRUPT;
+    size_t len = kithi_payload_to_json(&p, e->text, e->text_capacity);
+    if (len >= e->text_capacity) {
+        char *text = realloc(e->text, len + 1);
+        if (text == NULL)
+            return -ENOMEM;
+        e->text = text;
+        e->text_capacity = len + 1;
+        kithi_payload_to_json(&p, e->text, e->text_capacity);
+    }
+    e->text[len] = '\0';
+    *out = e->text;
+    return 0;
+}
+
+static int write_item(struct export *e, const struct kithi_item *item, const char *payload, uint32_t dim)
 {
     switch (e->kind) {
     case KIND_JSONL:
@@ -64,6 +96,8 @@ static int write_item(struct export *e, const struct kithi_item *item, uint32_t 
         kithi_out_quote(e->f, item->id);
         fputs(",\"vector\":", e->f);
         kithi_out_vector(e->f, e->vector, dim);
+        if (payload != NULL)
+            fprintf(e->f, ",\"payload\":%s", payload);
         fputs("}\n", e->f);
         break;
     case KIND_FVECS: fwrite(&dim, sizeof dim, 1, e->f); /* fall through */
@@ -107,7 +141,10 @@ static int write_snapshot(struct export *e, const struct kithi_map *map, int *ou
     e->epoch = scan.view.epoch;
     e->decoded = kithi_tool_decoded(map->geometry.quantization, map->geometry.keep);
     while (rc >= 0 && (rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
-        status = write_item(e, &item, dim);
+        const char *payload = NULL;
+        if (e->kind == KIND_JSONL && (rc = payload_of(e, &scan, &item, &payload)) < 0)
+            break;
+        status = write_item(e, &item, payload, dim);
         if (status != KITHI_TOOL_OK)
             break;
         e->count++;
@@ -140,7 +177,9 @@ static int write_all(struct export *e, const char *name)
         if (status != KITHI_TOOL_OK)
             return status;
         e->vector = realloc(e->vector, map.geometry.dim * sizeof(float));
-        status = e->vector == NULL ? kithi_tool_fail(e->t, "out of memory") : write_snapshot(e, &map, &rc);
+        if (e->payload == NULL)
+            e->payload = malloc(KITHI_PAYLOAD_MAX);
+        status = e->vector == NULL || e->payload == NULL ? kithi_tool_fail(e->t, "out of memory") : write_snapshot(e, &map, &rc);
         kithi_map_detach(&map);
         if (status != KITHI_TOOL_OK || rc == 0)
             return status;
@@ -248,6 +287,8 @@ out:
     if (e.ids != NULL)
         fclose(e.ids);
     free(e.vector);
+    free(e.payload);
+    free(e.text);
     free(e.partial);
     free(e.ids_path);
     free(e.ids_partial);

@@ -82,8 +82,12 @@ static uint64_t region_used(const struct kithi_view *v, unsigned region)
     case KITHI_REGION_BLOB0:
     case KITHI_REGION_BLOB1:
     case KITHI_REGION_BLOB2:
-    case KITHI_REGION_BLOB3: {
-        unsigned class = region - KITHI_REGION_BLOB0;
+    case KITHI_REGION_BLOB3:
+    case KITHI_REGION_BLOB4:
+    case KITHI_REGION_BLOB5:
+    case KITHI_REGION_BLOB6:
+    case KITHI_REGION_BLOB7: {
+        unsigned class = kithi_region_blob_class(region);
         used = load(&h->tally_blob[class]) * l->blob_stride[class];
         break;
     }
@@ -181,6 +185,8 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
            atomic_load_explicit(&h->dropped, memory_order_relaxed) != 0 ? "true" : "false",
            load(&h->tally_commits), load(&h->tally_sweeps), load(&h->tally_huge),
            load(&h->tally_huge_wanted));
+    printf(",\"payloads\":%" PRIu64 ",\"payload_bytes\":%" PRIu64 ",\"payloads_resting\":%" PRIu64,
+           load(&h->tally_payloads), load(&h->tally_payload_bytes), load(&h->tally_versions));
 
     uint64_t entry = load(&h->entry), word = load(&h->id_table);
     if (entry == 0)
@@ -329,6 +335,9 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     kithi_object_count(&o, "", "mark unlinked", load(&h->unlinked));
     kithi_object_count(&o, "", "mark reused", load(&h->reused));
     kithi_object_bool(&o, "", "moved", kithi_view_moved(v));
+    kithi_object_count(&o, "", "payloads", load(&h->tally_payloads));
+    kithi_object_bytes(&o, "", "bytes in them", load(&h->tally_payload_bytes));
+    kithi_object_count(&o, "", "replaced, resting", load(&h->tally_versions));
     kithi_object_count(&o, "", "commit groups", load(&h->tally_commits));
     kithi_object_count(&o, "", "sweeps", load(&h->tally_sweeps));
     kithi_object_bytes(&o, "", "huge pages", load(&h->tally_huge));

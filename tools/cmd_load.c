@@ -30,7 +30,7 @@ struct origin {
 
 struct load {
     struct kithi_tool *t;
-    const char *path;
+    const char *path, *payload_path;
     kith *index;
     kith_pipe *pipe;
     kith_batch *batch;
@@ -134,7 +134,11 @@ static bool add(struct load *l, const struct kithi_vector *v, const char *id, ui
         set_error(l, "%s: has no \"id\"", where);
         return false;
     }
-    int rc = kith_batch_upsert(l->batch, id, v->values, kith_dim(l->index));
+    bool none = v->payload != NULL && strcmp(v->payload, "null") == 0;
+    int rc = v->payload == NULL
+                 ? kith_batch_upsert(l->batch, id, v->values, kith_dim(l->index))
+                 : kith_batch_upsert_payload(l->batch, id, v->values, kith_dim(l->index),
+                                             none ? NULL : v->payload);
     if (rc < 0) {
         set_error(l, "%s: %s", where, kith_strerror(rc));
         return false;
@@ -144,12 +148,13 @@ static bool add(struct load *l, const struct kithi_vector *v, const char *id, ui
     o->line[o->count] = v->line;
     o->count++;
     l->read++;
-    if (o->count == batch_max)
+    if (o->count == batch_max || kith_batch_bytes(l->batch) >= BATCH_BYTES)
         submit(l);
     return l->error[0] == '\0';
 }
 
-static void read_all(struct load *l, struct kithi_vectors *vectors, struct kithi_ids_file *ids)
+static void read_all(struct load *l, struct kithi_vectors *vectors, struct kithi_ids_file *ids,
+                     struct kithi_vectors *payloads)
 {
     uint32_t fit = (uint32_t)(BATCH_BYTES / (kith_dim(l->index) * sizeof(float)));
     uint32_t batch_max = fit > BATCH_VECTORS ? BATCH_VECTORS : fit;
@@ -174,6 +179,16 @@ static void read_all(struct load *l, struct kithi_vectors *vectors, struct kithi
             snprintf(number, sizeof number, "%" PRIu64, v.row);
             id = number;
         }
+        if (payloads != NULL) {
+            int got = kithi_payloads_next(payloads, &v.payload, &err);
+            if (got < 0)
+                set_error(l, "%s", err.text);
+            if (got == 0)
+                set_error(l, "%s: ends after %" PRIu64 " payloads, but %s goes on with row %" PRIu64,
+                          l->payload_path, kithi_vectors_line(payloads), l->path, v.row);
+            if (got != 1)
+                break;
+        }
         if (!add(l, &v, id, batch_max))
             break;
         kithi_progress_update(&progress, l->read, kithi_vectors_part(vectors));
@@ -194,6 +209,9 @@ static void read_all(struct load *l, struct kithi_vectors *vectors, struct kithi
     if (rc == 0 && ids != NULL && l->error[0] == '\0' && kithi_ids_next(ids, &more, &err) != 0)
         set_error(l, "%s: has more lines than %s has rows (%" PRIu64 "): do they belong together?", ids->path,
                   l->path, l->read);
+    if (rc == 0 && payloads != NULL && l->error[0] == '\0' && kithi_payloads_next(payloads, &more, &err) != 0)
+        set_error(l, "%s: has more lines than %s has rows (%" PRIu64 "): do they belong together?",
+                  l->payload_path, l->path, l->read);
 }
 
 static void report(const struct load *l, const char *name, double seconds)
@@ -244,11 +262,11 @@ static void report_part(const struct load *l)
 
 int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *ids_path = NULL, *durability = NULL;
+    const char *ids_path = NULL, *durability = NULL, *payload_path = NULL;
     const struct kithi_arg args[] = {
         { "--ids", KITHI_ARG_STRING, &ids_path, 0, 0 },
         { "--durability", KITHI_ARG_STRING, &durability, 0, 0 },
-        { "--payload", KITHI_ARG_LATER, NULL, 0, 0 },
+        { "--payload", KITHI_ARG_STRING, &payload_path, 0, 0 },
     };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
@@ -258,13 +276,14 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "give a name and a file");
 
     struct kithi_errmsg err = { 0 };
-    struct kithi_vectors *vectors = NULL;
+    struct kithi_vectors *vectors = NULL, *payloads = NULL;
     struct kithi_ids_file ids = { 0 };
     struct load *l = calloc(1, sizeof *l);
     if (l == NULL)
         return kithi_tool_fail(t, "out of memory");
     l->t = t;
     l->path = argv[2];
+    l->payload_path = payload_path;
     l->filling = &l->origins[0];
     l->missing_row = UINT64_MAX;
 
@@ -285,6 +304,14 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
         status = kithi_tool_fail(t, "%s", err.text);
         goto out;
     }
+    if (payload_path != NULL && kithi_vectors_have_ids(vectors)) {
+        status = kithi_tool_usage(t, "--payload does not go with a .jsonl file, whose lines carry their payloads");
+        goto out;
+    }
+    if (payload_path != NULL && kithi_payloads_open(payload_path, &payloads, &err) != 0) {
+        status = kithi_tool_fail(t, "%s", err.text);
+        goto out;
+    }
     l->batch = kith_batch_new(l->index);
     if (l->batch == NULL) {
         status = kithi_tool_fail(t, "out of memory");
@@ -297,7 +324,7 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
     }
 
     uint64_t begin = kithi_tool_now_ns();
-    read_all(l, vectors, ids_path != NULL ? &ids : NULL);
+    read_all(l, vectors, ids_path != NULL ? &ids : NULL, payloads);
     report(l, argv[1], (double)(kithi_tool_now_ns() - begin) / 1e9);
     if (l->error[0] != '\0') {
         status = kithi_tool_fail(t, "%s", l->error);
@@ -308,6 +335,7 @@ out:
     kith_batch_free(l->batch);
     kithi_ids_close(&ids);
     kithi_vectors_close(vectors);
+    kithi_vectors_close(payloads);
     kith_close(l->index);
     free(l);
     return status;

@@ -549,6 +549,8 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "free", "free for reuse", s.free_count);
         kithi_object_count(&o, "slots", "slots ever used", s.slot_count);
         kithi_object_count(&o, "slots_max", "slots at most", s.slot_max);
+        kithi_object_count(&o, "payloads", "payloads", s.payload_count);
+        kithi_object_bytes(&o, "payload_bytes", "bytes in them", s.payload_bytes);
         kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
         put_memory(&o, &m);
         kithi_object_bytes(&o, "bytes_per_vector", "a vector",

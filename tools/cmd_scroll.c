@@ -8,11 +8,12 @@
 
 #include "shm/graph/scroll.h"
 #include "tools/args.h"
+#include "tools/fields.h"
 #include "tools/out.h"
 
 #define PAGE 1000u
 
-static void print_page(const struct kithi_tool *t, const kith_results *r, uint32_t dim)
+static void print_page(const struct kithi_tool *t, const kith_results *r, uint32_t dim, bool payloads)
 {
     for (uint32_t i = 0; i < kith_results_count(r); i++) {
         const float *vector = kith_results_vector(r, i);
@@ -25,6 +26,14 @@ static void print_page(const struct kithi_tool *t, const kith_results *r, uint32
         if (vector != NULL) {
             fputs(t->json ? ",\"vector\":" : "\t", stdout);
             kithi_out_vector(stdout, vector, dim);
+        }
+        if (payloads) {
+            const char *text = kith_results_payload(r, i) != NULL ? kith_results_payload(r, i) : "null";
+            fputs(t->json ? ",\"payload\":" : "\t", stdout);
+            if (t->json)
+                fputs(text, stdout);
+            else
+                kithi_out_plain(stdout, text);
         }
         puts(t->json ? "}" : "");
     }
@@ -51,11 +60,15 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
     const char *cursor = NULL;
     uint32_t limit = 0;
     uint64_t at = 0;
-    bool vectors = false;
+    bool vectors = false, payload = false;
+    const char *fields_text = NULL;
+    struct kithi_field_list fields;
     const struct kithi_arg args[] = {
         { "--limit", KITHI_ARG_NUMBER, &limit, 1, UINT32_MAX },
         { "--cursor", KITHI_ARG_STRING, &cursor, 0, 0 },
         { "--vectors", KITHI_ARG_FLAG, &vectors, 0, 0 },
+        { "--payload", KITHI_ARG_FLAG, &payload, 0, 0 },
+        { "--fields", KITHI_ARG_STRING, &fields_text, 0, 0 },
         { "--at", KITHI_ARG_EPOCH, &at, 0, 0 },
     };
     int count = 0;
@@ -64,16 +77,24 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
         return status;
     if (count != 1)
         return kithi_tool_usage(t, "give one name");
+    status = kithi_fields_parse(t, fields_text, &fields);
+    if (status != KITHI_TOOL_OK)
+        return status;
 
     kith *index = NULL;
     char *next = NULL;
     uint64_t printed = 0, epoch = 0;
     status = kithi_tool_open(t, argv[1], &index);
-    if (status != KITHI_TOOL_OK)
+    if (status != KITHI_TOOL_OK) {
+        kithi_fields_free(&fields);
         return status;
+    }
     kith_results *page = kith_results_new();
     struct kith_scroll_opts opts = KITH_SCROLL_OPTS_INIT;
     opts.vectors = vectors;
+    opts.payloads = payload || fields.count > 0;
+    opts.field_count = fields.count;
+    opts.fields = fields.paths;
     opts.at = kithi_tool_snapshot(index, at);
     bool more = true;
     if (page == NULL)
@@ -86,7 +107,7 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
             status = kithi_tool_fail_with(t, argv[1], rc, "");
             break;
         }
-        print_page(t, page, kith_dim(index));
+        print_page(t, page, kith_dim(index), opts.payloads);
         printed += (uint64_t)rc;
         kith_results_info(page, &info);
         epoch = info.epoch;
@@ -101,6 +122,7 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
         print_end(t, printed, epoch, cursor);
     free(next);
     kith_results_free(page);
+    kithi_fields_free(&fields);
     kith_close(index);
     return status;
 }

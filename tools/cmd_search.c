@@ -9,6 +9,7 @@
 
 #include "shm/graph/search.h"
 #include "tools/args.h"
+#include "tools/fields.h"
 #include "tools/out.h"
 #include "tools/query.h"
 #include "tools/vectors.h"
@@ -26,26 +27,33 @@ static void print_json(uint64_t query, const kith_results *r, const struct kith_
         kithi_out_quote(stdout, kith_results_id(r, i));
         fputs(",\"distance\":", stdout);
         kithi_out_float(stdout, kith_results_distance(r, i));
+        if (opts->payloads)
+            printf(",\"payload\":%s", kith_results_payload(r, i) != NULL ? kith_results_payload(r, i) : "null");
         putchar('}');
     }
     puts("]}");
 }
 
-static void print_table(const kith_results *r)
+static void print_table(const kith_results *r, const struct kith_search_opts *opts)
 {
     struct kithi_table table;
     if (kith_results_count(r) == 0) {
         puts("no hits");
         return;
     }
-    kithi_table_begin(&table, "rrl");
+    kithi_table_begin(&table, opts->payloads ? "rrll" : "rrl");
     kithi_table_cell(&table, "#");
     kithi_table_cell(&table, "DISTANCE");
     kithi_table_cell(&table, "ID");
+    if (opts->payloads)
+        kithi_table_cell(&table, "PAYLOAD");
     for (uint32_t i = 0; i < kith_results_count(r); i++) {
         kithi_table_cell(&table, "%u", i + 1);
         kithi_table_cell(&table, "%.6f", (double)kith_results_distance(r, i));
         kithi_table_cell(&table, "%s", kith_results_id(r, i));
+        if (opts->payloads)
+            kithi_table_cell(&table, "%s",
+                             kith_results_payload(r, i) != NULL ? kith_results_payload(r, i) : "null");
     }
     kithi_table_end(&table);
 }
@@ -89,7 +97,7 @@ static int search_file(const struct kithi_tool *t, kith *index, const char *path
             print_json(v.row, results, opts);
         } else {
             printf("%squery %" PRIu64 "\n", v.row > 0 ? "\n" : "", v.row);
-            print_table(results);
+            print_table(results, opts);
         }
     }
     if (rc < 0)
@@ -100,9 +108,10 @@ static int search_file(const struct kithi_tool *t, kith *index, const char *path
 
 int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *text = NULL, *like = NULL, *file = NULL;
+    const char *text = NULL, *like = NULL, *file = NULL, *fields_text = NULL;
     uint32_t k = 10;
-    bool exact = false;
+    bool exact = false, payload = false;
+    struct kithi_field_list fields;
     double recall = NAN;
     uint64_t at = 0;
     struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
@@ -115,6 +124,8 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
         { "--recall", KITHI_ARG_REAL, &recall, 0, 1 },
         { "--exact", KITHI_ARG_FLAG, &exact, 0, 0 },
         { "--at", KITHI_ARG_EPOCH, &at, 0, 0 },
+        { "--payload", KITHI_ARG_FLAG, &payload, 0, 0 },
+        { "--fields", KITHI_ARG_STRING, &fields_text, 0, 0 },
         { "--filter", KITHI_ARG_LATER, NULL, 0, 0 },
     };
     int count = 0;
@@ -130,6 +141,12 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     if (recall == 0 || recall == 1)
         return kithi_tool_usage(t, "--recall lies between 0 and 1, as 0.95 does%s",
                                 recall == 1 ? "; --exact finds all of them" : "");
+    status = kithi_fields_parse(t, fields_text, &fields);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    opts.payloads = payload || fields.count > 0;
+    opts.field_count = fields.count;
+    opts.fields = fields.paths;
     opts.exact = exact;
     opts.target_recall = isnan(recall) ? 0 : recall;
 
@@ -139,7 +156,7 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     t->searches = true;
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
-        return status;
+        goto out;
     opts.at = kithi_tool_snapshot(index, at);
     results = kith_results_new();
     if (results == NULL) {
@@ -168,9 +185,10 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     if (t->json)
         print_json(0, results, &opts);
     else
-        print_table(results);
+        print_table(results, &opts);
 out:
     kith_results_free(results);
+    kithi_fields_free(&fields);
     free(vector);
     kith_close(index);
     return status;

@@ -156,10 +156,10 @@ struct record {
 static void print_record(void *arg, const struct kithi_op *op)
 {
     const struct record *r = arg;
-    const bool known = op->type == KITHI_OP_UPSERT || op->type == KITHI_OP_DELETE;
+    const bool known = kithi_op_is_known(op->type);
     char type[24];
     if (known)
-        snprintf(type, sizeof type, "%s", op->type == KITHI_OP_UPSERT ? "upsert" : "delete");
+        snprintf(type, sizeof type, "%s", kithi_op_name(op->type));
     else
         snprintf(type, sizeof type, "skipped-%u", op->type);
     if (!r->v->t->json) {
@@ -170,6 +170,8 @@ static void print_record(void *arg, const struct kithi_op *op)
         }
         if (op->type == KITHI_OP_UPSERT)
             printf(" dim %u", op->dim);
+        if (known && (op->payload_len || op->flags & KITHI_OP_PAYLOAD || op->type == KITHI_OP_SET))
+            printf(" payload %u", op->payload_len);
         putchar('\n');
         return;
     }
@@ -178,7 +180,7 @@ static void print_record(void *arg, const struct kithi_op *op)
         print_id(op->id, op->id_len, true);
     else
         fputs("null", stdout);
-    printf(",\"dim\":%u}\n", known ? op->dim : 0);
+    printf(",\"dim\":%u,\"payload\":%u}\n", known ? op->dim : 0, known ? op->payload_len : 0);
 }
 
 /* Not a table: a log may have millions of groups, and a table keeps all its cells. */

@@ -29,7 +29,7 @@ typedef int kithi_command_fn(struct kithi_tool *t, int argc, char **argv);
 /* argv[0] is the command's name. */
 kithi_command_fn kithi_cmd_create, kithi_cmd_drop, kithi_cmd_list, kithi_cmd_stats, kithi_cmd_count;
 kithi_command_fn kithi_cmd_load, kithi_cmd_export;
-kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete;
+kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete, kithi_cmd_payload;
 kithi_command_fn kithi_cmd_search, kithi_cmd_scroll, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
 kithi_command_fn kithi_cmd_optimize, kithi_cmd_alter;
 kithi_command_fn kithi_cmd_checkpoint, kithi_cmd_restore, kithi_cmd_wal, kithi_cmd_top, kithi_cmd_doctor;

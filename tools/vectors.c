@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "client/src/json.h"
+#include "client/src/payload.h"
 #include "shm/base/bytes.h"
 #include "shm/base/id.h"
 #include "shm/kernel/distance.h"
@@ -43,6 +44,9 @@ struct kithi_vectors {
     float *values;
     char *text; /* .jsonl: one line */
     struct kithi_json json;
+    struct kithi_payload_reader *reader; /* .jsonl: NULL until there is a payload */
+    unsigned char *payload;
+    char *payload_text; /* in text, or NULL */
     char id[KITHI_ID_MAX + 1];
 };
 
@@ -347,11 +351,33 @@ static int read_id(struct kithi_vectors *v)
     return 0;
 }
 
+/* The payload that comes next, or null; its text ends with a NUL once the line has been read. Sets *out_end to where. */
+static int read_payload(struct kithi_vectors *v, char **out_end)
+{
+    struct kithi_json *j = &v->json;
+    int rc;
+    if (v->reader == NULL) {
+        v->reader = kithi_payload_reader_new();
+        v->payload = malloc(KITHI_PAYLOAD_MAX);
+    }
+    if (v->reader == NULL || v->payload == NULL) {
+        j->code = -ENOMEM;
+        return kithi_json_fail(j, "out of memory");
+    }
+    bool null = kithi_json_peek(j) == KITHI_JSON_NULL;
+    v->payload_text = v->text + (j->at - j->begin);
+    rc = null ? kithi_json_null(j) : kithi_payload_read(v->reader, j, v->payload);
+    *out_end = v->text + (j->at - j->begin);
+    return rc;
+}
+
 static int next_jsonl(struct kithi_vectors *v, const char **out_id, struct kithi_errmsg *err)
 {
     struct kithi_json *j = &v->json;
     size_t len = 0, n = 0;
     bool has_id = false, has_vector = false;
+    char *payload_end = NULL;
+    v->payload_text = NULL;
     do {
         int rc = read_line(v, &len, err);
         if (rc != 1)
@@ -369,9 +395,11 @@ static int next_jsonl(struct kithi_vectors *v, const char **out_id, struct kithi
                 has_id = read_id(v) == 0;
             } else if (kithi_json_key_is(j, "vector")) {
                 has_vector = kithi_json_floats(j, v->values, KITHI_DIM_MAX, &n) == 0;
+            } else if (kithi_json_key_is(j, "payload")) {
+                (void)read_payload(v, &payload_end);
             } else {
                 /* Passing over what a later version keeps would lose it without a word. */
-                kithi_json_fail(j, "only \"id\" and \"vector\" are known in this version");
+                kithi_json_fail(j, "only \"id\", \"vector\" and \"payload\" are known in this version");
             }
         }
     }
@@ -387,7 +415,39 @@ static int next_jsonl(struct kithi_vectors *v, const char **out_id, struct kithi
                                "%s: line %" PRIu64 ": has %zu dimensions, the collection has %u", v->path,
                                v->line, n, v->dim);
     *out_id = has_id ? v->id : NULL;
+    if (payload_end != NULL)
+        *payload_end = '\0';
     return 1;
+}
+
+int kithi_payloads_next(struct kithi_vectors *v, const char **out, struct kithi_errmsg *err)
+{
+    size_t len = 0;
+    char *end = NULL;
+    int rc = read_line(v, &len, err);
+    if (rc != 1)
+        return rc;
+    kithi_json_begin(&v->json, v->text, len);
+    (void)read_payload(v, &end);
+    if (kithi_json_finish(&v->json) != 0)
+        return kithi_error_set(err, v->json.code == -ENOMEM ? -ENOMEM : KITHI_E_FORMAT,
+                               "%s: line %" PRIu64 ", byte %zu: %s", v->path, v->line, v->json.error_off + 1,
+                               v->json.error);
+    *end = '\0';
+    *out = v->payload_text;
+    return 1;
+}
+
+int kithi_payloads_open(const char *path, struct kithi_vectors **out, struct kithi_errmsg *err)
+{
+    if (!kithi_has_suffix(path, ".jsonl"))
+        return kithi_error_set(err, KITHI_E_UNSUPPORTED, "%s: payloads are read from .jsonl files", path);
+    return kithi_vectors_open(path, 1, out, err);
+}
+
+uint64_t kithi_vectors_line(const struct kithi_vectors *v)
+{
+    return v->line;
 }
 
 /* ---- all kinds ----------------------------------------------------------------------------- */
@@ -450,6 +510,8 @@ void kithi_vectors_close(struct kithi_vectors *v)
     free(v->values);
     free(v->text);
     kithi_json_fini(&v->json);
+    kithi_payload_reader_free(v->reader);
+    free(v->payload);
     free(v);
 }
 
@@ -466,6 +528,7 @@ int kithi_vectors_next(struct kithi_vectors *v, struct kithi_vector *out, struct
         return rc;
     out->values = v->values;
     out->id = id;
+    out->payload = v->payload_text;
     out->row = v->row++;
     out->line = v->line;
     return 1;

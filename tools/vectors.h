@@ -4,7 +4,7 @@
  *   .fvecs  rows of int32 dim, dim float32; little-endian
  *   .bvecs  rows of int32 dim, dim bytes
  *   .npy    NumPy arrays, version 1 to 3: two-dimensional, C order, <f4, <f8 or |u1
- *   .jsonl  {"id":"a", "vector":[1,2,3]} a line; an id that is a whole number is kept as its digits
+ *   .jsonl  {"id":"a", "vector":[1,2,3], "payload":{...}} a line; an id that is a whole number is kept as its digits
  *
  * Checks form and number of dimensions; whether the numbers are finite is for whoever takes them.
  * Rows are counted from 0, lines from 1, as the tools that make such files do.
@@ -24,6 +24,7 @@ struct kithi_vectors;
 struct kithi_vector {
     const float *values; /* valid until the next call */
     const char *id;      /* NULL: the file has none for it */
+    const char *payload; /* NULL: the file says nothing of it; "null": none */
     uint64_t row;        /* from 0 */
     uint64_t line;       /* from 1; 0: not a file of lines */
 };
@@ -49,6 +50,13 @@ bool kithi_vectors_have_ids(const struct kithi_vectors *v);
 const char *kithi_vectors_where(char *buf, const char *path, uint64_t row, uint64_t line);
 
 /* ---- companions ------------------------------------------------------------------------ */
+
+/* A file of payloads, an object or null a line: that of the next row. */
+int kithi_payloads_open(const char *path, struct kithi_vectors **out, struct kithi_errmsg *err);
+/* Returns 1, 0 at the end, or an error, as kithi_vectors_next(); the text is valid until the next call. */
+int kithi_payloads_next(struct kithi_vectors *v, const char **out, struct kithi_errmsg *err);
+/* Lines read so far. */
+uint64_t kithi_vectors_line(const struct kithi_vectors *v);
 
 /* A file of ids, one a line, read one at a time. */
 struct kithi_ids_file {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/src/handle_priv.h"
+#include "client/src/payload_op.h"
 #include "shm/base/id.h"
 #include "shm/wire/op.h"
 
@@ -36,6 +37,7 @@ void kith_batch_free(kith_batch *b)
     if (!b)
         return;
     free(b->ops);
+    free(b->payload);
     kithi_items_fini(&b->items);
     free(b);
 }
@@ -57,12 +59,15 @@ size_t kith_batch_bytes(const kith_batch *b)
     return b->len;
 }
 
-static int add(kith_batch *b, const char *id, const float *vector, uint32_t dim)
+/* Everything of the op is there but its id. */
+static int add(kith_batch *b, const char *id, struct kithi_op *op)
 {
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
     if (!kithi_id_valid(id, id_len))
         return KITHI_E_ID;
-    size_t need = b->len + kithi_op_size(id_len, dim);
+    op->id = id;
+    op->id_len = (uint16_t)id_len;
+    size_t need = b->len + kithi_op_size_with(id_len, op->dim, op->payload_len);
     if (need > BYTES_MAX)
         return KITHI_E_TOO_LARGE;
     if (need > b->capacity) {
@@ -75,7 +80,7 @@ static int add(kith_batch *b, const char *id, const float *vector, uint32_t dim)
         b->ops = ops;
         b->capacity = capacity;
     }
-    b->len += kithi_op_encode(b->ops + b->len, id, id_len, vector, dim);
+    b->len += kithi_op_put(b->ops + b->len, op);
     b->count++;
     b->items.count = 0;
     return 0;
@@ -122,12 +127,47 @@ int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t
     if (!b || !id)
         return -EINVAL;
     int rc = kithi_vector_check(b->index, vector, len);
-    return rc < 0 ? rc : add(b, id, vector, (uint32_t)len);
+    struct kithi_op op = { .type = KITHI_OP_UPSERT, .dim = (uint32_t)len, .vector = vector };
+    return rc < 0 ? rc : add(b, id, &op);
+}
+
+/* Room for the bytes of a payload. */
+static unsigned char *payload_room(kith_batch *b)
+{
+    if (!b->payload)
+        b->payload = malloc(KITHI_PAYLOAD_MAX);
+    return b->payload;
+}
+
+int kith_batch_upsert_payload(kith_batch *b, const char *id, const float *vector, size_t len,
+                              const char *payload)
+{
+    struct kithi_op op = { 0 };
+    if (!b || !id)
+        return -EINVAL;
+    int rc = kithi_vector_check(b->index, vector, len);
+    if (rc == 0)
+        rc = payload_room(b) ? kithi_payload_op(KITH_PAYLOAD_REPLACE, payload, b->payload, &op, NULL) : -ENOMEM;
+    op.type = KITHI_OP_UPSERT;
+    op.flags = KITHI_OP_PAYLOAD;
+    op.dim = (uint32_t)len;
+    op.vector = vector;
+    return rc < 0 ? rc : add(b, id, &op);
+}
+
+int kith_batch_set_payload(kith_batch *b, const char *id, enum kith_payload_change how, const char *text)
+{
+    struct kithi_op op = { 0 };
+    if (!b || !id)
+        return -EINVAL;
+    int rc = payload_room(b) ? kithi_payload_op(how, text, b->payload, &op, NULL) : -ENOMEM;
+    return rc < 0 ? rc : add(b, id, &op);
 }
 
 int kith_batch_delete(kith_batch *b, const char *id)
 {
     if (!b || !id)
         return -EINVAL;
-    return add(b, id, NULL, 0);
+    struct kithi_op op = { .type = KITHI_OP_DELETE };
+    return add(b, id, &op);
 }

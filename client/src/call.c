@@ -270,6 +270,7 @@ void kithi_calls_fini(struct kith *index)
             kithi_scratch_fini(&c->lanes[i]);
         free(c->lanes);
         free(c->vector);
+        free(c->payload);
         free(c);
         c = next;
     }

@@ -47,6 +47,7 @@ struct kithi_call {
     struct kithi_scratch scratch;
     struct kithi_scratch *lanes; /* KITHI_LANES for searches in turns; NULL until a batch needs them */
     float *vector;               /* dim floats; NULL until a call needs them */
+    unsigned char *payload;      /* room for two; NULL likewise */
     uint32_t attempts;           /* how often this call attached again */
     bool changed;                /* ... and found a newer generation */
 };
@@ -71,6 +72,7 @@ struct kith {
     struct kithi_lock write_lock; /* conn and write_buf */
     struct kithi_conn conn;
     unsigned char *write_buf; /* one encoded op */
+    unsigned char *payload_buf; /* its payload before that; NULL until there is one */
 };
 
 /* Fill the caller's error (may be NULL) when code is one; returns code. */
@@ -152,6 +154,7 @@ struct kith_batch {
     uint32_t count;
     enum kith_durability durability;
     struct kithi_items items; /* of the last commit */
+    unsigned char *payload;   /* room for one; NULL until it is needed */
 };
 
 /* CLOCK_MONOTONIC in nanoseconds. The vDSO answers. */

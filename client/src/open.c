@@ -186,6 +186,7 @@ void kith_close(kith *index)
     kithi_board_close(&index->board);
     kithi_conn_close(&index->conn);
     free(index->write_buf);
+    free(index->payload_buf);
     free(index->name);
     free(index->segment);
     free(index->run_dir);

@@ -2,8 +2,12 @@
  * read.c - one vector by its id, now or at a snapshot, and how many there are at one.
  */
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
+#include "client/src/opts_priv.h"
+#include "client/src/payloads_priv.h"
+#include "client/src/results_priv.h"
 #include "client/src/snapshot_priv.h"
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
@@ -32,6 +36,51 @@ static int get(kith *index, const struct kith_snapshot *at, const char *id, floa
     kithi_call_end(index, c);
     if (rc == 0 && out_epoch)
         *out_epoch = found.epoch;
+    return rc;
+}
+
+int kith_fetch(kith *index, const char *id, const struct kith_fetch_opts *opts, kith_results *out)
+{
+    struct kith_fetch_opts o = KITH_FETCH_OPTS_INIT;
+    struct kithi_fields fields;
+    struct kithi_found found;
+    struct kithi_call *c;
+    uint32_t tries = 0;
+    if (!index || !id || !out || (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0) || o.vector > 1 ||
+        o.reserved)
+        return -EINVAL;
+    const struct kithi_moment moment = kithi_moment_of(&o.at);
+    const uint32_t dim = index->geometry.dim;
+    size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
+    kithi_results_forget_page(out);
+    kithi_results_clear(&out->found);
+    int rc = kithi_id_valid(id, id_len) ? kithi_fields_of(o.payloads, o.field_count, o.fields, &fields)
+                                        : KITHI_E_ID;
+    if (rc == 0 && o.vector)
+        rc = kithi_results_room(out, dim);
+    if (rc == 0)
+        rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    do {
+        kithi_results_clear(&out->found);
+        rc = kithi_lookup_at(kithi_call_map(c), &moment, id, id_len, o.vector ? out->vectors : NULL, &found);
+        if (rc == 0)
+            rc = kithi_results_add(&out->found, NAN, found.slot, found.birth, id, id_len);
+        if (rc == 0) {
+            memset(&out->found.stats, 0, sizeof out->found.stats);
+            out->found.stats.epoch = found.epoch;
+        }
+        rc = kithi_payloads_or(rc, c, &fields, &tries, out);
+    } while (rc == -EAGAIN || kithi_call_again(index, c, &rc));
+    out->generation_changed = c->changed;
+    out->ef = 0;
+    out->ef_basis = KITH_EF_GIVEN;
+    kithi_call_end(index, c);
+    if (rc == 0)
+        out->vector_dim = o.vector ? dim : 0;
+    else
+        kithi_results_clear(&out->found);
     return rc;
 }
 

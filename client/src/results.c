@@ -27,7 +27,21 @@ void kith_results_free(kith_results *r)
     kithi_results_fini(&r->found);
     kithi_scroll_fini(&r->scroll);
     free(r->vectors);
+    free(r->payloads);
+    free(r->payload_at);
     free(r);
+}
+
+int kithi_results_room(kith_results *r, size_t floats)
+{
+    if (floats <= r->vectors_capacity)
+        return 0;
+    float *p = realloc(r->vectors, floats * sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    r->vectors = p;
+    r->vectors_capacity = floats;
+    return 0;
 }
 
 uint32_t kith_results_count(const kith_results *r)
@@ -53,6 +67,11 @@ float kith_results_distance(const kith_results *r, uint32_t i)
 const float *kith_results_vector(const kith_results *r, uint32_t i)
 {
     return r->vector_dim && i < r->found.count ? r->vectors + (size_t)i * r->vector_dim : NULL;
+}
+
+const char *kith_results_payload(const kith_results *r, uint32_t i)
+{
+    return r->has_payloads && i < r->found.count && r->payload_at[i] ? r->payloads + r->payload_at[i] - 1 : NULL;
 }
 
 const char *kith_results_cursor(const kith_results *r)

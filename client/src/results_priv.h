@@ -20,12 +20,22 @@ struct kith_results {
     size_t vectors_capacity;
     uint32_t vector_dim; /* 0: it has none */
     char cursor[49];     /* "": it was the last */
+    /* Of whatever was asked for payloads (payloads.c). */
+    bool has_payloads;
+    char *payloads; /* texts, each with its NUL */
+    size_t payloads_len, payloads_capacity;
+    size_t *payload_at; /* of each hit, + 1; 0: it has none */
+    size_t payload_at_capacity;
 };
 
-/* What it holds is no page any more. */
+/* Room for so many floats of vectors. 0 or -ENOMEM. */
+int kithi_results_room(kith_results *r, size_t floats);
+
+/* What it holds is no page any more, and has no payloads. */
 static inline void kithi_results_forget_page(kith_results *r)
 {
     r->vector_dim = 0;
+    r->has_payloads = false;
     r->cursor[0] = '\0';
 }
 

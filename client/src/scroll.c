@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "client/src/opts_priv.h"
+#include "client/src/payloads_priv.h"
 #include "client/src/results_priv.h"
 #include "client/src/snapshot_priv.h"
 #include "shm/base/hash.h"
@@ -20,6 +21,7 @@
 
 #define LIMIT_DEFAULT 1000u
 #define VECTORS_MAX   (64u << 20) /* bytes of vectors in a page */
+#define PAYLOADS_MAX  (64u << 20) /* the same of payloads, if all were as large as may be */
 #define DIGITS        16u         /* of a number in a cursor */
 
 _Static_assert(3 * DIGITS + 1 == sizeof((struct kith_results *)0)->cursor, "a cursor is three numbers");
@@ -54,26 +56,12 @@ static bool read_cursor(const struct kithi_map *m, const char *text, struct kith
     return text[3 * DIGITS] == '\0' && numbers[2] == check_of(m, out);
 }
 
-/* Room for the vectors of a page. 0 or -ENOMEM. */
-static int make_room(kith_results *r, uint32_t limit, uint32_t dim)
-{
-    size_t need = (size_t)limit * dim;
-    if (need <= r->vectors_capacity)
-        return 0;
-    float *p = realloc(r->vectors, need * sizeof *p);
-    if (!p)
-        return -ENOMEM;
-    r->vectors = p;
-    r->vectors_capacity = need;
-    return 0;
-}
-
 int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *opts, kith_results *out)
 {
     struct kith_scroll_opts o = KITH_SCROLL_OPTS_INIT;
     struct kithi_call *c = NULL;
     if (!index || !out || (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0) || o.vectors > 1 ||
-        o.reserved[0] || o.reserved[1])
+        o.reserved)
         return -EINVAL;
     char from[3 * DIGITS + 2]; /* cursor may be out's own; one that is longer is none */
     if (cursor) {
@@ -81,18 +69,23 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
         memcpy(from, cursor, len);
         from[len] = '\0';
     }
+    struct kithi_fields fields;
     kithi_results_forget_page(out);
     kithi_results_clear(&out->found);
+    int rc = kithi_fields_of(o.payloads, o.field_count, o.fields, &fields);
+    if (rc < 0)
+        return rc;
     if (o.limit > KITHI_SCROLL_MAX)
         return KITHI_E_PARAMETER;
     const uint32_t dim = index->geometry.dim;
     struct kithi_scroll_params p = { .at = kithi_moment_of(&o.at),
                                      .limit = o.limit ? o.limit : LIMIT_DEFAULT };
-    int rc = 0;
+    if (fields.wanted && p.limit > PAYLOADS_MAX / KITHI_PAYLOAD_MAX)
+        p.limit = PAYLOADS_MAX / KITHI_PAYLOAD_MAX;
     if (o.vectors) {
         uint32_t most = VECTORS_MAX / (dim * (uint32_t)sizeof(float));
         p.limit = p.limit < most ? p.limit : most;
-        rc = make_room(out, p.limit, dim);
+        rc = kithi_results_room(out, (size_t)p.limit * dim);
         p.vectors = out->vectors;
     }
     if (rc == 0)
@@ -103,9 +96,11 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
     if (cursor && !read_cursor(kithi_call_map(c), from, &p.from)) {
         rc = KITHI_E_CURSOR;
     } else {
-        do
+        uint32_t tries = 0;
+        do {
             rc = kithi_scroll(kithi_call_map(c), &p, &out->scroll, &out->found);
-        while (kithi_call_again(index, c, &rc));
+            rc = kithi_payloads_or(rc, c, &fields, &tries, out);
+        } while (rc == -EAGAIN || kithi_call_again(index, c, &rc));
     }
     if (rc >= 0) {
         out->generation_changed = c->changed;

@@ -2,10 +2,12 @@
  * search.c - the searches: check what the caller gave, run shm/graph in a call slot.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "client/src/opts_priv.h"
+#include "client/src/payloads_priv.h"
 #include "client/src/results_priv.h"
 #include "client/src/snapshot_priv.h"
 #include "shm/base/id.h"
@@ -37,15 +39,19 @@ struct asked {
     double target;    /* recall that ef is still to be chosen for; 0: it is given */
     uint32_t ef_most; /* with a target */
     uint32_t basis;   /* enum kith_ef_basis */
+    struct kithi_fields fields;
 };
 
 static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *out)
 {
     struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
-    if (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
+    if (opts && kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_search_opts, fields)) < 0)
         return -EINVAL;
-    if (o.exact > 1 || o.reserved)
+    if (o.exact > 1)
         return -EINVAL;
+    int rc = kithi_fields_of(o.payloads, o.field_count, o.fields, &out->fields);
+    if (rc < 0)
+        return rc;
     if (k < 1 || k > KITHI_K_MAX)
         return KITHI_E_K;
     if (o.target_recall != 0 && !(o.target_recall > 0 && o.target_recall < 1)) /* a NaN is neither */
@@ -116,10 +122,12 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
 {
     bool timed = is_timed(index, c) && c->board_turn++ % KITHI_BOARD_TIMED_EACH == 0;
     uint64_t began_ns = timed ? kithi_now_ns() : 0;
+    uint32_t tries = 0;
     int rc;
-    do
+    do {
         rc = kithi_search(kithi_call_map(c), &c->scratch, query, &a->params, &out->found);
-    while (kithi_call_again(index, c, &rc));
+        rc = kithi_payloads_or(rc, c, &a->fields, &tries, out);
+    } while (rc == -EAGAIN || kithi_call_again(index, c, &rc));
     note(out, c, a);
     count(c, rc, &out->found.stats, timed ? kithi_now_ns() - began_ns : KITHI_BOARD_NOT_TIMED);
     return rc;
@@ -167,6 +175,8 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
     uint32_t i = 0;
     for (; i < good; i++) {
         rc = turns ? counts[i] : KITHI_E_MOVED;
+        if (rc >= 0 && kithi_payloads_take(c, &a->fields, out[i]) < 0)
+            rc = KITHI_E_STALE;
         if (rc == KITHI_E_MOVED || rc == KITHI_E_STALE ||
             rc == KITHI_E_EPOCH) /* by itself, on the generation that is there by now */
             rc = search_in(index, c, queries + (size_t)i * dim, a, out[i]);
@@ -237,12 +247,16 @@ int kith_search(kith *index, const float *query, size_t len, uint32_t k, const s
 }
 
 /* Take the id that was asked about out of its own neighbours, and what is beyond k. */
-static int drop_self(struct kithi_results *r, const char *id, size_t id_len, uint32_t k)
+static int drop_self(kith_results *results, const char *id, size_t id_len, uint32_t k)
 {
+    struct kithi_results *r = &results->found;
     for (uint32_t i = 0; i < r->count; i++) {
         const struct kithi_hit *h = &r->hits[i];
         if (h->id_len == id_len && memcmp(r->ids + h->id_off, id, id_len) == 0) {
             memmove(&r->hits[i], &r->hits[i + 1], (r->count - i - 1) * sizeof *r->hits);
+            if (results->has_payloads)
+                memmove(&results->payload_at[i], &results->payload_at[i + 1],
+                        (r->count - i - 1) * sizeof *results->payload_at);
             r->count--;
             break;
         }
@@ -288,7 +302,7 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
         a.params.ef = a.params.k;
     rc = search_in(index, c, c->vector, &a, out);
     if (rc > 0)
-        rc = drop_self(&out->found, id, id_len, k);
+        rc = drop_self(out, id, id_len, k);
 out:
     if (c)
         kithi_call_end(index, c);

@@ -104,6 +104,8 @@ int kith_stats(kith *index, struct kith_stats *out)
         .huge_wanted_bytes = word(&h->tally_huge_wanted),
         .durable_epoch = word(&h->durable_epoch),
         .timeline = word(&h->timeline),
+        .payload_count = word(&h->tally_payloads),
+        .payload_bytes = word(&h->tally_payload_bytes),
     };
     s.durable_epoch = s.durable_epoch < s.epoch ? s.durable_epoch : s.epoch;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {

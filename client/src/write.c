@@ -13,6 +13,7 @@
 #include "client/src/admin_priv.h"
 #include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
+#include "client/src/payload_op.h"
 #include "shm/base/id.h"
 #include "shm/wire/op.h"
 
@@ -118,11 +119,27 @@ static int commit_check(struct kith_commit *out)
     return out ? kithi_opts_out(out, &none, sizeof none, KITHI_COMMIT_FIRST) : 0;
 }
 
-static int write_one(struct kith *index, const char *id, const float *vector, uint64_t *out_epoch,
-                     uint32_t *out_found)
+/* Of the payload, where there is one, text and how. Under write_lock. */
+static int encode_payload(struct kith *index, enum kith_payload_change how, const char *text,
+                          struct kithi_op *op)
+{
+    if (!index->payload_buf) {
+        /* Which has also room for nothing but a vector. */
+        unsigned char *whole =
+            realloc(index->write_buf, kithi_op_size_with(KITHI_ID_MAX, index->geometry.dim, KITHI_PAYLOAD_MAX));
+        if (!whole)
+            return -ENOMEM;
+        index->write_buf = whole;
+        index->payload_buf = malloc(KITHI_PAYLOAD_MAX);
+    }
+    return index->payload_buf ? kithi_payload_op(how, text, index->payload_buf, op, NULL) : -ENOMEM;
+}
+
+/* op without its id; with payloaded, the payload is text, by how. */
+static int write_one(struct kith *index, const char *id, struct kithi_op *op, bool payloaded,
+                     enum kith_payload_change how, const char *text, uint64_t *out_epoch, uint32_t *out_found)
 {
     struct kithi_answer answer;
-    uint32_t dim = vector ? index->geometry.dim : 0;
     size_t id_len = strnlen(id, KITHI_ID_MAX + 1);
     uint64_t epoch = 0;
     enum kith_durability durability =
@@ -136,8 +153,15 @@ static int write_one(struct kith *index, const char *id, const float *vector, ui
         index->write_buf = malloc(kithi_op_size(KITHI_ID_MAX, index->geometry.dim));
     if (!index->write_buf)
         rc = -ENOMEM;
+    if (rc == 0 && payloaded) {
+        uint8_t type = op->type;
+        rc = encode_payload(index, how, text, op);
+        op->type = type == KITHI_OP_UPSERT ? type : op->type;
+    }
     if (rc == 0) {
-        size_t len = kithi_op_encode(index->write_buf, id, id_len, vector, dim);
+        op->id = id;
+        op->id_len = (uint16_t)id_len;
+        size_t len = kithi_op_put(index->write_buf, op);
         rc = request(index, KITHI_FRAME_WRITE, durability, 1, index->write_buf, len, &answer);
     }
     if (rc == 0) {
@@ -167,7 +191,42 @@ int kith_upsert(kith *index, const char *id, const float *vector, size_t len, ui
     if (!index || !id)
         return -EINVAL;
     int rc = kithi_vector_check(index, vector, len);
-    return rc < 0 ? rc : write_one(index, id, vector, out_epoch, &found);
+    struct kithi_op op = { .type = KITHI_OP_UPSERT, .dim = (uint32_t)len, .vector = vector };
+    return rc < 0 ? rc : write_one(index, id, &op, false, KITH_PAYLOAD_REPLACE, NULL, out_epoch, &found);
+}
+
+int kith_upsert_payload(kith *index, const char *id, const float *vector, size_t len, const char *payload,
+                        uint64_t *out_epoch)
+{
+    uint32_t found;
+    if (!index || !id)
+        return -EINVAL;
+    int rc = kithi_vector_check(index, vector, len);
+    struct kithi_op op = {
+        .type = KITHI_OP_UPSERT, .flags = KITHI_OP_PAYLOAD, .dim = (uint32_t)len, .vector = vector
+    };
+    return rc < 0 ? rc : write_one(index, id, &op, true, KITH_PAYLOAD_REPLACE, payload, out_epoch, &found);
+}
+
+int kith_set_payload(kith *index, const char *id, enum kith_payload_change how, const char *text,
+                     uint64_t *out_epoch)
+{
+    uint32_t found;
+    struct kithi_op op = { .type = KITHI_OP_SET };
+    if (!index || !id)
+        return -EINVAL;
+    int rc = write_one(index, id, &op, true, how, text, out_epoch, &found);
+    return rc == 0 && found == 0 ? KITHI_E_NOT_FOUND : rc;
+}
+
+int kith_payload_check(enum kith_payload_change how, const char *text, struct kith_error *error)
+{
+    struct kithi_errmsg err = { 0 };
+    struct kithi_op op;
+    unsigned char *bytes = malloc(KITHI_PAYLOAD_MAX);
+    int rc = bytes ? kithi_payload_op(how, text, bytes, &op, &err) : -ENOMEM;
+    free(bytes);
+    return rc < 0 ? kithi_report(error, &err, rc) : 0;
 }
 
 int kith_delete(kith *index, const char *id, uint64_t *out_epoch)
@@ -175,7 +234,8 @@ int kith_delete(kith *index, const char *id, uint64_t *out_epoch)
     uint32_t found;
     if (!index || !id)
         return -EINVAL;
-    int rc = write_one(index, id, NULL, out_epoch, &found);
+    struct kithi_op op = { .type = KITHI_OP_DELETE };
+    int rc = write_one(index, id, &op, false, KITH_PAYLOAD_REPLACE, NULL, out_epoch, &found);
     return rc == 0 && found == 0 ? KITHI_E_NOT_FOUND : rc;
 }
 

@@ -51,7 +51,8 @@ enum kithi_checkpoint_verdict kithi_checkpoint_header_decode(const void *buf, co
     struct kithi_checkpoint_plan plan;
     if (kithi_get64(p) != KITHI_CHECKPOINT_MAGIC || kithi_get32(p + CRC_OFF) != kithi_crc32c(0, p, CRC_OFF))
         return KITHI_CHECKPOINT_BAD;
-    if (kithi_get16(p + 8) != KITHI_CHECKPOINT_VERSION || kithi_get32(p + 12) != 0)
+    uint32_t version = kithi_get16(p + 8);
+    if (version < 1 || version > KITHI_CHECKPOINT_VERSION || kithi_get32(p + 12) != 0)
         return KITHI_CHECKPOINT_NEWER;
     memset(out, 0, sizeof *out);
     memcpy(out->uid, p + 16, 16);
@@ -79,8 +80,9 @@ enum kithi_checkpoint_verdict kithi_checkpoint_header_decode(const void *buf, co
     }
     if (!kithi_checkpoint_plan(out, &plan))
         return KITHI_CHECKPOINT_BAD;
-    /* Regions of another segment format are bytes that nobody here can read. */
-    if (out->segment_version != KITHI_FORMAT_VERSION)
+    /* Regions of another segment format are bytes that nobody here can read, but those of version 2: there version 3 begins. Items are
+     * the same, and no record has a payload. */
+    if (out->segment_version != (version == 1 ? 2 : KITHI_FORMAT_VERSION))
         return KITHI_CHECKPOINT_NEWER;
     return uid && memcmp(out->uid, uid, 16) != 0 ? KITHI_CHECKPOINT_FOREIGN : KITHI_CHECKPOINT_OK;
 }

@@ -23,7 +23,7 @@
 
 #include "shm/layout/geometry.h"
 
-#define KITHI_CHECKPOINT_VERSION     1u
+#define KITHI_CHECKPOINT_VERSION     2u /* 1, of segments of version 2, is read, too */
 #define KITHI_CHECKPOINT_BLOCK       4096u                        /* of header, regions, table and O_DIRECT */
 #define KITHI_CHECKPOINT_MAGIC       UINT64_C(0x3154504b4348544b) /* "KTHCKPT1" */
 #define KITHI_CHECKPOINT_TABLE_MAGIC 0x5443484bu                  /* "KHCT" */
@@ -43,10 +43,12 @@ struct kithi_checkpoint_region {
  *   56..63   CLOCK_REALTIME in ns      64..71   sum of the segment's layout
  *   72..103  geometry: dim, metric, m, ef_construction, quantization, keep, code_bits, slot_max
  *  104..107  version of the segment format                108..111  slots
- *  112..115  upper rows                                   116..131  blobs, by class
- *  132..191  zero
- *  192..447  for each of 16 regions: u64 bytes, u32 chunk, u32 zero
- *  448..4091 zero                     4092..4095  crc32c of bytes 0..4091
+ *  112..115  upper rows                                   116..147  blobs, by class
+ *  148..191  zero
+ *  192..511  for each of 20 regions: u64 bytes, u32 chunk, u32 zero
+ *  512..4091 zero                     4092..4095  crc32c of bytes 0..4091
+ *
+ * Version 1 had 4 classes and 16 regions, and zeros behind them.
  */
 struct kithi_checkpoint_header {
     uint8_t uid[16];

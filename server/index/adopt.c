@@ -3,7 +3,7 @@
  *
  * Readers go on meanwhile, at the epoch that the header shows. Whatever the dead owner had begun
  * beyond that epoch is taken back: first id entries lead to the earlier version again, then
- * deaths beyond the epoch become 0 and births beyond it become 0. Each step is harmless to a
+ * deaths beyond the epoch become 0, payloads beyond it are those of before, and births beyond it become 0. Each step is harmless to a
  * reader and leaves a segment that can be adopted again. Slots that were linked but never
  * born become ABORTED and wait for a sweep like dead ones; dead and resting ones cannot be told
  * apart and all wait for a sweep.
@@ -70,6 +70,8 @@ static void take_back(struct kithi_index *ix, uint32_t slot)
     if (atomic_load_explicit(&r->death, memory_order_relaxed) > ix->epoch && birth_of(r) <= ix->epoch &&
         birth_of(r) != 0)
         atomic_store_explicit(&r->death, 0, memory_order_relaxed);
+    if (birth_of(r) != 0 && birth_of(r) <= ix->epoch)
+        kithi_payload_take_back(ix, slot);
     if (birth_of(r) > ix->epoch)
         atomic_store_explicit(&r->birth, 0, memory_order_release);
     /* ABORTED: a death without a birth keeps insertions from choosing it; one that the epoch has seen need not be waited

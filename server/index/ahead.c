@@ -12,13 +12,16 @@
 
 #include "server/index/index_priv.h"
 #include "shm/base/id.h"
+#include "shm/graph/payload.h"
 
 #define NO_MEMORY "no memory for what the segment has and the log has not"
+
+enum change_kind { CHANGE_BIRTH, CHANGE_PAYLOAD, CHANGE_DEATH };
 
 struct change {
     uint64_t epoch;
     uint32_t slot;
-    bool deletion;
+    enum change_kind kind;
 };
 
 struct changes {
@@ -26,7 +29,7 @@ struct changes {
     uint32_t count, capacity;
 };
 
-static int push(struct changes *c, uint64_t epoch, uint32_t slot, bool deletion)
+static int push(struct changes *c, uint64_t epoch, uint32_t slot, enum change_kind kind)
 {
     if (c->count == c->capacity) {
         uint32_t capacity = c->capacity ? 2 * c->capacity : 256;
@@ -36,7 +39,7 @@ static int push(struct changes *c, uint64_t epoch, uint32_t slot, bool deletion)
         c->items = items;
         c->capacity = capacity;
     }
-    c->items[c->count++] = (struct change){ epoch, slot, deletion };
+    c->items[c->count++] = (struct change){ epoch, slot, kind };
     return 0;
 }
 
@@ -48,6 +51,15 @@ static bool is_last(struct kithi_index *ix, uint32_t slot)
     return len > 0 && kithi_ids_find(ix, kithi_ids_hash(ix, id, len), id, len) == slot + 1;
 }
 
+/* Epoch of the newest version of slot's payload; 0: there is none. */
+static uint64_t payload_birth(const struct kithi_index *ix, uint32_t slot)
+{
+    struct kithi_payload_blob b;
+    uint32_t ref = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
+    return kithi_view_payload_blob(&ix->view, ref, &b) ? atomic_load_explicit(&b.blob->birth, memory_order_relaxed)
+                                                  : 0;
+}
+
 static int gather(struct kithi_index *ix, uint64_t after_epoch, struct changes *out)
 {
     int rc = 0;
@@ -57,10 +69,15 @@ static int gather(struct kithi_index *ix, uint64_t after_epoch, struct changes *
         uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
         if (birth == 0 || birth > ix->epoch || death > ix->epoch)
             continue;
+        uint64_t changed = death == 0 ? payload_birth(ix, slot) : 0;
         if (death == 0 && birth > after_epoch)
-            rc = push(out, birth, slot, false);
-        else if (death > after_epoch && is_last(ix, slot))
-            rc = push(out, death, slot, true);
+            rc = push(out, birth, slot, CHANGE_BIRTH);
+        if (rc == 0 && changed > birth && changed > after_epoch)
+            rc = push(out, changed, slot, CHANGE_PAYLOAD);
+        if (rc < 0 || death == 0)
+            continue;
+        if (death > after_epoch && is_last(ix, slot))
+            rc = push(out, death, slot, CHANGE_DEATH);
     }
     return rc;
 }
@@ -73,28 +90,53 @@ static int by_epoch(const void *a, const void *b)
     return x->slot < y->slot ? -1 : x->slot > y->slot;
 }
 
+/* The op that makes a change again. Of a payload that has changed since its vector's birth the last version is left: the vector comes without. */
+static void op_of(struct kithi_index *ix, const struct change *c, char *id, const float *vector,
+                  struct kithi_op *out)
+{
+    static const uint8_t types[] = { [CHANGE_BIRTH] = KITHI_OP_UPSERT,
+                                     [CHANGE_PAYLOAD] = KITHI_OP_SET,
+                                     [CHANGE_DEATH] = KITHI_OP_DELETE };
+    const unsigned char *payload = NULL;
+    *out = (struct kithi_op){ .type = types[c->kind],
+                              .id = id,
+                              .id_len = (uint16_t)kithi_view_id(&ix->view, c->slot, id) };
+    if (c->kind == CHANGE_BIRTH) {
+        out->flags = KITHI_OP_PAYLOAD;
+        out->dim = ix->map.geometry.dim;
+        out->vector = vector;
+    }
+    if (c->kind != CHANGE_DEATH && payload_birth(ix, c->slot) == c->epoch)
+        out->payload_len = kithi_payload_bytes(
+            ix, atomic_load_explicit(&kithi_view_record(&ix->view, c->slot)->payload, memory_order_relaxed),
+            &payload);
+    out->payload = payload;
+}
+
 /* The ops of n changes of one epoch; none: one that changes nothing. No log gets what no start could apply. */
 static int encode(struct kithi_index *ix, const struct change *c, uint32_t n, float *vector,
                   struct kithi_ahead_group *out, struct kithi_errmsg *err)
 {
     struct kithi_errmsg why;
-    const uint32_t dim = ix->map.geometry.dim;
     char id[KITHI_ID_MAX + 1];
+    struct kithi_op op;
     size_t size = KITHI_OP_HEADER;
-    for (uint32_t i = 0; i < n; i++)
-        size += kithi_op_size(kithi_view_id(&ix->view, c[i].slot, id), c[i].deletion ? 0 : dim);
+    for (uint32_t i = 0; i < n; i++) {
+        op_of(ix, &c[i], id, vector, &op);
+        size += kithi_op_size_with(op.id_len, op.dim, op.payload_len);
+    }
     unsigned char *ops = malloc(size);
     if (!ops)
         return kithi_error_set(err, -ENOMEM, NO_MEMORY);
     size_t at = 0;
     for (uint32_t i = 0; i < n; i++) {
-        size_t len = kithi_view_id(&ix->view, c[i].slot, id);
-        if (!c[i].deletion && kithi_group_vector_again(ix, c[i].slot, vector, &why) < 0) {
+        op_of(ix, &c[i], id, vector, &op);
+        if (op.dim && kithi_group_vector_again(ix, c[i].slot, vector, &why) < 0) {
             free(ops);
             return kithi_error_set(err, KITHI_E_CORRUPT, "%s, in the vector that the segment has of \"%.*s\"",
-                                   why.text, (int)len, id);
+                                   why.text, (int)op.id_len, id);
         }
-        at += kithi_op_encode(ops + at, id, len, c[i].deletion ? NULL : vector, dim);
+        at += kithi_op_put(ops + at, &op);
     }
     if (n == 0)
         at = kithi_op_encode_nothing(ops);

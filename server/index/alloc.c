@@ -118,6 +118,20 @@ static uint32_t new_ids(const struct kithi_index *ix)
     return n;
 }
 
+/* A class that is full does not make the collection grow: it has other classes, and slots. */
+static int reserve_blobs(struct kithi_index *ix, unsigned class, uint64_t count, struct kithi_errmsg *err)
+{
+    const struct kithi_layout *l = &ix->map.layout;
+    if (count > l->blob_max[class])
+        return kithi_error_set(
+            err, KITHI_E_NO_SPACE,
+            "the collection has room for %u payloads of %u to %u bytes (by its --max-vectors), and %u are needed; %u "
+            "hold replaced payloads and will be free in a moment",
+            l->blob_max[class], class ? l->blob_stride[class - 1] : 0, l->blob_stride[class],
+            (uint32_t)(count < UINT32_MAX ? count : UINT32_MAX), ix->old_payloads.count);
+    return kithi_space_reserve(ix, kithi_blob_region(class), count, err);
+}
+
 int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct kithi_errmsg *err)
 {
     uint64_t slots = beyond(ix->slots_used, ix->slots_free.count, d->slots);
@@ -145,8 +159,7 @@ int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct k
         rc = kithi_space_reserve(ix, KITHI_REGION_UPPER,
                                  beyond(ix->upper_used, ix->upper_free.count, d->uppers), err);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT && rc == 0; c++)
-        rc = kithi_space_reserve(ix, KITHI_REGION_BLOB0 + c,
-                                 beyond(ix->blob_used[c], ix->blob_free[c].count, d->blobs[c]), err);
+        rc = reserve_blobs(ix, c, beyond(ix->blob_used[c], ix->blob_free[c].count, d->blobs[c]), err);
     if (rc == 0)
         rc = kithi_ids_reserve(ix, new_ids(ix) + d->ids, d->ids, err);
     if (rc < 0)
@@ -182,7 +195,8 @@ void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out
                                    .slots = slot_max - ix->slots_used + ix->slots_free.count,
                                    .soon = ix->dead.count + ix->sweep.slots_doomed.count + ix->resting.count,
                                    .uppers = kithi_alloc_upper_available(ix),
-                                   .upper_max = ix->map.layout.upper_max };
+                                   .upper_max = ix->map.layout.upper_max,
+                                   .payloads_soon = ix->old_payloads.count };
 }
 
 uint32_t kithi_alloc_slot(struct kithi_index *ix)
@@ -262,6 +276,20 @@ static void held_add(struct kithi_index *ix, enum kithi_held state, uint32_t upp
         ix->held_blob[class][state] += by;
 }
 
+/* The payload that a reference leads to, for the ledger; of the living also what people want to know. */
+static void held_payload_add(struct kithi_index *ix, enum kithi_held state, uint32_t ref, int32_t by)
+{
+    const unsigned char *bytes;
+    if (state == KITHI_HELD_COUNT || !ref || kithi_payload_class(ref) >= KITHI_BLOB_CLASS_COUNT)
+        return;
+    ix->held_blob[kithi_payload_class(ref)][state] += by;
+    if (state != KITHI_HELD_LIVE)
+        return;
+    int64_t len = kithi_payload_bytes(ix, ref, &bytes);
+    ix->payloads += by * (len > 0);
+    ix->payload_bytes += by * len;
+}
+
 void kithi_held_moves(struct kithi_index *ix, uint32_t slot, enum kithi_held from, enum kithi_held to)
 {
     const struct kithi_record *r = kithi_view_record(&ix->view, slot);
@@ -273,6 +301,23 @@ void kithi_held_moves(struct kithi_index *ix, uint32_t slot, enum kithi_held fro
         class = (unsigned)(atomic_load_explicit(&r->id[0], memory_order_relaxed) >> 56);
     held_add(ix, from, uppers, class, -1);
     held_add(ix, to, uppers, class, 1);
+    uint32_t payload = atomic_load_explicit(&r->payload, memory_order_relaxed);
+    held_payload_add(ix, from, payload, -1);
+    held_payload_add(ix, to, payload, 1);
+}
+
+void kithi_held_payload(struct kithi_index *ix, uint32_t slot, uint32_t before, uint32_t after)
+{
+    held_payload_add(ix, KITHI_HELD_RESTING, before, 1);
+    if (kithi_census_awaits(ix, slot))
+        return; /* which counts what the slot has then */
+    held_payload_add(ix, KITHI_HELD_LIVE, before, -1);
+    held_payload_add(ix, KITHI_HELD_LIVE, after, 1);
+}
+
+void kithi_held_forgotten(struct kithi_index *ix, uint32_t ref)
+{
+    held_payload_add(ix, KITHI_HELD_RESTING, ref, -1);
 }
 
 void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
@@ -296,8 +341,11 @@ void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
     uint32_t id_len = kithi_meta_id_len(atomic_load_explicit(&r->meta, memory_order_relaxed));
     uint64_t blob = atomic_load_explicit(&r->id[0], memory_order_relaxed);
     uint32_t upper = atomic_load_explicit(&r->upper, memory_order_relaxed);
+    uint32_t payload = atomic_load_explicit(&r->payload, memory_order_relaxed);
     atomic_store_explicit(&r->upper, 0, memory_order_relaxed);
+    atomic_store_explicit(&r->payload, 0, memory_order_relaxed);
     kithi_stored(ix, r, sizeof *r);
+    kithi_payload_return(ix, payload);
     kithi_alloc_return(ix, slot, id_len > KITHI_ID_INLINE ? blob : 0, upper);
 }
 
@@ -329,6 +377,11 @@ void kithi_alloc_tallies(struct kithi_index *ix)
         atomic_store_explicit(&h->tally_blob[c], ix->blob_used[c] - ix->blob_free[c].count,
                               memory_order_relaxed);
     atomic_store_explicit(&h->tally_ids, ix->ids_filled, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_payloads, ix->payloads > 0 ? (uint64_t)ix->payloads : 0,
+                          memory_order_relaxed);
+    atomic_store_explicit(&h->tally_payload_bytes, ix->payload_bytes > 0 ? (uint64_t)ix->payload_bytes : 0,
+                          memory_order_relaxed);
+    atomic_store_explicit(&h->tally_versions, ix->old_payloads.count, memory_order_relaxed);
     store_held(kithi_header_ledger(h)->upper, ix->held_upper);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
         store_held(kithi_header_ledger(h)->blob[c], ix->held_blob[c]);

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "server/index/index_priv.h"
+#include "shm/graph/payload.h"
 
 #define WORD_ITEMS 8u /* upper rows, blobs or places that are looked at in the time of a slot */
 
@@ -108,6 +109,52 @@ static bool hold_blob(struct kithi_index *ix, uint32_t slot)
     return true;
 }
 
+bool kithi_census_awaits(const struct kithi_index *ix, uint32_t slot)
+{
+    const struct census *s = &ix->census;
+    return s->step == CENSUS_SLOTS && slot >= s->slot && slot < s->slot_end;
+}
+
+/* The newest version of its payload; those before it are nobody's, or rest. */
+static bool hold_payload(struct kithi_index *ix, uint32_t slot)
+{
+    struct census *s = &ix->census;
+    const struct kithi_record *r = kithi_view_record(&ix->view, slot);
+    uint32_t ref = atomic_load_explicit(&r->payload, memory_order_relaxed);
+    struct kithi_payload_blob b;
+    if (!ref)
+        return true;
+    if (!kithi_view_payload_blob(&ix->view, ref, &b) ||
+        atomic_load_explicit(&b.blob->owner, memory_order_relaxed) != slot + 1 ||
+        atomic_load_explicit(&b.blob->len, memory_order_relaxed) > b.capacity)
+        return false;
+    uint64_t birth = atomic_load_explicit(&b.blob->birth, memory_order_relaxed);
+    if (atomic_load_explicit(&r->birth, memory_order_relaxed) && (birth == 0 || birth > ix->epoch))
+        return false;
+    unsigned class = kithi_payload_class(ref);
+    uint32_t number = kithi_payload_number(ref);
+    if (number >= s->blob_end[class]) /* of a group since */
+        return s->ends_known && number < ix->blob_used[class];
+    if (s->blobs[class][number])
+        return false;
+    s->blobs[class][number] = 1;
+    if (number + 1 > s->blob_last[class])
+        s->blob_last[class] = number + 1;
+    return true;
+}
+
+/* What was replaced by groups since rests, and is not free. */
+static void hold_old_payloads(struct kithi_index *ix)
+{
+    struct census *s = &ix->census;
+    const struct old_payloads *q = &ix->old_payloads;
+    for (uint32_t i = 0; i < q->count; i++) {
+        uint32_t ref = q->items[(q->head + i) % q->capacity].ref;
+        if (kithi_payload_number(ref) < s->blob_end[kithi_payload_class(ref)])
+            s->blobs[kithi_payload_class(ref)][kithi_payload_number(ref)] = 1;
+    }
+}
+
 static int look_at_slot(struct kithi_index *ix, uint32_t slot, struct kithi_errmsg *err)
 {
     struct census *s = &ix->census;
@@ -132,6 +179,8 @@ static int look_at_slot(struct kithi_index *ix, uint32_t slot, struct kithi_errm
     if (!hold_uppers(ix, slot) || !hold_blob(ix, slot))
         return kithi_error_set(err, KITHI_E_CORRUPT,
                                "slot %u refers to upper rows or a blob that are not its own", slot);
+    if (!hold_payload(ix, slot))
+        return kithi_error_set(err, KITHI_E_CORRUPT, "slot %u refers to a payload that is not its own", slot);
     if (s->ends_known && (birth > s->epoch || (birth ? death > ix->epoch : death == 0)))
         return kithi_error_set(err, KITHI_E_CORRUPT,
                                "slot %u is of a group that was never committed, and was not noted", slot);
@@ -169,10 +218,14 @@ static int look_at_blob(struct kithi_index *ix, unsigned class, uint32_t number)
     if (ix->census.blobs[class][number])
         return 0;
     int rc = kithi_stack_push(&ix->blob_free[class], number);
-    if (rc == 0)
-        atomic_store_explicit(&kithi_view_blob(&ix->view, kithi_blob_ref(class, number), &capacity)->owner, 0,
-                              memory_order_relaxed);
-    return rc;
+    if (rc < 0)
+        return rc;
+    struct kithi_blob *b = kithi_view_blob(&ix->view, kithi_blob_ref(class, number), &capacity);
+    /* [P18 payload] release: a version that rested when the last owner died; a reader who is at it begins again. */
+    if (atomic_load_explicit(&b->birth, memory_order_relaxed))
+        atomic_store_explicit(&b->birth, 0, memory_order_release);
+    atomic_store_explicit(&b->owner, 0, memory_order_relaxed);
+    return 0;
 }
 
 /* All slots were seen: what is beyond the last thing held was never used, where no notes say otherwise. */
@@ -236,6 +289,7 @@ static int next_slot(struct kithi_index *ix, struct kithi_errmsg *err)
         return rc;
     }
     find_ends(ix);
+    hold_old_payloads(ix);
     s->step = CENSUS_UPPERS;
     return 0;
 }

@@ -4,7 +4,7 @@
  * Vectors are inserted as if they came anew: whatever the graph had suffered by deletions is left behind, and
  * each layout gets the graph that building with its own codes gives. A vector goes as it is when it is come to: one that has died by
  * then is passed over, since its death, and the birth of what replaced it, are among the changes that come later. A death is
- * copied as the deletion of its id, a birth as the vector in its slot, if that is still the one that was born, and alive. So the last
+ * copied as the deletion of its id, a birth as the vector in its slot with its payload, another payload as that, if that is still the one that was born, and alive. So the last
  * change of each id has the last word, and once all are copied both show the same.
  *
  * What is copied is born, and dies, at the epoch that `from` shows at that moment. Nobody reads `to` before the end, and whoever
@@ -92,8 +92,8 @@ uint64_t kithi_copy_need(const struct kithi_index *ix, const struct kithi_geomet
             items = places;
         else if (r == KITHI_REGION_IDS1) /* the table before, half as large */
             items = places / 2;
-        else if (r >= KITHI_REGION_BLOB0 && r < KITHI_REGION_BLOB0 + KITHI_BLOB_CLASS_COUNT)
-            items = ix->blob_used[r - KITHI_REGION_BLOB0] - ix->blob_free[r - KITHI_REGION_BLOB0].count;
+        else if (kithi_region_blob_class(r) < KITHI_BLOB_CLASS_COUNT)
+            items = ix->blob_used[kithi_region_blob_class(r)] - ix->blob_free[kithi_region_blob_class(r)].count;
         uint64_t bytes = items * l.unit[r];
         bytes = bytes < l.size[r] ? bytes : l.size[r];
         sum += bytes ? kithi_round_up(bytes + kithi_space_step(bytes), 4096) : 0;
@@ -291,6 +291,16 @@ static void complete(struct kithi_copy *c, uint64_t now_us)
     }
 }
 
+/* The newest payload of slot, which stays where it is until the op is staged: this thread forgets what was replaced. */
+static void give_payload(struct kithi_copy *c, uint32_t slot, struct kithi_op *op)
+{
+    const unsigned char *bytes = NULL;
+    uint32_t ref = atomic_load_explicit(&kithi_view_record(&c->from->view, slot)->payload, memory_order_relaxed);
+    op->payload_len = kithi_payload_bytes(c->from, ref, &bytes);
+    op->payload = bytes;
+    op->flags = op->type == KITHI_OP_UPSERT ? KITHI_OP_PAYLOAD : 0;
+}
+
 /* The vector of slot, as op number n and vector number v of the part. */
 static int put(struct kithi_copy *c, uint32_t slot, uint32_t n, uint32_t v, struct kithi_errmsg *err)
 {
@@ -308,6 +318,19 @@ static int put(struct kithi_copy *c, uint32_t slot, uint32_t n, uint32_t v, stru
     c->ops[n] = (struct kithi_op){
         .type = KITHI_OP_UPSERT, .id_len = (uint16_t)len, .dim = dim, .id = id, .vector = vector
     };
+    give_payload(c, slot, &c->ops[n]);
+    return 0;
+}
+
+/* The payload of slot alone, likewise: what there is by now, whatever has changed since. */
+static int put_payload(struct kithi_copy *c, uint32_t slot, uint32_t n, uint32_t v, struct kithi_errmsg *err)
+{
+    char *id = c->ids + (size_t)v * (KITHI_ID_MAX + 1);
+    size_t len = kithi_view_id(&c->from->view, slot, id);
+    if (len == 0)
+        return kithi_error_set(err, KITHI_E_CORRUPT, "the record of slot %u makes no sense", slot);
+    c->ops[n] = (struct kithi_op){ .type = KITHI_OP_SET, .id_len = (uint16_t)len, .id = id };
+    give_payload(c, slot, &c->ops[n]);
     return 0;
 }
 
@@ -352,7 +375,7 @@ static int gather_changes(struct kithi_copy *c, struct kithi_errmsg *err)
         }
         if (!is_alive(c, ch.slot, &birth) || birth != ch.birth)
             continue;
-        int rc = put(c, ch.slot, n, vectors, err);
+        int rc = ch.payload ? put_payload(c, ch.slot, n, vectors, err) : put(c, ch.slot, n, vectors, err);
         if (rc < 0)
             return rc;
         n++;

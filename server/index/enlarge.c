@@ -96,7 +96,12 @@ static uint64_t used_of(const struct kithi_index *ix, unsigned region)
     case KITHI_REGION_BLOB0:
     case KITHI_REGION_BLOB1:
     case KITHI_REGION_BLOB2:
-    case KITHI_REGION_BLOB3: return (uint64_t)ix->blob_used[region - KITHI_REGION_BLOB0] * l->unit[region];
+    case KITHI_REGION_BLOB3:
+    case KITHI_REGION_BLOB4:
+    case KITHI_REGION_BLOB5:
+    case KITHI_REGION_BLOB6:
+    case KITHI_REGION_BLOB7:
+        return (uint64_t)ix->blob_used[kithi_region_blob_class(region)] * l->unit[region];
     default: return 0;
     }
 }

@@ -68,7 +68,10 @@ static int check_op(const struct kithi_index *ix, const struct kithi_op *op, str
     if (!kithi_id_valid(op->id, op->id_len))
         return kithi_error_set(err, KITHI_E_ID, "%s (this one has %u bytes)", kithi_error_text(KITHI_E_ID),
                                op->id_len);
-    if (op->type == KITHI_OP_DELETE)
+    if (op->payload_len > KITHI_PAYLOAD_BYTES)
+        return kithi_error_set(err, KITHI_E_PARAMETER, "a payload of %u bytes; at most %u are allowed",
+                               op->payload_len, KITHI_PAYLOAD_BYTES);
+    if (op->type == KITHI_OP_DELETE || op->type == KITHI_OP_SET)
         return 0;
     if (op->dim != g->dim)
         return kithi_error_set(err, KITHI_E_DIMENSION, "the vector has %u dimensions, the collection has %u",
@@ -96,25 +99,75 @@ int kithi_group_vector_again(const struct kithi_index *ix, uint32_t slot, float 
     return check_vector(g, out, err);
 }
 
+static int grow(void **items, size_t n, size_t size)
+{
+    void *p = realloc(*items, n * size);
+    if (p)
+        *items = p;
+    return p ? 0 : -ENOMEM;
+}
+
+static int reserve_request(struct kithi_index *ix, uint32_t n)
+{
+    uint32_t places = 64;
+    if (ix->levels_capacity >= n)
+        return 0;
+    while (places < 2 * n)
+        places *= 2;
+    if (grow((void **)&ix->levels, n, sizeof *ix->levels) < 0 ||
+        grow((void **)&ix->places, n, sizeof *ix->places) < 0 ||
+        grow((void **)&ix->missing, (n + 7) / 8, sizeof *ix->missing) < 0 ||
+        grow((void **)&ix->payload_lens, n, sizeof *ix->payload_lens) < 0 ||
+        grow((void **)&ix->same_ids, places, sizeof *ix->same_ids) < 0)
+        return -ENOMEM;
+    ix->same_ids_mask = places - 1;
+    ix->levels_capacity = n;
+    return 0;
+}
+
+/* The last op of the request before number i with its id, or NO_SLOT; i takes its place in the table. */
+static uint32_t op_before(struct kithi_index *ix, const struct kithi_op *ops, uint32_t i, uint64_t hash)
+{
+    uint32_t at = (uint32_t)hash & ix->same_ids_mask, before = NO_SLOT;
+    for (; ix->same_ids[at]; at = (at + 1) & ix->same_ids_mask) {
+        const struct kithi_op *o = &ops[ix->same_ids[at] - 1];
+        if (o->id_len == ops[i].id_len && memcmp(o->id, ops[i].id, o->id_len) == 0) {
+            before = ix->same_ids[at] - 1;
+            break;
+        }
+    }
+    ix->same_ids[at] = i + 1;
+    return before;
+}
+
+/* Bytes of the payload that op i leaves behind its id; what it needs of blobs is added to d. */
+static uint32_t survey_payload(struct kithi_index *ix, const struct kithi_op *ops, uint32_t i,
+                               struct demand *d)
+{
+    const struct kithi_op *op = &ops[i];
+    uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
+    uint32_t before = op_before(ix, ops, i, hash), len = op->payload_len;
+    const unsigned char *bytes;
+    if (op->type == KITHI_OP_DELETE)
+        return 0;
+    if (op->type == KITHI_OP_UPSERT && !(op->flags & KITHI_OP_PAYLOAD))
+        len = before != NO_SLOT ? ix->payload_lens[before]
+                                : kithi_payload_bytes(
+                                      ix, kithi_payload_newest(ix, hash, op->id, op->id_len), &bytes);
+    /* A version without bytes takes a blob, too, where it is to replace another one. */
+    if (len || op->type == KITHI_OP_SET)
+        d->blobs[kithi_payload_size_class(ix, len)]++;
+    return len;
+}
+
 /* Check every op, draw levels, and add up what applying them needs. */
 static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n, struct demand *d,
                   struct kithi_group_result *out, struct kithi_errmsg *err)
 {
-    if (ix->levels_capacity < n) {
-        uint8_t *p = realloc(ix->levels, n);
-        if (!p)
-            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
-        ix->levels = p;
-        uint32_t *places = realloc(ix->places, n * sizeof *places);
-        if (!places)
-            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
-        ix->places = places;
-        uint8_t *missing = realloc(ix->missing, (n + 7) / 8);
-        if (!missing)
-            return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
-        ix->missing = missing;
-        ix->levels_capacity = n;
-    }
+    if (reserve_request(ix, n) < 0)
+        return kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
+    if (n)
+        memset(ix->same_ids, 0, (ix->same_ids_mask + 1) * sizeof *ix->same_ids);
     memset(d, 0, sizeof *d);
     uint32_t uppers = kithi_alloc_upper_available(ix);
     for (uint32_t i = 0; i < n; i++) {
@@ -122,6 +175,11 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
         if (rc < 0) {
             out->failed_item = i;
             return rc;
+        }
+        ix->payload_lens[i] = survey_payload(ix, ops, i, d);
+        if (ops[i].type == KITHI_OP_SET) {
+            d->changes++;
+            continue;
         }
         d->deaths++;
         if (ops[i].type == KITHI_OP_DELETE)
@@ -190,18 +248,28 @@ static struct touched *find_touched(const struct kithi_group *g, uint64_t hash, 
     return NULL;
 }
 
-/* What the group has done to this id; a new entry when nothing yet (*out_new). */
-static struct touched *touch(struct kithi_group *g, uint64_t hash, const struct kithi_op *op, bool *out_new)
+const struct touched *kithi_group_touched(const struct kithi_group *g, uint64_t hash, const char *id,
+                                          uint32_t id_len)
+{
+    return find_touched(g, hash, id, id_len);
+}
+
+/* What the group has done to this id; a new entry, of one that it keeps, when nothing yet. */
+static struct touched *touch(struct kithi_group *g, uint64_t hash, const struct kithi_op *op)
 {
     struct touched *t = find_touched(g, hash, op->id, op->id_len);
-    *out_new = t == NULL;
     if (t)
         return t;
     uint32_t at = (uint32_t)hash & g->overlay_mask;
     while (g->overlay[at])
         at = (at + 1) & g->overlay_mask;
     t = &g->touched[g->touched_count++];
-    *t = (struct touched){ .hash = hash, .id = op->id, .id_len = op->id_len, .insertion = NO_SLOT };
+    *t = (struct touched){ .hash = hash,
+                           .id = op->id,
+                           .id_len = op->id_len,
+                           .insertion = NO_SLOT,
+                           .keeps = true,
+                           .change = NO_SLOT };
     g->overlay[at] = g->touched_count;
     return t;
 }
@@ -213,7 +281,7 @@ const struct insertion *kithi_group_version(const struct kithi_index *ix, uint32
     while (number-- > 0) {
         const struct kithi_group *g = kithi_group_at(ix, number);
         const struct touched *t = find_touched(g, hash, id, id_len);
-        if (t && !*out_last)
+        if (t && !t->keeps && !*out_last)
             *out_last = t;
         if (t && t->insertion != NO_SLOT)
             return &g->insertions[t->insertion];
@@ -236,14 +304,71 @@ static uint32_t version_before(const struct kithi_index *ix, uint64_t hash, cons
     return entry;
 }
 
+/* What the group has done to the payload of an id alone is not done: something else becomes of the id. */
+static void drop_change(struct kithi_index *ix, struct kithi_group *g, struct touched *t)
+{
+    if (t->change == NO_SLOT)
+        return;
+    kithi_payload_return(ix, g->changes[t->change].ref);
+    g->changes[t->change].ref = 0;
+    t->change = NO_SLOT;
+}
+
+/* A version of the payload for slot, as op says: its own or, where it says nothing, that of before. */
+static uint32_t first_payload(struct kithi_index *ix, uint32_t slot, const struct kithi_op *op, uint32_t before)
+{
+    const unsigned char *bytes = op->payload;
+    uint32_t len = op->payload_len;
+    if (!(op->flags & KITHI_OP_PAYLOAD))
+        len = kithi_payload_bytes(ix, before, &bytes);
+    return len ? kithi_payload_stage(ix, slot, 0, bytes, len) : 0;
+}
+
+/* Stage a change of the payload alone. False: there is no such id. */
+static bool stage_payload(struct kithi_index *ix, const struct kithi_op *op)
+{
+    struct kithi_group *g = kithi_group_open(ix);
+    uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
+    bool alive;
+    uint32_t entry = version_before(ix, hash, op, &alive), newest;
+    struct touched *t = find_touched(g, hash, op->id, op->id_len);
+    if (t && !t->keeps) {
+        if (t->insertion == NO_SLOT)
+            return false;
+        struct insertion *in = &g->insertions[t->insertion]; /* no job of it has begun */
+        kithi_payload_return(ix, in->payload);
+        in->payload =
+            op->payload_len ? kithi_payload_stage(ix, in->slot, 0, op->payload, op->payload_len) : 0;
+        t->payload = in->payload;
+        return true;
+    }
+    if (!alive)
+        return false;
+    newest = kithi_payload_newest(ix, hash, op->id, op->id_len);
+    t = touch(g, hash, op);
+    if (t->change == NO_SLOT) {
+        kithi_note_slot(ix, entry - 1);
+        t->change = g->change_count++;
+        g->changes[t->change] = (struct payload_change){ .slot = entry - 1, .prev = newest };
+    }
+    struct payload_change *c = &g->changes[t->change];
+    kithi_payload_return(ix, c->ref); /* of an earlier op of the group */
+    c->ref = t->payload = kithi_payload_stage(ix, c->slot, c->prev, op->payload, op->payload_len);
+    return true;
+}
+
 /* Stage one op; everything it needs has been reserved. Returns true when the id was there before. */
 static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t level, uint32_t place)
 {
     struct kithi_group *g = kithi_group_open(ix);
     uint64_t hash = kithi_ids_hash(ix, op->id, op->id_len);
-    bool fresh, alive, existed = false;
+    bool alive, existed = false;
     uint32_t entry = version_before(ix, hash, op, &alive);
-    struct touched *t = touch(g, hash, op, &fresh);
+    uint32_t before = op->flags & KITHI_OP_PAYLOAD || op->type == KITHI_OP_DELETE
+                          ? 0
+                          : kithi_payload_newest(ix, hash, op->id, op->id_len);
+    struct touched *t = touch(g, hash, op);
+    bool fresh = t->keeps;
 
     if (!fresh && t->insertion != NO_SLOT) {
         g->insertions[t->insertion].superseded = true;
@@ -254,13 +379,19 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
         existed = true;
     }
     t->insertion = NO_SLOT;
-    if (op->type == KITHI_OP_DELETE)
+    t->keeps = false;
+    t->payload = 0;
+    if (op->type == KITHI_OP_DELETE) {
+        drop_change(ix, g, t);
         return existed;
+    }
 
     if (!entry)
         g->new_ids++;
     uint32_t slot = kithi_alloc_slot(ix);
     kithi_note_slot(ix, slot);
+    t->payload = first_payload(ix, slot, op, before);
+    drop_change(ix, g, t); /* only now: its version may be what the new slot's was copied from */
     t->insertion = g->insertion_count;
     g->insertions[g->insertion_count++] = (struct insertion){
         .id = op->id,
@@ -269,6 +400,7 @@ static bool stage(struct kithi_index *ix, const struct kithi_op *op, uint8_t lev
         .blob = op->id_len > KITHI_ID_INLINE
                     ? kithi_alloc_blob(ix, kithi_blob_class(&ix->map.layout, op->id_len))
                     : 0,
+        .payload = t->payload,
         .upper = kithi_alloc_upper(ix, slot, level),
         .slot = slot,
         .place = place,
@@ -312,7 +444,8 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     int rc = survey(ix, ops, n, &d, out, err);
     if (rc == 0)
         rc = kithi_alloc_reserve(ix, &d, err);
-    if (rc == 0 && (reserve_group(g, d.slots, n) < 0 || kithi_ids_claims_reserve(g, d.ids) < 0))
+    if (rc == 0 && (reserve_group(g, d.slots, n) < 0 || kithi_ids_claims_reserve(g, d.ids) < 0 ||
+                    kithi_payload_reserve(ix, d.changes) < 0))
         rc = kithi_error_set(err, -ENOMEM, "the daemon is out of memory");
     if (rc == 0)
         rc = claim_places(ix, ops, n, out, err);
@@ -321,8 +454,10 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     if (n)
         memset(ix->missing, 0, (n + 7) / 8);
     for (uint32_t i = 0; i < n; i++) {
-        bool existed = stage(ix, &ops[i], ix->levels[i], ix->places[i]);
-        if (ops[i].type != KITHI_OP_DELETE)
+        bool existed = ops[i].type == KITHI_OP_SET
+                           ? stage_payload(ix, &ops[i])
+                           : stage(ix, &ops[i], ix->levels[i], ix->places[i]);
+        if (ops[i].type == KITHI_OP_UPSERT)
             continue;
         out->found += existed;
         if (!existed)
@@ -343,13 +478,14 @@ void kithi_group_clear(struct kithi_group *g)
         g->overlay[at] = 0;
     }
     kithi_ids_claims_rewind(g, 0);
-    g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = 0;
+    g->insertion_count = g->touched_count = g->deaths.count = g->new_ids = g->change_count = 0;
 }
 
 void kithi_group_fini(struct kithi_group *g)
 {
     free(g->insertions);
     free(g->deaths.items);
+    free(g->changes);
     free(g->touched);
     free(g->overlay);
     free(g->claims);
@@ -361,8 +497,11 @@ void kithi_group_abort(struct kithi_index *ix)
     struct kithi_group *g = kithi_group_open(ix);
     for (uint32_t i = g->insertion_count; i-- > 0;) {
         const struct insertion *in = &g->insertions[i];
+        kithi_payload_return(ix, in->payload);
         kithi_alloc_return(ix, in->slot, in->blob, in->upper);
     }
+    for (uint32_t i = 0; i < g->change_count; i++)
+        kithi_payload_return(ix, g->changes[i].ref);
     kithi_group_clear(g);
     kithi_notes_abort_group(ix); /* nothing of it was stored in a record */
     kithi_alloc_tallies(ix);
@@ -400,6 +539,8 @@ uint32_t kithi_groups_dying(const struct kithi_index *ix)
 uint32_t kithi_group_room(const struct kithi_index *ix)
 {
     uint32_t noted = kithi_groups_dying(ix);
+    for (uint32_t i = 0; i <= ix->sealed; i++)
+        noted += kithi_group_at(ix, i)->change_count;
     return noted < KITHI_NOTES_MAX ? (KITHI_NOTES_MAX - noted) / 2 : 0;
 }
 

@@ -6,7 +6,7 @@
  * slots that it holds only, some of them dead or not born yet, which restoring hands on as a sweep does.
  *
  * Nothing that a slot of the epoch refers to goes away meanwhile: its upper rows and its blob are freed with it, and it is
- * not freed ([P11 image]).
+ * not freed ([P11 image]). Nor is a version of its payload that was replaced since: a record is copied with that of the epoch.
  */
 #include "server/index/image.h"
 
@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "server/index/index_priv.h"
+#include "shm/graph/payload.h"
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/sync/slotbytes.h"
@@ -68,7 +69,7 @@ int kithi_image_regions(const struct kithi_geometry *g, const struct kithi_layou
         fits = put_region(l, shape, KITHI_REGION_CODES, shape->slots) && fits;
     fits = put_region(l, shape, KITHI_REGION_VECTORS, shape->slots) && fits;
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
-        fits = put_region(l, shape, KITHI_REGION_BLOB0 + c, shape->blobs[c]) && fits;
+        fits = put_region(l, shape, kithi_blob_region(c), shape->blobs[c]) && fits;
     return fits ? 0
                 : kithi_error_set(err, KITHI_E_CORRUPT,
                                   "%u slots with %u upper rows are more than the collection has room for",
@@ -138,7 +139,6 @@ static void copy_words(const struct kithi_record *from, struct kithi_record *to)
     COPY(linked);
     COPY(prev);
     COPY(upper);
-    COPY(payload);
     COPY(norm);
     COPY(meta);
     COPY(id[0]);
@@ -148,13 +148,19 @@ static void copy_words(const struct kithi_record *from, struct kithi_record *to)
 }
 
 /* A record of one piece, or one of nobody. */
-static void copy_record(struct kithi_image *image, uint32_t slot, struct kithi_record *to)
+static void copy_record(struct kithi_image *image, const struct kithi_view *now, uint32_t slot,
+                        struct kithi_record *to)
 {
     const struct kithi_record *r = kithi_view_record(&image->view, slot);
+    uint32_t payload;
     for (unsigned i = 0; i < TRIES; i++) {
         /* [P2 birth] as for readers: a slot of the epoch keeps its birth; one that is being refilled may change it. */
         uint64_t birth = kithi_birth_begin(r);
         copy_words(r, to);
+        /* That of the epoch, which is held like its slot; a later version may be beyond the image. Of a slot that is not of the epoch any. */
+        if (!kithi_view_payload_ref(now, slot, image->shape.epoch, &payload))
+            payload = 0;
+        atomic_store_explicit(&to->payload, payload, memory_order_relaxed);
         if (!kithi_birth_same(r, birth))
             continue;
         if (!atomic_load_explicit(&to->linked, memory_order_relaxed))
@@ -220,10 +226,12 @@ void kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, 
     const struct kithi_map *map = image->view.map;
     uint32_t unit = map->layout.unit[region], first = (uint32_t)(off / unit), count = len / unit;
     unsigned char *out = to;
+    struct kithi_view now;
     switch (region) {
     case KITHI_REGION_RECORDS:
+        kithi_view_begin(&image->map, &now); /* versions since may lie where there was no memory yet */
         for (uint32_t i = 0; i < count; i++)
-            copy_record(image, first + i, (struct kithi_record *)to + i);
+            copy_record(image, &now, first + i, (struct kithi_record *)to + i);
         break;
     case KITHI_REGION_ROWS:
         for (uint32_t i = 0; i < count; i++)

@@ -113,6 +113,9 @@ void kithi_index_close(struct kithi_index *ix)
     free(ix->levels);
     free(ix->missing);
     free(ix->places);
+    free(ix->payload_lens);
+    free(ix->same_ids);
+    kithi_payload_fini(ix);
     kithi_map_detach(&ix->map);
     if (ix->fd >= 0)
         close(ix->fd);

@@ -97,6 +97,7 @@ struct kithi_index_room {
     uint32_t slots;             /* free, or never used */
     uint32_t soon;              /* dead: they come free by themselves */
     uint32_t uppers, upper_max; /* the same of upper rows */
+    uint32_t payloads_soon;     /* versions of payloads that were replaced: their blobs come free by themselves */
 };
 void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out);
 
@@ -104,7 +105,7 @@ void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out
 
 struct kithi_group_result {
     uint32_t failed_item; /* on error: which op, or UINT32_MAX */
-    uint32_t found;       /* deletes that found their id */
+    uint32_t found;       /* deletes and changes of a payload that found their id */
     const uint8_t *
         missing; /* bit i % 8 of byte i / 8: op i is one that did not. The index's own, until the next request is staged */
 };
@@ -119,6 +120,13 @@ struct kithi_group_result {
  */
 int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,
                     struct kithi_group_result *out, struct kithi_errmsg *err);
+
+/*
+ * What payload an id has once everything that is staged is published: *out_len bytes at *out, in the segment, until the next call of anything
+ * here; 0: none. false: there is no such id. kithi_group_add() takes no ops that merge: whoever has some makes KITHI_OP_SET of them by this.
+ */
+bool kithi_payload_current(const struct kithi_index *ix, const char *id, uint32_t id_len,
+                           const unsigned char **out, uint32_t *out_len);
 
 /* Take back everything that was staged to the open group, as if it had never been added; before any of its jobs has begun. */
 void kithi_group_abort(struct kithi_index *ix);

@@ -56,6 +56,7 @@ struct insertion {
     const float *vector;
     uint64_t hash;
     uint64_t blob;  /* reference for a long id, or 0 */
+    uint32_t payload; /* of its first version, filled as it was staged; 0: none */
     uint32_t upper; /* first upper row + 1, or 0; the chain is already linked */
     uint32_t slot;
     uint32_t place; /* of its entry in the id table */
@@ -70,7 +71,28 @@ struct touched {
     uint64_t hash;
     const char *id;
     uint32_t id_len;
-    uint32_t insertion; /* index, or NO_SLOT: deleted */
+    uint32_t insertion; /* index, or NO_SLOT: deleted, unless it keeps */
+    bool keeps;         /* neither inserted nor deleted: the payload was changed, or nothing was found to change */
+    uint32_t change;    /* index of a change of the payload alone, or NO_SLOT */
+    uint32_t payload;   /* reference of the version that it leaves; 0: none */
+};
+
+/* A payload that changes without its vector. */
+struct payload_change {
+    uint32_t slot;
+    uint32_t ref;  /* 0: a later op of the group made it needless */
+    uint32_t prev; /* the version that it replaces, or 0 */
+};
+
+/* Versions that were replaced, the oldest first. */
+struct old_payload {
+    uint32_t ref;
+    uint64_t replaced; /* epoch */
+    uint64_t since_ms;
+};
+struct old_payloads {
+    struct old_payload *items; /* ring */
+    uint32_t head, count, capacity;
 };
 
 struct kithi_group {
@@ -79,6 +101,8 @@ struct kithi_group {
     struct insertion *insertions;
     uint32_t insertion_count, insertion_capacity;
     struct stack deaths; /* published slots that die with the group */
+    struct payload_change *changes;
+    uint32_t change_count, change_capacity;
     struct touched *touched;
     uint32_t touched_count, touched_capacity;
     uint32_t *overlay; /* open addressing over touched: index + 1 */
@@ -219,6 +243,8 @@ struct kithi_index {
 
     uint64_t epoch, live, random;
     struct queue dead, resting;
+    struct old_payloads old_payloads;
+    int64_t payloads, payload_bytes; /* of live slots, for people */
     bool imaged; /* an image is being taken: what died after image_epoch is not freed */
     uint64_t image_epoch;
     /* A ring: from `oldest` on those that are sealed, then the open one, to which requests are staged. */
@@ -232,7 +258,10 @@ struct kithi_index {
     struct pages pages;
     uint8_t *levels;  /* drawn for the request at hand, ... */
     uint32_t *places; /* ... and claimed for it; */
-    uint8_t *missing; /* a bit for each of its deletes that found nothing */
+    uint8_t *missing; /* a bit for each of its ops that found nothing to delete or to change */
+    uint32_t *payload_lens; /* bytes of the payload that each of its ops leaves, ... */
+    uint32_t *same_ids;     /* ... and a table of ops by their ids: index + 1 */
+    uint32_t same_ids_mask;
     uint32_t levels_capacity;
 
     pthread_mutex_t entry_lock;
@@ -293,7 +322,7 @@ int kithi_queue_push(struct queue *q, uint32_t slot, uint64_t since_ms);
 struct waiting kithi_queue_pop(struct queue *q);
 
 struct demand { /* of one request */
-    uint32_t slots, uppers, ids, deaths;
+    uint32_t slots, uppers, ids, deaths, changes;
     uint32_t blobs[KITHI_BLOB_CLASS_COUNT];
 };
 /* Make sure that all of demand can be allotted without failing, on top of what the group holds. */
@@ -312,8 +341,37 @@ void kithi_doubt_clear(struct kithi_index *ix, uint32_t slot);
 /* What slot holds is counted from one state to another; KITHI_HELD_COUNT: in none. */
 void kithi_held_moves(struct kithi_index *ix, uint32_t slot, enum kithi_held from, enum kithi_held to);
 void kithi_alloc_tallies(struct kithi_index *ix);
+/* A living slot's payload is another version, and the one before rests; then that is free. Of them, 0: there is none. */
+void kithi_held_payload(struct kithi_index *ix, uint32_t slot, uint32_t before, uint32_t after);
+void kithi_held_forgotten(struct kithi_index *ix, uint32_t ref);
 /* Keep the ledger from now on. */
 void kithi_ledger_begin(struct kithi_index *ix);
+
+/* ---- payload.c: the writer's half of [P18 payload] ---- */
+
+/* Reference of the version that id has once all that is staged is published; 0: there is none, or no such id. */
+uint32_t kithi_payload_newest(const struct kithi_index *ix, uint64_t hash, const char *id, uint32_t id_len);
+/* Its bytes, in the segment. Returns their count; 0: there are none. */
+uint32_t kithi_payload_bytes(const struct kithi_index *ix, uint32_t ref, const unsigned char **out);
+/* The class that takes so many bytes. */
+unsigned kithi_payload_size_class(const struct kithi_index *ix, uint32_t len);
+/* Fill a blob, which was reserved, with a version for slot; nothing leads to it yet. */
+uint32_t kithi_payload_stage(struct kithi_index *ix, uint32_t slot, uint32_t prev, const void *bytes,
+                             uint32_t len);
+/* Give back a version that nothing leads to, or that has rested. ref may be 0. */
+void kithi_payload_return(struct kithi_index *ix, uint32_t ref);
+/* Room for so many changes more in the open group, and for what they replace. */
+int kithi_payload_reserve(struct kithi_index *ix, uint32_t changes);
+/* [P1 commit] Before the births of a group: versions are born, and those that change alone take their places. */
+void kithi_payload_births(struct kithi_index *ix, const struct kithi_group *g, uint64_t epoch);
+/* Behind its epoch: what was replaced begins its rest. */
+void kithi_payload_replaced(struct kithi_index *ix, const struct kithi_group *g, uint64_t epoch,
+                            uint64_t now_ms);
+/* Free what has rested. Milliseconds until there is more to free; UINT32_MAX: there is nothing. */
+uint32_t kithi_payload_forget(struct kithi_index *ix, uint64_t now_ms);
+/* Of a slot whose group never became visible, or changed it when the owner died: back to what the epoch sees. */
+void kithi_payload_take_back(struct kithi_index *ix, uint32_t slot);
+void kithi_payload_fini(struct kithi_index *ix);
 
 /* ---- ids.c: the writer's half of [P7 id table] ---- */
 
@@ -467,6 +525,8 @@ uint32_t kithi_noted_slot(const struct kithi_index *ix, uint32_t i);
  * ends_known: live, upper_used, blob_used are right, and others may be at work until it is over. 0 or -ENOMEM.
  */
 int kithi_census_begin(struct kithi_index *ix, bool ends_known);
+/* Is slot still to be looked at? */
+bool kithi_census_awaits(const struct kithi_index *ix, uint32_t slot);
 /* A place of the id table, empty before, was filled; the table is another one, which was counted. */
 void kithi_census_place_filled(struct kithi_index *ix, uint64_t place);
 void kithi_census_table_anew(struct kithi_index *ix);
@@ -496,6 +556,9 @@ const struct insertion *kithi_group_version(const struct kithi_index *ix, uint32
  */
 int kithi_group_vector_again(const struct kithi_index *ix, uint32_t slot, float *out,
                              struct kithi_errmsg *err);
+/* What g has done to an id, or NULL. */
+const struct touched *kithi_group_touched(const struct kithi_group *g, uint64_t hash, const char *id,
+                                          uint32_t id_len);
 /* Slots that may die with the groups under way. */
 uint32_t kithi_groups_dying(const struct kithi_index *ix);
 /* Forget what is staged; the slots it took are the caller's business. */
@@ -509,6 +572,7 @@ struct noted_change {
     uint32_t id_len; /* 0: a birth */
     uint32_t slot;   /* of a birth, and its epoch: with another one the slot holds something else by now */
     uint64_t birth;
+    bool payload; /* nothing but the payload of that slot has changed */
 };
 
 /* Note what is published from now on. One copy at a time. */

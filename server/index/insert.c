@@ -91,7 +91,7 @@ static void fill(const struct kithi_view *v, struct worker *w, const struct inse
     memcpy(&norm_bits, &norm, sizeof norm_bits);
     atomic_store_explicit(&r->norm, norm_bits, memory_order_relaxed);
     atomic_store_explicit(&r->meta, kithi_meta_pack(in->level, in->id_len), memory_order_relaxed);
-    atomic_store_explicit(&r->payload, 0, memory_order_relaxed);
+    atomic_store_explicit(&r->payload, in->payload, memory_order_relaxed);
     atomic_store_explicit(&r->prev, in->prev, memory_order_relaxed);
     atomic_store_explicit(&r->death, 0, memory_order_relaxed);
     fill_id(v, w, r, in);

@@ -1,9 +1,9 @@
 /*
- * journal.c - what changes in an index while a copy of it is made (copy.h): deaths and births, in the order in which
+ * journal.c - what changes in an index while a copy of it is made (copy.h): deaths, births and payloads, in the order in which
  * they become visible.
  *
- * Of a death the id is noted, since the slot may be another one's by the time somebody asks; of a birth the slot and its
- * epoch, which tell whether it still is what was born. So a copy keeps no slot from being used again, however long it
+ * Of a death the id is noted, since the slot may be another one's by the time somebody asks; of a birth, and of another payload, the slot and its
+ * epoch of birth, which tell whether it still is what was born. So a copy keeps no slot from being used again, however long it
  * takes, and a change costs some tens of bytes until the copy has it.
  *
  * Entries lie in blocks, one behind the other; blocks that were read are freed once nothing points into them any more. When memory
@@ -27,9 +27,10 @@ struct journal_block {
 };
 
 struct entry {
-    uint32_t id_len; /* 0: a birth */
-    uint32_t slot;   /* of a birth */
+    uint32_t id_len; /* 0: a birth, or another payload */
+    uint32_t slot;   /* of these */
     uint64_t birth;
+    uint64_t payload; /* 1: of the payload alone */
     /* then the id, rounded up to 8 bytes */
 };
 
@@ -96,6 +97,14 @@ void kithi_journal_group(struct kithi_index *ix, const struct kithi_group *g, ui
         if (!g->insertions[i].superseded)
             put(j, &e, NULL);
     }
+    for (uint32_t i = 0; i < g->change_count; i++) {
+        const struct kithi_record *r = kithi_view_record(&ix->view, g->changes[i].slot);
+        struct entry e = { .slot = g->changes[i].slot,
+                           .birth = atomic_load_explicit(&r->birth, memory_order_relaxed),
+                           .payload = 1 };
+        if (g->changes[i].ref)
+            put(j, &e, NULL);
+    }
 }
 
 bool kithi_journal_next(struct kithi_index *ix, struct noted_change *out)
@@ -112,7 +121,8 @@ bool kithi_journal_next(struct kithi_index *ix, struct noted_change *out)
     *out = (struct noted_change){ .id = (const char *)j->at->bytes + j->read + sizeof e,
                                   .id_len = e.id_len,
                                   .slot = e.slot,
-                                  .birth = e.birth };
+                                  .birth = e.birth,
+                                  .payload = e.payload != 0 };
     j->read += (uint32_t)(sizeof e + kithi_round_up(e.id_len, 8));
     j->taken++;
     return true;

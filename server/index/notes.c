@@ -55,13 +55,15 @@ void kithi_note_wake(struct kithi_index *ix, uint32_t wake)
 static bool note_again(struct kithi_index *ix, struct kithi_group *g, uint32_t at)
 {
     struct kithi_notes *n = notes_of(ix);
-    g->noted = g->deaths.count + g->insertion_count;
+    g->noted = g->deaths.count + g->insertion_count + g->change_count;
     if (g->noted > KITHI_NOTES_MAX - at)
         return false;
     for (uint32_t i = 0; i < g->deaths.count; i++)
         atomic_store_explicit(&n->slots[at++], g->deaths.items[i], memory_order_relaxed);
     for (uint32_t i = 0; i < g->insertion_count; i++)
         atomic_store_explicit(&n->slots[at++], g->insertions[i].slot, memory_order_relaxed);
+    for (uint32_t i = 0; i < g->change_count; i++)
+        atomic_store_explicit(&n->slots[at++], g->changes[i].slot, memory_order_relaxed);
     return true;
 }
 

@@ -1,7 +1,7 @@
 /*
  * publish.c - making a group visible: the only stores of publication words.
  *
- * The order is the contract (PROTOCOL.md, [P1 commit]): births, id entries, deaths,
+ * The order is the contract (PROTOCOL.md, [P1 commit]): payloads, births, id entries, deaths,
  * then the epoch. A crash between any two of them leaves a segment that shows the old epoch
  * whole, and adoption takes the rest back.
  */
@@ -45,6 +45,7 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
 
     /* Insertions of later groups that look for another entry point see this one whole or not at all. */
     pthread_mutex_lock(&ix->entry_lock);
+    kithi_payload_births(ix, g, epoch);
     births(ix, g, epoch);
     KITHI_FAULT_CRASH("crash-after-births");
     kithi_ids_claims_bury(ix, g);
@@ -90,6 +91,8 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
         kithi_held_moves(ix, g->deaths.items[i], KITHI_HELD_LIVE, KITHI_HELD_DEAD);
         kithi_queue_push(&ix->dead, g->deaths.items[i], now_ms);
     }
+
+    kithi_payload_replaced(ix, g, epoch, now_ms);
 
     kithi_notes_end_group(ix, g);
     kithi_journal_group(ix, g, epoch);

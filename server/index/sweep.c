@@ -149,7 +149,7 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     }
     free_rested(ix, now_ms);
 
-    uint32_t wait = UINT32_MAX, n = due_count(ix, now_ms);
+    uint32_t wait = kithi_payload_forget(ix, now_ms), n = due_count(ix, now_ms);
     if (ix->resting.count)
         wait_until(&wait, ix->resting.items[ix->resting.head].since_ms + ix->tuning.rest_ms, now_ms);
     if (ix->dead.count && n == 0)

@@ -32,7 +32,8 @@ static enum kithi_wal_verdict judge(const uint8_t *p, size_t crc_off, uint32_t m
         return all_zero(p, crc_off + 4) ? KITHI_WAL_EMPTY : KITHI_WAL_BAD;
     if (kithi_get32(p + crc_off) != kithi_crc32c(0, p, crc_off))
         return KITHI_WAL_BAD;
-    if (kithi_get16(p + 4) != KITHI_WAL_VERSION || kithi_get32(p + flags_off) != 0)
+    uint32_t version = kithi_get16(p + 4);
+    if (version < 1 || version > KITHI_WAL_VERSION || kithi_get32(p + flags_off) != 0)
         return KITHI_WAL_NEWER;
     return memcmp(p + 8, uid, 16) != 0 ? KITHI_WAL_FOREIGN : KITHI_WAL_OK;
 }

@@ -27,6 +27,7 @@
 #include "server/writer/admin.h"
 #include "server/writer/backup.h"
 #include "server/writer/collection.h"
+#include "server/writer/merge.h"
 #include "server/writer/revive.h"
 #include "server/writer/start.h"
 #include "shm/base/assert.h"
@@ -194,6 +195,7 @@ void kithi_request_reply(struct kithi_request *r, const struct kithi_answer *a)
 
 void kithi_request_free(struct kithi_request *r)
 {
+    kithi_merge_free(r->merged);
     free(r->ops);
     free(r->written);
     free(r->body);
@@ -248,19 +250,23 @@ static void op_fault(const unsigned char *p, size_t left, char *out, size_t size
     } else if (len < KITHI_OP_HEADER || len % 8 || len > left) {
         snprintf(out, size, "length %u is not a multiple of 8 from %u to the %zu bytes that are left", len,
                  KITHI_OP_HEADER, left);
-    } else if (p[4] != KITHI_OP_UPSERT && p[4] != KITHI_OP_DELETE) {
+    } else if (!kithi_op_is_known(p[4])) {
         snprintf(out, size, "type %u is unknown", p[4]);
-    } else if (p[5]) {
+    } else if (p[5] & ~(p[4] == KITHI_OP_UPSERT ? KITHI_OP_PAYLOAD : 0u)) {
         snprintf(out, size, "flags %02x are unknown", p[5]);
-    } else if (kithi_get32(p + 12)) {
-        snprintf(out, size, "the reserved word at byte 12 is %08x and not zero", kithi_get32(p + 12));
-    } else if ((p[4] == KITHI_OP_DELETE) != (kithi_get32(p + 8) == 0)) {
-        snprintf(out, size, "type %u with %u dimensions: an upsert has some, a delete none", p[4],
+    } else if ((p[4] != KITHI_OP_UPSERT) != (kithi_get32(p + 8) == 0)) {
+        snprintf(out, size, "type %u with %u dimensions: an upsert has some, all others none", p[4],
                  kithi_get32(p + 8));
+    } else if ((p[4] == KITHI_OP_DELETE || (p[4] == KITHI_OP_UPSERT && !p[5])) && kithi_get32(p + 12)) {
+        snprintf(out, size, "type %u, flags %02x, with a payload of %u bytes: it can have none", p[4], p[5],
+                 kithi_get32(p + 12));
+    } else if ((p[4] == KITHI_OP_MERGE || p[4] == KITHI_OP_REMOVE) && !kithi_get32(p + 12)) {
+        snprintf(out, size, "type %u without a payload", p[4]);
     } else {
-        snprintf(out, size, "length %u is not that of an id of %u bytes and %u dimensions, which is %zu", len,
-                 kithi_get16(p + 6), kithi_get32(p + 8),
-                 kithi_op_size(kithi_get16(p + 6), kithi_get32(p + 8)));
+        snprintf(out, size,
+                 "length %u is not that of an id of %u bytes, %u dimensions and a payload of %u bytes, which is %zu",
+                 len, kithi_get16(p + 6), kithi_get32(p + 8), kithi_get32(p + 12),
+                 kithi_op_size_with(kithi_get16(p + 6), kithi_get32(p + 8), kithi_get32(p + 12)));
     }
 }
 
@@ -291,18 +297,29 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
                                        "item %u: %u dimensions; at most %u are allowed", i,
                                        kithi_get32(r->body + at + 8), KITHI_DIM_MAX);
             }
-            char fault[160];
+            if (len - at >= KITHI_OP_HEADER && kithi_get32(r->body + at + 12) > KITHI_PAYLOAD_BYTES) {
+                return kithi_error_set(err, KITHI_E_PARAMETER,
+                                       "item %u: a payload of %u bytes; at most %u are allowed", i,
+                                       kithi_get32(r->body + at + 12), KITHI_PAYLOAD_BYTES);
+            }
+            char fault[200];
             op_fault(r->body + at, len - at, fault, sizeof fault);
             return kithi_error_set(err, KITHI_E_PROTOCOL,
                                    "item %u, %zu bytes into the write, is not a change: %s", i, at, fault);
         }
-        if (op->type != KITHI_OP_UPSERT && op->type != KITHI_OP_DELETE) {
+        if (!kithi_op_is_known(op->type)) {
             return kithi_error_set(err, KITHI_E_UNSUPPORTED,
                                    "item %u is a change of type %u, which this kithd does "
                                    "not know",
                                    i, op->type);
         }
+        struct kithi_errmsg why;
+        int rc = kithi_merge_check(op, &why);
+        if (rc < 0) {
+            return kithi_error_set(err, rc, "item %u: %.200s", i, why.text);
+        }
         r->upserts += op->type == KITHI_OP_UPSERT;
+        r->merges += op->type == KITHI_OP_MERGE || op->type == KITHI_OP_REMOVE;
         at += (size_t)step;
     }
     *out_item = KITHI_NO_ITEM;

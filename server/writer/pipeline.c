@@ -13,6 +13,7 @@
 #include "server/base/jsontext.h"
 #include "server/base/log.h"
 #include "server/writer/collection.h"
+#include "server/writer/merge.h"
 #include "shm/base/assert.h"
 #include "shm/base/id.h"
 
@@ -379,12 +380,12 @@ static int iov_push(struct kithi_pipeline *p, void *data, size_t len)
     return 0;
 }
 
-/* Whether dead slots that become free by themselves may make room for a refused write. */
+/* Whether dead slots, or replaced payloads, that become free by themselves may make room for a refused write. */
 static bool room_may_come(const struct kithi_collection *c, const struct kithi_request *r)
 {
     struct kithi_index_room room;
     kithi_index_room(c->index, &room);
-    return room.soon && r->upserts <= (uint64_t)room.soon + room.slots;
+    return (room.soon || room.payloads_soon) && r->upserts <= (uint64_t)room.soon + room.slots;
 }
 
 /* A write has room, having waited for some or not. */
@@ -428,15 +429,25 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
         answer_unchanged(c, r, kithi_index_epoch(c->index));
         return true;
     }
-    size_t iov_count = p->iov_count;
-    int status = iov_push(p, r->body + WRITE_PREFIX, r->frame.len - WRITE_PREFIX);
+    size_t iov_count = p->iov_count, len = r->frame.len - WRITE_PREFIX;
+    void *bytes = r->body + WRITE_PREFIX;
+    const struct kithi_op *ops = r->ops;
+    int status = r->merges ? kithi_merge_make(c->index, r, &result.failed_item, &err) : 0;
+    if (!status && r->merges) {
+        ops = r->merged->ops;
+        bytes = r->merged->bytes;
+        len = r->merged->len;
+    }
+    if (!status && iov_push(p, bytes, len)) {
+        status = kithi_error_set(&err, -ENOMEM, "no memory for another request");
+    }
     if (status) {
-        kithi_error_set(&err, status, "no memory for another request");
+        /* said */
     } else if (r->upserts < r->frame.count && !r->written &&
                !(r->written = malloc(sizeof *r->written + (r->frame.count + 7) / 8))) {
         status = kithi_error_set(&err, -ENOMEM, "no memory for another request");
     } else {
-        status = kithi_group_add(c->index, r->ops, r->frame.count, &result, &err);
+        status = kithi_group_add(c->index, ops, r->frame.count, &result, &err);
     }
     if (status == KITHI_E_FULL || status == KITHI_E_NO_SPACE) {
         p->iov_count = iov_count;
@@ -488,7 +499,7 @@ static bool stage_next(struct kithi_collection *c, struct kithi_commit *k, uint6
         p->iov_count = iov_count; /* changes nothing: nothing to log */
     } else {
         k->ops += r->frame.count;
-        k->bytes += r->frame.len - WRITE_PREFIX;
+        k->bytes += len;
     }
     /* Where one asks for it all wait: epochs become visible in their order. */
     k->durable |= r->durability == KITHI_DURABILITY_DURABLE || !kithi_marker_want(c, now_ms);

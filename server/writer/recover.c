@@ -350,7 +350,7 @@ static void move_chunk(struct replay *r, unsigned char *bytes, size_t capacity, 
     for (size_t at = 0; at < len;) { /* decoded before, so there is nothing to refuse */
         struct kithi_op op;
         at += (size_t)kithi_op_decode(bytes + at, len - at, &op);
-        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
+        if (kithi_op_is_known(op.type)) {
             r->ops[r->op_count++] = op;
         }
     }
@@ -486,7 +486,7 @@ static int take_group(void *arg, const struct kithi_wal_group *g)
                 "version",
                 r->c->wal_dir, g->file, g->epoch, g->off, at);
         }
-        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
+        if (kithi_op_is_known(op.type)) {
             r->ops[r->op_count++] = op;
         }
         at += (size_t)step;

@@ -146,8 +146,12 @@ void kithi_account_read(const struct kithi_map *map, uint64_t page, struct kithi
         case KITHI_REGION_BLOB0:
         case KITHI_REGION_BLOB1:
         case KITHI_REGION_BLOB2:
-        case KITHI_REGION_BLOB3: {
-            unsigned class = r - KITHI_REGION_BLOB0;
+        case KITHI_REGION_BLOB3:
+        case KITHI_REGION_BLOB4:
+        case KITHI_REGION_BLOB5:
+        case KITHI_REGION_BLOB6:
+        case KITHI_REGION_BLOB7: {
+            unsigned class = kithi_region_blob_class(r);
             struct counts blobs =
                 held(l, l->blob[class], word(&h->tally_blob[class]), half_word(&n->blob_used[class]));
             spread(s, &blobs, layout->unit[r], 1);

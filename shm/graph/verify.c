@@ -24,6 +24,7 @@
 #include "shm/base/hash.h"
 #include "shm/base/id.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/payload.h"
 #include "shm/graph/reach.h"
 #include "shm/graph/search.h"
 #include "shm/graph/view.h"
@@ -329,6 +330,34 @@ static bool check_id(struct run *run, const struct kithi_view *v, uint32_t slot,
     return true;
 }
 
+/* The newest version of a payload, of a slot of that birth: the slot's own, and born with it or after it. */
+static bool check_payload(struct run *run, const struct kithi_view *v, uint32_t slot, uint64_t slot_birth,
+                          uint32_t ref)
+{
+    struct kithi_view now;
+    struct kithi_payload_blob b;
+    if (!ref)
+        return true;
+    kithi_view_begin(v->map, &now); /* it may lie where there was no memory when v began */
+    if (!kithi_view_payload_blob(&now, ref, &b))
+        return wrong(run, "record-payload", "slot %u has its payload in blob %08x, which does not exist", slot,
+                     ref);
+    uint64_t birth = atomic_load_explicit(&b.blob->birth, memory_order_relaxed);
+    uint32_t owner = atomic_load_explicit(&b.blob->owner, memory_order_relaxed);
+    uint32_t len = atomic_load_explicit(&b.blob->len, memory_order_relaxed);
+    if (owner != slot + 1)
+        return wrong(run, "record-payload", "slot %u has its payload in blob %08x, whose owner is %u", slot,
+                     ref, owner);
+    if (birth < slot_birth)
+        return wrong(run, "record-payload",
+                     "the payload of slot %u, born at %" PRIu64 ", is of epoch %" PRIu64, slot, slot_birth,
+                     birth);
+    if (len > b.capacity)
+        return wrong(run, "record-payload", "the payload of slot %u has %u bytes, its blob holds %u", slot,
+                     len, b.capacity);
+    return true;
+}
+
 static bool check_record_once(struct run *run, const struct kithi_view *v, uint32_t slot, bool *out_same)
 {
     const struct kithi_record *r = kithi_view_record(v, slot);
@@ -336,7 +365,7 @@ static bool check_record_once(struct run *run, const struct kithi_view *v, uint3
     uint64_t death = atomic_load_explicit(&r->death, memory_order_relaxed);
     uint32_t linked = atomic_load_explicit(&r->linked, memory_order_relaxed);
     uint32_t meta = atomic_load_explicit(&r->meta, memory_order_relaxed);
-    bool doubt = kithi_view_doubt(v, slot), ok = true;
+    bool doubt = kithi_view_doubt(v, slot), ok = true, replaced = false;
 
     if (linked > 1)
         ok = wrong(run, "record-state", "slot %u: linked is %u", slot, linked);
@@ -362,16 +391,18 @@ static bool check_record_once(struct run *run, const struct kithi_view *v, uint3
                    kithi_meta_level(meta), KITHI_LEVEL_MAX);
     else if (linked == 1 && birth != 0) {
         uint32_t prev = atomic_load_explicit(&r->prev, memory_order_relaxed);
-        uint32_t payload = atomic_load_explicit(&r->payload, memory_order_relaxed);
+        /* [P18 payload] acquire: what it leads to has its memory, its owner and its birth. */
+        uint32_t payload = atomic_load_explicit(&r->payload, memory_order_acquire);
         if (prev > v->slots_used)
             ok = wrong(run, "record-prev", "slot %u refers to the version in slot + 1 = %u of %u", slot, prev,
                        v->slots_used);
-        else if (payload)
-            ok = wrong(run, "record-payload", "slot %u has payload %u, which is reserved", slot, payload);
         else
-            ok = check_id(run, v, slot, r);
+            ok = check_id(run, v, slot, r) && check_payload(run, v, slot, birth, payload);
+        /* The version that a record refers to is not freed; another one may have taken its place. */
+        atomic_thread_fence(memory_order_acquire);
+        replaced = atomic_load_explicit(&r->payload, memory_order_relaxed) != payload;
     }
-    *out_same = kithi_birth_same(r, birth);
+    *out_same = kithi_birth_same(r, birth) && !replaced;
     return ok;
 }
 

@@ -61,7 +61,7 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     v.slots_used = min32(slots, atomic_load_explicit(&h->slots_used, memory_order_acquire));
     v.upper_limit = min32(map->layout.upper_max, items_taken(map, h, KITHI_REGION_UPPER));
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
-        v.blob_limit[c] = min32(map->geometry.slot_max, items_taken(map, h, KITHI_REGION_BLOB0 + c));
+        v.blob_limit[c] = min32(map->layout.blob_max[c], items_taken(map, h, kithi_blob_region(c)));
     v.link_count0 = 2 * map->geometry.m;
     v.link_count = map->geometry.m;
     v.row_stride = map->layout.row_stride;
@@ -160,7 +160,7 @@ struct kithi_blob *kithi_view_blob(const struct kithi_view *v, uint64_t ref, uin
         return NULL;
     const struct kithi_layout *l = &v->map->layout;
     *out_capacity = l->blob_stride[class] - (uint32_t)sizeof(struct kithi_blob);
-    return (struct kithi_blob *)(void *)(v->map->base + l->off[KITHI_REGION_BLOB0 + class] +
+    return (struct kithi_blob *)(void *)(v->map->base + l->off[kithi_blob_region(class)] +
                                          (number - 1) * l->blob_stride[class]);
 }
 

@@ -13,15 +13,28 @@
 #include "shm/layout/record.h"
 #include "shm/layout/row.h"
 
-static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = { 64, 128, 256, 576 };
-_Static_assert(576 >= sizeof(struct kithi_blob) + 511, "the largest class takes the longest id");
+static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = {
+    64, 128, 256, 576, 1024, 4096, 16384, 65600
+};
+_Static_assert(576 >= sizeof(struct kithi_blob) + 511, "an old class takes the longest id");
+_Static_assert(65600 >= sizeof(struct kithi_blob) + sizeof(struct kithi_payload_head) + KITHI_PAYLOAD_BYTES,
+               "the largest class takes the longest payload");
+/*
+ * One slot in so many may have a blob of a class. Only address space is taken for them, but mappings of it add up: with 16 million slots these
+ * are 16 to 40 GiB a class, more than the memory of most machines, and every one of 65536 slots may have the largest.
+ */
+static const uint32_t blob_shares[KITHI_BLOB_CLASS_COUNT] = { 1, 1, 1, 1, 1, 2, 8, 32 };
+#define BLOB_FLOOR 65536u
+/* Versions that were replaced rest for a while: room for a quarter more, and for so many where there are few. */
+#define BLOB_SPARE 4096u
 
 const char *kithi_region_name(unsigned region)
 {
     static const char *const names[KITHI_REGION_COUNT] = { "header", "records", "rows",     "vectors",
                                                            "doubt",  "upper",   "ids0",     "ids1",
                                                            "blob0",  "blob1",   "blob2",    "blob3",
-                                                           "codes",  "dict",    "postings", "writer" };
+                                                           "codes",  "dict",    "postings", "writer",
+                                                           "blob4",  "blob5",   "blob6",    "blob7" };
     return region < KITHI_REGION_COUNT ? names[region] : "?";
 }
 
@@ -144,6 +157,13 @@ static uint32_t pow2_at_least(uint64_t n)
     return (uint32_t)p;
 }
 
+static uint32_t blobs_of(unsigned class, uint64_t slots)
+{
+    uint64_t n = slots / blob_shares[class], least = slots < BLOB_FLOOR ? slots : BLOB_FLOOR;
+    n = n > least ? n : least;
+    return (uint32_t)(n + n / 4 + BLOB_SPARE);
+}
+
 static uint64_t fold(uint64_t sum, uint64_t v)
 {
     sum ^= v;
@@ -197,8 +217,9 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     l.size[KITHI_REGION_UPPER] = (uint64_t)l.upper_max * l.upper_stride;
     l.size[KITHI_REGION_IDS0] = l.size[KITHI_REGION_IDS1] = (uint64_t)l.id_capacity_max * 8;
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
-        unit[KITHI_REGION_BLOB0 + c] = blob_strides[c];
-        l.size[KITHI_REGION_BLOB0 + c] = slots * blob_strides[c];
+        l.blob_max[c] = blobs_of(c, slots);
+        unit[kithi_blob_region(c)] = blob_strides[c];
+        l.size[kithi_blob_region(c)] = (uint64_t)l.blob_max[c] * blob_strides[c];
     }
 
     uint64_t sum = fold(KITHI_FORMAT_VERSION, slots);

@@ -41,10 +41,33 @@ enum kithi_region {
     KITHI_REGION_DICT = 13,     /* reserved: dictionary of payload fields */
     KITHI_REGION_POSTINGS = 14, /* reserved: postings of payload fields */
     KITHI_REGION_WRITER = 15,   /* reserved: what a later writer wants to find again */
-    KITHI_REGION_COUNT = 16,
+    KITHI_REGION_BLOB4 = 16,    /* larger classes of blobs */
+    KITHI_REGION_BLOB5 = 17,
+    KITHI_REGION_BLOB6 = 18,
+    KITHI_REGION_BLOB7 = 19,
+    KITHI_REGION_COUNT = 20,
 };
 
-#define KITHI_BLOB_CLASS_COUNT 4u
+#define KITHI_BLOB_CLASS_COUNT 8u
+#define KITHI_BLOB_CLASSES_OLD 4u /* of segments up to version 2; the largest of them takes the longest id */
+#define KITHI_PAYLOAD_BYTES    65536u /* the longest payload */
+
+/* Where blobs of a class lie. */
+static inline unsigned kithi_blob_region(unsigned class)
+{
+    return class < KITHI_BLOB_CLASSES_OLD ? KITHI_REGION_BLOB0 + class
+                                          : KITHI_REGION_BLOB4 + (class - KITHI_BLOB_CLASSES_OLD);
+}
+
+/* The other way round; KITHI_BLOB_CLASS_COUNT: it has no blobs. */
+static inline unsigned kithi_region_blob_class(unsigned region)
+{
+    if (region >= KITHI_REGION_BLOB0 && region <= KITHI_REGION_BLOB3)
+        return region - KITHI_REGION_BLOB0;
+    if (region >= KITHI_REGION_BLOB4 && region <= KITHI_REGION_BLOB7)
+        return KITHI_BLOB_CLASSES_OLD + (region - KITHI_REGION_BLOB4);
+    return KITHI_BLOB_CLASS_COUNT;
+}
 
 enum kithi_quantization { /* the numbers are format */
                           KITHI_QUANTIZATION_NONE = 0,
@@ -89,6 +112,7 @@ struct kithi_layout {
     uint32_t upper_max;                /* upper rows */
     uint32_t id_capacity_max;          /* entries of the largest id table, a power of two */
     uint32_t blob_stride[KITHI_BLOB_CLASS_COUNT];
+    uint32_t blob_max[KITHI_BLOB_CLASS_COUNT]; /* blobs */
     uint32_t unit[KITHI_REGION_COUNT]; /* bytes of one item of a region; 1 where it has no items */
 };
 

@@ -10,8 +10,8 @@
  *    384 +------------------------------------------------------+
  *        | finders: entry point, id table, slots used           |
  *    448 +------------------------------------------------------+
- *        | taken[16]: bytes of each region that have memory     |
- *    576 +------------------------------------------------------+
+ *        | taken[20]: bytes of each region that have memory     |
+ *    608 +------------------------------------------------------+
  *        | tallies: for people, nothing relies on them          |
  *   1024 +------------------------------------------------------+
  *        | recall curves (curve.h), ledger (ledger.h), reserved |
@@ -28,7 +28,7 @@
 #include "shm/layout/geometry.h"
 
 #define KITHI_SEGMENT_MAGIC  UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
-#define KITHI_FORMAT_VERSION 2u
+#define KITHI_FORMAT_VERSION 3u
 #define KITHI_HEADER_SIZE    65536u     /* bytes of the header's region */
 #define KITHI_MARK_ALL       UINT64_MAX /* a mark that sends every search to a newer generation */
 
@@ -74,29 +74,32 @@ struct kithi_header {
     _Atomic uint64_t slots_used;        /* 400..407 slots below this were used at least once */
     uint8_t reserved3[40];              /* 408..447 zero */
 
-    _Atomic uint64_t taken[KITHI_REGION_COUNT]; /* 448..575 [P5 taken] bytes; beyond are holes */
+    _Atomic uint64_t taken[KITHI_REGION_COUNT]; /* 448..607 [P5 taken] bytes; beyond are holes */
 
-    _Atomic uint64_t tally_dead;    /* 576..583 dead, still linked */
-    _Atomic uint64_t tally_resting; /* 584..591 unlinked, not yet free */
-    _Atomic uint64_t tally_free;    /* 592..599 free for reuse */
-    _Atomic uint64_t tally_upper;   /* 600..607 upper rows in use */
-    _Atomic uint64_t tally_blob[4]; /* 608..639 blobs in use, by class */
-    _Atomic uint64_t tally_ids;     /* 640..647 id-table places that are not empty */
-    _Atomic uint64_t tally_commits; /* 648..655 groups since this segment was made */
-    _Atomic uint64_t tally_sweeps;  /* 656..663 passes that unlinked dead slots */
-    _Atomic uint64_t tally_huge; /* 664..671 of those below: the writer asked for huge pages and got them */
-    _Atomic uint64_t tally_huge_wanted; /* 672..679 bytes in blocks that huge pages can back */
-    uint8_t reserved4[336];             /* 680..1015 zero */
+    _Atomic uint64_t tally_dead;    /* 608..615 dead, still linked */
+    _Atomic uint64_t tally_resting; /* 616..623 unlinked, not yet free */
+    _Atomic uint64_t tally_free;    /* 624..631 free for reuse */
+    _Atomic uint64_t tally_upper;   /* 632..639 upper rows in use */
+    _Atomic uint64_t tally_blob[KITHI_BLOB_CLASS_COUNT]; /* 640..703 blobs in use, by class */
+    _Atomic uint64_t tally_ids;                          /* 704..711 id-table places that are not empty */
+    _Atomic uint64_t tally_commits;                      /* 712..719 groups since this segment was made */
+    _Atomic uint64_t tally_sweeps;                       /* 720..727 passes that unlinked dead slots */
+    _Atomic uint64_t tally_huge; /* 728..735 of those below: the writer asked for huge pages and got them */
+    _Atomic uint64_t tally_huge_wanted;   /* 736..743 bytes in blocks that huge pages can back */
+    _Atomic uint64_t tally_payloads;      /* 744..751 payloads that vectors have, not empty ones */
+    _Atomic uint64_t tally_payload_bytes; /* 752..759 bytes in them */
+    _Atomic uint64_t tally_versions;      /* 760..767 payloads that were replaced and rest */
+    uint8_t reserved4[248];               /* 768..1015 zero */
     _Atomic uint32_t prefetch_row;      /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
     _Atomic uint32_t prefetch_code;     /* 1020..1023 the same of a code; measured here by the writer */
-    /* 1024..1983: curve.h; 1984..2239: ledger.h; to 4095: reserved, zero */
+    /* 1024..1983: curve.h; 1984..2367: ledger.h; to 4095: reserved, zero */
     /* 4096..65535: notes.h, for the owner's successor */
 };
 _Static_assert(offsetof(struct kithi_header, epoch) == 256, "owns its cache line");
 _Static_assert(offsetof(struct kithi_header, unlinked) == 320, "owns its cache line");
 _Static_assert(offsetof(struct kithi_header, entry) == 384, "owns its cache line");
 _Static_assert(offsetof(struct kithi_header, taken) == 448, "format");
-_Static_assert(offsetof(struct kithi_header, tally_dead) == 576, "format");
+_Static_assert(offsetof(struct kithi_header, tally_dead) == 608, "format");
 _Static_assert(sizeof(struct kithi_header) == 1024, "header size is format");
 
 /* The entry point is one word, so that slot and level always belong together. */

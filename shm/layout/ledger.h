@@ -1,14 +1,14 @@
 /*
- * ledger.h - what the memory of a segment holds, as far as counting it would take a look at every record; 256 bytes of the
+ * ledger.h - what the memory of a segment holds, as far as counting it would take a look at every record; 384 bytes of the
  * header's region, behind the recall curves.
  *
  *   1984 +--------------------------------------------------+
  *        | does anybody keep it                             |
  *   1992 +--------------------------------------------------+
  *        | upper rows and blobs, by the state of their slot |
- *   2056 +--------------------------------------------------+
+ *   2104 +--------------------------------------------------+
  *        | memory ahead of taken[], by region               |
- *   2184 +--------------------------------------------------+
+ *   2264 +--------------------------------------------------+
  *
  * The owner stores it, for people: nothing relies on it, and a reader clamps what it finds (shm/graph/account.h). Until it was
  * defined these bytes were reserved and zero, which says that nobody keeps it.
@@ -33,15 +33,15 @@ struct kithi_ledger {
     _Atomic uint32_t magic;                   /*   0..3   KITHI_LEDGER_MAGIC; 0: nobody keeps it */
     uint32_t reserved0;                       /*   4..7   0 */
     _Atomic uint32_t upper[KITHI_HELD_COUNT]; /*   8..19  rows */
-    _Atomic uint32_t blob[KITHI_BLOB_CLASS_COUNT][KITHI_HELD_COUNT]; /*  20..67  blobs of each class */
-    uint32_t reserved1;                                              /*  68..71  0 */
+    _Atomic uint32_t blob[KITHI_BLOB_CLASS_COUNT][KITHI_HELD_COUNT]; /*  20..115 blobs of each class */
+    uint32_t reserved1;                                              /* 116..119 0 */
     /* Blocks of 2 MiB of each region that were filled before they were taken: from the first (bits 0..31) up to, without it,
      * the last (32..63). Those below taken[] count there. */
-    _Atomic uint64_t ahead[KITHI_REGION_COUNT]; /*  72..199 */
-    uint8_t reserved2[56];                      /* 200..255 zero */
+    _Atomic uint64_t ahead[KITHI_REGION_COUNT]; /* 120..279 */
+    uint8_t reserved2[104];                     /* 280..383 zero */
 };
-_Static_assert(sizeof(struct kithi_ledger) == 256, "format");
-_Static_assert(offsetof(struct kithi_ledger, ahead) == 72, "format");
+_Static_assert(sizeof(struct kithi_ledger) == 384, "format");
+_Static_assert(offsetof(struct kithi_ledger, ahead) == 120, "format");
 
 static inline uint64_t kithi_ahead_pack(uint32_t from, uint32_t to)
 {

@@ -24,7 +24,7 @@
 
 #define KITHI_NOTES_MAGIC    0x4e65746fu /* somebody keeps them; 0: nobody does */
 #define KITHI_NOTES_OFF      4096u
-#define KITHI_NOTES_MAX      15344u
+#define KITHI_NOTES_MAX      15328u
 #define KITHI_NOTES_OVERFLOW UINT32_MAX /* for count: more than there is room for */
 
 struct kithi_notes {
@@ -34,16 +34,16 @@ struct kithi_notes {
     _Atomic uint64_t live;         /* 16..23 with so many vectors */
     _Atomic uint32_t count;        /* 24..27 [P14 notes] of the slots below; 0: no group is open */
     _Atomic uint32_t upper_used;   /* 28..31 upper rows from here on were never used */
-    _Atomic uint32_t blob_used[4]; /* 32..47 the same of blobs, by class */
-    _Atomic uint32_t ids_filled;   /* 48..51 so many places of the id table are not empty, at most */
-    _Atomic uint32_t condemned;    /* 52..55 1: a record made no sense; not to be adopted */
-    uint8_t reserved[8];           /* 56..63 zero */
+    _Atomic uint32_t blob_used[KITHI_BLOB_CLASS_COUNT]; /* 32..63 the same of blobs, by class */
+    _Atomic uint32_t ids_filled; /* 64..67 so many places of the id table are not empty, at most */
+    _Atomic uint32_t condemned;  /* 68..71 1: a record made no sense; not to be adopted */
+    uint8_t reserved[56];        /* 72..127 zero */
     _Atomic uint32_t slots[KITHI_NOTES_MAX];
 };
-_Static_assert(offsetof(struct kithi_notes, slots) == 64, "format");
+_Static_assert(offsetof(struct kithi_notes, slots) == 128, "format");
 _Static_assert(KITHI_NOTES_OFF + sizeof(struct kithi_notes) == KITHI_HEADER_SIZE,
                "they end with the header's region");
-_Static_assert(KITHI_BLOB_CLASS_COUNT == 4, "format");
+_Static_assert(KITHI_BLOB_CLASS_COUNT == 8, "format");
 
 /* Of a mapped header: its whole region is. */
 static inline struct kithi_notes *kithi_header_notes(struct kithi_header *h)

@@ -27,7 +27,7 @@ struct kithi_record {
     _Atomic uint32_t linked;  /* 16..19 1 from before the first finder until the end of its rest */
     _Atomic uint32_t prev;    /* 20..23 slot + 1 of the version before; a hint, checked by id */
     _Atomic uint32_t upper;   /* 24..27 first upper row + 1; 0: level 0 only */
-    _Atomic uint32_t payload; /* 28..31 reserved: reference to the payload; 0 */
+    _Atomic uint32_t payload; /* 28..31 [P18 payload] reference to its newest version (blob.h); 0: none yet */
     _Atomic uint32_t norm;    /* 32..35 bits of the float length before normalisation (cosine) */
     _Atomic uint32_t meta;    /* 36..39 level << 16 | id length in bytes */
     _Atomic uint64_t id[3];   /* 40..63 id, zero-padded; or id[0] = blob reference (blob.h) */

@@ -219,7 +219,12 @@ KITH_API const char *kith_results_id(const kith_results *r, uint32_t i);
 KITH_API size_t kith_results_id_len(const kith_results *r, uint32_t i);
 KITH_API float kith_results_distance(const kith_results *r, uint32_t i);
 
-/* Of kith_scroll(): the vector of id i, as kith_get() gives it; NULL when it was not asked for. Valid until r is used again. */
+/*
+ * Where it was asked for: the payload of hit i as of the epoch of the answer, as JSON text without white space and with keys in the order of their
+ * bytes. NULL: the id has none, or it was not asked for. Valid until r is used again.
+ */
+KITH_API const char *kith_results_payload(const kith_results *r, uint32_t i);
+/* Of kith_scroll() and kith_fetch(): the vector of id i, as kith_get() gives it; NULL when it was not asked for. Valid until r is used again. */
 KITH_API const float *kith_results_vector(const kith_results *r, uint32_t i);
 /* Of kith_scroll(): where the next page begins; NULL: this was the last. Valid until r is used again. */
 KITH_API const char *kith_results_cursor(const kith_results *r);
@@ -258,10 +263,12 @@ struct kith_search_opts {
     uint64_t deadline_ns;    /* CLOCK_MONOTONIC at which to stop; 0: none */
     double target_recall;    /* above 0, below 1: recall that ef is chosen for; 0: none */
     struct kith_snapshot at; /* what to search; all zeros: now */
-    uint64_t reserved;       /* 0 */
+    uint32_t payloads;       /* 1: hits with their payloads, kith_results_payload() */
+    uint32_t field_count;    /* of their fields those alone: so many, at most 64; 0: all */
+    const char *const *fields; /* dotted paths, as "author.name"; of an id that has none of them the payload is {} */
 };
 /* clang-format off */
-#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0 }, 0 }
+#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0 }, 0, 0, NULL }
 /* clang-format on */
 
 /*
@@ -320,6 +327,25 @@ KITH_API int kith_search_id(kith *index, const char *id, uint32_t k, const struc
  */
 KITH_API int kith_get(kith *index, const char *id, float *out, size_t len, uint64_t *out_epoch);
 
+struct kith_fetch_opts {
+    size_t struct_size;
+    uint32_t vector;      /* 1: with its vector, kith_results_vector() */
+    uint32_t payloads;    /* 1: with its payload */
+    uint32_t field_count; /* as in kith_search_opts */
+    uint32_t reserved;    /* 0 */
+    const char *const *fields;
+    struct kith_snapshot at; /* all zeros: now */
+};
+/* clang-format off */
+#define KITH_FETCH_OPTS_INIT { sizeof(struct kith_fetch_opts), 0, 0, 0, 0, NULL, { 0, 0 } }
+/* clang-format on */
+
+/*
+ * Everything of one id, of one epoch: out has it as its only hit, with a NaN for the distance. opts may be NULL. 0, KITH_E_NOT_FOUND,
+ * KITH_E_STALE, KITH_E_EPOCH and the rest as kith_get_at(); KITH_E_PAYLOAD: a field is no dotted path; KITH_E_PARAMETER: more than 64. Thread-safe.
+ */
+KITH_API int kith_fetch(kith *index, const char *id, const struct kith_fetch_opts *opts, kith_results *out);
+
 /* 1 when id is there, 0 when not, or an error. */
 KITH_API int kith_exists(kith *index, const char *id);
 
@@ -339,10 +365,13 @@ struct kith_scroll_opts {
     uint32_t limit;          /* ids of a page, 1..65536; 0: 1000 */
     uint32_t vectors;        /* 1: with their vectors */
     struct kith_snapshot at; /* of this page; all zeros: now */
-    uint64_t reserved[2];    /* 0 */
+    uint32_t payloads;       /* 1: with their payloads; pages then have at most 1024 ids */
+    uint32_t field_count;    /* as in kith_search_opts */
+    const char *const *fields;
+    uint64_t reserved; /* 0 */
 };
 /* clang-format off */
-#define KITH_SCROLL_OPTS_INIT { sizeof(struct kith_scroll_opts), 0, 0, { 0, 0 }, { 0, 0 } }
+#define KITH_SCROLL_OPTS_INIT { sizeof(struct kith_scroll_opts), 0, 0, { 0, 0 }, 0, 0, NULL, 0 }
 /* clang-format on */
 
 /*
@@ -391,13 +420,15 @@ struct kith_stats {
     uint64_t huge_wanted_bytes;   /* memory that they could back */
     uint64_t durable_epoch;       /* every epoch up to this one is on stable storage */
     uint64_t timeline;            /* see kith_timeline() */
+    uint64_t payload_count;       /* vectors that have a payload */
+    uint64_t payload_bytes;       /* in these, as they are kept; the regions of blobs (kith_memory()) have the memory of them */
 };
 /* clang-format off */
-#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
 
-#define KITH_MEMORY_REGIONS 16
+#define KITH_MEMORY_REGIONS 20
 
 /*
  * What the memory of one region of the segment is used for. taken is the sum of the six members behind it, and the file has memory
@@ -512,6 +543,39 @@ KITH_API int kith_set_durability(kith *index, enum kith_durability durability);
  * Thread-safe: a handle has one socket, calls take turns.
  */
 KITH_API int kith_upsert(kith *index, const char *id, const float *vector, size_t len, uint64_t *out_epoch);
+
+/*
+ * Payloads: a JSON object that belongs to an id beside its vector, of up to 64 KiB (in the form in which it is kept, which is about as long as
+ * its text). Its members are strings, integers of 64 bits, numbers, true, false, null, arrays of strings or of integers, and objects,
+ * 16 levels deep. Keys are 1 to 255 bytes without dots: a dotted path names a field, "author.name" is the member "name" of "author". A number with
+ * a point or an exponent is a double, others are integers, and both come back as they were given.
+ *
+ * A payload is visible with the vector that it was given with, and changes of it alone are visible as whole as other writes:
+ * who reads at an epoch sees the payload of that epoch. kith_upsert() leaves the payload of an id as it is, kith_delete() takes it along.
+ *
+ *   REPLACE  text is the payload from now on; NULL: there is none
+ *   MERGE    text is a JSON merge patch (RFC 7396): its members take the place of those that are there, null takes one away, and objects
+ *            are merged member by member. Merges of several writers are done one after the other: none is lost
+ *   REMOVE   text is a list of dotted paths of fields that go, as ["a","b.c"]; those that are not there stay so
+ */
+enum kith_payload_change { KITH_PAYLOAD_REPLACE = 0, KITH_PAYLOAD_MERGE = 1, KITH_PAYLOAD_REMOVE = 2 };
+
+/*
+ * Is text, which ends with a NUL, something that may be given so? 0, or KITH_E_PAYLOAD, and error (may be NULL) says what is wrong, and at
+ * which byte; -EINVAL, -ENOMEM. Asks nobody.
+ */
+KITH_API int kith_payload_check(enum kith_payload_change how, const char *text, struct kith_error *error);
+
+/* As kith_upsert(), with a payload that takes the place of the one before; NULL: the id has none from now on. KITH_E_PAYLOAD, too. */
+KITH_API int kith_upsert_payload(kith *index, const char *id, const float *vector, size_t len,
+                                 const char *payload, uint64_t *out_epoch);
+/*
+ * Change the payload of id, whose vector stays. KITH_E_NOT_FOUND: there is no such id; KITH_E_PAYLOAD: text is not what it should be, or the merge would make
+ * a payload too large; KITH_E_NO_SPACE: so many payloads of that size have no room. Thread-safe.
+ */
+KITH_API int kith_set_payload(kith *index, const char *id, enum kith_payload_change how, const char *text,
+                              uint64_t *out_epoch);
+
 /* KITH_E_NOT_FOUND when there was nothing to delete. */
 KITH_API int kith_delete(kith *index, const char *id, uint64_t *out_epoch);
 
@@ -529,13 +593,18 @@ KITH_API size_t kith_batch_bytes(const kith_batch *b); /* a commit takes at most
  */
 KITH_API int kith_batch_upsert(kith_batch *b, const char *id, const float *vector, size_t len);
 KITH_API int kith_batch_delete(kith_batch *b, const char *id);
+/* As kith_upsert_payload() and kith_set_payload(). A change of a payload counts as found, or not, like a delete: kith_batch_found(). */
+KITH_API int kith_batch_upsert_payload(kith_batch *b, const char *id, const float *vector, size_t len,
+                                       const char *payload);
+KITH_API int kith_batch_set_payload(kith_batch *b, const char *id, enum kith_payload_change how,
+                                    const char *text);
 /* For its commits from now on; at first that of the handle. 0 or -EINVAL. */
 KITH_API int kith_batch_set_durability(kith_batch *b, enum kith_durability durability);
 
 struct kith_commit {
     size_t struct_size;
     uint64_t epoch;       /* first epoch at which it is visible */
-    uint32_t found;       /* deletes that found their id */
+    uint32_t found;       /* deletes, and changes of payloads, that found their id */
     uint32_t failed_item; /* on error: number of the item at fault, or UINT32_MAX */
     struct kith_error error;
     uint64_t durable_epoch; /* when it was answered: every epoch up to this one was durable */

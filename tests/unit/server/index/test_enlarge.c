@@ -171,12 +171,12 @@ static void assert_same(const struct kithi_map *a, const struct kithi_map *b)
     assert_same_region(a, b, KITHI_REGION_DOUBT, (slots + 63) / 64);
     assert_same_region(a, b, KITHI_REGION_UPPER, atomic_load(&notes->upper_used));
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
-        assert_same_region(a, b, KITHI_REGION_BLOB0 + c, atomic_load(&notes->blob_used[c]));
+        assert_same_region(a, b, kithi_blob_region(c), atomic_load(&notes->blob_used[c]));
     assert_same_region(a, b, KITHI_REGION_IDS0 + kithi_ids_area(table), UINT64_C(1) << kithi_ids_log2(table));
     assert_memory_equal((const char *)x + 256, (const char *)y + 256,
                         336 - 256); /* publication, marks, but `moved` */
     assert_memory_equal((const char *)x + 344, (const char *)y + 344, 448 - 344);
-    assert_memory_equal((const char *)x + 576, (const char *)y + 576, 664 - 576);
+    assert_memory_equal((const char *)x + 608, (const char *)y + 608, 728 - 608);
     size_t ahead =
         KITHI_LEDGER_OFF + offsetof(struct kithi_ledger, ahead); /* of the file, not of what it holds */
     size_t behind = ahead + sizeof(((struct kithi_ledger *)0)->ahead);

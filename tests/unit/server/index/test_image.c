@@ -411,10 +411,9 @@ static void an_image_that_is_larger_than_its_geometry_is_refused(void **state)
     assert_int_equal(kithi_geometry_check(&g, &err), 0);
     kithi_geometry_layout(&g, &l);
     assert_true(l.size[KITHI_REGION_CODES] > 0);
-    const struct kithi_image_shape most = {
-        .live = 1000, .slots = 1000, .uppers = l.upper_max, .blobs = { 1000, 1000, 1000, 1000 }
-    };
-    for (unsigned i = 0; i < 8; i++) {
+    struct kithi_image_shape most = { .live = 1000, .slots = 1000, .uppers = l.upper_max };
+    memcpy(most.blobs, l.blob_max, sizeof most.blobs);
+    for (unsigned i = 0; i < 4 + KITHI_BLOB_CLASS_COUNT; i++) {
         struct kithi_image_shape s = most;
         s.live += i == 1;
         s.slots += i == 2;

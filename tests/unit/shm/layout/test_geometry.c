@@ -303,7 +303,12 @@ static void the_smallest_class_of_blobs_that_fits_is_taken(void **state)
     assert_int_equal(kithi_blob_class(&l, 112), 1);
     assert_int_equal(kithi_blob_class(&l, 113), 2);
     assert_int_equal(kithi_blob_class(&l, 511), 3);
-    assert_int_equal(kithi_blob_class(&l, 561), KITHI_BLOB_CLASS_COUNT);
+    assert_int_equal(kithi_blob_class(&l, 561), 4);
+    assert_int_equal(kithi_blob_class(&l, 1009), 5);
+    assert_int_equal(kithi_blob_class(&l, 4081), 6);
+    assert_int_equal(kithi_blob_class(&l, 16369), 7);
+    assert_int_equal(kithi_blob_class(&l, KITHI_PAYLOAD_BYTES + sizeof(struct kithi_payload_head)), 7);
+    assert_int_equal(kithi_blob_class(&l, KITHI_PAYLOAD_BYTES + 64), KITHI_BLOB_CLASS_COUNT);
 }
 
 static void numbers_have_names(void **state)

@@ -3,6 +3,7 @@
  *
  * Every buffer is allocated to its exact size, so that AddressSanitizer sees a read beyond.
  */
+#include "shm/layout/geometry.h"
 #include "shm/wire/op.h"
 
 #include <setjmp.h>
@@ -165,14 +166,15 @@ static void fields_out_of_range_are_refused(void **state)
         { "type 0", 4, 1, 0 },
         { "type unknown", 4, 1, 3 },
         { "upsert that may be skipped", 5, 1, KITHI_OP_SKIPPABLE },
-        { "flag unknown", 5, 1, 1 },
+        { "flag unknown", 5, 1, 2 },
         { "id too long", 6, 2, KITHI_ID_MAX + 1 },
         { "id of 64 KiB", 6, 2, 0xffff },
         { "dim 0 in an upsert", 8, 4, 0 },
         { "dim too large", 8, 4, KITHI_DIM_MAX + 1 },
         { "dim whose bytes overflow 32 bits", 8, 4, 0x40000001u },
-        { "reserved not zero", 12, 4, 1 },
+        { "payload that is not announced", 12, 4, 1 },
         { "delete with a dim", 4, 1, KITHI_OP_DELETE },
+        { "payload alone with a dim", 4, 1, KITHI_OP_SET },
     };
     _Alignas(8) unsigned char sound[40] = { 0 };
     float one = 1.0f;
@@ -185,6 +187,46 @@ static void fields_out_of_range_are_refused(void **state)
         memcpy(b + hurt[i].at, &hurt[i].value, hurt[i].width);
         if (decode(b, sizeof b, &op) != KITHI_E_PROTOCOL)
             fail_msg("accepted: %s", hurt[i].what);
+    }
+}
+
+static void payloads_come_back_as_they_were_put(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t type, flags;
+        uint32_t dim, len;
+        bool good;
+    } cases[] = {
+        { KITHI_OP_UPSERT, KITHI_OP_PAYLOAD, 3, 0, true },  { KITHI_OP_UPSERT, KITHI_OP_PAYLOAD, 3, 77, true },
+        { KITHI_OP_UPSERT, 0, 3, 0, true },                 { KITHI_OP_UPSERT, 0, 3, 77, false },
+        { KITHI_OP_SET, 0, 0, 0, true },                    { KITHI_OP_SET, 0, 0, KITHI_PAYLOAD_BYTES, true },
+        { KITHI_OP_SET, 0, 0, KITHI_PAYLOAD_BYTES + 1, false }, { KITHI_OP_SET, 0, 3, 5, false },
+        { KITHI_OP_SET, KITHI_OP_PAYLOAD, 0, 5, false },    { KITHI_OP_MERGE, 0, 0, 5, true },
+        { KITHI_OP_MERGE, 0, 0, 0, false },                 { KITHI_OP_REMOVE, 0, 0, 5, true },
+        { KITHI_OP_REMOVE, 0, 0, 0, false },                { KITHI_OP_DELETE, 0, 0, 5, false },
+    };
+    static _Alignas(8) unsigned char b[KITHI_PAYLOAD_BYTES + 128];
+    static unsigned char bytes[KITHI_PAYLOAD_BYTES + 1];
+    const float v[3] = { 1, 2, 3 };
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * 7 + 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kithi_op op = { .type = cases[i].type, .flags = cases[i].flags, .id_len = 5, .dim = cases[i].dim,
+                               .id = "abcde", .vector = v, .payload = bytes, .payload_len = cases[i].len }, got;
+        size_t len = kithi_op_put(b, &op);
+        assert_int_equal(len, kithi_op_size_with(5, op.dim, op.payload_len));
+        int64_t rc = kithi_op_decode(b, len, &got);
+        if (rc != (cases[i].good ? (int64_t)len : KITHI_E_PROTOCOL))
+            fail_msg("case %zu: %lld", i, (long long)rc);
+        if (!cases[i].good)
+            continue;
+        assert_int_equal(got.type, op.type);
+        assert_int_equal(got.flags, op.flags);
+        assert_int_equal(got.payload_len, op.payload_len);
+        assert_true(op.payload_len ? memcmp(got.payload, bytes, op.payload_len) == 0 : got.payload == NULL);
+        assert_true(op.dim ? memcmp(got.vector, v, sizeof v) == 0 : got.vector == NULL);
+        assert_non_null(kithi_op_name(op.type));
     }
 }
 
@@ -278,6 +320,7 @@ int main(void)
         cmocka_unit_test(ops_are_read_one_after_the_other),
         cmocka_unit_test(an_op_that_is_cut_off_is_refused_at_every_length),
         cmocka_unit_test(fields_out_of_range_are_refused),
+        cmocka_unit_test(payloads_come_back_as_they_were_put),
         cmocka_unit_test(out_is_written_only_on_success),
         cmocka_unit_test(an_unknown_type_is_skipped_only_with_its_flag),
         cmocka_unit_test(hostile_bytes_are_refused_or_lie_inside_the_buffer),
