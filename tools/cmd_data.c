@@ -29,7 +29,8 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         return kithi_tool_usage(t, "--vector is missing");
     bool none = payload != NULL && strcmp(payload, "null") == 0;
     struct kith_error error = { 0 };
-    if (payload != NULL && !none && kith_payload_check(KITH_PAYLOAD_REPLACE, payload, &error) == KITH_E_PAYLOAD)
+    if (payload != NULL && !none &&
+        kith_payload_check(KITH_PAYLOAD_REPLACE, payload, &error) == KITH_E_PAYLOAD)
         return kithi_tool_usage(t, "--payload: %s", error.text);
 
     const char *id = argv[2];
@@ -50,10 +51,10 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
         goto out;
     /* A batch of one, because its answer carries the daemon's own words. */
     batch = kith_batch_new(index);
-    int rc = batch == NULL     ? -ENOMEM
-             : payload == NULL ? kith_batch_upsert(batch, id, vector, kith_dim(index))
-                               : kith_batch_upsert_payload(batch, id, vector, kith_dim(index),
-                                                           none ? NULL : payload);
+    int rc = batch == NULL ? -ENOMEM
+             : payload == NULL
+                 ? kith_batch_upsert(batch, id, vector, kith_dim(index))
+                 : kith_batch_upsert_payload(batch, id, vector, kith_dim(index), none ? NULL : payload);
     if (rc >= 0)
         rc = kith_batch_commit(batch, &commit);
     if (rc < 0) {

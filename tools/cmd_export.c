@@ -179,7 +179,8 @@ static int write_all(struct export *e, const char *name)
         e->vector = realloc(e->vector, map.geometry.dim * sizeof(float));
         if (e->payload == NULL)
             e->payload = malloc(KITHI_PAYLOAD_MAX);
-        status = e->vector == NULL || e->payload == NULL ? kithi_tool_fail(e->t, "out of memory") : write_snapshot(e, &map, &rc);
+        status = e->vector == NULL || e->payload == NULL ? kithi_tool_fail(e->t, "out of memory")
+                                                         : write_snapshot(e, &map, &rc);
         kithi_map_detach(&map);
         if (status != KITHI_TOOL_OK || rc == 0)
             return status;

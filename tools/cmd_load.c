@@ -135,10 +135,9 @@ static bool add(struct load *l, const struct kithi_vector *v, const char *id, ui
         return false;
     }
     bool none = v->payload != NULL && strcmp(v->payload, "null") == 0;
-    int rc = v->payload == NULL
-                 ? kith_batch_upsert(l->batch, id, v->values, kith_dim(l->index))
-                 : kith_batch_upsert_payload(l->batch, id, v->values, kith_dim(l->index),
-                                             none ? NULL : v->payload);
+    int rc = v->payload == NULL ? kith_batch_upsert(l->batch, id, v->values, kith_dim(l->index))
+                                : kith_batch_upsert_payload(l->batch, id, v->values, kith_dim(l->index),
+                                                            none ? NULL : v->payload);
     if (rc < 0) {
         set_error(l, "%s: %s", where, kith_strerror(rc));
         return false;
@@ -305,7 +304,8 @@ int kithi_cmd_load(struct kithi_tool *t, int argc, char **argv)
         goto out;
     }
     if (payload_path != NULL && kithi_vectors_have_ids(vectors)) {
-        status = kithi_tool_usage(t, "--payload does not go with a .jsonl file, whose lines carry their payloads");
+        status =
+            kithi_tool_usage(t, "--payload does not go with a .jsonl file, whose lines carry their payloads");
         goto out;
     }
     if (payload_path != NULL && kithi_payloads_open(payload_path, &payloads, &err) != 0) {

@@ -143,8 +143,7 @@ int kithi_cmd_payload(struct kithi_tool *t, int argc, char **argv)
         status = list == NULL ? kithi_tool_fail(t, "out of memory")
                               : change(t, index, argv[2], KITH_PAYLOAD_REMOVE, list);
     } else {
-        status =
-            change(t, index, argv[2], KITH_PAYLOAD_REPLACE, strcmp(set, "null") == 0 ? NULL : set);
+        status = change(t, index, argv[2], KITH_PAYLOAD_REPLACE, strcmp(set, "null") == 0 ? NULL : set);
     }
 out:
     free(list);

@@ -28,7 +28,8 @@ static void print_json(uint64_t query, const kith_results *r, const struct kith_
         fputs(",\"distance\":", stdout);
         kithi_out_float(stdout, kith_results_distance(r, i));
         if (opts->payloads)
-            printf(",\"payload\":%s", kith_results_payload(r, i) != NULL ? kith_results_payload(r, i) : "null");
+            printf(",\"payload\":%s",
+                   kith_results_payload(r, i) != NULL ? kith_results_payload(r, i) : "null");
         putchar('}');
     }
     puts("]}");

@@ -45,7 +45,8 @@ static const struct command COMMANDS[] = {
     { "delete", kithi_cmd_delete, "NAME ID... [--durability durable|applied|none]", "delete vectors" },
     { "export", kithi_cmd_export, "NAME FILE [--at EPOCH]",
       "write all vectors to an .fvecs, .npy or .jsonl file" },
-    { "scroll", kithi_cmd_scroll, "NAME [--limit N] [--cursor C] [--vectors]\n"
+    { "scroll", kithi_cmd_scroll,
+      "NAME [--limit N] [--cursor C] [--vectors]\n"
       "              [--payload | --fields LIST] [--at EPOCH]",
       "ids in an order that stays, and where to go on" },
     { "search", kithi_cmd_search,

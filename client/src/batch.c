@@ -147,7 +147,8 @@ int kith_batch_upsert_payload(kith_batch *b, const char *id, const float *vector
         return -EINVAL;
     int rc = kithi_vector_check(b->index, vector, len);
     if (rc == 0)
-        rc = payload_room(b) ? kithi_payload_op(KITH_PAYLOAD_REPLACE, payload, b->payload, &op, NULL) : -ENOMEM;
+        rc = payload_room(b) ? kithi_payload_op(KITH_PAYLOAD_REPLACE, payload, b->payload, &op, NULL)
+                             : -ENOMEM;
     op.type = KITHI_OP_UPSERT;
     op.flags = KITHI_OP_PAYLOAD;
     op.dim = (uint32_t)len;

@@ -71,7 +71,7 @@ struct kith {
     _Atomic uint32_t durability;  /* enum kith_durability of later writes; relaxed: it stands for itself */
     struct kithi_lock write_lock; /* conn and write_buf */
     struct kithi_conn conn;
-    unsigned char *write_buf; /* one encoded op */
+    unsigned char *write_buf;   /* one encoded op */
     unsigned char *payload_buf; /* its payload before that; NULL until there is one */
 };
 

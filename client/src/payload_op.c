@@ -49,8 +49,8 @@ static int read_paths(const char *text, unsigned char *out, struct kithi_errmsg 
         kithi_error_set(err, rc, "%s", kithi_error_text(rc));
     else if (rc < 0)
         rc = kithi_error_set(err, KITHI_E_PAYLOAD,
-                             "fields to remove are a list of dotted paths, as [\"a\",\"b.c\"]: %s (byte %zu)", j.error,
-                             j.error_off);
+                             "fields to remove are a list of dotted paths, as [\"a\",\"b.c\"]: %s (byte %zu)",
+                             j.error, j.error_off);
     kithi_json_fini(&j);
     return rc < 0 ? rc : len;
 }

@@ -71,7 +71,8 @@ const float *kith_results_vector(const kith_results *r, uint32_t i)
 
 const char *kith_results_payload(const kith_results *r, uint32_t i)
 {
-    return r->has_payloads && i < r->found.count && r->payload_at[i] ? r->payloads + r->payload_at[i] - 1 : NULL;
+    return r->has_payloads && i < r->found.count && r->payload_at[i] ? r->payloads + r->payload_at[i] - 1
+                                                                     : NULL;
 }
 
 const char *kith_results_cursor(const kith_results *r)

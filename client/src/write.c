@@ -125,8 +125,8 @@ static int encode_payload(struct kith *index, enum kith_payload_change how, cons
 {
     if (!index->payload_buf) {
         /* Which has also room for nothing but a vector. */
-        unsigned char *whole =
-            realloc(index->write_buf, kithi_op_size_with(KITHI_ID_MAX, index->geometry.dim, KITHI_PAYLOAD_MAX));
+        unsigned char *whole = realloc(
+            index->write_buf, kithi_op_size_with(KITHI_ID_MAX, index->geometry.dim, KITHI_PAYLOAD_MAX));
         if (!whole)
             return -ENOMEM;
         index->write_buf = whole;

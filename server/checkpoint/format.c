@@ -23,7 +23,8 @@ void kithi_checkpoint_header_encode(void *out, const struct kithi_checkpoint_hea
                                g->quantization, g->keep,   g->code_bits, g->slot_max };
     memset(p, 0, KITHI_CHECKPOINT_BLOCK);
     kithi_put64(p, KITHI_CHECKPOINT_MAGIC);
-    kithi_put16(p + 8, KITHI_CHECKPOINT_VERSION);
+    /* One of before, which gets another uid, stays what it is. */
+    kithi_put16(p + 8, h->segment_version == 2 ? 1 : KITHI_CHECKPOINT_VERSION);
     memcpy(p + 16, h->uid, 16);
     kithi_put64(p + 32, h->epoch);
     kithi_put64(p + 40, h->timeline);

@@ -23,8 +23,8 @@
 
 #include "shm/layout/geometry.h"
 
-#define KITHI_CHECKPOINT_VERSION     2u /* 1, of segments of version 2, is read, too */
-#define KITHI_CHECKPOINT_BLOCK       4096u                        /* of header, regions, table and O_DIRECT */
+#define KITHI_CHECKPOINT_VERSION     2u    /* 1, of segments of version 2, is read, too */
+#define KITHI_CHECKPOINT_BLOCK       4096u /* of header, regions, table and O_DIRECT */
 #define KITHI_CHECKPOINT_MAGIC       UINT64_C(0x3154504b4348544b) /* "KTHCKPT1" */
 #define KITHI_CHECKPOINT_TABLE_MAGIC 0x5443484bu                  /* "KHCT" */
 #define KITHI_CHECKPOINT_CHUNK_MAX   (64u << 20)

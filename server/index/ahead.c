@@ -56,8 +56,9 @@ static uint64_t payload_birth(const struct kithi_index *ix, uint32_t slot)
 {
     struct kithi_payload_blob b;
     uint32_t ref = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
-    return kithi_view_payload_blob(&ix->view, ref, &b) ? atomic_load_explicit(&b.blob->birth, memory_order_relaxed)
-                                                  : 0;
+    return kithi_view_payload_blob(&ix->view, ref, &b)
+               ? atomic_load_explicit(&b.blob->birth, memory_order_relaxed)
+               : 0;
 }
 
 static int gather(struct kithi_index *ix, uint64_t after_epoch, struct changes *out)
@@ -94,9 +95,9 @@ static int by_epoch(const void *a, const void *b)
 static void op_of(struct kithi_index *ix, const struct change *c, char *id, const float *vector,
                   struct kithi_op *out)
 {
-    static const uint8_t types[] = { [CHANGE_BIRTH] = KITHI_OP_UPSERT,
-                                     [CHANGE_PAYLOAD] = KITHI_OP_SET,
-                                     [CHANGE_DEATH] = KITHI_OP_DELETE };
+    static const uint8_t types[] = {
+        [CHANGE_BIRTH] = KITHI_OP_UPSERT, [CHANGE_PAYLOAD] = KITHI_OP_SET, [CHANGE_DEATH] = KITHI_OP_DELETE
+    };
     const unsigned char *payload = NULL;
     *out = (struct kithi_op){ .type = types[c->kind],
                               .id = id,

@@ -93,7 +93,8 @@ uint64_t kithi_copy_need(const struct kithi_index *ix, const struct kithi_geomet
         else if (r == KITHI_REGION_IDS1) /* the table before, half as large */
             items = places / 2;
         else if (kithi_region_blob_class(r) < KITHI_BLOB_CLASS_COUNT)
-            items = ix->blob_used[kithi_region_blob_class(r)] - ix->blob_free[kithi_region_blob_class(r)].count;
+            items =
+                ix->blob_used[kithi_region_blob_class(r)] - ix->blob_free[kithi_region_blob_class(r)].count;
         uint64_t bytes = items * l.unit[r];
         bytes = bytes < l.size[r] ? bytes : l.size[r];
         sum += bytes ? kithi_round_up(bytes + kithi_space_step(bytes), 4096) : 0;
@@ -295,7 +296,8 @@ static void complete(struct kithi_copy *c, uint64_t now_us)
 static void give_payload(struct kithi_copy *c, uint32_t slot, struct kithi_op *op)
 {
     const unsigned char *bytes = NULL;
-    uint32_t ref = atomic_load_explicit(&kithi_view_record(&c->from->view, slot)->payload, memory_order_relaxed);
+    uint32_t ref =
+        atomic_load_explicit(&kithi_view_record(&c->from->view, slot)->payload, memory_order_relaxed);
     op->payload_len = kithi_payload_bytes(c->from, ref, &bytes);
     op->payload = bytes;
     op->flags = op->type == KITHI_OP_UPSERT ? KITHI_OP_PAYLOAD : 0;

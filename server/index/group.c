@@ -151,9 +151,9 @@ static uint32_t survey_payload(struct kithi_index *ix, const struct kithi_op *op
     if (op->type == KITHI_OP_DELETE)
         return 0;
     if (op->type == KITHI_OP_UPSERT && !(op->flags & KITHI_OP_PAYLOAD))
-        len = before != NO_SLOT ? ix->payload_lens[before]
-                                : kithi_payload_bytes(
-                                      ix, kithi_payload_newest(ix, hash, op->id, op->id_len), &bytes);
+        len = before != NO_SLOT
+                  ? ix->payload_lens[before]
+                  : kithi_payload_bytes(ix, kithi_payload_newest(ix, hash, op->id, op->id_len), &bytes);
     /* A version without bytes takes a blob, too, where it is to replace another one. */
     if (len || op->type == KITHI_OP_SET)
         d->blobs[kithi_payload_size_class(ix, len)]++;
@@ -315,7 +315,8 @@ static void drop_change(struct kithi_index *ix, struct kithi_group *g, struct to
 }
 
 /* A version of the payload for slot, as op says: its own or, where it says nothing, that of before. */
-static uint32_t first_payload(struct kithi_index *ix, uint32_t slot, const struct kithi_op *op, uint32_t before)
+static uint32_t first_payload(struct kithi_index *ix, uint32_t slot, const struct kithi_op *op,
+                              uint32_t before)
 {
     const unsigned char *bytes = op->payload;
     uint32_t len = op->payload_len;
@@ -454,9 +455,8 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     if (n)
         memset(ix->missing, 0, (n + 7) / 8);
     for (uint32_t i = 0; i < n; i++) {
-        bool existed = ops[i].type == KITHI_OP_SET
-                           ? stage_payload(ix, &ops[i])
-                           : stage(ix, &ops[i], ix->levels[i], ix->places[i]);
+        bool existed = ops[i].type == KITHI_OP_SET ? stage_payload(ix, &ops[i])
+                                                   : stage(ix, &ops[i], ix->levels[i], ix->places[i]);
         if (ops[i].type == KITHI_OP_UPSERT)
             continue;
         out->found += existed;

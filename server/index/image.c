@@ -15,9 +15,9 @@
 #include <string.h>
 
 #include "server/index/index_priv.h"
-#include "shm/graph/payload.h"
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
+#include "shm/graph/payload.h"
 #include "shm/sync/slotbytes.h"
 
 #define CHUNK_BYTES (1u << 20) /* about */

@@ -97,7 +97,7 @@ struct kithi_index_room {
     uint32_t slots;             /* free, or never used */
     uint32_t soon;              /* dead: they come free by themselves */
     uint32_t uppers, upper_max; /* the same of upper rows */
-    uint32_t payloads_soon;     /* versions of payloads that were replaced: their blobs come free by themselves */
+    uint32_t payloads_soon; /* versions of payloads that were replaced: their blobs come free by themselves */
 };
 void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out);
 

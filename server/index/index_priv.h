@@ -55,9 +55,9 @@ struct insertion {
     const char *id; /* into the request */
     const float *vector;
     uint64_t hash;
-    uint64_t blob;  /* reference for a long id, or 0 */
+    uint64_t blob;    /* reference for a long id, or 0 */
     uint32_t payload; /* of its first version, filled as it was staged; 0: none */
-    uint32_t upper; /* first upper row + 1, or 0; the chain is already linked */
+    uint32_t upper;   /* first upper row + 1, or 0; the chain is already linked */
     uint32_t slot;
     uint32_t place; /* of its entry in the id table */
     uint32_t prev;  /* slot + 1 of the published version before, or 0 */
@@ -72,9 +72,9 @@ struct touched {
     const char *id;
     uint32_t id_len;
     uint32_t insertion; /* index, or NO_SLOT: deleted, unless it keeps */
-    bool keeps;         /* neither inserted nor deleted: the payload was changed, or nothing was found to change */
-    uint32_t change;    /* index of a change of the payload alone, or NO_SLOT */
-    uint32_t payload;   /* reference of the version that it leaves; 0: none */
+    bool keeps; /* neither inserted nor deleted: the payload was changed, or nothing was found to change */
+    uint32_t change;  /* index of a change of the payload alone, or NO_SLOT */
+    uint32_t payload; /* reference of the version that it leaves; 0: none */
 };
 
 /* A payload that changes without its vector. */
@@ -245,7 +245,7 @@ struct kithi_index {
     struct queue dead, resting;
     struct old_payloads old_payloads;
     int64_t payloads, payload_bytes; /* of live slots, for people */
-    bool imaged; /* an image is being taken: what died after image_epoch is not freed */
+    bool imaged;                     /* an image is being taken: what died after image_epoch is not freed */
     uint64_t image_epoch;
     /* A ring: from `oldest` on those that are sealed, then the open one, to which requests are staged. */
     struct kithi_group groups[KITHI_GROUPS_SEALED + 1];
@@ -256,9 +256,9 @@ struct kithi_index {
     struct audit audit;
     struct journal journal;
     struct pages pages;
-    uint8_t *levels;  /* drawn for the request at hand, ... */
-    uint32_t *places; /* ... and claimed for it; */
-    uint8_t *missing; /* a bit for each of its ops that found nothing to delete or to change */
+    uint8_t *levels;        /* drawn for the request at hand, ... */
+    uint32_t *places;       /* ... and claimed for it; */
+    uint8_t *missing;       /* a bit for each of its ops that found nothing to delete or to change */
     uint32_t *payload_lens; /* bytes of the payload that each of its ops leaves, ... */
     uint32_t *same_ids;     /* ... and a table of ops by their ids: index + 1 */
     uint32_t same_ids_mask;

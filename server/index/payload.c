@@ -185,8 +185,9 @@ void kithi_payload_replaced(struct kithi_index *ix, const struct kithi_group *g,
         kithi_held_payload(ix, c->slot, c->prev, c->ref);
         if (!c->prev)
             continue;
-        q->items[(q->head + q->count++) % q->capacity] =
-            (struct old_payload){ .ref = c->prev, .replaced = epoch, .since_ms = now_ms }; /* room was reserved */
+        q->items[(q->head + q->count++) % q->capacity] = (struct old_payload){
+            .ref = c->prev, .replaced = epoch, .since_ms = now_ms
+        }; /* room was reserved */
     }
 }
 

@@ -69,8 +69,9 @@ int kithi_restore_begin(const char *path, const struct kithi_index_identity *id,
     }
     rc = kithi_image_regions(&id->geometry, &r->ix->map.layout, &same, err);
     for (unsigned i = 0; i < KITHI_REGION_COUNT && rc == 0; i++)
+        /* An image of before has no chunks of regions that there were not. */
         if (same.regions[i].bytes != shape->regions[i].bytes ||
-            same.regions[i].chunk != shape->regions[i].chunk)
+            (same.regions[i].bytes && same.regions[i].chunk != shape->regions[i].chunk))
             rc = kithi_error_set(err, KITHI_E_CORRUPT, "%u slots take other bytes of %s than the image holds",
                                  shape->slots, kithi_region_name(i));
     if (rc == 0)

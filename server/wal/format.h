@@ -22,7 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KITHI_WAL_VERSION      2u /* 1, without payloads, is read, too */
+#define KITHI_WAL_VERSION      2u          /* 1, without payloads, is read, too */
 #define KITHI_WAL_BLOCK        4096u       /* unit of files, groups and O_DIRECT */
 #define KITHI_WAL_FILE_MAGIC   0x4657484bu /* "KHWF" */
 #define KITHI_WAL_GROUP_MAGIC  0x4757484bu /* "KHWG" */

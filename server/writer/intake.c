@@ -263,10 +263,11 @@ static void op_fault(const unsigned char *p, size_t left, char *out, size_t size
     } else if ((p[4] == KITHI_OP_MERGE || p[4] == KITHI_OP_REMOVE) && !kithi_get32(p + 12)) {
         snprintf(out, size, "type %u without a payload", p[4]);
     } else {
-        snprintf(out, size,
-                 "length %u is not that of an id of %u bytes, %u dimensions and a payload of %u bytes, which is %zu",
-                 len, kithi_get16(p + 6), kithi_get32(p + 8), kithi_get32(p + 12),
-                 kithi_op_size_with(kithi_get16(p + 6), kithi_get32(p + 8), kithi_get32(p + 12)));
+        snprintf(
+            out, size,
+            "length %u is not that of an id of %u bytes, %u dimensions and a payload of %u bytes, which is %zu",
+            len, kithi_get16(p + 6), kithi_get32(p + 8), kithi_get32(p + 12),
+            kithi_op_size_with(kithi_get16(p + 6), kithi_get32(p + 8), kithi_get32(p + 12)));
     }
 }
 

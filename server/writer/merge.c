@@ -71,7 +71,8 @@ void kithi_merge_free(struct kithi_merged *m)
 
 static uint32_t op_before(struct make *k, uint32_t i)
 {
-    static const uint8_t key[16] = "order of a write"; /* of a table that lives for one request of one client */
+    static const uint8_t key[16] =
+        "order of a write"; /* of a table that lives for one request of one client */
     const struct kithi_op *op = &k->r->ops[i];
     uint32_t at = (uint32_t)kithi_hash(key, op->id, op->id_len) & k->mask, before = NOBODY;
     for (; k->table[at]; at = (at + 1) & k->mask) {
@@ -103,10 +104,11 @@ static int put(struct make *k, const struct kithi_op *op, struct kithi_errmsg *e
     struct kithi_merged *m = k->out;
     size_t size = kithi_op_size_with(op->id_len, op->dim, op->payload_len);
     if (m->len + size > KITHI_FRAME_MAX) {
-        return kithi_error_set(err, KITHI_E_TOO_LARGE,
-                               "the payloads that these changes make are more than %u MiB together; send fewer at a "
-                               "time",
-                               KITHI_FRAME_MAX >> 20);
+        return kithi_error_set(
+            err, KITHI_E_TOO_LARGE,
+            "the payloads that these changes make are more than %u MiB together; send fewer at a "
+            "time",
+            KITHI_FRAME_MAX >> 20);
     }
     if (m->len + size > k->capacity) {
         size_t capacity = 2 * (m->len + size);
@@ -185,9 +187,7 @@ static int make_op(struct make *k, uint32_t i, struct kithi_errmsg *err)
         /* Behind id and floats, as kithi_op_put() has put it. */
         size_t size = kithi_op_size_with(op.id_len, op.dim, op.payload_len),
                behind = KITHI_OP_HEADER + kithi_round_up(op.id_len, 4) + (size_t)op.dim * sizeof(float);
-        *after = (struct state){
-            .there = true, .off = k->out->len - size + behind, .len = op.payload_len
-        };
+        *after = (struct state){ .there = true, .off = k->out->len - size + behind, .len = op.payload_len };
     }
     return 0;
 }

@@ -30,7 +30,8 @@ struct kithi_request {
     uint64_t seq;         /* order of arrival in its collection */
     uint64_t refuse_ms;   /* when waiting for room ends; 0: it has not begun */
     uint32_t upserts;     /* of its ops; the rest are deletes and changes of payloads */
-    uint32_t merges;      /* of those: ops that merge. What they make of the payloads is staged and logged in their place: */
+    uint32_t
+        merges; /* of those: ops that merge. What they make of the payloads is staged and logged in their place: */
     struct kithi_merged *merged;
     uint32_t found;
     struct kithi_written

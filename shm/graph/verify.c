@@ -340,8 +340,8 @@ static bool check_payload(struct run *run, const struct kithi_view *v, uint32_t 
         return true;
     kithi_view_begin(v->map, &now); /* it may lie where there was no memory when v began */
     if (!kithi_view_payload_blob(&now, ref, &b))
-        return wrong(run, "record-payload", "slot %u has its payload in blob %08x, which does not exist", slot,
-                     ref);
+        return wrong(run, "record-payload", "slot %u has its payload in blob %08x, which does not exist",
+                     slot, ref);
     uint64_t birth = atomic_load_explicit(&b.blob->birth, memory_order_relaxed);
     uint32_t owner = atomic_load_explicit(&b.blob->owner, memory_order_relaxed);
     uint32_t len = atomic_load_explicit(&b.blob->len, memory_order_relaxed);

@@ -33,8 +33,9 @@ _Static_assert(sizeof(struct kithi_blob) == 16, "blob head is format");
 
 /* What stands before the bytes of a payload. */
 struct kithi_payload_head {
-    _Atomic uint32_t prev; /*  0..3  the version before, as in record.payload; a hint, checked by owner and birth */
-    uint32_t reserved;     /*  4..7  0 */
+    _Atomic uint32_t
+        prev; /*  0..3  the version before, as in record.payload; a hint, checked by owner and birth */
+    uint32_t reserved; /*  4..7  0 */
 };
 _Static_assert(sizeof(struct kithi_payload_head) == 8, "payload head is format");
 

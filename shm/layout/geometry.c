@@ -13,9 +13,7 @@
 #include "shm/layout/record.h"
 #include "shm/layout/row.h"
 
-static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = {
-    64, 128, 256, 576, 1024, 4096, 16384, 65600
-};
+static const uint32_t blob_strides[KITHI_BLOB_CLASS_COUNT] = { 64, 128, 256, 576, 1024, 4096, 16384, 65600 };
 _Static_assert(576 >= sizeof(struct kithi_blob) + 511, "an old class takes the longest id");
 _Static_assert(65600 >= sizeof(struct kithi_blob) + sizeof(struct kithi_payload_head) + KITHI_PAYLOAD_BYTES,
                "the largest class takes the longest payload");
@@ -30,11 +28,10 @@ static const uint32_t blob_shares[KITHI_BLOB_CLASS_COUNT] = { 1, 1, 1, 1, 1, 2, 
 
 const char *kithi_region_name(unsigned region)
 {
-    static const char *const names[KITHI_REGION_COUNT] = { "header", "records", "rows",     "vectors",
-                                                           "doubt",  "upper",   "ids0",     "ids1",
-                                                           "blob0",  "blob1",   "blob2",    "blob3",
-                                                           "codes",  "dict",    "postings", "writer",
-                                                           "blob4",  "blob5",   "blob6",    "blob7" };
+    static const char *const names[KITHI_REGION_COUNT] = {
+        "header", "records", "rows",  "vectors", "doubt",    "upper",  "ids0",  "ids1",  "blob0", "blob1",
+        "blob2",  "blob3",   "codes", "dict",    "postings", "writer", "blob4", "blob5", "blob6", "blob7"
+    };
     return region < KITHI_REGION_COUNT ? names[region] : "?";
 }
 

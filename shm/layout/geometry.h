@@ -113,7 +113,7 @@ struct kithi_layout {
     uint32_t id_capacity_max;          /* entries of the largest id table, a power of two */
     uint32_t blob_stride[KITHI_BLOB_CLASS_COUNT];
     uint32_t blob_max[KITHI_BLOB_CLASS_COUNT]; /* blobs */
-    uint32_t unit[KITHI_REGION_COUNT]; /* bytes of one item of a region; 1 where it has no items */
+    uint32_t unit[KITHI_REGION_COUNT];         /* bytes of one item of a region; 1 where it has no items */
 };
 
 /* "header", "records", ...; never NULL. */

@@ -76,10 +76,10 @@ struct kithi_header {
 
     _Atomic uint64_t taken[KITHI_REGION_COUNT]; /* 448..607 [P5 taken] bytes; beyond are holes */
 
-    _Atomic uint64_t tally_dead;    /* 608..615 dead, still linked */
-    _Atomic uint64_t tally_resting; /* 616..623 unlinked, not yet free */
-    _Atomic uint64_t tally_free;    /* 624..631 free for reuse */
-    _Atomic uint64_t tally_upper;   /* 632..639 upper rows in use */
+    _Atomic uint64_t tally_dead;                         /* 608..615 dead, still linked */
+    _Atomic uint64_t tally_resting;                      /* 616..623 unlinked, not yet free */
+    _Atomic uint64_t tally_free;                         /* 624..631 free for reuse */
+    _Atomic uint64_t tally_upper;                        /* 632..639 upper rows in use */
     _Atomic uint64_t tally_blob[KITHI_BLOB_CLASS_COUNT]; /* 640..703 blobs in use, by class */
     _Atomic uint64_t tally_ids;                          /* 704..711 id-table places that are not empty */
     _Atomic uint64_t tally_commits;                      /* 712..719 groups since this segment was made */
@@ -90,8 +90,8 @@ struct kithi_header {
     _Atomic uint64_t tally_payload_bytes; /* 752..759 bytes in them */
     _Atomic uint64_t tally_versions;      /* 760..767 payloads that were replaced and rest */
     uint8_t reserved4[248];               /* 768..1015 zero */
-    _Atomic uint32_t prefetch_row;      /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
-    _Atomic uint32_t prefetch_code;     /* 1020..1023 the same of a code; measured here by the writer */
+    _Atomic uint32_t prefetch_row;        /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
+    _Atomic uint32_t prefetch_code;       /* 1020..1023 the same of a code; measured here by the writer */
     /* 1024..1983: curve.h; 1984..2367: ledger.h; to 4095: reserved, zero */
     /* 4096..65535: notes.h, for the owner's successor */
 };

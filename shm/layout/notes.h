@@ -28,12 +28,12 @@
 #define KITHI_NOTES_OVERFLOW UINT32_MAX /* for count: more than there is room for */
 
 struct kithi_notes {
-    _Atomic uint32_t magic;        /*  0..3  KITHI_NOTES_MAGIC, stored last */
-    _Atomic uint32_t wake;         /*  4..7  header.wake, right behind it */
-    _Atomic uint64_t epoch;        /*  8..15 visible when the last group ended, */
-    _Atomic uint64_t live;         /* 16..23 with so many vectors */
-    _Atomic uint32_t count;        /* 24..27 [P14 notes] of the slots below; 0: no group is open */
-    _Atomic uint32_t upper_used;   /* 28..31 upper rows from here on were never used */
+    _Atomic uint32_t magic;      /*  0..3  KITHI_NOTES_MAGIC, stored last */
+    _Atomic uint32_t wake;       /*  4..7  header.wake, right behind it */
+    _Atomic uint64_t epoch;      /*  8..15 visible when the last group ended, */
+    _Atomic uint64_t live;       /* 16..23 with so many vectors */
+    _Atomic uint32_t count;      /* 24..27 [P14 notes] of the slots below; 0: no group is open */
+    _Atomic uint32_t upper_used; /* 28..31 upper rows from here on were never used */
     _Atomic uint32_t blob_used[KITHI_BLOB_CLASS_COUNT]; /* 32..63 the same of blobs, by class */
     _Atomic uint32_t ids_filled; /* 64..67 so many places of the id table are not empty, at most */
     _Atomic uint32_t condemned;  /* 68..71 1: a record made no sense; not to be adopted */

@@ -43,12 +43,12 @@ enum kithi_op_type {
 struct kithi_op {
     uint8_t type; /* enum kithi_op_type */
     uint8_t flags;
-    uint16_t id_len;       /* bytes, 1..511 */
-    uint32_t dim;          /* 0 but for upserts */
-    const char *id;        /* into the buffer, not NUL-terminated */
-    const float *vector;   /* into the buffer, 4-byte aligned when the buffer is; NULL but for upserts */
-    const void *payload;   /* into the buffer, 4-byte aligned likewise; NULL: none */
-    uint32_t payload_len;  /* bytes, at most KITHI_PAYLOAD_BYTES */
+    uint16_t id_len;      /* bytes, 1..511 */
+    uint32_t dim;         /* 0 but for upserts */
+    const char *id;       /* into the buffer, not NUL-terminated */
+    const float *vector;  /* into the buffer, 4-byte aligned when the buffer is; NULL but for upserts */
+    const void *payload;  /* into the buffer, 4-byte aligned likewise; NULL: none */
+    uint32_t payload_len; /* bytes, at most KITHI_PAYLOAD_BYTES */
 };
 
 /* Does anybody know this type here, and is it more than nothing? */

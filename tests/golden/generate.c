@@ -55,7 +55,15 @@ static void write_sample(const char *run, uint32_t quantization, uint32_t keep)
         for (uint32_t n = 0; n < SAMPLE_COUNT; n++) {
             sample_id(n, id);
             sample_vector(n, version, vector);
-            if (kith_batch_upsert(b, id, vector, SAMPLE_DIM) < 0)
+            char payload[41000];
+            bool alone = n % 2 == 0 && version == SAMPLE_FINAL;
+            sample_payload(n, alone ? SAMPLE_FIRST : version, payload, sizeof payload);
+            int rc = alone || !payload[0] ? kith_batch_upsert(b, id, vector, SAMPLE_DIM)
+                                          : kith_batch_upsert_payload(b, id, vector, SAMPLE_DIM, payload);
+            sample_payload(n, version, payload, sizeof payload);
+            if (rc == 0 && alone && payload[0])
+                rc = kith_batch_set_payload(b, id, KITH_PAYLOAD_REPLACE, payload);
+            if (rc < 0)
                 test_die("a batch does not take %s", id);
             if (n % 50 == 49)
                 commit(b);

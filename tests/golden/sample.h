@@ -39,4 +39,18 @@ static inline void sample_vector(uint32_t n, uint32_t version, float out[SAMPLE_
     }
 }
 
+/* From format version 3 on, every third has a payload, "" for none; written with the vector, and changed alone where n is even. */
+static inline void sample_payload(uint32_t n, uint32_t version, char *out, size_t size)
+{
+    static const unsigned fills[] = { 1, 60, 200, 500, 900, 10, 30, 90 };
+    *out = '\0';
+    if (n % 3 == 0)
+        snprintf(out, size, "{\"fill\":\"%0*u\",\"n\":%u,\"version\":%u}",
+                 n == 63   ? 3000
+                 : n == 66 ? 9000
+                 : n == 69 ? 20000
+                           : (int)fills[n / 3 % 8],
+                 n, n, version);
+}
+
 #endif

@@ -63,8 +63,10 @@ static void payloads_are_given_shown_and_changed(void **state)
 {
     (void)state;
     expect(tool("create c --dim 2 --metric l2"), 0, "created");
-    expect(tool("put c a --vector '[1,2]' --payload '{\"z\":1.0,\"lang\":\"AAA\",\"n\":{\"x\":9007199254740993}}'"), 0,
-           "put a");
+    expect(
+        tool(
+            "put c a --vector '[1,2]' --payload '{\"z\":1.0,\"lang\":\"AAA\",\"n\":{\"x\":9007199254740993}}'"),
+        0, "put a");
     expect(tool("put c b --vector '[1,3]'"), 0, "put b");
     expect(tool("payload c a"), 0, "{\"lang\":\"AAA\",\"n\":{\"x\":9007199254740993},\"z\":1.0}\n");
     expect(tool("payload c b"), 0, "null\n");
@@ -75,7 +77,8 @@ static void payloads_are_given_shown_and_changed(void **state)
     assert_null(strstr(out, "lang"));
     expect(tool("--json get c a --fields lang,nothing"), 0, "\"payload\":{\"lang\":\"AAA\"}");
 
-    expect(tool("payload c a --merge '{\"n\":{\"x\":null,\"y\":[1,2]},\"new\":true}'"), 0, "changed, epoch 3");
+    expect(tool("payload c a --merge '{\"n\":{\"x\":null,\"y\":[1,2]},\"new\":true}'"), 0,
+           "changed, epoch 3");
     expect(tool("payload c a"), 0, "{\"lang\":\"AAA\",\"n\":{\"y\":[1,2]},\"new\":true,\"z\":1.0}\n");
     expect(tool("payload c a --remove n.y,new,not.there"), 0, "changed");
     expect(tool("payload c a"), 0, "{\"lang\":\"AAA\",\"n\":{},\"z\":1.0}\n");
@@ -84,8 +87,10 @@ static void payloads_are_given_shown_and_changed(void **state)
     expect(tool("payload c b --set '{\"k\":\"v\"}'"), 0, "changed");
 
     expect(tool("search c --vector '[5,5]' -k 2 --payload"), 0, "a   {\"lang\":\"AAA\",\"n\":{},\"z\":1.0}");
-    expect(tool("--json search c --vector '[5,5]' -k 2 --fields k"), 0, "\"id\":\"b\",\"distance\":20,\"payload\":{\"k\":\"v\"}");
-    expect(tool("--json search c --like a -k 1 --payload"), 0, "[{\"id\":\"b\",\"distance\":20,\"payload\":{\"k\":\"v\"}}]");
+    expect(tool("--json search c --vector '[5,5]' -k 2 --fields k"), 0,
+           "\"id\":\"b\",\"distance\":20,\"payload\":{\"k\":\"v\"}");
+    expect(tool("--json search c --like a -k 1 --payload"), 0,
+           "[{\"id\":\"b\",\"distance\":20,\"payload\":{\"k\":\"v\"}}]");
     expect(tool("--json search c --vector '[5,5]' -k 2"), 0, "\"distance\":20}");
     expect(tool("--json scroll c --payload"), 0, "{\"id\":\"b\",\"payload\":{\"k\":\"v\"}}");
     expect(tool("scroll c --vectors --payload"), 0, "b\t[1,3]\t{\"k\":\"v\"}");
@@ -127,7 +132,8 @@ static void what_is_no_payload_is_named(void **state)
     snprintf(large, 1u << 17, "{\"id\":\"a\",\"vector\":[1,1],\"payload\":{\"a\":\"%0*d\"}}\n", 40000, 7);
     expect(tool("load c '%s'", file("large.jsonl", large)), 0, "loaded 1");
     snprintf(large, 1u << 17, "{\"b\":\"%0*d\"}", 40000, 8);
-    expect(tool("payload c a --merge \"$(cat '%s')\"", file("large.json", large)), 1, "larger than 65536 bytes");
+    expect(tool("payload c a --merge \"$(cat '%s')\"", file("large.json", large)), 1,
+           "larger than 65536 bytes");
     expect(tool("payload c a --fields b"), 0, "{}\n");
     snprintf(large, 1u << 17, "{\"b\":\"%0*d\"}", 70000, 8);
     expect(tool("payload c a --set \"$(cat '%s')\"", file("large.json", large)), 2, "64 KiB");
@@ -146,9 +152,10 @@ static void payloads_are_loaded_and_exported(void **state)
     expect(tool("load l '%s'", file("keep.jsonl", "{\"id\":\"x\",\"vector\":[7]}\n")), 0, "loaded 1");
     expect(tool("payload l x"), 0, "{\"i\":1}\n");
     /* What is before the line that is wrong is in, and the line is named. */
-    expect(tool("load l '%s'", file("bad.jsonl", "{\"id\":\"p\",\"vector\":[1],\"payload\":{\"i\":3}}\n"
-                                                 "{\"id\":\"q\",\"vector\":[1],\"payload\":{\"i\":[1,{}]}}\n")),
-           1, "bad.jsonl: line 2, byte");
+    expect(
+        tool("load l '%s'", file("bad.jsonl", "{\"id\":\"p\",\"vector\":[1],\"payload\":{\"i\":3}}\n"
+                                              "{\"id\":\"q\",\"vector\":[1],\"payload\":{\"i\":[1,{}]}}\n")),
+        1, "bad.jsonl: line 2, byte");
     expect(tool("payload l p"), 0, "{\"i\":3}\n");
     expect(tool("get l q"), 1, "no such id");
 
@@ -171,9 +178,9 @@ static void payloads_are_loaded_and_exported(void **state)
            "meta.jsonl: line 2, byte 8");
     expect(tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "{\"m\":0}\n")), 1,
            "ends after 1 payloads");
-    expect(tool("load again '%s' --payload '%s'", vectors,
-                file("meta.jsonl", "null\nnull\nnull\nnull\nnull\n")),
-           1, "has more lines");
+    expect(
+        tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "null\nnull\nnull\nnull\nnull\n")),
+        1, "has more lines");
     expect(tool("load again '%s' --payload '%s'", file("all.jsonl", NULL), "x.jsonl"), 2, "does not go with");
     expect(tool("load again '%s' --payload '%s'", vectors, "x.txt"), 1, "payloads are read from .jsonl");
 }

@@ -310,7 +310,8 @@ static void a_batch_is_one_story(void **state)
     kith_batch *b = kith_batch_new(k);
     struct kith_commit commit = KITH_COMMIT_INIT;
     assert_int_equal(kith_batch_upsert_payload(b, "s", v, DIM, "{\"a\":1,\"b\":{\"c\":2,\"d\":3}}"), 0);
-    assert_int_equal(kith_batch_set_payload(b, "s", KITH_PAYLOAD_MERGE, "{\"b\":{\"c\":null},\"e\":\"x\"}"), 0);
+    assert_int_equal(kith_batch_set_payload(b, "s", KITH_PAYLOAD_MERGE, "{\"b\":{\"c\":null},\"e\":\"x\"}"),
+                     0);
     assert_int_equal(kith_batch_set_payload(b, "nobody", KITH_PAYLOAD_MERGE, "{\"a\":1}"), 0);
     assert_int_equal(kith_batch_upsert(b, "s", v, DIM), 0);
     assert_int_equal(kith_batch_set_payload(b, "s", KITH_PAYLOAD_REMOVE, "[\"a\",\"b.d\"]"), 0);

@@ -61,7 +61,8 @@ static void *reader(void *arg)
         }
         uint64_t want = version_at(id, v.epoch);
         if (seen != KITHI_PAYLOAD_FOUND || len != 8 * words_of(want))
-            test_die("id %u at epoch %llu: seen as %d, %u bytes", id, (unsigned long long)v.epoch, (int)seen, len);
+            test_die("id %u at epoch %llu: seen as %d, %u bytes", id, (unsigned long long)v.epoch, (int)seen,
+                     len);
         for (uint32_t i = 0; i < len / 8; i++)
             if (words[i] != want)
                 test_die("id %u at epoch %llu: word %u is of %llu", id, (unsigned long long)v.epoch, i,

@@ -265,7 +265,8 @@ struct kith_search_opts {
     struct kith_snapshot at; /* what to search; all zeros: now */
     uint32_t payloads;       /* 1: hits with their payloads, kith_results_payload() */
     uint32_t field_count;    /* of their fields those alone: so many, at most 64; 0: all */
-    const char *const *fields; /* dotted paths, as "author.name"; of an id that has none of them the payload is {} */
+    const char *const
+        *fields; /* dotted paths, as "author.name"; of an id that has none of them the payload is {} */
 };
 /* clang-format off */
 #define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0 }, 0, 0, NULL }
@@ -421,7 +422,8 @@ struct kith_stats {
     uint64_t durable_epoch;       /* every epoch up to this one is on stable storage */
     uint64_t timeline;            /* see kith_timeline() */
     uint64_t payload_count;       /* vectors that have a payload */
-    uint64_t payload_bytes;       /* in these, as they are kept; the regions of blobs (kith_memory()) have the memory of them */
+    uint64_t
+        payload_bytes; /* in these, as they are kept; the regions of blobs (kith_memory()) have the memory of them */
 };
 /* clang-format off */
 #define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }

@@ -205,9 +205,8 @@ static void check(struct test_solo *t, uint64_t past)
     check_at(test_solo_map(t), model_epoch);
     for (uint64_t back = 1; back <= past && back < model_epoch; back++) {
         struct kithi_view v;
-        const struct kithi_moment at = {
-            .epoch = model_epoch - back, .timeline = atomic_load(&test_solo_header(t)->timeline)
-        };
+        const struct kithi_moment at = { .epoch = model_epoch - back,
+                                         .timeline = atomic_load(&test_solo_header(t)->timeline) };
         if (kithi_view_begin_at(test_solo_map(t), &at, &v) == 0 && !kithi_view_unlinked(&v))
             check_at(test_solo_map(t), model_epoch - back);
     }
@@ -414,7 +413,8 @@ static void an_image_has_the_payloads_of_its_epoch(void **state)
         kithi_scratch_init(&copy.scratch);
         kithi_results_init(&copy.results);
         snprintf(copy.path, sizeof copy.path, "%s/restored", t.dir.path);
-        assert_int_equal(kithi_restore_begin(copy.path, &t.identity, 2, &t.tuning, &shape, &restore, &err), 0);
+        assert_int_equal(kithi_restore_begin(copy.path, &t.identity, 2, &t.tuning, &shape, &restore, &err),
+                         0);
         for (unsigned region = 0; region < KITHI_REGION_COUNT; region++) {
             uint64_t len = shape.regions[region].bytes;
             if (len) {
@@ -560,7 +560,8 @@ static void what_is_ahead_of_the_log_leaves_the_same_payloads(void **state)
             uint32_t n = 0;
             for (size_t at = 0; at < ahead.groups[i].len;) {
                 struct kithi_op op;
-                int64_t step = kithi_op_decode((const char *)ahead.groups[i].ops + at, ahead.groups[i].len - at, &op);
+                int64_t step =
+                    kithi_op_decode((const char *)ahead.groups[i].ops + at, ahead.groups[i].len - at, &op);
                 assert_true(step > 0 && n < 4 * OPS_MAX);
                 if (kithi_op_is_known(op.type))
                     ops[n++] = op;
@@ -589,7 +590,9 @@ static void a_class_without_room_is_no_space_and_comes_back(void **state)
     test_solo_open(&t, &g);
     assert_int_equal(test_solo_put(&t, "a", v), 0);
     uint32_t room = test_solo_map(&t)->layout.blob_max[0], n = 0;
-    struct kithi_op op = { .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = payload, .payload_len = 20 };
+    struct kithi_op op = {
+        .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = payload, .payload_len = 20
+    };
     int rc;
     while ((rc = kithi_group_add(t.ix, &op, 1, &result, &err)) == 0) {
         test_solo_publish(&t);

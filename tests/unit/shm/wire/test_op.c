@@ -198,13 +198,20 @@ static void payloads_come_back_as_they_were_put(void **state)
         uint32_t dim, len;
         bool good;
     } cases[] = {
-        { KITHI_OP_UPSERT, KITHI_OP_PAYLOAD, 3, 0, true },  { KITHI_OP_UPSERT, KITHI_OP_PAYLOAD, 3, 77, true },
-        { KITHI_OP_UPSERT, 0, 3, 0, true },                 { KITHI_OP_UPSERT, 0, 3, 77, false },
-        { KITHI_OP_SET, 0, 0, 0, true },                    { KITHI_OP_SET, 0, 0, KITHI_PAYLOAD_BYTES, true },
-        { KITHI_OP_SET, 0, 0, KITHI_PAYLOAD_BYTES + 1, false }, { KITHI_OP_SET, 0, 3, 5, false },
-        { KITHI_OP_SET, KITHI_OP_PAYLOAD, 0, 5, false },    { KITHI_OP_MERGE, 0, 0, 5, true },
-        { KITHI_OP_MERGE, 0, 0, 0, false },                 { KITHI_OP_REMOVE, 0, 0, 5, true },
-        { KITHI_OP_REMOVE, 0, 0, 0, false },                { KITHI_OP_DELETE, 0, 0, 5, false },
+        { KITHI_OP_UPSERT, KITHI_OP_PAYLOAD, 3, 0, true },
+        { KITHI_OP_UPSERT, KITHI_OP_PAYLOAD, 3, 77, true },
+        { KITHI_OP_UPSERT, 0, 3, 0, true },
+        { KITHI_OP_UPSERT, 0, 3, 77, false },
+        { KITHI_OP_SET, 0, 0, 0, true },
+        { KITHI_OP_SET, 0, 0, KITHI_PAYLOAD_BYTES, true },
+        { KITHI_OP_SET, 0, 0, KITHI_PAYLOAD_BYTES + 1, false },
+        { KITHI_OP_SET, 0, 3, 5, false },
+        { KITHI_OP_SET, KITHI_OP_PAYLOAD, 0, 5, false },
+        { KITHI_OP_MERGE, 0, 0, 5, true },
+        { KITHI_OP_MERGE, 0, 0, 0, false },
+        { KITHI_OP_REMOVE, 0, 0, 5, true },
+        { KITHI_OP_REMOVE, 0, 0, 0, false },
+        { KITHI_OP_DELETE, 0, 0, 5, false },
     };
     static _Alignas(8) unsigned char b[KITHI_PAYLOAD_BYTES + 128];
     static unsigned char bytes[KITHI_PAYLOAD_BYTES + 1];
@@ -212,8 +219,15 @@ static void payloads_come_back_as_they_were_put(void **state)
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (unsigned char)(i * 7 + 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct kithi_op op = { .type = cases[i].type, .flags = cases[i].flags, .id_len = 5, .dim = cases[i].dim,
-                               .id = "abcde", .vector = v, .payload = bytes, .payload_len = cases[i].len }, got;
+        struct kithi_op op = { .type = cases[i].type,
+                               .flags = cases[i].flags,
+                               .id_len = 5,
+                               .dim = cases[i].dim,
+                               .id = "abcde",
+                               .vector = v,
+                               .payload = bytes,
+                               .payload_len = cases[i].len },
+                        got;
         size_t len = kithi_op_put(b, &op);
         assert_int_equal(len, kithi_op_size_with(5, op.dim, op.payload_len));
         int64_t rc = kithi_op_decode(b, len, &got);
