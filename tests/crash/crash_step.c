@@ -166,12 +166,13 @@ static void run_seed(uint64_t seed, const struct options *o, struct totals *out)
     t->shared = test_shared(sizeof *t->shared);
     t->model = test_model_new(seed, STEP_ID_COUNT, world.identity.geometry.dim,
                               world.identity.geometry.metric == KITHI_METRIC_COSINE);
+    t->payloads = test_model_new(seed, STEP_ID_COUNT, world.identity.geometry.dim, false);
     t->model->ip = world.identity.geometry.metric == KITHI_METRIC_IP;
     t->model->kept = kithi_geometry_kept(&world.identity.geometry);
     test_rand_seed(&t->r, seed + 3);
     step_frozen_init(&t->frozen, &world.identity.geometry, &dir);
-    step_judge_init(&t->judge, &world, t->model, &t->frozen);
-    struct step_reader_args reader_args = { .shared = t->shared, .model = t->model, .world = &world };
+    step_judge_init(&t->judge, &world, t->model, t->payloads, &t->frozen);
+    struct step_reader_args reader_args = { .shared = t->shared, .model = t->model, .payloads = t->payloads, .world = &world };
     test_child_start(&reader, "reader", step_reader, &reader_args);
 
     if (step_run(t, NULL))

@@ -53,6 +53,19 @@ static uint32_t make_ops(struct test_rand *r, struct kithi_op ops[OPS], char nam
         for (uint32_t d = 0; d < DIM; d++)
             vectors[i][d] = d ? (float)test_rand_below(r, 100) : value;
         ops[i] = test_rand_below(r, 4) ? test_upsert(names[i], vectors[i], DIM) : test_delete(names[i]);
+        static const unsigned char payload[300] = { 1 };
+        uint32_t what = test_rand_below(r, 3);
+        if (what == 0 || ops[i].type == KITHI_OP_DELETE)
+            continue;
+        ops[i].payload = payload;
+        ops[i].payload_len = 1 + test_rand_below(r, sizeof payload);
+        ops[i].flags = KITHI_OP_PAYLOAD;
+        if (what == 2) /* alone */
+            ops[i] = (struct kithi_op){ .type = KITHI_OP_SET,
+                                        .id = ops[i].id,
+                                        .id_len = ops[i].id_len,
+                                        .payload = payload,
+                                        .payload_len = ops[i].payload_len };
     }
     return OPS;
 }

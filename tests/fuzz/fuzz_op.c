@@ -10,6 +10,8 @@
 #include "shm/base/error.h"
 #include "shm/base/id.h"
 #include "shm/kernel/distance.h"
+#include "shm/layout/geometry.h"
+#include "shm/payload/payload.h"
 #include "shm/wire/op.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -32,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     /* An exact copy, aligned as the daemon's buffers are. */
     unsigned char *buf = aligned_alloc(8, (size + 8) / 8 * 8);
-    unsigned char *again = malloc(kithi_op_size(KITHI_ID_MAX, KITHI_DIM_MAX));
+    unsigned char *again = malloc(kithi_op_size_with(KITHI_ID_MAX, KITHI_DIM_MAX, KITHI_PAYLOAD_BYTES));
     check(buf && again, "memory");
     memcpy(buf, data, size);
     for (size_t at = 0; at < size;) {
@@ -43,10 +45,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             break;
         }
         check(step >= (int64_t)KITHI_OP_HEADER && step % 8 == 0 && (size_t)step <= size - at, "it fits");
-        if (op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE) {
+        if (kithi_op_is_known(op.type)) {
             check(op.id_len <= KITHI_ID_MAX && within(buf + at, (size_t)step, op.id, op.id_len),
                   "the id is inside");
-            check((op.type == KITHI_OP_DELETE) == (op.vector == NULL), "a delete has no vector");
+            check((op.type != KITHI_OP_UPSERT) == (op.vector == NULL), "upserts have vectors, others none");
+            check(op.payload_len <= KITHI_PAYLOAD_BYTES && (op.payload_len == 0) == (op.payload == NULL) &&
+                      (!op.payload || within(buf + at, (size_t)step, op.payload, op.payload_len)),
+                  "the payload is inside");
+            if (op.payload)
+                (void)kithi_payload_check(op.payload, op.payload_len, NULL);
             if (op.vector) {
                 check(within(buf + at, (size_t)step, op.vector, op.dim * sizeof(float)),
                       "the vector is inside");
@@ -55,10 +62,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             (void)kithi_id_valid(op.id, op.id_len);
             /* Encoded again it has the same size, and decodes to the same. */
             struct kithi_op twin;
-            size_t len = kithi_op_encode(again, op.id, op.id_len, op.vector, op.dim);
+            size_t len = kithi_op_put(again, &op);
             check(len == (size_t)step && kithi_op_decode(again, len, &twin) == step,
                   "encoding and decoding agree");
-            check(twin.type == op.type && twin.id_len == op.id_len && twin.dim == op.dim,
+            check(twin.type == op.type && twin.id_len == op.id_len && twin.dim == op.dim &&
+                      twin.flags == op.flags && twin.payload_len == op.payload_len,
                   "a change stays what it is");
         } else {
             check(op.flags & KITHI_OP_SKIPPABLE, "an unknown change is skipped only when it says so");

@@ -28,6 +28,7 @@
 #include "shm/base/bytes.h"
 #include "shm/graph/account.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/payload.h"
 #include "shm/graph/recall.h"
 #include "shm/graph/scan.h"
 #include "shm/graph/scroll.h"
@@ -199,6 +200,20 @@ static void fill(struct test_index *t, struct test_model *model, struct test_ran
                                         .dim = gone ? 0 : DIM,
                                         .id = names[i],
                                         .vector = gone ? NULL : vectors[i] };
+            /* Two in three come with a payload, and some of these change it alone. */
+            static unsigned char payload[2000];
+            if (gone || id % 3 == 0)
+                continue;
+            memset(payload, (int)step, sizeof payload);
+            ops[i].payload = payload;
+            ops[i].payload_len = 1 + (id * 37 + step * 11) % sizeof payload;
+            if (step % 3 == 2) {
+                ops[i].type = KITHI_OP_SET;
+                ops[i].dim = 0;
+                ops[i].vector = NULL;
+            } else {
+                ops[i].flags = KITHI_OP_PAYLOAD;
+            }
         }
         if (test_index_commit(t, ops, OPS, &err) < 0)
             test_die("%s", err.text);
@@ -312,7 +327,7 @@ static void add_patch(struct target *t, uint8_t flags, const uint8_t *p)
                                         KITHI_REGION_VECTORS, KITHI_REGION_DOUBT,  KITHI_REGION_UPPER,
                                         KITHI_REGION_IDS0,    KITHI_REGION_IDS1,   KITHI_REGION_BLOB0,
                                         KITHI_REGION_BLOB1,   KITHI_REGION_BLOB2,  KITHI_REGION_BLOB3,
-                                        KITHI_REGION_CODES };
+                                        KITHI_REGION_BLOB4,   KITHI_REGION_BLOB5,  KITHI_REGION_CODES };
     unsigned region = regions[p[0] % (sizeof regions / sizeof regions[0])], how = p[1];
     uint64_t index = kithi_get16(p + 2), value = kithi_get32(p + 4), span = t->taken[region] / 8;
     if (region == KITHI_REGION_HEADER)
@@ -411,6 +426,18 @@ static void scroll_all(const struct kithi_map *m, uint32_t limit, const struct k
     }
 }
 
+/* Whatever the words say, a payload ends, and is no longer than one may be. */
+static void read_payload(const struct kithi_map *m, const struct kithi_found *found)
+{
+    static unsigned char payload[KITHI_PAYLOAD_BYTES];
+    struct kithi_view v;
+    uint32_t len = 0;
+    kithi_view_begin(m, &v);
+    v.epoch = found->epoch;
+    if (kithi_view_payload(&v, found->slot, found->birth, payload, &len) == KITHI_PAYLOAD_FOUND)
+        check(len >= 1 && len <= KITHI_PAYLOAD_BYTES, "payloads have 1 to 65536 bytes");
+}
+
 static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
 {
     float query[KITHI_DIM_MAX], vector[KITHI_DIM_MAX];
@@ -438,8 +465,10 @@ static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
         char name[TEST_ID_SIZE];
         struct kithi_found found;
         size_t len = test_model_id_format(id, name);
-        (void)kithi_lookup(m, name, len, vector, &found);
-        (void)kithi_lookup_at(m, &past, name, len, vector, &found);
+        if (kithi_lookup(m, name, len, vector, &found) == 0)
+            read_payload(m, &found);
+        if (kithi_lookup_at(m, &past, name, len, vector, &found) == 0)
+            read_payload(m, &found);
     }
     scroll_all(m, 1 + k % PAGE_IDS, k % 3 ? &now : &past);
     uint64_t counted = 0;

@@ -55,12 +55,14 @@ static int on_group(void *arg, const struct kithi_wal_group *g)
         int64_t n = kithi_op_decode(p, left, &op);
         if (n <= 0)
             break;
-        bool known = op.type == KITHI_OP_UPSERT || op.type == KITHI_OP_DELETE; /* others are skipped unread */
+        bool known = kithi_op_is_known(op.type); /* others are skipped unread */
         for (size_t i = 0; known && i < op.id_len; i++)
             *sum += (uint8_t)op.id[i];
         if (known && op.vector)
             for (uint32_t i = 0; i < op.dim; i++)
                 *sum += op.vector[i] > 0;
+        for (uint32_t i = 0; known && i < op.payload_len; i++)
+            *sum += ((const uint8_t *)op.payload)[i];
         p += n;
         left -= (size_t)n;
     }

@@ -16,6 +16,7 @@
 #include "server/wal/scan.h"
 #include "server/writer/load.h"
 #include "shm/graph/lookup.h"
+#include "shm/graph/payload.h"
 #include "shm/graph/scan.h"
 #include "shm/graph/search.h"
 #include "shm/graph/verify.h"
@@ -36,6 +37,7 @@ struct trial {
     struct step_judge *j;
     const char *stage;
     uint64_t versions[STEP_ID_COUNT]; /* what should be visible: 0 is absence */
+    uint64_t stamps[STEP_ID_COUNT];   /* ... and with which payload */
     struct kithi_index *ix;
     uint64_t now_ms;
 };
@@ -57,7 +59,8 @@ static bool KITHI_PRINTF(2, 3) wrong(const struct trial *t, const char *fmt, ...
 static bool expect_epoch(struct trial *t, uint64_t epoch)
 {
     for (uint32_t id = 0; id < STEP_ID_COUNT; id++)
-        if (!test_model_at(t->j->model, id, epoch, &t->versions[id]))
+        if (!test_model_at(t->j->model, id, epoch, &t->versions[id]) ||
+            !test_model_at(t->j->payloads, id, epoch, &t->stamps[id]))
             return wrong(t, "the model does not know epoch %" PRIu64, epoch);
     return true;
 }
@@ -103,6 +106,21 @@ static bool check_content(struct trial *t, const struct kithi_map *map)
     return true;
 }
 
+static bool check_payload(struct trial *t, const struct kithi_map *map, uint32_t id,
+                          const struct kithi_found *found)
+{
+    static unsigned char have[KITHI_PAYLOAD_BYTES], want[STEP_PAYLOAD_MAX];
+    struct kithi_view v;
+    uint32_t len = 0, wanted = t->stamps[id] ? step_payload(t->stamps[id], want) : 0;
+    kithi_view_begin(map, &v);
+    v.epoch = found->epoch;
+    enum kithi_payload_seen seen = kithi_view_payload(&v, found->slot, found->birth, have, &len);
+    if (seen != (wanted ? KITHI_PAYLOAD_FOUND : KITHI_PAYLOAD_NONE))
+        return wrong(t, "the payload of id %u, stamp %" PRIu64 ", is seen as %d at epoch %" PRIu64, id,
+                     t->stamps[id], (int)seen, found->epoch);
+    return (len == wanted && memcmp(have, want, len) == 0) || wrong(t, "id %u has another payload", id);
+}
+
 static bool check_lookups(struct trial *t, const struct kithi_map *map)
 {
     char id[TEST_ID_SIZE];
@@ -119,6 +137,8 @@ static bool check_lookups(struct trial *t, const struct kithi_map *map)
             return wrong(t, "looking up id %u gives %s", number, kithi_error_name(rc));
         if (rc == 0 && !same_vector(t, number, vector))
             return wrong(t, "looking up id %u gives another vector", number);
+        if (rc == 0 && !check_payload(t, map, number, &found))
+            return false;
     }
     return true;
 }
@@ -197,6 +217,7 @@ static bool check_leaks(struct trial *t, const struct kithi_map *map)
         live++;
         uppers += kithi_meta_level(meta);
         blobs += kithi_meta_id_len(meta) > KITHI_ID_INLINE;
+        blobs += atomic_load_explicit(&r->payload, memory_order_relaxed) != 0;
     }
     const struct kithi_header *h = v.header;
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
@@ -311,6 +332,7 @@ static bool go_on(struct trial *t)
     struct kithi_op ops[4];
     char ids[4][TEST_ID_SIZE];
     float vectors[3][64];
+    unsigned char payload[STEP_PAYLOAD_MAX];
     uint32_t n = 0, first = test_rand_below(&t->j->r, STEP_ID_COUNT), living[2], living_count = 0;
     t->stage = "going on";
     for (uint32_t i = 0; i < STEP_ID_COUNT && living_count < 2; i++)
@@ -321,8 +343,16 @@ static bool go_on(struct trial *t)
         size_t len = test_model_id_format(id, ids[n]);
         ops[n] = (struct kithi_op){ .type = KITHI_OP_DELETE, .id_len = (uint16_t)len, .id = ids[n] };
         t->versions[id] = 0;
-        if (i == 3)
+        if (i == 3) {
+            t->stamps[id] = 0;
             continue;
+        }
+        if (i == 1) {
+            t->stamps[id] = 12345;
+            ops[n].flags = KITHI_OP_PAYLOAD;
+            ops[n].payload = payload;
+            ops[n].payload_len = step_payload(t->stamps[id], payload);
+        }
         t->versions[id] = UINT64_C(1) << 40 | i;
         test_model_vector(m, id, t->versions[id], vectors[n]);
         ops[n].type = KITHI_OP_UPSERT;
@@ -472,11 +502,12 @@ bool step_judge(struct step_judge *j, const struct step_promise *p)
 }
 
 void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m,
-                     struct step_frozen *f)
+                     const struct test_model *payloads, struct step_frozen *f)
 {
     memset(j, 0, sizeof *j);
     j->world = w;
     j->model = m;
+    j->payloads = payloads;
     j->frozen = f;
     kithi_scratch_init(&j->scratch);
     kithi_results_init(&j->results);

@@ -20,7 +20,7 @@ struct step_promise {
 
 struct step_judge {
     const struct step_world *world;
-    const struct test_model *model;
+    const struct test_model *model, *payloads;
     struct step_frozen *frozen;
     struct kithi_scratch scratch;
     struct kithi_results results;
@@ -34,7 +34,7 @@ struct step_judge {
     int64_t untaken;               /* step_untaken_bytes() of a segment from the beginning */
 };
 
-void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m,
+void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m, const struct test_model *payloads,
                      struct step_frozen *f);
 void step_judge_fini(struct step_judge *j);
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "shm/graph/lookup.h"
+#include "shm/graph/payload.h"
 #include "shm/graph/search.h"
 #include "tests/crash/step/step.h"
 #include "tests/support/rand.h"
@@ -56,6 +57,27 @@ static void search(struct reader *me, const struct kithi_map *map, bool exact)
         wrong(me, text);
 }
 
+/* The payload is the one that the epoch has, or it has been overtaken. */
+static void get_payload(struct reader *me, const struct kithi_map *map, uint32_t id,
+                        const struct kithi_found *found)
+{
+    static unsigned char have[KITHI_PAYLOAD_BYTES], want[STEP_PAYLOAD_MAX];
+    struct kithi_view v;
+    uint64_t stamp;
+    uint32_t len = 0;
+    char text[160];
+    kithi_view_begin(map, &v);
+    v.epoch = found->epoch;
+    enum kithi_payload_seen seen = kithi_view_payload(&v, found->slot, found->birth, have, &len);
+    if (seen == KITHI_PAYLOAD_AGAIN || !test_model_at(me->args->payloads, id, found->epoch, &stamp))
+        return;
+    uint32_t wanted = stamp ? step_payload(stamp, want) : 0;
+    if ((seen == KITHI_PAYLOAD_FOUND) != (stamp != 0) || len != wanted || memcmp(have, want, len) != 0) {
+        snprintf(text, sizeof text, "id %u has another payload at epoch %" PRIu64, id, found->epoch);
+        wrong(me, text);
+    }
+}
+
 /* What an id leads to is what the epoch that was asked has of it. */
 static void get(struct reader *me, const struct kithi_map *map)
 {
@@ -74,6 +96,8 @@ static void get(struct reader *me, const struct kithi_map *map)
         snprintf(text, sizeof text, "id %u is found at epoch %" PRIu64 ", when it was not there", number,
                  found.epoch);
         wrong(me, text);
+    } else if (rc == 0) {
+        get_payload(me, map, number, &found);
     }
 }
 

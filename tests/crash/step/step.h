@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "server/index/index.h"
 #include "server/writer/collection.h"
@@ -87,10 +88,22 @@ struct step_crash {
 
 /* ---- writer.c ---- */
 
+/*
+ * A payload is told by its stamp, which a model of its own has of each id: so many bytes of it, of several classes of blobs. 0: there is none.
+ */
+#define STEP_PAYLOAD_MAX 700u
+static inline uint32_t step_payload(uint64_t stamp, unsigned char *out)
+{
+    static const uint32_t lens[] = { 20, 90, 200, 600 };
+    uint32_t len = lens[stamp % 4] + (uint32_t)(stamp % 13);
+    memset(out, (int)(stamp % 251), len);
+    return len;
+}
+
 struct step_writer_args {
     const struct step_world *world;
     struct step_shared *shared;
-    struct test_model *model;
+    struct test_model *model, *payloads;
     const struct test_dir *dir;
     const struct step_crash *crash; /* to be adopted; NULL: the whole script */
 };
@@ -101,7 +114,7 @@ int step_writer(void *args);
 
 struct step_reader_args {
     struct step_shared *shared;
-    const struct test_model *model;
+    const struct test_model *model, *payloads;
     const struct step_world *world;
 };
 /* A role that attaches what is worked on, once per phase, and searches until it is told to rest. */

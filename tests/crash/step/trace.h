@@ -17,7 +17,7 @@ struct step_figures {
 struct step_tracer {
     const struct step_world *world;
     struct step_shared *shared;
-    struct test_model *model;
+    struct test_model *model, *payloads;
     const struct test_dir *dir;
     struct step_frozen frozen;
     struct step_judge judge;

@@ -38,6 +38,7 @@ struct staged {
     struct kithi_op ops[GROUP_MAX];
     char ids[GROUP_MAX][TEST_ID_SIZE];
     float vectors[GROUP_MAX][64];
+    unsigned char payloads[GROUP_MAX][STEP_PAYLOAD_MAX];
     uint32_t n;
     uint64_t epoch;
     bool durable;
@@ -77,30 +78,62 @@ static void step_end(struct writer *w)
 
 /* ---- a group ---- */
 
+/* Give op number i of the group another payload. */
+static void give_payload(struct writer *w, struct staged *g, uint32_t i, uint64_t *stamp)
+{
+    *stamp = test_model_version_new(w->args->payloads);
+    g->ops[i].payload = g->payloads[i];
+    g->ops[i].payload_len = step_payload(*stamp, g->payloads[i]);
+    if (g->ops[i].type == KITHI_OP_UPSERT)
+        g->ops[i].flags = KITHI_OP_PAYLOAD;
+}
+
 /* What the group will do, into the model and for kithi_group_add(); behind another one that is prepared, too, or not. */
 static void prepare_behind(struct writer *w, struct staged *g, uint64_t epoch, const struct change *changes,
                            uint32_t n)
 {
     struct test_model *m = w->args->model;
-    uint64_t versions[STEP_ID_COUNT];
+    struct test_model *payloads = w->args->payloads;
+    uint64_t versions[STEP_ID_COUNT], stamps[STEP_ID_COUNT];
     g->w = w;
     g->n = n;
     g->epoch = epoch;
     g->durable = false;
-    for (uint32_t i = 0; i < STEP_ID_COUNT; i++)
+    for (uint32_t i = 0; i < STEP_ID_COUNT; i++) {
         versions[i] = test_model_now(m, i);
+        stamps[i] = test_model_now(payloads, i);
+    }
     for (uint32_t i = 0; i < n; i++) {
         uint32_t id = changes[i].id;
         size_t len = test_model_id_format(id, g->ids[i]);
         versions[id] = changes[i].gone ? 0 : test_model_version_new(m);
         g->ops[i] = (struct kithi_op){ .type = KITHI_OP_DELETE, .id_len = (uint16_t)len, .id = g->ids[i] };
-        if (changes[i].gone)
+        if (changes[i].gone) {
+            stamps[id] = 0;
             continue;
+        }
         test_model_vector(m, id, versions[id], g->vectors[i]);
         g->ops[i].type = KITHI_OP_UPSERT;
         g->ops[i].dim = m->dim;
         g->ops[i].vector = g->vectors[i];
+        if (test_rand_below(&w->r, 2)) /* else what it has stays */
+            give_payload(w, g, i, &stamps[id]);
     }
+    /* And one or two that change without their vectors, of this group or others. */
+    for (uint32_t id = test_rand_below(&w->r, STEP_ID_WAVES), more = 0, looks = 0;
+         looks < STEP_ID_WAVES && more < 2 && g->n < GROUP_MAX; looks++, id = (id + 1) % STEP_ID_WAVES) {
+        if (!versions[id])
+            continue;
+        size_t len = test_model_id_format(id, g->ids[g->n]);
+        g->ops[g->n] =
+            (struct kithi_op){ .type = KITHI_OP_SET, .id_len = (uint16_t)len, .id = g->ids[g->n] };
+        give_payload(w, g, g->n++, &stamps[id]);
+        more++;
+    }
+    for (uint32_t i = 0; i < STEP_ID_COUNT; i++)
+        if (stamps[i] != test_model_now(payloads, i))
+            test_model_note(payloads, i, g->epoch, stamps[i]);
+    test_model_complete(payloads, g->epoch);
     for (uint32_t i = 0; i < STEP_ID_COUNT; i++)
         if (versions[i] != test_model_now(m, i))
             test_model_note(m, i, g->epoch, versions[i]);
@@ -127,14 +160,14 @@ static void durable(void *arg, int status)
 /* Ask the log to write the group, as the pipeline does before a slot is touched. */
 static void append(struct writer *w, struct staged *g)
 {
-    _Alignas(8) static unsigned char bytes[GROUP_MAX * 512];
+    _Alignas(8) static unsigned char bytes[GROUP_MAX * (512 + STEP_PAYLOAD_MAX)];
     size_t len = 0;
     if (!w->wal) {
         g->durable = true;
         return;
     }
     for (uint32_t i = 0; i < g->n; i++)
-        len += kithi_op_encode(bytes + len, g->ops[i].id, g->ops[i].id_len, g->ops[i].vector, g->ops[i].dim);
+        len += kithi_op_put(bytes + len, &g->ops[i]);
     struct iovec v = { bytes, len };
     int rc = kithi_wal_append(w->wal, g->epoch, &v, 1, g->n, durable, g);
     if (rc < 0)

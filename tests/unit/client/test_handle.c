@@ -348,7 +348,7 @@ static void bad_queries_are_refused_before_they_search(void **state)
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), KITH_E_EF);
     o.ef = 5;
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), 5);
-    o.reserved = 1;
+    o.payloads = 2;
     assert_int_equal(kith_search(index, q, DIM, 5, &o, r), -EINVAL);
     assert_int_equal(kith_search(index, NULL, DIM, 5, NULL, r), -EINVAL);
     assert_int_equal(kith_search(NULL, q, DIM, 5, NULL, r), -EINVAL);

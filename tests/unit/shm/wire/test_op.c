@@ -282,7 +282,7 @@ static void assert_sound(const unsigned char *b, size_t len)
         return;
     }
     assert_true(got >= (int64_t)KITHI_OP_HEADER && got <= (int64_t)len && got % 8 == 0);
-    if (op.type != KITHI_OP_UPSERT && op.type != KITHI_OP_DELETE) {
+    if (!kithi_op_is_known(op.type)) {
         assert_true(op.flags & KITHI_OP_SKIPPABLE);
         return;
     }
@@ -295,6 +295,9 @@ static void assert_sound(const unsigned char *b, size_t len)
     } else {
         assert_true(op.vector == NULL && op.dim == 0);
     }
+    const unsigned char *payload = op.payload;
+    assert_true((payload == NULL) == (op.payload_len == 0) && op.payload_len <= KITHI_PAYLOAD_BYTES);
+    assert_true(!payload || (payload >= id + op.id_len + op.dim * sizeof(float) && payload + op.payload_len <= end));
 }
 
 static void hostile_bytes_are_refused_or_lie_inside_the_buffer(void **state)
