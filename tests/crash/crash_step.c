@@ -172,7 +172,9 @@ static void run_seed(uint64_t seed, const struct options *o, struct totals *out)
     test_rand_seed(&t->r, seed + 3);
     step_frozen_init(&t->frozen, &world.identity.geometry, &dir);
     step_judge_init(&t->judge, &world, t->model, t->payloads, &t->frozen);
-    struct step_reader_args reader_args = { .shared = t->shared, .model = t->model, .payloads = t->payloads, .world = &world };
+    struct step_reader_args reader_args = {
+        .shared = t->shared, .model = t->model, .payloads = t->payloads, .world = &world
+    };
     test_child_start(&reader, "reader", step_reader, &reader_args);
 
     if (step_run(t, NULL))

@@ -34,8 +34,8 @@ struct step_judge {
     int64_t untaken;               /* step_untaken_bytes() of a segment from the beginning */
 };
 
-void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m, const struct test_model *payloads,
-                     struct step_frozen *f);
+void step_judge_init(struct step_judge *j, const struct step_world *w, const struct test_model *m,
+                     const struct test_model *payloads, struct step_frozen *f);
 void step_judge_fini(struct step_judge *j);
 
 /*

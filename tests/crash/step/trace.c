@@ -195,9 +195,12 @@ static bool phase(struct step_tracer *t, pid_t pid, struct pace *pace, int *stat
 
 bool step_run(struct step_tracer *t, const struct step_crash *crash)
 {
-    struct step_writer_args args = {
-        .world = t->world, .shared = t->shared, .model = t->model, .payloads = t->payloads, .dir = t->dir, .crash = crash
-    };
+    struct step_writer_args args = { .world = t->world,
+                                     .shared = t->shared,
+                                     .model = t->model,
+                                     .payloads = t->payloads,
+                                     .dir = t->dir,
+                                     .crash = crash };
     struct test_child child;
     struct pace pace;
     cpu_set_t all;

@@ -125,8 +125,7 @@ static void prepare_behind(struct writer *w, struct staged *g, uint64_t epoch, c
         if (!versions[id])
             continue;
         size_t len = test_model_id_format(id, g->ids[g->n]);
-        g->ops[g->n] =
-            (struct kithi_op){ .type = KITHI_OP_SET, .id_len = (uint16_t)len, .id = g->ids[g->n] };
+        g->ops[g->n] = (struct kithi_op){ .type = KITHI_OP_SET, .id_len = (uint16_t)len, .id = g->ids[g->n] };
         give_payload(w, g, g->n++, &stamps[id]);
         more++;
     }

@@ -135,11 +135,13 @@ static void a_change_that_is_none_is_named_with_its_field(void **state)
         const char *text;
     } bad[] = {
         { 0, 4, "is not a change: length 4 is not a multiple of 8" },
-        { 0, 24, "is not a change: length 24 is not that of an id of 1 bytes and 4 dimensions" },
+        { 0, 24,
+          "is not a change: length 24 is not that of an id of 1 bytes, 4 dimensions and a payload of 0 bytes" },
         { 4, 9, "is not a change: type 9 is unknown" },
-        { 5, 1, "is not a change: flags 01 are unknown" },
+        { 5, 2, "is not a change: flags 02 are unknown" },
         { 8, 0, "is not a change: type 1 with 0 dimensions" },
-        { 12, 7, "is not a change: the reserved word at byte 12 is 00000007 and not zero" },
+        { 12, 7, "is not a change: type 1, flags 00, with a payload of 7 bytes: it can have none" },
+        { 4, 4, "is not a change: type 4 with 4 dimensions: an upsert has some, all others none" },
     };
     unsigned char body[256];
     struct peer_reply r;

@@ -297,7 +297,8 @@ static void assert_sound(const unsigned char *b, size_t len)
     }
     const unsigned char *payload = op.payload;
     assert_true((payload == NULL) == (op.payload_len == 0) && op.payload_len <= KITHI_PAYLOAD_BYTES);
-    assert_true(!payload || (payload >= id + op.id_len + op.dim * sizeof(float) && payload + op.payload_len <= end));
+    assert_true(!payload ||
+                (payload >= id + op.id_len + op.dim * sizeof(float) && payload + op.payload_len <= end));
 }
 
 static void hostile_bytes_are_refused_or_lie_inside_the_buffer(void **state)
