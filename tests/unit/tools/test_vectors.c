@@ -207,7 +207,10 @@ static void json_lines_that_are_wrong_are_named_with_their_line(void **state)
         { "{\"id\":\"a\\u0000b\",\"vector\":[1,2]}", KITHI_E_FORMAT, "not an id" },
         { "{\"id\":1.5,\"vector\":[1,2]}", KITHI_E_FORMAT, "an id is a string or a whole number" },
         { "{\"id\":[],\"vector\":[1,2]}", KITHI_E_FORMAT, "an id is a string or a whole number" },
-        { "{\"id\":\"a\",\"vector\":[1,2],\"payload\":{}}", KITHI_E_FORMAT, "known in this version" },
+        { "{\"id\":\"a\",\"vector\":[1,2],\"color\":{}}", KITHI_E_FORMAT, "known in this version" },
+        { "{\"id\":\"a\",\"vector\":[1,2],\"payload\":[]}", KITHI_E_FORMAT, "line 3, byte" },
+        { "{\"id\":\"a\",\"vector\":[1,2],\"payload\":{\"a\":1", KITHI_E_FORMAT, "line 3, byte" },
+        { "{\"id\":\"a\",\"vector\":[1,2],\"payload\":{\"a.b\":1}}", KITHI_E_FORMAT, "line 3, byte" },
         { "{\"id\":\"a\",\"id\":\"b\",\"vector\":[1,2]}", KITHI_E_FORMAT, "line 3, byte" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

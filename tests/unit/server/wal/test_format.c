@@ -57,7 +57,7 @@ static void the_places_of_fields_are_format(void **state)
 {
     (void)state;
     make_group();
-    assert_memory_equal(group, "KHWG\x01\0\0\0", 8);
+    assert_memory_equal(group, "KHWG\x02\0\0\0", 8);
     assert_memory_equal(group + 8, uid, 16);
     assert_int_equal(kithi_get64(group + 24), 3);
     assert_int_equal(kithi_get64(group + 32), 9);
@@ -98,10 +98,13 @@ static void every_verdict_is_told_from_the_others(void **state)
     assert_int_equal(kithi_wal_group_decode(group, sizeof group, uid, 4, &h), KITHI_WAL_STALE);
     assert_int_equal(kithi_wal_group_decode(group, sizeof group - 1, uid, 3, &h), KITHI_WAL_BAD);
     assert_int_equal(kithi_wal_group_decode(group, 100, uid, 3, &h), KITHI_WAL_BAD);
-    group[4] = 2;
+    group[4] = 1; /* of before payloads */
+    kithi_put32(group + 124, kithi_crc32c(0, group, 124));
+    assert_int_equal(kithi_wal_group_decode(group, sizeof group, uid, 3, &h), KITHI_WAL_OK);
+    group[4] = 3;
     kithi_put32(group + 124, kithi_crc32c(0, group, 124));
     assert_int_equal(kithi_wal_group_decode(group, sizeof group, uid, 3, &h), KITHI_WAL_NEWER);
-    group[4] = 1;
+    group[4] = 2;
     group[68] = 1;
     kithi_put32(group + 124, kithi_crc32c(0, group, 124));
     assert_int_equal(kithi_wal_group_decode(group, sizeof group, uid, 3, &h), KITHI_WAL_NEWER);
