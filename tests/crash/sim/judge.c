@@ -22,6 +22,7 @@
 #include "server/base/io_sim.h"
 #include "server/wal/files.h"
 #include "server/wal/scan.h"
+#include "shm/graph/payload.h"
 #include "shm/graph/scan.h"
 #include "shm/graph/verify.h"
 #include "tests/crash/sim/sim.h"
@@ -72,10 +73,20 @@ static void vector_of(uint32_t id, uint32_t version, float out[SIM_DIM])
                           : (float)((id * 7 + version * (i + 3)) % 31);
 }
 
+/* Two versions in three have a payload, of three classes of blobs; the others have none. Returns its bytes. */
+static uint32_t payload_of(uint32_t version, unsigned char out[SIM_PAYLOAD])
+{
+    static const uint32_t lens[] = { 0, 30, 150, 0, 400, 80 };
+    uint32_t len = lens[version % 6];
+    memset(out, (int)(version % 255) + 1, len);
+    return len;
+}
+
 void sim_op(uint32_t place, uint32_t id, uint32_t version, struct kithi_op *out)
 {
     static char ids[SIM_CHANGES][ID_SIZE];
     static float vectors[SIM_CHANGES][SIM_DIM];
+    static unsigned char payloads[SIM_CHANGES][SIM_PAYLOAD];
     *out = (struct kithi_op){ .type = KITHI_OP_DELETE,
                               .id_len = (uint16_t)id_format(id, ids[place]),
                               .id = ids[place] };
@@ -85,6 +96,9 @@ void sim_op(uint32_t place, uint32_t id, uint32_t version, struct kithi_op *out)
     out->type = KITHI_OP_UPSERT;
     out->dim = SIM_DIM;
     out->vector = vectors[place];
+    out->flags = KITHI_OP_PAYLOAD;
+    out->payload_len = payload_of(version, payloads[place]);
+    out->payload = out->payload_len ? payloads[place] : NULL;
 }
 
 bool sim_logged(const struct sim_world *w, const char *event)
@@ -150,6 +164,16 @@ static void note_completion(struct sim_world *w)
     complete(w, from, to);
 }
 
+static bool has_payload(const struct kithi_view *v, const struct kithi_item *item, uint32_t version)
+{
+    static unsigned char have[KITHI_PAYLOAD_BYTES];
+    unsigned char want[SIM_PAYLOAD];
+    uint32_t len = 0, wanted = payload_of(version, want);
+    enum kithi_payload_seen seen = kithi_view_payload(v, item->slot, item->birth, have, &len);
+    return seen == (wanted ? KITHI_PAYLOAD_FOUND : KITHI_PAYLOAD_NONE) && len == wanted &&
+           memcmp(have, want, len) == 0;
+}
+
 static bool read_content(struct sim_world *w, const struct kithi_map *map, uint32_t out[SIM_IDS])
 {
     struct kithi_scan scan;
@@ -169,6 +193,8 @@ static bool read_content(struct sim_world *w, const struct kithi_map *map, uint3
         vector_of(id, out[id], want);
         if (out[id] == 0 || memcmp(have, want, sizeof have) != 0)
             return sim_wrong(w, "id %u is served with a vector that nobody has written", id);
+        if (!has_payload(&scan.view, &item, out[id]))
+            return sim_wrong(w, "id %u is served with a payload that is not that of its vector", id);
     }
     return rc == 0 || sim_wrong(w, "a scan ends with %s", kithi_error_name(rc));
 }

@@ -104,7 +104,7 @@ static void send_write(struct sim_world *w, struct kithi_collection *c, struct k
         one->ids[i] = test_rand_below(&w->r, SIM_IDS);
         one->versions[i] = one_in(w, 4) ? 0 : w->next_version++;
         sim_op(i, one->ids[i], one->versions[i], &ops[i]);
-        len += kithi_op_size(ops[i].id_len, ops[i].dim);
+        len += kithi_op_size_with(ops[i].id_len, ops[i].dim, ops[i].payload_len);
     }
     struct kithi_request *r = new_request(w, w->write_count++);
     r->frame = (struct kithi_frame){ .magic = KITHI_FRAME_MAGIC,
@@ -120,7 +120,7 @@ static void send_write(struct sim_world *w, struct kithi_collection *c, struct k
     memcpy(r->body, w->settings.uid, UID_SIZE);
     size_t at = UID_SIZE;
     for (uint32_t i = 0; i < one->n; i++) {
-        size_t n = kithi_op_encode(r->body + at, ops[i].id, ops[i].id_len, ops[i].vector, ops[i].dim);
+        size_t n = kithi_op_put(r->body + at, &ops[i]);
         if (kithi_op_decode(r->body + at, n, &r->ops[i]) != (int64_t)n)
             test_die("an op cannot be decoded");
         r->upserts += one->versions[i] != 0;
