@@ -153,6 +153,12 @@ struct record {
     uint64_t epoch;
 };
 
+/* Does it say what a payload is to be, be it none? */
+static bool has_payload(const struct kithi_op *op)
+{
+    return op->type == KITHI_OP_SET || op->flags & KITHI_OP_PAYLOAD;
+}
+
 static void print_record(void *arg, const struct kithi_op *op)
 {
     const struct record *r = arg;
@@ -170,7 +176,7 @@ static void print_record(void *arg, const struct kithi_op *op)
         }
         if (op->type == KITHI_OP_UPSERT)
             printf(" dim %u", op->dim);
-        if (known && (op->payload_len || op->flags & KITHI_OP_PAYLOAD || op->type == KITHI_OP_SET))
+        if (known && has_payload(op))
             printf(" payload %u", op->payload_len);
         putchar('\n');
         return;
@@ -180,7 +186,10 @@ static void print_record(void *arg, const struct kithi_op *op)
         print_id(op->id, op->id_len, true);
     else
         fputs("null", stdout);
-    printf(",\"dim\":%u,\"payload\":%u}\n", known ? op->dim : 0, known ? op->payload_len : 0);
+    printf(",\"dim\":%u", known ? op->dim : 0);
+    if (known && has_payload(op))
+        printf(",\"payload\":%u", op->payload_len);
+    puts("}");
 }
 
 /* Not a table: a log may have millions of groups, and a table keeps all its cells. */

@@ -124,7 +124,9 @@ void kithi_image_end(struct kithi_image *image)
 
 uint32_t kithi_image_held(const struct kithi_index *ix)
 {
-    return ix->imaged ? ix->dead.count + ix->sweep.slots_doomed.count + ix->resting.count : 0;
+    return ix->imaged
+               ? ix->dead.count + ix->sweep.slots_doomed.count + ix->resting.count + ix->old_payloads.count
+               : 0;
 }
 
 /* ---- copying ---- */

@@ -47,7 +47,7 @@ void kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, 
 /* Slots may be reused again. Accepts NULL. No copy runs. */
 void kithi_image_end(struct kithi_image *image);
 
-/* Dead slots that wait for the end of an image of ix; 0 without one. */
+/* Dead slots, and payloads that were replaced, that wait for the end of an image of ix; 0 without one. */
 uint32_t kithi_image_held(const struct kithi_index *ix);
 
 #endif

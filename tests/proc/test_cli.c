@@ -133,7 +133,7 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", "in the file", "SLACK", NULL);
     expect_accounted("views");
     expect_says(
-        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":2,",
+        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":3,",
         "\"quantization\":\"none\",\"keep\":\"f32\",\"code_bits\":0,\"vector_bytes\":12,\"code_bytes\":12,",
         "\"row\":{\"bytes\":128,\"links\":128,\"blocks\":0,\"block_bytes\":0,\"signs\":0},",
         "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
@@ -355,9 +355,6 @@ static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
     expect_fail(KITH("frobnicate"), 2, "there is no command frobnicate");
     expect_fail(KITH("search", "x", "--vector", "[1]", "--filter", "a = 1"), 2,
                 "--filter is not in this version");
-    expect_fail(KITH("put", "x", "a", "--vector", "[1]", "--payload", "{}"), 2,
-                "--payload is not in this version");
-    expect_fail(KITH("load", "x", "a.fvecs", "--payload", "p"), 2, "--payload is not in this version");
     expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--quantization", "pq"), 2, "not \"pq\"");
     expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--keep", "f64"), 2, "f32, f16 or none");
     expect_fail(KITH("create", "x", "--metric", "l2"), 2, "--dim is missing");

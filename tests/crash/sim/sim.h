@@ -26,7 +26,7 @@
 
 #define SIM_IDS     40u
 #define SIM_DIM     8u
-#define SIM_CHANGES 6u /* of a write */
+#define SIM_CHANGES 6u   /* of a write */
 #define SIM_PAYLOAD 400u /* bytes of a payload, at most */
 #define SIM_WRITES  (SIM_LIVES * 256u)
 #define SIM_LIVES   6u
