@@ -99,9 +99,9 @@ static void payloads_are_given_shown_and_changed(void **state)
     expect(tool("verify c"), 0, "every rule holds");
     expect(tool("wal c --records"), 0, "set-payload b payload ");
 
+    expect(tool("payload c b --at 6"), 0, "{\"k\":\"v\"}\n");
     expect(tool("payload c b --set null"), 0, "changed");
     expect(tool("payload c b"), 0, "null\n");
-    expect(tool("payload c b --at 6"), 0, "{\"k\":\"v\"}\n");
     expect(tool("put c a --vector '[5,5]' --payload null"), 0, "put a");
     expect(tool("payload c a"), 0, "null\n");
     expect(tool("--json stats c"), 0, "\"payloads\":0");

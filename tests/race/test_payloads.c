@@ -68,7 +68,7 @@ static void *reader(void *arg)
                 test_die("id %u at epoch %llu: word %u is of %llu", id, (unsigned long long)v.epoch, i,
                          (unsigned long long)words[i]);
         atomic_fetch_add(&reads, 1);
-        if (kithi_index_epoch(solo.ix) > v.epoch + IDS)
+        if (atomic_load_explicit(&kithi_map_header(map)->epoch, memory_order_relaxed) > v.epoch + IDS)
             atomic_fetch_add(&late, 1);
     }
     return NULL;
