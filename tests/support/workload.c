@@ -15,7 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "shm/graph/payload.h"
 #include "shm/graph/scan.h"
+#include "shm/payload/payload.h"
 #include "tests/support/codes.h"
 #include "tests/support/index.h"
 #include "tests/support/rand.h"
@@ -163,6 +165,30 @@ static bool is_loss(int rc)
            rc == KITH_E_LOG_FAILED;
 }
 
+/* The payload of a version tells whose it is; of several classes of blobs. */
+#define PAYLOAD_MAX 1400u
+static void payload_of(uint32_t id, uint32_t version, char out[PAYLOAD_MAX])
+{
+    static const int lens[] = { 1, 40, 150, 400, 1200 };
+    snprintf(out, PAYLOAD_MAX, "{\"fill\":\"%0*u\",\"id\":%u,\"version\":%u}", lens[version % 5], version, id,
+             version);
+}
+
+/* A vector with its payload; one in three gets the end of it in a change of its own, in the same batch. */
+static int put(kith_batch *kb, const char *name, uint32_t id, uint32_t version, const float *vector,
+               uint32_t dim)
+{
+    char text[PAYLOAD_MAX], half[64];
+    payload_of(id, version, text);
+    if (version % 3)
+        return kith_batch_upsert_payload(kb, name, vector, dim, text);
+    snprintf(half, sizeof half, "{\"id\":%u,\"gone\":{\"a\":1}}", id);
+    int rc = kith_batch_upsert_payload(kb, name, vector, dim, half);
+    if (rc == 0)
+        rc = kith_batch_set_payload(kb, name, KITH_PAYLOAD_MERGE, text);
+    return rc == 0 ? kith_batch_set_payload(kb, name, KITH_PAYLOAD_REMOVE, "[\"gone\"]") : rc;
+}
+
 static int fill(const struct workload_shared *s, kith_batch *kb, const struct batch *b)
 {
     float vector[DIM_MAX];
@@ -173,7 +199,7 @@ static int fill(const struct workload_shared *s, kith_batch *kb, const struct ba
         id_name(b->items[i].id, name);
         if (b->items[i].version) {
             vector_of(s, b->items[i].id, b->items[i].version, vector);
-            rc = kith_batch_upsert(kb, name, vector, s->dim);
+            rc = put(kb, name, b->items[i].id, b->items[i].version, vector, s->dim);
         } else {
             rc = kith_batch_delete(kb, name);
         }
@@ -202,7 +228,9 @@ static int write_single(struct role *role, kith *k, struct test_rand *r)
     int rc;
     if (b->items[0].version) {
         vector_of(s, b->items[0].id, b->items[0].version, vector);
-        rc = kith_upsert(k, name, vector, s->dim, &epoch);
+        char text[PAYLOAD_MAX];
+        payload_of(b->items[0].id, b->items[0].version, text);
+        rc = kith_upsert_payload(k, name, vector, s->dim, text, &epoch);
     } else {
         rc = kith_delete(k, name, &epoch);
         if (rc == KITH_E_NOT_FOUND)
@@ -343,13 +371,28 @@ static int reader_error(struct reader_shared *me, const char *what, int rc, cons
     return 1;
 }
 
+/* Is text the payload of some version of id that was sent? */
+static bool payload_known(struct workload_shared *s, uint32_t id, const char *text)
+{
+    char want[PAYLOAD_MAX];
+    const char *at = text ? strstr(text, "\"version\":") : NULL;
+    unsigned version;
+    if (!at || sscanf(at, "\"version\":%u", &version) != 1 || version == 0 ||
+        version > atomic_load(&s->sent[id]))
+        return false;
+    payload_of(id, version, want);
+    return strcmp(text, want) == 0;
+}
+
 static int read_some(struct workload_shared *s, struct reader_shared *me, kith *k, kith_results *results,
                      struct test_rand *r)
 {
     float query[DIM_MAX];
     char name[24], text[200];
     test_rand_floats(r, query, s->dim);
-    int n = kith_search(k, query, s->dim, K, NULL, results);
+    struct kith_search_opts opts = KITH_SEARCH_OPTS_INIT;
+    opts.payloads = test_rand_below(r, 2);
+    int n = kith_search(k, query, s->dim, K, &opts, results);
     if (n < 0)
         return reader_error(me, "search", n, kith_strerror(n));
     atomic_fetch_add(&me->searches, 1);
@@ -367,6 +410,8 @@ static int read_some(struct workload_shared *s, struct reader_shared *me, kith *
                 return reader_error(me, "an id twice", 0, text);
         if (!distance_known(s, id, query, (double)kith_results_distance(results, i)))
             return reader_error(me, "a vector that was never written", 0, text);
+        if (opts.payloads && !payload_known(s, id, kith_results_payload(results, i)))
+            return reader_error(me, "a payload that was never written", 0, text);
     }
     id_name(test_rand_below(r, s->id_count), name);
     int rc = kith_get(k, name, query, s->dim, NULL);
@@ -464,7 +509,7 @@ void workload_load(struct workload *w)
         for (uint32_t i = 0; i < LOAD_STEP && id < w->id_count; i++, id++) {
             id_name(id, name);
             vector_of(s, id, 1, vector);
-            if (kith_batch_upsert(kb, name, vector, w->dim) < 0)
+            if (put(kb, name, id, 1, vector, w->dim) < 0)
                 test_die("a batch does not take %s", name);
             s->acked[id] = 1;
             atomic_store(&s->sent[id], 1);
@@ -560,6 +605,16 @@ static uint32_t version_of(const struct workload_shared *s, uint32_t id, const f
     return NOBODY;
 }
 
+static bool payload_is(const struct kithi_view *v, const struct kithi_item *item, uint32_t version)
+{
+    static unsigned char bytes[KITHI_PAYLOAD_BYTES];
+    struct kithi_payload p = { .bytes = bytes };
+    struct kithi_value value;
+    return kithi_view_payload(v, item->slot, item->birth, bytes, &p.len) == KITHI_PAYLOAD_FOUND &&
+           kithi_payload_check(p.bytes, p.len, NULL) == 0 && kithi_payload_find(&p, "version", 7, &value) &&
+           value.integer == (int64_t)version && !kithi_payload_find(&p, "gone", 4, &value);
+}
+
 /* Read the whole segment into w->actual. */
 static bool scan_all(struct workload *w, uint64_t *out_epoch, uint32_t *out_live)
 {
@@ -588,6 +643,10 @@ static bool scan_all(struct workload *w, uint64_t *out_epoch, uint32_t *out_live
                 continue;
             }
             w->actual[id] = version_of(w->shared, id, vector);
+            if (!payload_is(&scan.view, &item, w->actual[id])) {
+                fprintf(stderr, "id \"%s\" has not the payload of its version %u\n", item.id, w->actual[id]);
+                ok = false;
+            }
         }
     } while (rc == KITHI_E_STALE && ok && test_now_ms() < end);
     *out_epoch = scan.view.epoch;
