@@ -13,10 +13,10 @@
 #include <float.h>
 #include <locale.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/base/decimal.h"
 #include "shm/base/error.h"
 
 /* Digits that a 64-bit integer holds whatever they are. */
@@ -25,8 +25,6 @@
 #define DIGITS_KEPT 800
 /* An exponent that no text has digits enough to make up for, and that can be added to. */
 #define WRITTEN_LIMIT INT64_C(100000000000000000)
-/* Doubles from here on have 53 bits, and some below do. */
-#define SMALLEST_WHOLE 1e-300
 /* Beyond, every number of DIGITS_KEPT digits is 0 or too large. */
 #define EXPONENT_LIMIT 1000000u
 
@@ -617,7 +615,7 @@ static double to_double(const struct decimal *d)
     }
     char text[CANONICAL_MAX];
     canonical(d, text);
-    return strtod_l(text, NULL, c_locale());
+    return kithi_decimal_read(text);
 }
 
 static float to_float(const struct decimal *d)
@@ -789,56 +787,6 @@ static bool reads_back(uint64_t w, int exponent, float v)
     return to_float(&d) == v;
 }
 
-static char *put_exponent(char *at, int e)
-{
-    *at++ = 'e';
-    *at++ = e < 0 ? '-' : '+';
-    if (e < 0)
-        e = -e;
-    if (e >= 100)
-        *at++ = (char)('0' + e / 100);
-    if (e >= 10)
-        *at++ = (char)('0' + e / 10 % 10);
-    *at++ = (char)('0' + e % 10);
-    return at;
-}
-
-/* n digits, the last one first, with the point behind so many of them; all far from it with an exponent. */
-static char *put_digits(char *at, const char *digits, int n, int point)
-{
-    if (point > 16 || point < -4) {
-        *at++ = digits[n - 1];
-        if (n > 1)
-            *at++ = '.';
-        for (int i = n - 2; i >= 0; i--)
-            *at++ = digits[i];
-        return put_exponent(at, point - 1);
-    }
-    if (point <= 0) {
-        *at++ = '0';
-        *at++ = '.';
-        for (int i = point; i < 0; i++)
-            *at++ = '0';
-    }
-    for (int i = 0; i < n; i++) {
-        if (i == point && i > 0)
-            *at++ = '.';
-        *at++ = digits[n - 1 - i];
-    }
-    for (int i = n; i < point; i++)
-        *at++ = '0';
-    return at;
-}
-
-/* Are n digits, the first one first, times 10^exponent v? */
-static bool double_reads_back(const char *digits, int n, int exponent, double v)
-{
-    struct decimal d = { .first = digits, .end = digits + n, .exponent = exponent, .written = exponent };
-    for (int i = 0; i < n; i++)
-        d.w = d.w * 10 + (uint64_t)(digits[i] - '0');
-    return to_double(&d) == v;
-}
-
 size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v)
 {
     if (!isfinite(v)) {
@@ -874,54 +822,7 @@ size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v)
     int n = 0;
     for (uint64_t left = w; left > 0; left /= 10)
         digits[n++] = (char)('0' + left % 10); /* last digit first */
-    at = put_digits(at, digits, n, n + best);
-    *at = '\0';
-    return (size_t)(at - out);
-}
-
-/*
- * The fewest digits that read back, by the C library, whose printf() rounds correctly; only the byte for the point depends on
- * the locale, and is passed over.
- */
-size_t kithi_json_write_double(char out[KITHI_JSON_DOUBLE_MAX], double v)
-{
-    char *at = out;
-    if (signbit(v))
-        *at++ = '-';
-    v = fabs(v);
-    if (v == 0 || !isfinite(v)) {
-        memcpy(at, "0.0", 4);
-        return (size_t)(at - out) + 3;
-    }
-    char digits[24];
-    int n = 0, point = 0;
-    /* Any fifteen digits are told apart, but of the smallest numbers, which have fewer. */
-    for (int precision = v < SMALLEST_WHOLE ? 1 : 15; precision <= 17; precision++) {
-        char text[48];
-        snprintf(text, sizeof text, "%.*e", precision - 1, v);
-        const char *e = strchr(text, 'e');
-        n = 0;
-        for (const char *p = text; p < e; p++) {
-            if (*p >= '0' && *p <= '9')
-                digits[n++] = *p;
-        }
-        int exponent = (int)strtol(e + 1, NULL, 10);
-        point = exponent + 1;
-        if (double_reads_back(digits, n, point - n, v))
-            break;
-    }
-    while (n > 1 && digits[n - 1] == '0')
-        n--;
-    for (int i = 0; i < n / 2; i++) {
-        char c = digits[i];
-        digits[i] = digits[n - 1 - i];
-        digits[n - 1 - i] = c;
-    }
-    at = put_digits(at, digits, n, point);
-    if (point >= n && point <= 16) {
-        *at++ = '.';
-        *at++ = '0';
-    }
+    at = kithi_decimal_put(at, digits, n, n + best);
     *at = '\0';
     return (size_t)(at - out);
 }

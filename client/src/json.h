@@ -26,9 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KITHI_JSON_DEPTH_MAX  64u
-#define KITHI_JSON_FLOAT_MAX  24u /* bytes that kithi_json_write_float takes at most */
-#define KITHI_JSON_DOUBLE_MAX 32u /* ... and kithi_json_write_double */
+#define KITHI_JSON_DEPTH_MAX 64u
+#define KITHI_JSON_FLOAT_MAX 24u /* bytes that kithi_json_write_float takes at most */
 
 enum kithi_json_kind {
     KITHI_JSON_NONE, /* nothing that begins a value */
@@ -115,9 +114,6 @@ int kithi_json_finish(struct kithi_json *j);
 /* v as a number that reads back as the same float, few digits; "null" when it is not finite. Returns
  * the length; a NUL follows. Does not depend on the locale. */
 size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v);
-
-/* The same of a double that is finite; it has a point or an exponent, so that it does not read back as an integer. */
-size_t kithi_json_write_double(char out[KITHI_JSON_DOUBLE_MAX], double v);
 
 /*
  * len bytes as a JSON string, with quotes; bytes that are not UTF-8 become U+FFFD. Writes at most

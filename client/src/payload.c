@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/base/decimal.h"
 #include "shm/payload/build.h"
 
 /* A member takes nine bytes at least, an element of an array one, a byte of text one. */
@@ -299,14 +300,14 @@ static void put_object(struct sink *s, const struct kithi_payload *p, const stru
 
 static void put_value(struct sink *s, const struct kithi_payload *p, const struct kithi_value *v)
 {
-    char number[KITHI_JSON_DOUBLE_MAX];
+    char number[KITHI_DECIMAL_MAX];
     struct kithi_value element;
     switch (v->type) {
     case KITHI_PAYLOAD_NULL: put(s, "null", 4); return;
     case KITHI_PAYLOAD_BOOL: put(s, v->integer ? "true" : "false", v->integer ? 4 : 5); return;
     case KITHI_PAYLOAD_INT32:
     case KITHI_PAYLOAD_INT64: put_integer(s, v->integer); return;
-    case KITHI_PAYLOAD_DOUBLE: put(s, number, kithi_json_write_double(number, v->number)); return;
+    case KITHI_PAYLOAD_DOUBLE: put(s, number, kithi_decimal_write(number, v->number)); return;
     case KITHI_PAYLOAD_STRING: put_text(s, (const char *)p->bytes + v->off, v->len); return;
     case KITHI_PAYLOAD_OBJECT: put_object(s, p, v); return;
     case KITHI_PAYLOAD_STRINGS:

@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "shm/base/decimal.h"
 #include "tests/support/rand.h"
 
 static unsigned char bytes[KITHI_PAYLOAD_MAX];
@@ -123,10 +124,10 @@ static void any_double_reads_back_as_itself_in_any_locale(void **state)
             v = (double)test_rand_below(&r, 1000000) / 1000;
         if (!isfinite(v))
             continue;
-        char text[KITHI_JSON_DOUBLE_MAX];
+        char text[KITHI_DECIMAL_MAX];
         struct kithi_json j;
         int64_t integer;
-        size_t len = kithi_json_write_double(text, v);
+        size_t len = kithi_decimal_write(text, v);
         assert_true(len < sizeof text && strlen(text) == len);
         kithi_json_init(&j);
         kithi_json_begin(&j, text, len);
