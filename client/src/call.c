@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "client/src/condition_priv.h"
 #include "client/src/handle_priv.h"
 
 /* Between two looks for a successor that is not there yet: often enough that nobody notices the
@@ -271,6 +272,7 @@ void kithi_calls_fini(struct kith *index)
         free(c->lanes);
         free(c->vector);
         free(c->payload);
+        kithi_conditions_free(c->conditions);
         free(c);
         c = next;
     }

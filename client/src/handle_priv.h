@@ -46,10 +46,11 @@ struct kithi_call {
     struct kithi_generation *at;         /* what the hazard names; for the owner alone */
     struct kithi_scratch scratch;
     struct kithi_scratch *lanes; /* KITHI_LANES for searches in turns; NULL until a batch needs them */
-    float *vector;               /* dim floats; NULL until a call needs them */
-    unsigned char *payload;      /* room for two; NULL likewise */
-    uint32_t attempts;           /* how often this call attached again */
-    bool changed;                /* ... and found a newer generation */
+    struct kithi_conditions *conditions; /* filters that it knows; NULL until a call needs one */
+    float *vector;                       /* dim floats; NULL until a call needs them */
+    unsigned char *payload;              /* room for two; NULL likewise */
+    uint32_t attempts;                   /* how often this call attached again */
+    bool changed;                        /* ... and found a newer generation */
 };
 
 struct kith {

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "client/src/condition_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/payloads_priv.h"
 #include "client/src/results_priv.h"
@@ -119,6 +120,31 @@ int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_cou
     do
         rc = kithi_scan_count(kithi_call_map(c), &moment, out_count);
     while (kithi_call_again(index, c, &rc));
+    kithi_call_end(index, c);
+    return rc;
+}
+
+int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at, uint64_t *out_count,
+                      struct kith_error *error)
+{
+    struct kithi_call *c;
+    struct kithi_condition *condition;
+    struct kithi_errmsg err;
+    const struct kithi_moment moment = kithi_moment_of(at);
+    if (!index || !filter || !out_count)
+        return -EINVAL;
+    int rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    rc = kithi_condition_of(c, filter, &err, &condition);
+    if (rc == KITHI_E_FILTER) {
+        kithi_report(error, &err, rc);
+    } else if (rc == 0) {
+        do
+            rc = kithi_match_count(kithi_call_map(c), &moment, condition, out_count);
+        while (kithi_call_again(index, c, &rc));
+        rc = kithi_condition_end(condition, rc, false, error, NULL);
+    }
     kithi_call_end(index, c);
     return rc;
 }

@@ -75,6 +75,11 @@ const char *kith_results_payload(const kith_results *r, uint32_t i)
                                                                      : NULL;
 }
 
+const char *kith_results_notice(const kith_results *r)
+{
+    return r->notice[0] ? r->notice : NULL;
+}
+
 const char *kith_results_cursor(const kith_results *r)
 {
     return r->cursor[0] ? r->cursor : NULL;
@@ -95,6 +100,11 @@ int kith_results_info(const kith_results *r, struct kith_search_info *out)
         .estimate_count = s->estimate_count,
         .ef = r->ef,
         .ef_basis = r->ef_basis,
+        .plan = r->plan,
+        .plan_reason = r->plan_reason,
+        .evaluated_count = r->evaluated,
+        .matched_count = r->matched,
+        .share = r->share,
     };
     return kithi_opts_out(out, &info, sizeof info, offsetof(struct kith_search_info, estimate_count));
 }

@@ -9,6 +9,9 @@
 #include "shm/graph/results.h"
 #include "shm/graph/scroll.h"
 
+/* Bytes of a notice, with its NUL. */
+#define KITHI_NOTICE_MAX 224u
+
 struct kith_results {
     struct kithi_results found;
     bool generation_changed;
@@ -26,6 +29,11 @@ struct kith_results {
     size_t payloads_len, payloads_capacity;
     size_t *payload_at; /* of each hit, + 1; 0: it has none */
     size_t payload_at_capacity;
+    /* Of whatever was under a filter (condition.c). */
+    char notice[KITHI_NOTICE_MAX]; /* "": there is nothing to notice */
+    uint32_t plan, plan_reason;
+    uint64_t evaluated, matched;
+    double share;
 };
 
 /* Room for so many floats of vectors. 0 or -ENOMEM. */
@@ -36,6 +44,10 @@ static inline void kithi_results_forget_page(kith_results *r)
 {
     r->vector_dim = 0;
     r->has_payloads = false;
+    r->notice[0] = '\0';
+    r->plan = r->plan_reason = 0;
+    r->evaluated = r->matched = 0;
+    r->share = 0;
     r->cursor[0] = '\0';
 }
 

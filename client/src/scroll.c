@@ -8,10 +8,12 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/src/condition_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/payloads_priv.h"
 #include "client/src/results_priv.h"
@@ -60,8 +62,9 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
 {
     struct kith_scroll_opts o = KITH_SCROLL_OPTS_INIT;
     struct kithi_call *c = NULL;
-    if (!index || !out || (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0) || o.vectors > 1 ||
-        o.reserved)
+    if (!index || !out ||
+        (opts && kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_scroll_opts, filter)) < 0) ||
+        o.vectors > 1)
         return -EINVAL;
     char from[3 * DIGITS + 2]; /* cursor may be out's own; one that is longer is none */
     if (cursor) {
@@ -97,10 +100,19 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
         rc = KITHI_E_CURSOR;
     } else {
         uint32_t tries = 0;
+        struct kithi_errmsg err;
+        if (o.filter)
+            rc = kithi_condition_of(c, o.filter, &err, &p.condition);
+        if (rc == KITHI_E_FILTER)
+            kithi_report(o.error, &err, rc);
+        if (rc < 0)
+            goto out;
         do {
             rc = kithi_scroll(kithi_call_map(c), &p, &out->scroll, &out->found);
             rc = kithi_payloads_or(rc, c, &fields, &tries, out);
         } while (rc == -EAGAIN || kithi_call_again(index, c, &rc));
+        if (p.condition)
+            rc = kithi_condition_end(p.condition, rc, false, o.error, out);
     }
     if (rc >= 0) {
         out->generation_changed = c->changed;
@@ -110,6 +122,7 @@ int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *
         if (out->scroll.more)
             write_cursor(kithi_call_map(c), &out->scroll.next, out->cursor);
     }
+out:
     kithi_call_end(index, c);
     if (rc < 0)
         kithi_results_clear(&out->found);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "client/src/condition_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/payloads_priv.h"
 #include "client/src/results_priv.h"
@@ -40,6 +41,9 @@ struct asked {
     uint32_t ef_most; /* with a target */
     uint32_t basis;   /* enum kith_ef_basis */
     struct kithi_fields fields;
+    const char *filter; /* NULL: none */
+    struct kith_error *error;
+    bool strict;
 };
 
 static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *out)
@@ -47,7 +51,7 @@ static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *ou
     struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
     if (opts && kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_search_opts, fields)) < 0)
         return -EINVAL;
-    if (o.exact > 1)
+    if (o.exact > 1 || o.strict > 1 || o.reserved)
         return -EINVAL;
     int rc = kithi_fields_of(o.payloads, o.field_count, o.fields, &out->fields);
     if (rc < 0)
@@ -66,7 +70,20 @@ static int ask(const struct kith_search_opts *opts, uint32_t k, struct asked *ou
     };
     out->target = o.exact ? 0 : o.target_recall;
     out->basis = KITH_EF_GIVEN;
+    out->filter = o.filter;
+    out->error = o.error;
+    out->strict = o.strict;
     return 0;
+}
+
+/* The condition that was asked for, if any. 0, KITH_E_FILTER or -ENOMEM. */
+static int condition(struct asked *a, struct kithi_call *c)
+{
+    struct kithi_errmsg err;
+    if (!a->filter)
+        return 0;
+    int rc = kithi_condition_of(c, a->filter, &err, &a->params.condition);
+    return rc == KITHI_E_FILTER ? kithi_report(a->error, &err, rc) : rc;
 }
 
 /*
@@ -115,7 +132,19 @@ static void note(kith_results *out, const struct kithi_call *c, const struct ask
     out->generation_changed = c->changed;
     out->ef = a->params.exact ? 0 : a->params.ef;
     out->ef_basis = a->basis;
+    const struct kithi_condition *condition = a->params.condition;
+    if (!condition)
+        return;
+    out->ef = condition->plan == KITHI_PLAN_SCAN ? 0 : condition->ef;
+    out->plan = condition->plan;
+    out->plan_reason = condition->reason;
+    out->evaluated = condition->evaluated;
+    out->matched = condition->matched;
+    out->share = condition->sampled ? kithi_condition_share(condition) : 0;
 }
+_Static_assert((int)KITH_PLAN_WALK_SCAN == (int)KITHI_PLAN_WALK_SCAN &&
+                   (int)KITH_PLAN_SHORT == (int)KITHI_PLAN_SHORT,
+               "kith.h and match.h disagree");
 
 static int search_in(struct kith *index, struct kithi_call *c, const float *query, const struct asked *a,
                      kith_results *out)
@@ -128,6 +157,8 @@ static int search_in(struct kith *index, struct kithi_call *c, const float *quer
         rc = kithi_search(kithi_call_map(c), &c->scratch, query, &a->params, &out->found);
         rc = kithi_payloads_or(rc, c, &a->fields, &tries, out);
     } while (rc == -EAGAIN || kithi_call_again(index, c, &rc));
+    if (a->params.condition)
+        rc = kithi_condition_end(a->params.condition, rc, a->strict, a->error, out);
     note(out, c, a);
     count(c, rc, &out->found.stats, timed ? kithi_now_ns() - began_ns : KITHI_BOARD_NOT_TIMED);
     return rc;
@@ -158,7 +189,8 @@ static int search_chunk(struct kith *index, struct kithi_call *c, const float *q
         found[good] = &out[good]->found;
     }
     /* Without lanes, or where a search looks at the clock, one after the other. */
-    bool turns = !params->exact && !params->deadline_ns && good > 1 && params->ef <= LANE_EF_MAX;
+    bool turns =
+        !params->exact && !params->deadline_ns && !params->condition && good > 1 && params->ef <= LANE_EF_MAX;
     if (turns && !c->lanes)
         c->lanes = calloc(KITHI_LANES, sizeof *c->lanes);
     turns = turns && c->lanes;
@@ -206,6 +238,8 @@ int kith_search_batch(kith *index, const float *queries, size_t len, size_t n, u
         rc = kithi_call_begin(index, &c);
     if (rc == 0)
         choose(&a, c);
+    if (rc == 0)
+        rc = condition(&a, c);
     while (rc == 0 && i < n) {
         uint32_t chunk = n - i < CHUNK_MAX ? (uint32_t)(n - i) : CHUNK_MAX, failed;
         rc = search_chunk(index, c, queries + i * len, chunk, &a, out + i, &failed);
@@ -238,7 +272,9 @@ int kith_search(kith *index, const float *query, size_t len, uint32_t k, const s
         rc = kithi_call_begin(index, &c);
     if (rc == 0) {
         choose(&a, c);
-        rc = search_in(index, c, query, &a, out);
+        rc = condition(&a, c);
+        if (rc == 0)
+            rc = search_in(index, c, query, &a, out);
         kithi_call_end(index, c);
     }
     if (rc < 0)
@@ -297,6 +333,9 @@ int kith_search_id(kith *index, const char *id, uint32_t k, const struct kith_se
         goto out;
     /* One more, because the vector itself is among its neighbours. */
     choose(&a, c);
+    rc = condition(&a, c);
+    if (rc < 0)
+        goto out;
     a.params.k++;
     if (a.params.ef < a.params.k)
         a.params.ef = a.params.k;

@@ -24,6 +24,7 @@ struct kithi_search_stats {
     uint64_t estimate_count; /* places of rows, empty ones included, that were estimated by neighbour codes */
     uint32_t restart_count;
     bool deadline_hit;
+    bool scanned; /* every record was looked at: no finder is relied on */
 };
 
 struct kithi_results {

@@ -109,9 +109,21 @@ static int add(struct page *p, const struct kithi_place *place, const struct kit
 
 enum { LOOK_ON = 0, LOOK_AGAIN = 1 };
 
+/* Note what was met, if it fulfils the condition. LOOK_ON, LOOK_AGAIN or an error. */
+static int take(struct page *p, const struct kithi_place *place, const struct kithi_found *found,
+                const char *id, size_t id_len)
+{
+    if (p->params->condition) {
+        int match = kithi_match(&p->view, found->slot, found->birth, p->params->condition);
+        if (match != KITHI_MATCH_YES)
+            return match == KITHI_MATCH_AGAIN ? LOOK_AGAIN : match;
+    }
+    return add(p, place, found, id, id_len);
+}
+
 /*
  * What an entry at place `at` leads to, if that is an id that belongs there and not before the page, and the view sees it. `at`
- * counts on behind the table's end, where it begins. LOOK_ON, LOOK_AGAIN or -ENOMEM.
+ * counts on behind the table's end, where it begins. LOOK_ON, LOOK_AGAIN or an error.
  */
 static int look(struct page *p, uint64_t at, uint64_t entry)
 {
@@ -137,7 +149,7 @@ static int look(struct page *p, uint64_t at, uint64_t entry)
     struct kithi_found found;
     switch (kithi_version_seen(v, link - 1, id, len, NULL, &p->left, &found)) {
     case KITHI_VERSION_NONE: return LOOK_ON;
-    case KITHI_VERSION_FOUND: return add(p, &place, &found, id, len);
+    case KITHI_VERSION_FOUND: return take(p, &place, &found, id, len);
     default: break;
     }
     p->exhausted = p->left == 0;

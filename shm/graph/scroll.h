@@ -13,6 +13,7 @@
 #ifndef KITHI_GRAPH_SCROLL_H
 #define KITHI_GRAPH_SCROLL_H
 
+#include "shm/graph/match.h"
 #include "shm/graph/results.h"
 #include "shm/graph/view.h"
 
@@ -27,10 +28,11 @@ struct kithi_place {
 };
 
 struct kithi_scroll_params {
-    struct kithi_moment at;  /* all zeros: now */
-    struct kithi_place from; /* the first that may come; zeros: the beginning */
-    uint32_t limit;          /* 1..KITHI_SCROLL_MAX */
-    float *vectors;          /* limit x dim floats, filled as given beside the ids; NULL: without */
+    struct kithi_moment at;            /* all zeros: now */
+    struct kithi_place from;           /* the first that may come; zeros: the beginning */
+    uint32_t limit;                    /* 1..KITHI_SCROLL_MAX */
+    struct kithi_condition *condition; /* that ids fulfil; NULL: none */
+    float *vectors;                    /* limit x dim floats, filled as given beside the ids; NULL: without */
 };
 
 struct kithi_scroll_item;
@@ -50,7 +52,7 @@ struct kithi_place kithi_scroll_place(const uint8_t key[16], const char *id, siz
 /*
  * The next page: up to limit ids that are visible at one epoch, in order, into out (distances are NaN). A page may be
  * shorter, even empty, though there is more, so that it takes no longer than a few hundred thousand places and versions take;
- * each goes on farther. Returns the number of ids, KITHI_E_MOVED, KITHI_E_STALE, KITHI_E_EPOCH, -ENOMEM. Wait-free.
+ * each goes on farther. Returns the number of ids, KITHI_E_MOVED, KITHI_E_STALE, KITHI_E_EPOCH, KITHI_E_FILTER, -ENOMEM. Wait-free.
  */
 int kithi_scroll(const struct kithi_map *map, const struct kithi_scroll_params *params,
                  struct kithi_scroll_scratch *s, struct kithi_results *out);

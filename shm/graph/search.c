@@ -17,6 +17,9 @@
 /* How a walk has ended, when the snapshot has to be taken anew, or better were. */
 enum { WALK_ENDED = 0, WALK_ON = 1, WALK_AGAIN = 2, WALK_SHORT = 3 };
 
+/* What take_hit() says besides how many it took. */
+enum { HIT_AGAIN = 2 };
+
 /* Walks begun again because rows were emptied under them; the next answer is as good as a walk among
  * dead slots gets. A long search beside a busy writer would else never end. */
 #define EMPTIED_MAX 2u
@@ -38,17 +41,22 @@ static uint64_t now_ns(void)
 }
 
 /*
- * Copy slot out when it is visible and of one piece: id, and the exact distance computed inside the
- * birth window. Returns 1, 0 when it does not count, or -ENOMEM.
+ * Copy slot out when it is visible, of one piece, and fulfils the condition (NULL: none): id, and the exact distance computed
+ * inside the birth window. Returns 1, 0 when it does not count, HIT_AGAIN when its payload cannot be told, -ENOMEM or KITHI_E_FILTER.
  */
 static int take_hit(const struct kithi_view *v, struct kithi_scratch *s, uint32_t slot,
-                    struct kithi_results *out)
+                    struct kithi_condition *condition, struct kithi_results *out)
 {
     const struct kithi_record *r = kithi_view_record(v, slot);
     uint64_t birth;
     char id[KITHI_ID_MAX + 1];
     if (!kithi_view_visible(v, r, &birth))
         return 0;
+    if (condition) {
+        int match = kithi_match(v, slot, birth, condition);
+        if (match != KITHI_MATCH_YES)
+            return match == KITHI_MATCH_AGAIN ? HIT_AGAIN : match;
+    }
     size_t id_len = kithi_view_id(v, slot, id);
     float d = kithi_walk_exact(v, s, slot);
     if (!kithi_birth_same(r, birth) || id_len == 0)
@@ -83,7 +91,8 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
         rc = kithi_walk_begin(v, s, p->ef, 0, v->past ? KITHI_EYES_PAST : KITHI_EYES_READER);
     if (rc < 0)
         return rc;
-    if (s->near_max > score_count(v, p))
+    /* Under a condition anything that was found may be asked. */
+    if (s->near_max > score_count(v, p) && !p->condition)
         s->near_max = score_count(v, p);
     if (s->far_from < p->k)
         s->far_from = p->k < s->ef ? p->k : s->ef; /* all that are asked for are near */
@@ -102,10 +111,12 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
     return rc < 0 ? rc : WALK_ON;
 }
 
-static void prefetch_score(const struct kithi_view *v, uint32_t slot)
+static void prefetch_score(const struct kithi_view *v, uint32_t slot, const struct kithi_condition *condition)
 {
     const unsigned char *vector = kithi_view_vector(v, slot);
     KITHI_PREFETCH(kithi_view_record(v, slot));
+    if (condition)
+        return; /* most are asked for their payload first */
     for (uint32_t i = 0; i < SCORE_LINES && i * KITHI_CACHE_LINE < v->vector_stride; i++)
         KITHI_PREFETCH(vector + (size_t)i * KITHI_CACHE_LINE);
 }
@@ -128,20 +139,26 @@ static int end_walk(const struct kithi_view *v, struct kithi_scratch *s, const s
     uint32_t n, want = score_count(v, p);
     const struct kithi_beam_entry *found = kithi_walk_found(s, &n);
     for (uint32_t i = 0; i < SCORE_AHEAD && i < n; i++)
-        prefetch_score(v, found[i].slot & KITHI_BEAM_SLOT);
+        prefetch_score(v, found[i].slot & KITHI_BEAM_SLOT, p->condition);
     bool newborn = false;
     float off = 0, limit = INFINITY;
     uint32_t enough = p->k > SCORE_MIN ? p->k : SCORE_MIN;
     for (uint32_t i = 0; i < n && out->count < want && found[i].distance <= limit; i++) {
         if (i + SCORE_AHEAD < n)
-            prefetch_score(v, found[i + SCORE_AHEAD].slot & KITHI_BEAM_SLOT);
+            prefetch_score(v, found[i + SCORE_AHEAD].slot & KITHI_BEAM_SLOT, p->condition);
+        if (p->condition && i + SCORE_AHEAD / 2 < n)
+            kithi_match_prefetch(v, found[i + SCORE_AHEAD / 2].slot & KITHI_BEAM_SLOT);
         if (found[i].slot & KITHI_BEAM_GHOST)
             continue;
         uint32_t slot = found[i].slot & KITHI_BEAM_SLOT;
-        int rc = take_hit(v, s, slot, out);
+        int rc = take_hit(v, s, slot, p->condition, out);
         if (rc < 0)
             return rc;
+        if (rc == HIT_AGAIN)
+            return WALK_AGAIN;
         if (rc == 1) {
+            if (p->condition && out->count == p->k)
+                p->condition->rank = i + 1;
             float is_off = fabsf(out->hits[out->count - 1].distance - found[i].distance);
             off = is_off > off ? is_off : off;
             if (out->count == enough)
@@ -163,6 +180,7 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
     if (KITHI_UNLIKELY(kithi_view_lost(v, false)))
         return KITHI_E_STALE;
     s->stood_on_dead = false;
+    out->stats.scanned = true;
     s->left_out = 0; /* no walk: the pass leaves it out itself */
     rc = kithi_walk_query(v, s, query);
     if (rc == 0)
@@ -180,19 +198,64 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
         }
         const struct kithi_record *r = kithi_view_record(v, slot);
         uint64_t birth;
+        if (p->condition && slot + SCORE_AHEAD < v->slots_used)
+            kithi_match_prefetch(v, slot + SCORE_AHEAD);
         if (slot + 1 == p->left_out || !kithi_view_visible(v, r, &birth))
             continue;
+        if (p->condition) {
+            rc = kithi_match(v, slot, birth, p->condition);
+            if (rc < 0)
+                return rc;
+            if (rc == KITHI_MATCH_AGAIN)
+                return WALK_AGAIN;
+            if (rc == KITHI_MATCH_NO)
+                continue;
+        }
         float d = kithi_walk_exact(v, s, slot);
         s->distance_count++;
         if (kithi_birth_same(r, birth))
             kithi_near_insert(s, d, slot);
     }
     for (uint32_t i = 0; i < s->near_count; i++) {
-        rc = take_hit(v, s, s->near[i].slot, out);
+        rc = take_hit(v, s, s->near[i].slot, NULL, out); /* a visible version's payload is the same still */
         if (rc < 0)
             return rc;
     }
     return WALK_ENDED;
+}
+
+/* Under a condition: walks, each wider than the one before, until one is wide enough or a scan is cheaper than the next. */
+static int search_matching(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                           const float *query, const struct kithi_search_params *p, struct kithi_results *out)
+{
+    struct kithi_condition *c = p->condition;
+    struct kithi_search_params wide = *p;
+    int rc = kithi_view_begin_at(map, &p->at, v);
+    if (rc < 0)
+        return rc;
+    out->stats.scanned = false;
+    wide.ef = p->exact ? 0 : kithi_plan_first(v, c, p->k, p->ef);
+    if (p->exact) {
+        c->plan = KITHI_PLAN_SCAN;
+        c->reason = KITHI_PLAN_GIVEN;
+    }
+    for (c->ef = 0; wide.ef && wide.ef != UINT32_MAX;) {
+        c->ef = wide.ef;
+        c->rank = 0;
+        kithi_results_clear(out);
+        rc = begin_walk(map, v, s, query, &wide);
+        if (rc == WALK_ON)
+            rc = kithi_walk(v, s, p->deadline_ns, &out->stats.deadline_hit);
+        if (rc == WALK_ENDED)
+            rc = end_walk(v, s, p, out);
+        if (rc < 0 || rc == WALK_AGAIN || out->stats.deadline_hit)
+            return rc;
+        wide.ef = kithi_plan_next(v, c, p->k, p->ef, out->count);
+    }
+    if (c->plan == KITHI_PLAN_WALK)
+        return WALK_ENDED;
+    kithi_results_clear(out);
+    return search_exact(map, v, s, query, p, out);
 }
 
 /*
@@ -251,14 +314,14 @@ static int judge(const struct kithi_view *v, struct kithi_scratch *s, const stru
     bool again = rc == WALK_AGAIN ||
                  (rc == WALK_SHORT && attempt < KITHI_RESTART_MAX && !out->stats.deadline_hit) ||
                  (s->stood_on_dead && attempt < EMPTIED_MAX && kithi_view_emptied(v));
-    bool lost = p->exact ? kithi_view_reused(v) : kithi_view_unlinked(v);
+    bool lost = out->stats.scanned ? kithi_view_reused(v) : kithi_view_unlinked(v);
     if (!again && !lost) {
         kithi_results_sort(out);
         if (out->count > p->k)
             out->count = p->k;
         return (int)out->count;
     }
-    out->stats.deadline_hit = false;
+    out->stats.deadline_hit = out->stats.scanned = false;
     kithi_results_clear(out);
     if (lost && v->pinned)
         return KITHI_E_STALE; /* and stays so */
@@ -277,9 +340,13 @@ int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const flo
 {
     struct kithi_view v;
     forget(s, out);
+    if (params->condition)
+        params->condition->evaluated = params->condition->matched = 0;
     for (uint32_t attempt = 0;; attempt++) {
         int rc;
-        if (params->exact) {
+        if (params->condition) {
+            rc = search_matching(map, &v, s, query, params, out);
+        } else if (params->exact) {
             rc = search_exact(map, &v, s, query, params, out);
         } else {
             rc = begin_walk(map, &v, s, query, params);

@@ -226,6 +226,8 @@ KITH_API float kith_results_distance(const kith_results *r, uint32_t i);
 KITH_API const char *kith_results_payload(const kith_results *r, uint32_t i);
 /* Of kith_scroll() and kith_fetch(): the vector of id i, as kith_get() gives it; NULL when it was not asked for. Valid until r is used again. */
 KITH_API const float *kith_results_vector(const kith_results *r, uint32_t i);
+/* Of a search under a filter: what is worth knowing about it, as that nothing has a field that it asks for; NULL: nothing. Valid until r is used again. */
+KITH_API const char *kith_results_notice(const kith_results *r);
 /* Of kith_scroll(): where the next page begins; NULL: this was the last. Valid until r is used again. */
 KITH_API const char *kith_results_cursor(const kith_results *r);
 
@@ -244,11 +246,30 @@ struct kith_search_info {
     uint64_t estimate_count;
     uint32_t ef;       /* breadth of the walk; 0: every vector was compared */
     uint32_t ef_basis; /* enum kith_ef_basis: what it rests on */
+    /* Under a filter: */
+    uint32_t plan;            /* enum kith_plan: what answered */
+    uint32_t plan_reason;     /* enum kith_plan_reason: and why that */
+    uint64_t evaluated_count; /* payloads that were looked at */
+    uint64_t matched_count;   /* of them those that matched; with a scan all there are */
+    double share;             /* of all vectors that match, as a sample of some 500 says */
 };
 /* clang-format off */
-#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0 }
 /* clang-format on */
 KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *out);
+
+/*
+ * How a search under a filter was answered.
+ *
+ *   WALK       by a walk through the graph, as wide as it takes to meet k matches well inside of what it finds
+ *   SCAN       by looking at every payload, and comparing the vectors of those that match
+ *   WALK_SCAN  by a scan, after walks that did not meet enough
+ *
+ * All of them give k hits, or all that match. Reasons: GIVEN: opts.exact, or no filter; MANY: so many match that a walk
+ * meets them; FEW: so few that a scan is cheaper; SHORT: too few match near the query.
+ */
+enum kith_plan { KITH_PLAN_NONE = 0, KITH_PLAN_WALK = 1, KITH_PLAN_SCAN = 2, KITH_PLAN_WALK_SCAN = 3 };
+enum kith_plan_reason { KITH_PLAN_GIVEN = 0, KITH_PLAN_MANY = 1, KITH_PLAN_FEW = 2, KITH_PLAN_SHORT = 3 };
 
 /*
  * target_recall asks for a share of the true neighbours, on the average of many queries, and leaves ef to the library, which
@@ -266,10 +287,14 @@ struct kith_search_opts {
     uint32_t payloads;       /* 1: hits with their payloads, kith_results_payload() */
     uint32_t field_count;    /* of their fields those alone: so many, at most 64; 0: all */
     const char *const
-        *fields; /* dotted paths, as "author.name"; of an id that has none of them the payload is {} */
+        *fields;        /* dotted paths, as "author.name"; of an id that has none of them the payload is {} */
+    const char *filter; /* condition on payloads that hits fulfil, see below; NULL: none */
+    struct kith_error *error; /* may be NULL; filled when the call fails because of the filter */
+    uint32_t strict;          /* 1: KITH_E_FILTER when nothing that was looked at has a field of the filter */
+    uint32_t reserved;        /* 0 */
 };
 /* clang-format off */
-#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0 }, 0, 0, NULL }
+#define KITH_SEARCH_OPTS_INIT { sizeof(struct kith_search_opts), 0, 0, 0, 0.0, { 0, 0 }, 0, 0, NULL, NULL, NULL, 0, 0 }
 /* clang-format on */
 
 /*
@@ -291,13 +316,34 @@ enum kith_ef_basis {
 };
 
 /*
+ * Filters: conditions on payloads, in a language of their own.
+ *
+ *     lang = "AAA" and chars >= 40 and not (tags in ("x", "y") or prefix(title, "The "))
+ *
+ * Comparisons are = != < <= > >= of a field with a string, a number, true or false; in and not in, with a list in parentheses;
+ * exists(field); prefix(field, "string"); and, or, not, parentheses. Fields are dotted paths; a key that is not made of letters, digits, _ and -
+ * is written in quotes, as "odd name".n = 3. Strings stand in double or single quotes, with the escapes of JSON.
+ *
+ *   - A condition on a field that is absent, or null, is false, != and not in too; only not makes something true of it.
+ *   - An array is each of its elements: tags = "x" says that it contains "x". != and not in are true when they are true of all.
+ *   - Integers and other numbers are compared exactly. Strings are ordered by their bytes.
+ *   - Types do not mix: where a payload that a search looks at holds a string and the filter compares with a number, say, the search fails with
+ *     KITH_E_FILTER, and opts.error names the field and both types. and, or look at what is right of them only where it matters.
+ *   - A field that nothing has matches nothing, and kith_results_notice() says so; with opts.strict it is an error.
+ *
+ * A filter is compiled at its first use, and the compiled form kept in the handle by its text (some of the latest for each call that
+ * runs at a time), with a guess of how many match; from then on it costs nothing to give it.
+ */
+typedef struct kith_filter kith_filter;
+
+/*
  * Find up to k nearest neighbours of query.
  *   query  len floats, finite; len must be the collection's dimension; read only during the call
  *   k      1..65536; more than the collection holds gives all it holds
  *   opts   may be NULL
  *   out    nearest first; empty after an error
  * Returns the number of hits (0..k), KITH_E_DIMENSION, KITH_E_NOT_FINITE, KITH_E_ZERO_VECTOR,
- * KITH_E_K, KITH_E_EF, KITH_E_RECALL, KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
+ * KITH_E_K, KITH_E_EF, KITH_E_RECALL, KITH_E_FILTER (opts->error says why), KITH_E_CORRUPT when the segment failed a bounds check, KITH_E_STALE
  * when the caller was stopped so long, several times, that what it saw was reused, or opts->at does not show everything any
  * more, KITH_E_EPOCH when it is not visible yet, KITH_E_REPLACED when the collection was dropped or another one took the name, -ENOMEM, -EINVAL.
  * A newer generation of the same collection is re-attached inside the call.
@@ -307,6 +353,61 @@ enum kith_ef_basis {
  */
 KITH_API int kith_search(kith *index, const float *query, size_t len, uint32_t k,
                          const struct kith_search_opts *opts, kith_results *out);
+
+/*
+ * Making filters without text, for programs that would have to put it together. Each call makes a new one, in *out, to be freed;
+ * it is used by its text: opts.filter = kith_filter_text(f). All return 0, KITH_E_FILTER with error (may be NULL) filled, -ENOMEM or
+ * -EINVAL. Filters are never changed, and belong to any thread.
+ */
+enum kith_filter_op {
+    KITH_FILTER_EQ = 4,
+    KITH_FILTER_NE = 5,
+    KITH_FILTER_LT = 6,
+    KITH_FILTER_LE = 7,
+    KITH_FILTER_GT = 8,
+    KITH_FILTER_GE = 9
+};
+enum kith_filter_type {
+    KITH_FILTER_STRING = 1,
+    KITH_FILTER_INTEGER = 2,
+    KITH_FILTER_DOUBLE = 3,
+    KITH_FILTER_BOOL = 4
+};
+
+struct kith_filter_value {
+    enum kith_filter_type type;
+    const char *string; /* of STRING: UTF-8, ends with a NUL */
+    int64_t integer;    /* of INTEGER, and of BOOL: 0 or 1 */
+    double number;      /* of DOUBLE; finite */
+};
+
+/* By its text. error shows the place of what is wrong, over three lines. */
+KITH_API int kith_filter_parse(const char *text, kith_filter **out, struct kith_error *error);
+/* field op value */
+KITH_API int kith_filter_compare(const char *field, enum kith_filter_op op,
+                                 const struct kith_filter_value *value, kith_filter **out,
+                                 struct kith_error *error);
+/* field in (values), n of them, 1 at least, of one type; numbers are one */
+KITH_API int kith_filter_in(const char *field, const struct kith_filter_value *values, size_t n,
+                            kith_filter **out, struct kith_error *error);
+KITH_API int kith_filter_exists(const char *field, kith_filter **out, struct kith_error *error);
+KITH_API int kith_filter_prefix(const char *field, const char *prefix, kith_filter **out,
+                                struct kith_error *error);
+/* All of n filters, any of them (1 at least), not this one. What they are made of stays as it is, and may be freed. */
+KITH_API int kith_filter_all(const kith_filter *const *filters, size_t n, kith_filter **out,
+                             struct kith_error *error);
+KITH_API int kith_filter_any(const kith_filter *const *filters, size_t n, kith_filter **out,
+                             struct kith_error *error);
+KITH_API int kith_filter_not(const kith_filter *filter, kith_filter **out, struct kith_error *error);
+/* Each of n fields is the string beside it: a map of strings to strings, as gateways have it. */
+KITH_API int kith_filter_equals(const char *const *fields, const char *const *strings, size_t n,
+                                kith_filter **out, struct kith_error *error);
+/* Its text: the same for the same conditions in the same order. Valid until f is freed. */
+KITH_API const char *kith_filter_text(const kith_filter *f);
+/* Is it true of this payload, a JSON object (NULL: of none)? 1, 0, KITH_E_FILTER, KITH_E_PAYLOAD, -ENOMEM. */
+KITH_API int kith_filter_test(const kith_filter *f, const char *payload, struct kith_error *error);
+/* Accepts NULL. */
+KITH_API void kith_filter_free(kith_filter *f);
 
 /*
  * n searches in one call: queries holds n rows of len floats, out holds n distinct results. Each search
@@ -361,6 +462,13 @@ KITH_API int kith_get_at(kith *index, const struct kith_snapshot *at, const char
 KITH_API int kith_exists_at(kith *index, const struct kith_snapshot *at, const char *id);
 KITH_API int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_count);
 
+/*
+ * How many vectors fulfil a filter, at a snapshot or now (NULL): exactly, by looking at every payload. KITH_E_FILTER and error (may
+ * be NULL), too. Thread-safe.
+ */
+KITH_API int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at,
+                               uint64_t *out_count, struct kith_error *error);
+
 struct kith_scroll_opts {
     size_t struct_size;
     uint32_t limit;          /* ids of a page, 1..65536; 0: 1000 */
@@ -369,10 +477,11 @@ struct kith_scroll_opts {
     uint32_t payloads;       /* 1: with their payloads; pages then have at most 1024 ids */
     uint32_t field_count;    /* as in kith_search_opts */
     const char *const *fields;
-    uint64_t reserved; /* 0 */
+    const char *filter;       /* ids whose payload fulfils it; NULL: all */
+    struct kith_error *error; /* may be NULL; filled when the call fails because of the filter */
 };
 /* clang-format off */
-#define KITH_SCROLL_OPTS_INIT { sizeof(struct kith_scroll_opts), 0, 0, { 0, 0 }, 0, 0, NULL, 0 }
+#define KITH_SCROLL_OPTS_INIT { sizeof(struct kith_scroll_opts), 0, 0, { 0, 0 }, 0, 0, NULL, NULL, NULL }
 /* clang-format on */
 
 /*
