@@ -153,22 +153,51 @@ int kithi_cmd_get(struct kithi_tool *t, int argc, char **argv)
     return status;
 }
 
+/* Everything that fulfils a filter. Returns an exit status. */
+static int delete_matching(struct kithi_tool *t, const char *name, kith *index, const char *filter)
+{
+    struct kith_error error = { 0 };
+    uint64_t deleted = 0, epoch = 0;
+    int rc = kith_delete_filter(index, filter, &deleted, &epoch, &error);
+    int status = rc < 0 ? kithi_tool_fail_filter(t, name, rc, &error) : KITHI_TOOL_OK;
+    if (rc < 0 && deleted == 0)
+        return status;
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_count(&o, "deleted", NULL, deleted);
+        kithi_object_count(&o, "epoch", NULL, epoch);
+        kithi_object_end(&o);
+    } else {
+        printf("deleted %" PRIu64 " vectors, epoch %" PRIu64 "\n", deleted, epoch);
+    }
+    return status;
+}
+
 int kithi_cmd_delete(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *durability = NULL;
-    const struct kithi_arg args[] = { { "--durability", KITHI_ARG_STRING, &durability, 0, 0 } };
+    const char *durability = NULL, *filter = NULL;
+    const struct kithi_arg args[] = { { "--durability", KITHI_ARG_STRING, &durability, 0, 0 },
+                                      { "--filter", KITHI_ARG_STRING, &filter, 0, 0 } };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
-    if (count < 2)
+    if (filter != NULL && count != 1)
+        return kithi_tool_usage(t, "give a name and either ids or --filter");
+    if (filter == NULL && count < 2)
         return kithi_tool_usage(t, "give a name and at least one id");
+    status = kithi_tool_filter(t, filter);
+    if (status != KITHI_TOOL_OK)
+        return status;
 
     kith *index = NULL;
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
     int failed = kithi_tool_durability(t, durability, index);
+    if (filter != NULL && failed != KITHI_TOOL_USAGE)
+        failed = delete_matching(t, argv[1], index, filter);
     for (int i = 2; i <= count && failed != KITHI_TOOL_USAGE; i++) {
         uint64_t epoch = 0;
         int rc = kith_delete(index, argv[i], &epoch);

@@ -583,20 +583,26 @@ int kithi_cmd_count(struct kithi_tool *t, int argc, char **argv)
 {
     kith *index = NULL;
     uint64_t n = 0, epoch = 0;
-    const struct kithi_arg args[] = { { "--at", KITHI_ARG_EPOCH, &epoch, 0, 0 } };
+    const char *filter = NULL;
+    struct kith_error error = { 0 };
+    const struct kithi_arg args[] = { { "--at", KITHI_ARG_EPOCH, &epoch, 0, 0 },
+                                      { "--filter", KITHI_ARG_STRING, &filter, 0, 0 } };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
     if (count != 1)
         return kithi_tool_usage(t, "give one name");
-    status = kithi_tool_open(t, argv[1], &index);
+    status = kithi_tool_filter(t, filter);
+    if (status == KITHI_TOOL_OK)
+        status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
     const struct kith_snapshot at = kithi_tool_snapshot(index, epoch);
-    int rc = kith_count_at(index, &at, &n);
+    int rc =
+        filter == NULL ? kith_count_at(index, &at, &n) : kith_count_filter(index, filter, &at, &n, &error);
     if (rc != 0)
-        status = kithi_tool_fail_with(t, argv[1], rc, "");
+        status = kithi_tool_fail_filter(t, argv[1], rc, &error);
     else if (t->json)
         printf("{\"count\":%llu}\n", (unsigned long long)n);
     else

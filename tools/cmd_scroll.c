@@ -61,7 +61,7 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
     uint32_t limit = 0;
     uint64_t at = 0;
     bool vectors = false, payload = false;
-    const char *fields_text = NULL;
+    const char *fields_text = NULL, *filter = NULL;
     struct kithi_field_list fields;
     const struct kithi_arg args[] = {
         { "--limit", KITHI_ARG_NUMBER, &limit, 1, UINT32_MAX },
@@ -69,6 +69,7 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
         { "--vectors", KITHI_ARG_FLAG, &vectors, 0, 0 },
         { "--payload", KITHI_ARG_FLAG, &payload, 0, 0 },
         { "--fields", KITHI_ARG_STRING, &fields_text, 0, 0 },
+        { "--filter", KITHI_ARG_STRING, &filter, 0, 0 },
         { "--at", KITHI_ARG_EPOCH, &at, 0, 0 },
     };
     int count = 0;
@@ -77,6 +78,9 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
         return status;
     if (count != 1)
         return kithi_tool_usage(t, "give one name");
+    status = kithi_tool_filter(t, filter);
+    if (status != KITHI_TOOL_OK)
+        return status;
     status = kithi_fields_parse(t, fields_text, &fields);
     if (status != KITHI_TOOL_OK)
         return status;
@@ -91,7 +95,10 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
     }
     kith_results *page = kith_results_new();
     struct kith_scroll_opts opts = KITH_SCROLL_OPTS_INIT;
+    struct kith_error error = { 0 };
     opts.vectors = vectors;
+    opts.filter = filter;
+    opts.error = &error;
     opts.payloads = payload || fields.count > 0;
     opts.field_count = fields.count;
     opts.fields = fields.paths;
@@ -104,7 +111,7 @@ int kithi_cmd_scroll(struct kithi_tool *t, int argc, char **argv)
         opts.limit = limit == 0 || limit - printed > PAGE ? PAGE : (uint32_t)(limit - printed);
         int rc = kith_scroll(index, cursor, &opts, page);
         if (rc < 0) {
-            status = kithi_tool_fail_with(t, argv[1], rc, "");
+            status = kithi_tool_fail_filter(t, argv[1], rc, &error);
             break;
         }
         print_page(t, page, kith_dim(index), opts.payloads);

@@ -14,13 +14,33 @@
 #include "tools/query.h"
 #include "tools/vectors.h"
 
-/* {"query":i,"hits":[{"id":...,"distance":...}]}; with a recall that was asked for, "ef" and "ef_basis" before the hits. */
+/* How a search under a filter was answered, as kith(1) lists. */
+static void print_plan(const struct kith_search_info *info, const char *notice)
+{
+    static const char *const plans[] = { "none", "walk", "scan", "walk-scan" };
+    static const char *const reasons[] = { "given", "many", "few", "short" };
+    printf(",\"plan\":\"%s\",\"plan_reason\":\"%s\",\"evaluated\":%" PRIu64 ",\"matched\":%" PRIu64
+           ",\"share\":",
+           plans[info->plan & 3], reasons[info->plan_reason & 3], info->evaluated_count, info->matched_count);
+    kithi_out_float(stdout, (float)info->share);
+    if (notice != NULL) {
+        fputs(",\"notice\":", stdout);
+        kithi_out_quote(stdout, notice);
+    }
+}
+
+/*
+ * {"query":i,"hits":[{"id":...,"distance":...}]}; with a recall that was asked for, "ef" and "ef_basis" before the hits, and with a
+ * filter what print_plan() prints.
+ */
 static void print_json(uint64_t query, const kith_results *r, const struct kith_search_opts *opts)
 {
     struct kith_search_info info = KITH_SEARCH_INFO_INIT;
     printf("{\"query\":%" PRIu64, query);
     if (opts->target_recall != 0 && kith_results_info(r, &info) == 0)
         printf(",\"ef\":%u,\"ef_basis\":\"%s\"", info.ef, kithi_tool_basis(info.ef_basis));
+    if (opts->filter != NULL && kith_results_info(r, &info) == 0)
+        print_plan(&info, kith_results_notice(r));
     fputs(",\"hits\":[", stdout);
     for (uint32_t i = 0; i < kith_results_count(r); i++) {
         fputs(i > 0 ? ",{\"id\":" : "{\"id\":", stdout);
@@ -75,6 +95,18 @@ static void tell_basis(const struct kithi_tool *t, const kith_results *r, const 
                 : "the recall of this collection is not measured yet (kith stats)");
 }
 
+/* Something about the filter is worth knowing: say so, once. */
+static void tell_notice(const struct kithi_tool *t, const kith_results *r)
+{
+    static bool told;
+    if (told || t->json || kith_results_notice(r) == NULL)
+        return;
+    told = true;
+    fprintf(stderr, "kith search: ");
+    kithi_out_plain(stderr, kith_results_notice(r));
+    fputc('\n', stderr);
+}
+
 static int search_file(const struct kithi_tool *t, kith *index, const char *path, uint32_t k,
                        const struct kith_search_opts *opts, kith_results *results)
 {
@@ -88,12 +120,17 @@ static int search_file(const struct kithi_tool *t, kith *index, const char *path
     int rc;
     while ((rc = kithi_vectors_next(vectors, &v, &err)) == 1) {
         int hits = kith_search(index, v.values, kith_dim(index), k, opts, results);
+        if (hits == KITH_E_FILTER) {
+            status = kithi_tool_fail_filter(t, path, hits, opts->error);
+            break;
+        }
         if (hits < 0) {
             kithi_vectors_where(where, path, v.row, v.line);
             status = kithi_tool_fail(t, "%s: %s", where, kith_strerror(hits));
             break;
         }
         tell_basis(t, results, opts);
+        tell_notice(t, results);
         if (t->json) {
             print_json(v.row, results, opts);
         } else {
@@ -109,9 +146,10 @@ static int search_file(const struct kithi_tool *t, kith *index, const char *path
 
 int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
 {
-    const char *text = NULL, *like = NULL, *file = NULL, *fields_text = NULL;
+    const char *text = NULL, *like = NULL, *file = NULL, *fields_text = NULL, *filter = NULL;
     uint32_t k = 10;
-    bool exact = false, payload = false;
+    bool exact = false, payload = false, strict = false;
+    struct kith_error error = { 0 };
     struct kithi_field_list fields;
     double recall = NAN;
     uint64_t at = 0;
@@ -127,7 +165,8 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
         { "--at", KITHI_ARG_EPOCH, &at, 0, 0 },
         { "--payload", KITHI_ARG_FLAG, &payload, 0, 0 },
         { "--fields", KITHI_ARG_STRING, &fields_text, 0, 0 },
-        { "--filter", KITHI_ARG_LATER, NULL, 0, 0 },
+        { "--filter", KITHI_ARG_STRING, &filter, 0, 0 },
+        { "--strict", KITHI_ARG_FLAG, &strict, 0, 0 },
     };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
@@ -142,6 +181,11 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     if (recall == 0 || recall == 1)
         return kithi_tool_usage(t, "--recall lies between 0 and 1, as 0.95 does%s",
                                 recall == 1 ? "; --exact finds all of them" : "");
+    if (strict && filter == NULL)
+        return kithi_tool_usage(t, "--strict goes with --filter");
+    status = kithi_tool_filter(t, filter);
+    if (status != KITHI_TOOL_OK)
+        return status;
     status = kithi_fields_parse(t, fields_text, &fields);
     if (status != KITHI_TOOL_OK)
         return status;
@@ -149,6 +193,9 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
     opts.field_count = fields.count;
     opts.fields = fields.paths;
     opts.exact = exact;
+    opts.filter = filter;
+    opts.strict = strict;
+    opts.error = &error;
     opts.target_recall = isnan(recall) ? 0 : recall;
 
     kith *index = NULL;
@@ -177,12 +224,17 @@ int kithi_cmd_search(struct kithi_tool *t, int argc, char **argv)
             goto out;
         rc = kith_search(index, vector, kith_dim(index), k, &opts, results);
     }
+    if (rc == KITH_E_FILTER) {
+        status = kithi_tool_fail_filter(t, argv[1], rc, &error);
+        goto out;
+    }
     if (rc < 0) {
         status = kithi_tool_fail(t, "%s%.64s%s%s", like != NULL ? "id \"" : "", like != NULL ? like : "",
                                  like != NULL ? "\": " : "", kith_strerror(rc));
         goto out;
     }
     tell_basis(t, results, &opts);
+    tell_notice(t, results);
     if (t->json)
         print_json(0, results, &opts);
     else

@@ -32,7 +32,7 @@ static const struct command COMMANDS[] = {
     { "list", kithi_cmd_list, "", "name all collections" },
     { "stats", kithi_cmd_stats, "NAME | --ready [NAME]",
       "counts, memory and state of a collection; is kithd's start over" },
-    { "count", kithi_cmd_count, "NAME [--at EPOCH]", "number of vectors" },
+    { "count", kithi_cmd_count, "NAME [--filter EXPR] [--at EPOCH]", "number of vectors" },
     { "load", kithi_cmd_load, "NAME FILE [--ids FILE] [--payload FILE] [--durability durable|applied|none]",
       "add the vectors of an .fvecs, .bvecs, .npy or .jsonl file" },
     { "put", kithi_cmd_put, "NAME ID --vector '[...]' [--payload JSON] [--durability durable|applied|none]",
@@ -42,16 +42,18 @@ static const struct command COMMANDS[] = {
       "NAME ID [--set JSON | --merge JSON | --remove LIST]\n"
       "               [--fields LIST] [--at EPOCH] [--durability durable|applied|none]",
       "print or change what belongs to an id beside its vector" },
-    { "delete", kithi_cmd_delete, "NAME ID... [--durability durable|applied|none]", "delete vectors" },
+    { "delete", kithi_cmd_delete, "NAME (ID... | --filter EXPR) [--durability durable|applied|none]",
+      "delete vectors" },
     { "export", kithi_cmd_export, "NAME FILE [--at EPOCH]",
       "write all vectors to an .fvecs, .npy or .jsonl file" },
     { "scroll", kithi_cmd_scroll,
-      "NAME [--limit N] [--cursor C] [--vectors]\n"
+      "NAME [--limit N] [--cursor C] [--filter EXPR] [--vectors]\n"
       "              [--payload | --fields LIST] [--at EPOCH]",
       "ids in an order that stays, and where to go on" },
     { "search", kithi_cmd_search,
       "NAME (--vector '[...]' | --like ID | --queries FILE) [-k 10] [--ef N]\n"
-      "              [--recall R] [--exact] [--payload | --fields LIST] [--at EPOCH]",
+      "              [--recall R] [--exact] [--filter EXPR [--strict]]\n"
+      "              [--payload | --fields LIST] [--at EPOCH]",
       "nearest neighbours" },
     { "bench", kithi_cmd_bench,
       "NAME --queries FILE --truth FILE.ivecs [--ids FILE] [-k 10] [--ef LIST]\n"
@@ -129,6 +131,47 @@ int kithi_tool_fail_with(const struct kithi_tool *t, const char *name, int code,
     if (mentions(text, name))
         return kithi_tool_fail(t, "%s", text);
     return kithi_tool_fail(t, "\"%s\": %s", name, text);
+}
+
+/* The lines of what the library says of a filter, one of them a caret under another. */
+static void print_lines(const struct kithi_tool *t, const char *text)
+{
+    char line[sizeof((struct kith_error *)0)->text];
+    fflush(stdout);
+    print_prefix(t);
+    for (;;) {
+        size_t len = strcspn(text, "\n");
+        memcpy(line, text, len);
+        line[len] = '\0';
+        kithi_out_plain(stderr, line);
+        fputc('\n', stderr);
+        if (text[len] == '\0')
+            return;
+        text += len + 1;
+    }
+}
+
+int kithi_tool_filter(const struct kithi_tool *t, const char *text)
+{
+    struct kith_error error;
+    kith_filter *f = NULL;
+    if (text == NULL)
+        return KITHI_TOOL_OK;
+    int rc = kith_filter_parse(text, &f, &error);
+    kith_filter_free(f);
+    if (rc == 0)
+        return KITHI_TOOL_OK;
+    print_lines(t, error.text);
+    return rc == KITH_E_FILTER ? KITHI_TOOL_USAGE : KITHI_TOOL_FAILED;
+}
+
+int kithi_tool_fail_filter(const struct kithi_tool *t, const char *name, int rc,
+                           const struct kith_error *error)
+{
+    if (rc != KITH_E_FILTER || error->code != rc)
+        return kithi_tool_fail_with(t, name, rc, "");
+    print_lines(t, error->text);
+    return KITHI_TOOL_FAILED;
 }
 
 int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...)

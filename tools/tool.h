@@ -46,6 +46,13 @@ int kithi_tool_fail_with(const struct kithi_tool *t, const char *name, int code,
 /* As kithi_tool_fail with the command's usage below; returns KITHI_TOOL_USAGE. */
 int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
 
+/* Is text (NULL: it was not given) a filter? Returns an exit status; what is none is bad usage, and is shown with its place. */
+int kithi_tool_filter(const struct kithi_tool *t, const char *text);
+
+/* A call under a filter failed with rc: because of the filter when error says so, else as kithi_tool_fail_with() puts it. */
+int kithi_tool_fail_filter(const struct kithi_tool *t, const char *name, int rc,
+                           const struct kith_error *error);
+
 /* What a later version will do; returns KITHI_TOOL_USAGE. */
 int kithi_tool_later(const struct kithi_tool *t, const char *what);
 

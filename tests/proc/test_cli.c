@@ -353,8 +353,13 @@ static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
     run_argv(&r, (const char *[]){ program, NULL });
     expect_fail(r, 2, "which command?");
     expect_fail(KITH("frobnicate"), 2, "there is no command frobnicate");
-    expect_fail(KITH("search", "x", "--vector", "[1]", "--filter", "a = 1"), 2,
-                "--filter is not in this version");
+    expect_fail(KITH("search", "x", "--vector", "[1]", "--filter", "a = "), 2,
+                "kith search: filter: expected a value\n  a = \n      ^\n");
+    expect_fail(KITH("search", "x", "--vector", "[1]", "--strict"), 2, "--strict goes with --filter");
+    expect_fail(KITH("count", "x", "--filter", "a ="), 2, "expected a value");
+    expect_fail(KITH("scroll", "x", "--filter", "= a"), 2, "expected a field");
+    expect_fail(KITH("delete", "x", "--filter", "(a = 1"), 2, "expected 'and', 'or' or ')'");
+    expect_fail(KITH("delete", "x", "y", "--filter", "a = 1"), 2, "either ids or --filter");
     expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--quantization", "pq"), 2, "not \"pq\"");
     expect_fail(KITH("create", "x", "--dim", "2", "--metric", "l2", "--keep", "f64"), 2, "f32, f16 or none");
     expect_fail(KITH("create", "x", "--metric", "l2"), 2, "--dim is missing");

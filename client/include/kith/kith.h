@@ -689,6 +689,14 @@ KITH_API int kith_set_payload(kith *index, const char *id, enum kith_payload_cha
 
 /* KITH_E_NOT_FOUND when there was nothing to delete. */
 KITH_API int kith_delete(kith *index, const char *id, uint64_t *out_epoch);
+/*
+ * Delete every vector that fulfils a filter: those that are found as the collection is gone through once, in batches of 1000, each of them
+ * visible whole. A vector that begins or ceases to fulfil it meanwhile may be met before or after. Gives how many were deleted, and the
+ * epoch of the last (both may be NULL), also when the call fails in the middle: what was deleted until then stays so. 0, KITH_E_FILTER with
+ * error (may be NULL) filled, or as kith_scroll() and kith_batch_commit(). Thread-safe.
+ */
+KITH_API int kith_delete_filter(kith *index, const char *filter, uint64_t *out_count, uint64_t *out_epoch,
+                                struct kith_error *error);
 
 typedef struct kith_batch kith_batch; /* changes that become visible together or not at all */
 
