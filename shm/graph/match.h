@@ -28,10 +28,11 @@ enum kithi_plan_reason {
     KITHI_PLAN_SHORT = 3, /* few match near the query, and a wider walk would have cost more than the scan */
 };
 
-/* A filter that one search at a time is under; kept from one to the next. Zero but for the first two members at first. */
+/* A filter that one search at a time is under; kept from one to the next. Zero but for the first members at first. */
 struct kithi_condition {
     const struct kithi_filter *filter;
     unsigned char *payload; /* KITHI_PAYLOAD_MAX bytes */
+    bool only_walks;        /* for measurements: walks whatever they cost, and no scan after them */
     struct kithi_filter_look look;
     /* The sample. */
     uint32_t sampled, sample_matched;

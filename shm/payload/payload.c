@@ -322,7 +322,7 @@ static bool check_integers(struct check *c, uint32_t type, uint32_t count)
         return wrong(c, "a payload ends too early");
     c->at += count * width;
     for (uint32_t i = 0; i < count; i++) {
-        int64_t v;
+        int64_t v = 0;
         load_integer(&c->p, off + i * width, width, &v);
         widest = width_for(v) > widest ? width_for(v) : widest;
     }
@@ -345,7 +345,7 @@ static bool check_value(struct check *c, const struct entry *e, uint32_t depth)
     case KITHI_PAYLOAD_BOOL: return e->word <= 1 || wrong(c, "a boolean is neither true nor false");
     case KITHI_PAYLOAD_INT32: return true;
     case KITHI_PAYLOAD_INT64: {
-        int64_t v;
+        int64_t v = 0;
         if (!take(c, sizeof v, false))
             return false;
         load_integer(&c->p, off, sizeof v, &v);

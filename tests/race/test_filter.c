@@ -29,6 +29,7 @@ static struct test_index ix;
 static const char *const texts[] = { "n < 50", "n < 20 and not even = true", "not n >= 3",
                                      "n in (7, 99) or tag = \"t5\"", "n < 0" };
 #define TEXTS (sizeof texts / sizeof *texts)
+static uint64_t seed;
 static _Atomic bool stop;
 static _Atomic uint64_t answers, again, plans[4];
 static struct kithi_payload all[100];
@@ -115,7 +116,7 @@ static void *reader(void *arg)
     struct kithi_scroll_scratch pages;
     struct kithi_condition conditions[TEXTS];
     unsigned char *payload = malloc(KITHI_PAYLOAD_MAX);
-    test_rand_seed(&r, test_seed() + (uintptr_t)arg);
+    test_rand_seed(&r, seed + (uintptr_t)arg);
     kithi_scratch_init(&s);
     kithi_results_init(&out);
     kithi_scroll_init(&pages);
@@ -181,7 +182,8 @@ static void every_hit_fulfils_the_filter_at_its_epoch(void **state)
     struct test_rand r;
     pthread_t threads[READERS];
     char path[2 * TEST_PATH_SIZE];
-    test_rand_init(&r);
+    seed = test_seed();
+    test_rand_seed(&r, seed);
     for (int n = 0; n < 100; n++) {
         char text[128];
         snprintf(text, sizeof text, "{\"n\":%d,\"even\":%s,\"tag\":\"t%d\"}", n, n % 2 ? "false" : "true",
