@@ -345,7 +345,7 @@ static void a_back_up_is_a_file_and_a_collection_again(void **state)
     expect_ok(KITH("drop", "kept"), "dropped kept\n");
 }
 
-static void exit_status_two_is_bad_usage_or_not_in_this_version(void **state)
+static void exit_status_two_is_bad_usage(void **state)
 {
     (void)state;
     struct result r;
@@ -475,7 +475,7 @@ int main(void)
         cmocka_unit_test(deletes_tell_of_ids_that_are_not_there),
         cmocka_unit_test(collections_are_laid_out_in_another_way_and_anew),
         cmocka_unit_test(a_back_up_is_a_file_and_a_collection_again),
-        cmocka_unit_test(exit_status_two_is_bad_usage_or_not_in_this_version),
+        cmocka_unit_test(exit_status_two_is_bad_usage),
         cmocka_unit_test(help_and_version_are_answered),
         cmocka_unit_test(bad_ids_names_and_vectors_are_refused),
         cmocka_unit_test(results_that_cannot_be_written_are_an_error),
