@@ -70,6 +70,9 @@ struct target {
     uint32_t slots;
 };
 
+/* The bytes of {"n":1} (shm/payload/payload.h), which longer ones may begin with. */
+static const unsigned char n_is_1[] = { 1, 0, 1, 0, 12, 0, 1, 3, 1, 0, 0, 0, 'n' };
+
 static struct target targets[TARGETS];
 static struct patch patches[PATCH_MAX];
 static uint32_t patch_count;
@@ -205,6 +208,8 @@ static void fill(struct test_index *t, struct test_model *model, struct test_ran
             if (gone || id % 3 == 0)
                 continue;
             memset(payload, (int)step, sizeof payload);
+            memcpy(payload, n_is_1, sizeof n_is_1);
+            payload[8] = (unsigned char)step; /* the number */
             ops[i].payload = payload;
             ops[i].payload_len = 1 + (id * 37 + step * 11) % sizeof payload;
             if (step % 3 == 2) {
@@ -438,6 +443,25 @@ static void read_payload(const struct kithi_map *m, const struct kithi_found *fo
         check(len >= 1 && len <= KITHI_PAYLOAD_BYTES, "payloads have 1 to 65536 bytes");
 }
 
+/* Under a filter: whatever the words say, at most k hits, counts and pages that end. */
+static void read_filtered(const struct kithi_map *m, const struct kithi_search_params *params,
+                          const float *query)
+{
+    static unsigned char payload[KITHI_PAYLOAD_MAX];
+    static const char text[] = "n < 3 or n in (4, 6.5) or not exists(n)";
+    struct kithi_filter *f;
+    struct kithi_search_params p = *params;
+    uint64_t count = 0;
+    check(kithi_filter_parse(text, sizeof text - 1, &f, NULL) == 0, "the filter is one");
+    struct kithi_condition c = { .filter = f, .payload = payload };
+    p.condition = &c;
+    int n = kithi_search(m, &scratch, query, &p, &results);
+    check(n <= (int)p.k && (n < 0 || c.plan != KITHI_PLAN_NONE), "at most k hits, by some plan");
+    if (kithi_match_count(m, &p.at, &c, &count) == 0)
+        check(count <= m->geometry.slot_max, "as many match as there are slots at most");
+    kithi_filter_free(f);
+}
+
 static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
 {
     float query[KITHI_DIM_MAX], vector[KITHI_DIM_MAX];
@@ -460,6 +484,7 @@ static void read_all(const struct kithi_map *m, uint32_t k, uint32_t ef)
             check(!isnan(hit->distance), "a distance is a number");
             check(i == 0 || hit[-1].distance <= hit->distance, "nearest first");
         }
+        read_filtered(m, &p, query);
     }
     for (uint32_t id = 0; id < ID_COUNT + 2; id += 5) {
         char name[TEST_ID_SIZE];

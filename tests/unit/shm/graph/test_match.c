@@ -220,7 +220,7 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
         text_of(all[i].what, all[i].number, text);
         struct kithi_condition c = condition_of(text);
         uint32_t good = 0, wanted = 0;
-        for (uint32_t q = 0; q < 30; q++) {
+        for (uint32_t q = 0; q < 15; q++) {
             float query[DIM];
             uint32_t near = test_rand_below(&w->r, MANY);
             test_rand_floats(&w->r, query, DIM);
