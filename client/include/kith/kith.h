@@ -494,8 +494,9 @@ struct kith_scroll_opts {
  * Every id that is there from the first page to the last comes exactly once. One that is written or deleted meanwhile comes
  * once or not at all. Each page is a snapshot of its own, unless opts->at is one for all of them.
  * Returns the number of ids. A page may have fewer than limit, even none, before the end: a call never looks at more
- * than so many places, nor hands out more than 64 MiB of vectors. Only the cursor says whether there is more.
- * KITH_E_CURSOR: cursor is none of this collection; KITH_E_PARAMETER: limit; KITH_E_STALE, KITH_E_EPOCH, KITH_E_REPLACED as
+ * than so many places, nor hands out more than 64 MiB of vectors; under a filter that few fulfil most pages are short. Only the
+ * cursor says whether there is more.
+ * KITH_E_CURSOR: cursor is none of this collection; KITH_E_PARAMETER: limit; KITH_E_FILTER: opts->error says why; KITH_E_STALE, KITH_E_EPOCH, KITH_E_REPLACED as
  * kith_search(); -ENOMEM, -EINVAL. Thread-safe. Makes no system call but to allocate.
  */
 KITH_API int kith_scroll(kith *index, const char *cursor, const struct kith_scroll_opts *opts,

@@ -105,14 +105,16 @@ struct answer {
 /* Everything that a program does over and over: the first hits, one after the other. */
 static int search_all(kith *index, const float *queries, kith_results *const *results, struct answer *out)
 {
-    struct kith_search_opts wide = KITH_SEARCH_OPTS_INIT, exact = KITH_SEARCH_OPTS_INIT;
+    struct kith_search_opts wide = KITH_SEARCH_OPTS_INIT, exact = KITH_SEARCH_OPTS_INIT,
+                            filtered = KITH_SEARCH_OPTS_INIT;
     float v[DIM];
     uint32_t n = 0;
     wide.ef = 300;
     exact.exact = 1;
+    filtered.filter = "not exists(a)"; /* there are no payloads */
     for (uint32_t i = 0; i < QUERIES; i++) {
-        const struct kith_search_opts *const opts[] = { NULL, &wide, &exact };
-        if (kith_search(index, queries + i * DIM, DIM, K, opts[i % 3], results[0]) != K)
+        const struct kith_search_opts *const opts[] = { NULL, &wide, &exact, &filtered };
+        if (kith_search(index, queries + i * DIM, DIM, K, opts[i % 4], results[0]) != K)
             return 1;
         memcpy(out[n].id, kith_results_id(results[0], 0), kith_results_id_len(results[0], 0) + 1);
         out[n++].distance = kith_results_distance(results[0], 0);
