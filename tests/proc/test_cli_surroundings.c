@@ -3,6 +3,7 @@
  * a full or read-only file system, no daemon.
  */
 #include <setjmp.h>
+#include <stdalign.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -56,7 +57,7 @@ static void run_directories_that_cannot_be_used_are_named(void **state)
 static void files_that_are_no_segments_are_refused(void **state)
 {
     (void)state;
-    static unsigned char bytes[KITHI_HEADER_SIZE];
+    static alignas(struct kithi_header) unsigned char bytes[KITHI_HEADER_SIZE];
     create("real", "2", "l2");
     FILE *f = fopen(test_daemon_segment(&daemon_, "real"), "rb");
     assert_non_null(f);
