@@ -581,7 +581,7 @@ static void what_is_no_cursor_of_the_collection_is_refused(void **state)
     opts.vectors = 2;
     assert_int_equal(kith_scroll(w.index, NULL, &opts, w.r), -EINVAL);
     opts.vectors = 0;
-    opts.reserved = 1;
+    opts.payloads = 2;
     assert_int_equal(kith_scroll(w.index, NULL, &opts, w.r), -EINVAL);
     assert_int_equal(kith_scroll(NULL, NULL, NULL, w.r), -EINVAL);
     assert_int_equal(kith_scroll(w.index, NULL, NULL, NULL), -EINVAL);
