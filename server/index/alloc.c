@@ -241,7 +241,17 @@ uint64_t kithi_alloc_blob(struct kithi_index *ix, unsigned class)
         number = ix->blob_used[class]++;
         kithi_note_ends(ix);
     }
-    return kithi_blob_ref(class, number);
+    /*
+     * [P18 payload] It is filled behind a release fence, and under no birth. One that was freed has none; one that rested when an
+     * owner died, and lies beyond all that the census found held, has kept its own, for want of notes that would say that it was
+     * ever used. Other half: kithi_view_payload().
+     */
+    uint64_t ref = kithi_blob_ref(class, number);
+    uint32_t capacity;
+    struct kithi_blob *b = kithi_view_blob(&ix->view, ref, &capacity);
+    KITHI_ASSERT(b);
+    atomic_store_explicit(&b->birth, 0, memory_order_relaxed);
+    return ref; /* whoever fills it tells of the store */
 }
 
 /* Room on the private lists was reserved when the things were allotted. */

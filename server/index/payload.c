@@ -86,7 +86,7 @@ uint32_t kithi_payload_stage(struct kithi_index *ix, uint32_t slot, uint32_t pre
     struct kithi_payload_blob b;
     bool there = kithi_view_payload_blob(&ix->view, ref, &b);
     KITHI_ASSERT(there && len <= b.capacity);
-    /* [P18 payload] release fence: the blob's birth is 0 since it was freed. Whoever sees one of the stores below, and then an
+    /* [P18 payload] release fence: the blob's birth was made 0 when it was allotted, if not before. Whoever sees one of the stores below, and then an
      * acquire fence, sees 0 or a later birth. Other half: kithi_view_payload(). */
     atomic_thread_fence(memory_order_release);
     atomic_store_explicit(&b.blob->owner, slot + 1, memory_order_relaxed);

@@ -370,6 +370,62 @@ static void death_before_and_after_the_epoch_leaves_one_version_or_the_other(voi
 }
 #endif
 
+/* The owner died after versions had rested, and nobody can say which blobs were ever used: what rested is handed out with its old birth on it. */
+static void what_rested_is_filled_under_no_birth_after_an_adoption_without_notes(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_group_result result;
+    struct kithi_errmsg err;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 10);
+    struct kithi_payload_blob b;
+    struct kithi_view v;
+    float vector[DIM] = { 1 };
+    unsigned char have[KITHI_PAYLOAD_BYTES];
+    uint32_t len;
+    test_solo_open(&t, &g);
+    const struct kithi_op put[] = { test_upsert("a", vector, DIM), test_upsert("b", vector, DIM) };
+    assert_int_equal(test_solo_commit(&t, put, 2), 0); /* epoch 1 */
+    struct kithi_op set = {
+        .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = "version", .payload_len = 7
+    };
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(test_solo_commit(&t, &set, 1), 0); /* 2 to 4: blobs 0 to 2 */
+    (void)test_solo_sweep(&t, 1000);
+    assert_int_equal(test_solo_commit(&t, &set, 1), 0); /* 5: a low blob again, before it blob 2 */
+    uint64_t birth = atomic_load(&kithi_view_record((kithi_view_begin(test_solo_map(&t), &v), &v), 0)->birth);
+    v.epoch = 4;
+    assert_int_equal(kithi_view_payload(&v, 0, birth, have, &len), KITHI_PAYLOAD_FOUND);
+    test_solo_leave(&t);
+    test_solo_forget_notes(&t);
+    assert_int_equal(test_solo_adopt(&t, &err), 0);
+
+    set.payload = "not yet";
+    for (const char *id = "ba"; *id; id++) { /* blobs 0 and 2 */
+        set.id = id;
+        assert_int_equal(kithi_group_add(t.ix, &set, 1, &result, &err), 0);
+    }
+    kithi_view_begin(test_solo_map(&t), &v);
+    assert_int_equal(v.epoch, 5);
+    assert_int_equal(kithi_view_payload(&v, 0, birth, have, &len), KITHI_PAYLOAD_FOUND);
+    assert_memory_equal(have, "version", 7);
+    v.epoch = 4;
+    assert_int_equal(kithi_view_payload(&v, 0, birth, have, &len), KITHI_PAYLOAD_AGAIN);
+    kithi_group_abort(t.ix);
+
+    /* The same of a blob that is to hold an id. */
+    assert_true(kithi_view_payload_blob(&v, kithi_payload_ref(0, 5), &b));
+    atomic_store(&b.blob->birth, 4);
+    for (unsigned i = 0; i < 6; i++) {
+        char id[] = "an id that is kept in a blob, ?";
+        id[sizeof id - 2] = (char)('0' + i);
+        assert_int_equal(test_solo_put(&t, id, vector), 0);
+    }
+    assert_true(atomic_load(&b.blob->owner) != 0);
+    assert_int_equal(atomic_load(&b.blob->birth), 0);
+    test_solo_close(&t);
+}
+
 /* ---- images ---- */
 
 static void an_image_has_the_payloads_of_its_epoch(void **state)
@@ -642,6 +698,7 @@ int main(void)
         cmocka_unit_test(death_between_births_of_payloads_leaves_those_of_before),
         cmocka_unit_test(death_before_and_after_the_epoch_leaves_one_version_or_the_other),
 #endif
+        cmocka_unit_test(what_rested_is_filled_under_no_birth_after_an_adoption_without_notes),
         cmocka_unit_test(an_image_has_the_payloads_of_its_epoch),
         cmocka_unit_test(a_copy_takes_payloads_along_and_those_that_change_meanwhile),
         cmocka_unit_test(a_larger_segment_has_the_same_payloads),
