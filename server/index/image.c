@@ -92,6 +92,12 @@ int kithi_image_begin(struct kithi_index *ix, struct kithi_image **out, struct k
     image->ix = ix;
     image->map = ix->map;
     kithi_view_begin(&image->map, &image->view);
+    /*
+     * Versions since may lie in memory that is taken at any moment, also of one chunk. Whoever finds the reference of one by acquire
+     * has the memory, too: it was taken before the version was filled, and that before the record led to it. The ceilings of
+     * the layout are within the mapping, so they are limit enough.
+     */
+    memcpy(image->view.blob_limit, image->map.layout.blob_max, sizeof image->view.blob_limit);
     s->epoch = ix->epoch;
     s->timeline =
         atomic_load_explicit(&ix->header->timeline, memory_order_relaxed); /* this thread stored it */
@@ -149,29 +155,37 @@ static void copy_words(const struct kithi_record *from, struct kithi_record *to)
 #undef COPY
 }
 
-/* A record of one piece, or one of nobody. */
-static void copy_record(struct kithi_image *image, const struct kithi_view *now, uint32_t slot,
-                        struct kithi_record *to)
+/*
+ * A record of one piece, or one of nobody. False: of a slot of the epoch it cannot be told which payload it had, which only a damaged segment
+ * brings about: the version of the epoch, and all that have replaced it, are there to the end, each born before anything led to it, so
+ * that they are found at the first try. What died at the epoch or before may be freed meanwhile; then its birth is another one, too.
+ */
+static bool copy_record(struct kithi_image *image, uint32_t slot, struct kithi_record *to)
 {
     const struct kithi_record *r = kithi_view_record(&image->view, slot);
-    uint32_t payload;
+    const uint64_t epoch = image->shape.epoch;
+    bool known = true;
     for (unsigned i = 0; i < TRIES; i++) {
         /* [P2 birth] as for readers: a slot of the epoch keeps its birth; one that is being refilled may change it. */
         uint64_t birth = kithi_birth_begin(r);
+        uint32_t payload = 0;
         copy_words(r, to);
         /* That of the epoch, which is held like its slot; a later version may be beyond the image. Of a slot that is not of the epoch any. */
-        if (!kithi_view_payload_ref(now, slot, image->shape.epoch, &payload))
-            payload = 0;
-        atomic_store_explicit(&to->payload, payload, memory_order_relaxed);
+        bool found = kithi_view_payload_ref(&image->view, slot, epoch, &payload);
+        atomic_store_explicit(&to->payload, found ? payload : 0, memory_order_relaxed);
         if (!kithi_birth_same(r, birth))
             continue;
         if (!atomic_load_explicit(&to->linked, memory_order_relaxed))
             break;
+        known = found || birth == 0 || birth > epoch;
+        if (!known)
+            continue;
         atomic_store_explicit(&to->birth, birth, memory_order_relaxed);
         image->linked[slot / 64] |= UINT64_C(1) << (slot % 64);
-        return;
+        return true;
     }
     memset(to, 0, sizeof *to);
+    return known;
 }
 
 static bool is_linked(const struct kithi_image *image, uint32_t link)
@@ -223,17 +237,16 @@ static void copy_upper(const struct kithi_image *image, uint32_t number, unsigne
     copy_links(image, u->links, v->link_count, NULL, 0, to + sizeof *u, NULL);
 }
 
-void kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, uint32_t len, void *to)
+int kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, uint32_t len, void *to)
 {
     const struct kithi_map *map = image->view.map;
     uint32_t unit = map->layout.unit[region], first = (uint32_t)(off / unit), count = len / unit;
     unsigned char *out = to;
-    struct kithi_view now;
     switch (region) {
     case KITHI_REGION_RECORDS:
-        kithi_view_begin(&image->map, &now); /* versions since may lie where there was no memory yet */
         for (uint32_t i = 0; i < count; i++)
-            copy_record(image, &now, first + i, (struct kithi_record *)to + i);
+            if (!copy_record(image, first + i, (struct kithi_record *)to + i))
+                return KITHI_E_CORRUPT;
         break;
     case KITHI_REGION_ROWS:
         for (uint32_t i = 0; i < count; i++)
@@ -245,4 +258,5 @@ void kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, 
         break;
     default: kithi_slot_load(out, map->base + map->layout.off[region] + off, len); break;
     }
+    return 0;
 }

@@ -41,8 +41,11 @@ struct kithi_image;
 int kithi_image_begin(struct kithi_index *ix, struct kithi_image **out, struct kithi_errmsg *err);
 const struct kithi_image_shape *kithi_image_shape(const struct kithi_image *image);
 
-/* Copy len bytes at off, a whole chunk or the rest of a region, to `to`. Thread-safe. Runs beside groups and sweeps. */
-void kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, uint32_t len, void *to);
+/*
+ * Copy len bytes at off, a whole chunk or the rest of a region, to `to`. Thread-safe. Runs beside groups and sweeps. 0, or
+ * KITHI_E_CORRUPT: the segment is damaged, and an image of it would say of a vector that it has no payload. It is worth nothing then.
+ */
+int kithi_image_copy(struct kithi_image *image, unsigned region, uint64_t off, uint32_t len, void *to);
 
 /* Slots may be reused again. Accepts NULL. No copy runs. */
 void kithi_image_end(struct kithi_image *image);

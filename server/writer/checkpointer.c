@@ -90,7 +90,7 @@ static void copy_job(void *arg, unsigned worker, uint32_t i)
     struct kithi_checkpoint_chunk chunk = kithi_checkpoint_chunk_at(&k->header, &k->plan, b->chunk);
     (void)worker;
     (void)i;
-    kithi_image_copy(k->image, chunk.region, chunk.off, chunk.len, b->bytes);
+    b->status = kithi_image_copy(k->image, chunk.region, chunk.off, chunk.len, b->bytes);
     memset(b->bytes + chunk.len, 0, chunk.size - chunk.len);
     k->sums[b->chunk] = kithi_crc32c(0, b->bytes, chunk.size);
 }
@@ -110,6 +110,13 @@ static void copy_done(struct kithi_work *work)
     struct kithi_checkpoint_chunk chunk = kithi_checkpoint_chunk_at(&k->header, &k->plan, b->chunk);
     KITHI_FAULT_CRASH("crash-in-checkpoint");
     k->records_left -= chunk.region == KITHI_REGION_RECORDS;
+    if (b->status) {
+        give_up(k, b->status, "copying the collection to");
+        b->busy = false;
+        k->flying--;
+        pump(b->collection);
+        return;
+    }
     kithi_io_write(b->collection->daemon->io, &b->op, k->fd, b->bytes, chunk.size, chunk.file_off);
     pump(b->collection); /* records may have been waited for */
 }

@@ -53,6 +53,7 @@ struct kithi_checkpoint_buffer {
     struct kithi_collection *collection;
     bool busy;
     uint32_t chunk;
+    int status;           /* of copying it */
     unsigned char *bytes; /* chunk_max, aligned */
     struct kithi_work work;
     struct kithi_io_op op;

@@ -28,12 +28,13 @@ bool kithi_view_payload_blob(const struct kithi_view *v, uint32_t ref, struct ki
     return true;
 }
 
-/* Find the first version from ref on that the epoch sees. AGAIN, NONE, or FOUND: *out with its birth, which is still to be confirmed. */
+/* Find the first of `most` versions from ref on that the epoch sees. AGAIN, NONE, or FOUND: *out with its birth, still to be confirmed. */
 static enum kithi_payload_seen find(const struct kithi_view *v, uint32_t slot, uint32_t ref, uint64_t epoch,
-                                    struct kithi_payload_blob *out, uint64_t *out_birth, uint32_t *out_ref)
+                                    uint32_t most, struct kithi_payload_blob *out, uint64_t *out_birth,
+                                    uint32_t *out_ref)
 {
     uint64_t newer = UINT64_MAX;
-    for (uint32_t n = 0; ref && n < VERSIONS_MAX; n++) {
+    for (uint32_t n = 0; ref && n < most; n++) {
         /* One beyond the view's memory is of a later group; another view gets past it. */
         if (!kithi_view_payload_blob(v, ref, out))
             return KITHI_PAYLOAD_AGAIN;
@@ -71,7 +72,7 @@ enum kithi_payload_seen kithi_view_payload(const struct kithi_view *v, uint32_t 
     /* [P18 payload] acquire: the version is born before the record leads to it. Every version up to the view's epoch was stored before
      * the epoch, so this is the one that it sees or a later one. Other half: kithi_payload_births(). */
     ref = atomic_load_explicit(&r->payload, memory_order_acquire);
-    enum kithi_payload_seen seen = find(v, slot, ref, v->epoch, &b, &born, &ref);
+    enum kithi_payload_seen seen = find(v, slot, ref, v->epoch, VERSIONS_MAX, &b, &born, &ref);
     uint32_t len = 0;
     if (seen == KITHI_PAYLOAD_FOUND) {
         len = atomic_load_explicit(&b.blob->len, memory_order_relaxed);
@@ -95,7 +96,8 @@ bool kithi_view_payload_ref(const struct kithi_view *v, uint32_t slot, uint64_t 
     struct kithi_payload_blob b;
     uint64_t born;
     uint32_t ref = atomic_load_explicit(&kithi_view_record(v, slot)->payload, memory_order_acquire);
-    enum kithi_payload_seen seen = find(v, slot, ref, epoch, &b, &born, &ref);
+    /* All that were replaced meanwhile may stand before it. Births fall from one to the next, so it ends. */
+    enum kithi_payload_seen seen = find(v, slot, ref, epoch, UINT32_MAX, &b, &born, &ref);
     *out_ref = seen == KITHI_PAYLOAD_FOUND ? ref : 0;
     return seen != KITHI_PAYLOAD_AGAIN;
 }

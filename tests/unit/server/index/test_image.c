@@ -126,7 +126,7 @@ static void copy_region(struct test_solo *t, struct kithi_image *image, struct h
     for (uint32_t i = 0; i < count; i++) {
         uint64_t off = (uint64_t)((first + i) % count) * piece;
         uint32_t len = bytes - off < piece ? (uint32_t)(bytes - off) : piece;
-        kithi_image_copy(image, region, off, len, held->bytes[region] + off);
+        assert_int_equal(kithi_image_copy(image, region, off, len, held->bytes[region] + off), 0);
         if (busy && (i == 0 || test_rand_below(&r, 3) == 0))
             change(t);
         if (busy)

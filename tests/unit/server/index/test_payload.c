@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -393,7 +394,8 @@ static void what_rested_is_filled_under_no_birth_after_an_adoption_without_notes
         assert_int_equal(test_solo_commit(&t, &set, 1), 0); /* 2 to 4: blobs 0 to 2 */
     (void)test_solo_sweep(&t, 1000);
     assert_int_equal(test_solo_commit(&t, &set, 1), 0); /* 5: a low blob again, before it blob 2 */
-    uint64_t birth = atomic_load(&kithi_view_record((kithi_view_begin(test_solo_map(&t), &v), &v), 0)->birth);
+    kithi_view_begin(test_solo_map(&t), &v);
+    uint64_t birth = atomic_load(&kithi_view_record(&v, 0)->birth);
     v.epoch = 4;
     assert_int_equal(kithi_view_payload(&v, 0, birth, have, &len), KITHI_PAYLOAD_FOUND);
     test_solo_leave(&t);
@@ -454,8 +456,8 @@ static void an_image_has_the_payloads_of_its_epoch(void **state)
             bytes[region] = aligned_alloc(64, (len + 127) / 64 * 64);
             assert_non_null(bytes[region]);
             for (uint64_t off = 0; off < len; off += chunk) {
-                kithi_image_copy(image, region, off, (uint32_t)(len - off < chunk ? len - off : chunk),
-                                 bytes[region] + off);
+                uint32_t part = (uint32_t)(len - off < chunk ? len - off : chunk);
+                assert_int_equal(kithi_image_copy(image, region, off, part, bytes[region] + off), 0);
                 if (round && model_epoch < epoch + KEPT / 2) {
                     run_group(&t, seed);
                     (void)test_solo_sweep(&t, 700);
@@ -495,6 +497,102 @@ static void an_image_has_the_payloads_of_its_epoch(void **state)
         kithi_results_fini(&copy.results);
         test_solo_close(&t);
     }
+}
+
+/* Copies all records again and again, as workers do while the owner goes on. */
+struct copier {
+    struct kithi_image *image;
+    struct kithi_record *records;
+    uint32_t count, looks, without;
+    int rc;
+    _Atomic bool stop;
+};
+
+static void *copier_main(void *arg)
+{
+    struct copier *c = arg;
+    do {
+        c->rc |= kithi_image_copy(c->image, KITHI_REGION_RECORDS, 0, c->count * (uint32_t)sizeof *c->records,
+                                  c->records);
+        c->looks++;
+        c->without += c->records[c->count - 1].payload == 0;
+    } while (!atomic_load(&c->stop));
+    return NULL;
+}
+
+/* Versions come up in memory that is taken while a chunk of records is copied: what the epoch saw is found behind them. */
+static void copy_while_memory_is_taken(void)
+{
+    static unsigned char payload[KITHI_PAYLOAD_BYTES];
+    enum { SLOTS = 2000 };
+    struct test_solo t;
+    struct copier c = { .count = SLOTS };
+    struct kithi_errmsg err;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, SLOTS);
+    pthread_t thread;
+    char id[16];
+    test_solo_open(&t, &g);
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        float v[DIM] = { (float)i };
+        snprintf(id, sizeof id, "%u", i);
+        assert_int_equal(test_solo_put(&t, id, v), 0);
+    }
+    struct kithi_op set = {
+        .type = KITHI_OP_SET, .id = id, .id_len = (uint16_t)strlen(id), .payload = payload, .payload_len = 20
+    };
+    assert_int_equal(test_solo_commit(&t, &set, 1), 0);
+    c.records = calloc(SLOTS, sizeof *c.records);
+    assert_non_null(c.records);
+    assert_int_equal(kithi_image_begin(t.ix, &c.image, &err), 0);
+    assert_int_equal(pthread_create(&thread, NULL, copier_main, &c), 0);
+    for (unsigned i = 0; i < 6000; i++) {
+        static const uint32_t lens[] = { 36, 100, 200, 500, 900, 4000, 4000, 16000 };
+        set.payload_len = lens[i % 8]; /* a class each, and each takes memory in steps of its own */
+        assert_int_equal(test_solo_commit(&t, &set, 1), 0);
+    }
+    atomic_store(&c.stop, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    kithi_image_end(c.image);
+    assert_int_equal(c.rc, 0);
+    if (c.without)
+        fail_msg("%u of %u copies have no payload", c.without, c.looks);
+    free(c.records);
+    test_solo_close(&t);
+}
+
+static void an_image_finds_what_stands_behind_memory_taken_meanwhile(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 4; round++)
+        copy_while_memory_is_taken();
+}
+
+/* However often a payload is replaced while an image is taken, it has the one of its epoch. None of them is freed, so they are many. */
+static void an_image_finds_what_was_replaced_a_hundred_thousand_times(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_image *image;
+    struct kithi_errmsg err;
+    struct kithi_record record;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 200000);
+    float v[DIM] = { 1 };
+    test_solo_open(&t, &g);
+    assert_int_equal(test_solo_put(&t, "a", v), 0);
+    struct kithi_op set = {
+        .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = "version", .payload_len = 7
+    };
+    assert_int_equal(test_solo_commit(&t, &set, 1), 0);
+    struct kithi_view view;
+    kithi_view_begin(test_solo_map(&t), &view);
+    uint32_t ref = atomic_load(&kithi_view_record(&view, 0)->payload);
+    assert_int_equal(kithi_image_begin(t.ix, &image, &err), 0);
+    for (unsigned i = 0; i < 100000; i++)
+        assert_int_equal(test_solo_commit(&t, &set, 1), 0);
+    assert_int_equal(kithi_image_copy(image, KITHI_REGION_RECORDS, 0, sizeof record, &record), 0);
+    kithi_image_end(image);
+    assert_int_equal(record.payload, ref);
+    test_solo_close(&t);
 }
 
 /* ---- other segments ---- */
@@ -700,6 +798,8 @@ int main(void)
 #endif
         cmocka_unit_test(what_rested_is_filled_under_no_birth_after_an_adoption_without_notes),
         cmocka_unit_test(an_image_has_the_payloads_of_its_epoch),
+        cmocka_unit_test(an_image_finds_what_stands_behind_memory_taken_meanwhile),
+        cmocka_unit_test(an_image_finds_what_was_replaced_a_hundred_thousand_times),
         cmocka_unit_test(a_copy_takes_payloads_along_and_those_that_change_meanwhile),
         cmocka_unit_test(a_larger_segment_has_the_same_payloads),
         cmocka_unit_test(what_is_ahead_of_the_log_leaves_the_same_payloads),
