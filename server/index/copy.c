@@ -386,12 +386,13 @@ static int gather_changes(struct kithi_copy *c, struct kithi_errmsg *err)
     return (int)n;
 }
 
+/* Slots, or payloads that were replaced, that come free by themselves. */
 static bool has_dead(const struct kithi_index *ix)
 {
-    return ix->dead.count + ix->resting.count > 0;
+    return ix->dead.count + ix->resting.count + ix->old_payloads.count > 0;
 }
 
-/* Unlink and free what was copied and has died since, where it is time to. Returns the jobs of that. */
+/* Unlink and free what was copied and has died since, or was replaced, where it is time to. Returns the jobs of that. */
 static uint32_t sweep(struct kithi_copy *c, uint64_t now_ms, bool hurry)
 {
     uint32_t wait_ms;
@@ -400,7 +401,8 @@ static uint32_t sweep(struct kithi_copy *c, uint64_t now_ms, bool hurry)
     if (hurry)
         kithi_sweep_hurry(c->to);
     uint32_t jobs = kithi_sweep_begin(c->to, now_ms, &wait_ms);
-    c->sweep_at_ms = now_ms + wait_ms;
+    c->sweep_at_ms =
+        has_dead(c->to) ? now_ms + wait_ms : 0; /* with nothing left, what comes next is waited for anew */
     return jobs;
 }
 

@@ -344,6 +344,42 @@ static void a_copy_without_room_is_refused_and_leaves_the_original_alone(void **
 #define ROOM  (IDS + 200u) /* slots of either index: less than the versions that come and go */
 #define GROUP 24u
 
+/* Payloads that change alone, each copied as it comes: more of them than the copy has blobs, none of which a death would free. */
+static void a_copy_beside_changes_of_payloads_alone_forgets_what_it_has_replaced(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_copy *copy;
+    struct kithi_errmsg err;
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, 10);
+    float v[DIM] = { 1 };
+    char text[16];
+    test_solo_open(&t, &g);
+    assert_int_equal(test_solo_put(&t, "a", v), 0);
+    struct kithi_index *next = next_of(&t, g.quantization, g.keep);
+    uint32_t room = kithi_index_map(next)->layout.blob_max[0];
+    assert_int_equal(kithi_copy_begin(t.ix, &copy, &err), 0);
+    assert_int_equal(kithi_copy_fill(copy, next, &err), 0);
+    struct kithi_op set = { .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = text };
+    for (uint32_t i = 0; i < 2 * room + 100; i++) {
+        set.payload_len = (uint32_t)snprintf(text, sizeof text, "{\"n\":%u}", i);
+        assert_int_equal(test_solo_commit(&t, &set, 1), 0);
+        step(&t, copy, false);
+        if (i % 1000 == 0)
+            (void)test_solo_sweep(&t, 1000); /* of the original */
+    }
+    while (!step(&t, copy, false)) {
+    }
+    assert_true(kithi_map_header(kithi_index_map(next))->tally_versions < room / 2);
+    take_place(&t, copy, next);
+    const unsigned char *bytes;
+    uint32_t len;
+    assert_true(kithi_payload_current(t.ix, "a", 1, &bytes, &len));
+    assert_int_equal(len, set.payload_len);
+    assert_memory_equal(bytes, text, len);
+    test_solo_close(&t);
+}
+
 /* What an id holds: the number of its version, 0: it is not there. */
 static uint32_t versions[IDS];
 static uint32_t next_version;
@@ -580,6 +616,7 @@ int main(void)
         cmocka_unit_test(a_copy_shows_what_the_original_shows_in_every_layout),
         cmocka_unit_test(a_copy_takes_groups_and_sweeps_and_is_adopted_as_any_segment_is),
         cmocka_unit_test(nothing_is_copied_from_nothing_but_the_epoch),
+        cmocka_unit_test(a_copy_beside_changes_of_payloads_alone_forgets_what_it_has_replaced),
         cmocka_unit_test(groups_between_any_two_stages_are_in_the_copy),
         cmocka_unit_test(changes_are_copied_amid_the_first_pass_where_notes_take_too_much),
         cmocka_unit_test(changes_follow_what_somebody_else_has_copied),
