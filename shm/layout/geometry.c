@@ -23,8 +23,12 @@ _Static_assert(65600 >= sizeof(struct kithi_blob) + sizeof(struct kithi_payload_
  */
 static const uint32_t blob_shares[KITHI_BLOB_CLASS_COUNT] = { 1, 1, 1, 1, 1, 2, 8, 32 };
 #define BLOB_FLOOR 65536u
+/* Classes that take ids have room for as many payloads beside one of each slot. */
+#define ID_CLASSES 4u
 /* Versions that were replaced rest for a while: room for a quarter more, and for so many where there are few. */
 #define BLOB_SPARE 4096u
+/* A payload's reference is of so many (blob.h). */
+#define BLOB_MOST 0x1fffffffu
 
 const char *kithi_region_name(unsigned region)
 {
@@ -158,7 +162,8 @@ static uint32_t blobs_of(unsigned class, uint64_t slots)
 {
     uint64_t n = slots / blob_shares[class], least = slots < BLOB_FLOOR ? slots : BLOB_FLOOR;
     n = n > least ? n : least;
-    return (uint32_t)(n + n / 4 + BLOB_SPARE);
+    n += n / 4 + BLOB_SPARE + (class < ID_CLASSES ? slots : 0);
+    return (uint32_t)(n < BLOB_MOST ? n : BLOB_MOST);
 }
 
 static uint64_t fold(uint64_t sum, uint64_t v)

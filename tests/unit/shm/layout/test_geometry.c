@@ -329,6 +329,27 @@ static void numbers_have_names(void **state)
     assert_string_equal(kithi_keep_name(3), "?");
 }
 
+/* Ids that do not fit into records, and payloads of the same size: each slot may have one of both. */
+static void a_class_that_takes_ids_has_room_for_as_many_payloads(void **state)
+{
+    (void)state;
+    for (uint32_t slots = 1; slots <= 1u << 24; slots = slots * 3 + 1) {
+        struct kithi_geometry g = usual;
+        struct kithi_layout l;
+        g.slot_max = slots;
+        kithi_geometry_layout(&g, &l);
+        for (uint32_t len = 25; len <= 511; len++)
+            assert_true(l.blob_max[kithi_blob_class(&l, len)] >= 2 * slots + slots / 4);
+    }
+    /* No more than a payload's reference can name. */
+    struct kithi_geometry most = usual;
+    struct kithi_layout l;
+    most.slot_max = KITHI_SLOT_MAX_LIMIT;
+    kithi_geometry_layout(&most, &l);
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
+        assert_int_equal(kithi_payload_number(kithi_payload_ref(c, l.blob_max[c] - 1)), l.blob_max[c] - 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +363,7 @@ int main(void)
         cmocka_unit_test(memory_of_a_vector_is_what_the_readme_says),
         cmocka_unit_test(the_smallest_class_of_blobs_that_fits_is_taken),
         cmocka_unit_test(numbers_have_names),
+        cmocka_unit_test(a_class_that_takes_ids_has_room_for_as_many_payloads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
