@@ -118,23 +118,26 @@ static uint32_t new_ids(const struct kithi_index *ix)
     return n;
 }
 
-/* A class that is full does not make the collection grow: it has other classes, and slots. */
+/* Full, as by slots, where a higher ceiling has more of the class. */
 static int reserve_blobs(struct kithi_index *ix, unsigned class, uint64_t count, struct kithi_errmsg *err)
 {
     const struct kithi_layout *l = &ix->map.layout;
-    if (count > l->blob_max[class])
+    if (count > l->blob_max[class]) {
+        ix->slots_wanted = kithi_geometry_slots_for(class, count);
         return kithi_error_set(
-            err, KITHI_E_NO_SPACE,
-            "the collection has room for %u payloads of %u to %u bytes (by its --max-vectors), and %u are needed; %u "
-            "hold replaced payloads and will be free in a moment",
-            l->blob_max[class], class ? l->blob_stride[class - 1] : 0, l->blob_stride[class],
-            (uint32_t)(count < UINT32_MAX ? count : UINT32_MAX), ix->old_payloads.count);
+            err, ix->slots_wanted ? KITHI_E_FULL : KITHI_E_NO_SPACE,
+            "the collection has room for %u ids and payloads that take up to %u bytes (by its --max-vectors), and %u are "
+            "needed; %u payloads were replaced and will be free in a moment",
+            l->blob_max[class], l->blob_stride[class], (uint32_t)(count < UINT32_MAX ? count : UINT32_MAX),
+            ix->old_payloads.count);
+    }
     return kithi_space_reserve(ix, kithi_blob_region(class), count, err);
 }
 
 int kithi_alloc_reserve(struct kithi_index *ix, const struct demand *d, struct kithi_errmsg *err)
 {
     uint64_t slots = beyond(ix->slots_used, ix->slots_free.count, d->slots);
+    ix->slots_wanted = 0;
     if (slots > ix->map.geometry.slot_max) {
         uint32_t waiting = ix->dead.count + ix->resting.count + ix->sweep.slots_doomed.count;
         return kithi_error_set(
@@ -196,7 +199,17 @@ void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out
                                    .soon = ix->dead.count + ix->sweep.slots_doomed.count + ix->resting.count,
                                    .uppers = kithi_alloc_upper_available(ix),
                                    .upper_max = ix->map.layout.upper_max,
-                                   .payloads_soon = ix->old_payloads.count };
+                                   .payloads_soon = ix->old_payloads.count,
+                                   .slots_wanted = ix->slots_wanted };
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
+        const int32_t *held = ix->held_blob[c];
+        int64_t soon =
+            (int64_t)held[KITHI_HELD_DEAD] + held[KITHI_HELD_RESTING]; /* below 0 during a census */
+        uint32_t used = ix->blob_used[c] - ix->blob_free[c].count;
+        soon = soon < 0 ? 0 : soon < used ? soon : used;
+        out->blob_max[c] = ix->map.layout.blob_max[c];
+        out->blobs[c] = out->blob_max[c] - used + (uint32_t)soon;
+    }
 }
 
 uint32_t kithi_alloc_slot(struct kithi_index *ix)

@@ -98,6 +98,9 @@ struct kithi_index_room {
     uint32_t soon;              /* dead: they come free by themselves */
     uint32_t uppers, upper_max; /* the same of upper rows */
     uint32_t payloads_soon; /* versions of payloads that were replaced: their blobs come free by themselves */
+    uint32_t slots_wanted;  /* the ceiling that the last request, refused for want of blobs, needs; else 0 */
+    /* Blobs of each class: all, and those of them that are free, were never used, or come free by themselves. */
+    uint32_t blob_max[KITHI_BLOB_CLASS_COUNT], blobs[KITHI_BLOB_CLASS_COUNT];
 };
 void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out);
 

@@ -245,7 +245,9 @@ struct kithi_index {
     struct queue dead, resting;
     struct old_payloads old_payloads;
     int64_t payloads, payload_bytes; /* of live slots, for people */
-    bool imaged;                     /* an image is being taken: what died after image_epoch is not freed */
+    uint32_t
+        slots_wanted; /* the ceiling that the last request needs for its ids and payloads; 0: this one, or none is high enough */
+    bool imaged; /* an image is being taken: what died after image_epoch is not freed */
     uint64_t image_epoch;
     /* A ring: from `oldest` on those that are sealed, then the open one, to which requests are staged. */
     struct kithi_group groups[KITHI_GROUPS_SEALED + 1];

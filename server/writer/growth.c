@@ -21,6 +21,8 @@
 #define LEAD_MIN   8192u
 /* The same of upper rows, of which there are more than are used on average. */
 #define UPPER_SHARE 16u
+/* And of the blobs of a class. */
+#define BLOB_SHARE 16u
 /* The next ceiling: so many times the present one, and this at least, since it costs addresses only. */
 #define FACTOR      2u
 #define CEILING_MIN 1024u
@@ -70,6 +72,22 @@ static bool may_grow(const struct kithi_collection *c)
     return (!c->settings.fixed || is_asked(c)) && present(c)->slot_max < KITHI_SLOT_MAX_LIMIT;
 }
 
+/* Is it time for more ids or payloads of a class, and has the next ceiling more of them? */
+static bool is_short_of_blobs(const struct kithi_growth *g, const struct kithi_index_room *room)
+{
+    for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
+        uint32_t few = room->blob_max[c] / BLOB_SHARE;
+        if (room->blobs[c] >= few || room->blobs[c] >= g->blobs_first[c]) {
+            continue;
+        }
+        uint64_t to = kithi_geometry_slots_for(c, (uint64_t)room->blob_max[c] + few);
+        if (to && to <= (uint64_t)room->slot_max * FACTOR) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* And more is used than when this segment was first looked at: one that was made just as large as it has to be may stay so. */
 static bool is_short(struct kithi_collection *c)
 {
@@ -80,8 +98,11 @@ static bool is_short(struct kithi_collection *c)
     if (g->generation != generation) {
         g->generation = generation;
         g->left_first = left;
+        memcpy(g->blobs_first, room.blobs, sizeof g->blobs_first);
     }
-    return left < g->left_first && (left < lead(room.slot_max) || room.uppers < room.upper_max / UPPER_SHARE);
+    return (left < g->left_first &&
+            (left < lead(room.slot_max) || room.uppers < room.upper_max / UPPER_SHARE)) ||
+           is_short_of_blobs(g, &room);
 }
 
 static bool is_due(struct kithi_collection *c, uint64_t now_ms)
@@ -107,6 +128,13 @@ bool kithi_growth_comes_first(struct kithi_collection *c, bool roomy, uint64_t n
     return true;
 }
 
+/* Slots that a ceiling has to be good for when so many vectors are to come, or ids and payloads for which there are too few. */
+static uint64_t needs(const struct kithi_index_room *room, uint64_t vectors)
+{
+    uint64_t slots = (uint64_t)room->slot_max - room->slots + vectors;
+    return slots > room->slots_wanted ? slots : room->slots_wanted;
+}
+
 void kithi_growth_ask(struct kithi_collection *c)
 {
     c->growth.again_ms = 0;
@@ -129,6 +157,11 @@ bool kithi_growth_want(struct kithi_collection *c, uint64_t vectors, uint64_t no
         return false;
     }
     if (g->step == GROWTH_REST && now_ms < g->again_ms && !g->hurries) {
+        memcpy(why, err->text, sizeof why);
+        if (room.slots_wanted) {
+            kithi_error_set(err, KITHI_E_FULL, "%.250s; it could not grow: %.200s", why, g->err.text);
+            return false;
+        }
         kithi_error_set(
             err, KITHI_E_FULL,
             "the collection is full: of its %u slots %u are free, and it could not grow to make room for %" PRIu64
@@ -136,7 +169,7 @@ bool kithi_growth_want(struct kithi_collection *c, uint64_t vectors, uint64_t no
             room.slot_max, room.slots, vectors, g->err.text);
         return false;
     }
-    uint64_t needed = (uint64_t)room.slot_max - room.slots + vectors;
+    uint64_t needed = needs(&room, vectors);
     if (needed > g->needed) {
         g->needed = needed;
         c->daemon->again = true; /* once: what it waits for may take longer than a turn */
@@ -541,7 +574,7 @@ int kithi_growth_now(struct kithi_collection *c, uint64_t vectors, struct kithi_
         return kithi_error_set(err, KITHI_E_FULL, "the collection is full, and does not grow");
     }
     kithi_index_room(c->index, &room);
-    g->needed = (uint64_t)room.slot_max - room.slots + vectors;
+    g->needed = needs(&room, vectors);
     set_out(c);
     g->old = kithi_old_new(c);
     int status = g->old ? kithi_path(path, &g->err, "%s%s", c->segment_next, in_place ? "" : ".larger")

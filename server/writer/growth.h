@@ -50,10 +50,11 @@ struct kithi_growth {
     uint32_t room;                          /* slots below the ceiling when it began */
     bool hurries; /* it failed for want of memory that old segments hold, which is given back */
     uint64_t generation,
-        left_first;         /* of the segment, and slots that were left of it when it was first looked at */
-    uint64_t settled_epoch; /* SETTLE: groups up to it had begun */
-    uint64_t piece_us;      /* when the one at hand began */
-    uint64_t pump_ms;       /* the next piece is due then */
+        left_first; /* of the segment, and slots that were left of it when it was first looked at */
+    uint32_t blobs_first[KITHI_BLOB_CLASS_COUNT]; /* the same of blobs of each class */
+    uint64_t settled_epoch;                       /* SETTLE: groups up to it had begun */
+    uint64_t piece_us;                            /* when the one at hand began */
+    uint64_t pump_ms;                             /* the next piece is due then */
     uint64_t began_us, closed_us;
     uint64_t again_ms; /* none before then: the last one failed, ... */
     uint32_t delay_ms; /* ... so long after the one before */

@@ -166,6 +166,21 @@ static uint32_t blobs_of(unsigned class, uint64_t slots)
     return (uint32_t)(n < BLOB_MOST ? n : BLOB_MOST);
 }
 
+uint32_t kithi_geometry_slots_for(unsigned class, uint64_t blobs)
+{
+    uint32_t low = 1, high = KITHI_SLOT_MAX_LIMIT;
+    if (blobs_of(class, high) < blobs)
+        return 0;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (blobs_of(class, mid) >= blobs)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return low;
+}
+
 static uint64_t fold(uint64_t sum, uint64_t v)
 {
     sum ^= v;

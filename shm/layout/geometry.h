@@ -146,5 +146,7 @@ int kithi_geometry_check(const struct kithi_geometry *g, struct kithi_errmsg *er
 
 /* The layout of a checked geometry. */
 void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *out);
+/* The least ceiling of slots under which a layout has so many blobs of a class; 0: none has. */
+uint32_t kithi_geometry_slots_for(unsigned class, uint64_t blobs);
 
 #endif

@@ -445,6 +445,61 @@ static void a_log_that_needs_a_higher_ceiling_is_replayed(void **state)
     end(&g);
 }
 
+/* So many changes of one payload, in one commit: each takes a blob until the commit is over. */
+static int change_payload(kith *k, uint32_t times, struct kith_commit *commit)
+{
+    kith_batch *b = kith_batch_new(k);
+    char text[32];
+    int rc = b ? 0 : -ENOMEM;
+    for (uint32_t i = 0; i < times && rc == 0; i++) {
+        snprintf(text, sizeof text, "{\"n\":%u}", i);
+        rc = kith_batch_set_payload(b, "a", KITH_PAYLOAD_REPLACE, text);
+    }
+    *commit = (struct kith_commit){ .struct_size = sizeof *commit };
+    rc = rc ? rc : kith_batch_commit(b, commit);
+    kith_batch_free(b);
+    return rc;
+}
+
+/* Slots are left, but ids and payloads of that size are not: a collection grows for those as for slots, or says what it lacks. */
+static void a_full_class_of_ids_and_payloads_makes_it_grow_or_is_named(void **state)
+{
+    (void)state;
+    struct growing g;
+    struct kith_create_opts opts = KITH_CREATE_OPTS_INIT;
+    struct kith_open_opts open = KITH_OPEN_OPTS_INIT;
+    struct kith_commit commit;
+    float v[DIM] = { 1 };
+    kith *fixed = NULL;
+    begin(&g);
+    assert_int_equal(kith_upsert(g.k, "a", v, DIM, NULL), 0);
+    int rc = change_payload(g.k, 6000, &commit);
+    if (rc < 0)
+        fail_msg("%s", commit.error.text);
+    assert_true(growth_stat(g.k, "count") >= 1);
+    assert_true(stats_of(g.k).slot_max > FIRST);
+    /* What is replayed finds the same room. */
+    test_daemon_kill(&g.d);
+    assert_int_equal(unlink(test_daemon_segment(&g.d, NAME)), 0);
+    start(&g);
+
+    opts.dim = DIM;
+    opts.metric = KITH_METRIC_L2;
+    opts.max_vectors = FIRST;
+    opts.fixed = 1;
+    opts.run_dir = open.run_dir = g.s->run;
+    assert_int_equal(kith_create("fixed", &opts), 0);
+    assert_int_equal(kith_open("fixed", &open, &fixed), 0);
+    assert_int_equal(kith_upsert(fixed, "a", v, DIM, NULL), 0);
+    assert_int_equal(change_payload(fixed, 6000, &commit), KITH_E_FULL);
+    fprintf(stderr, "%s\n", commit.error.text);
+    assert_non_null(strstr(commit.error.text, "ids and payloads"));
+    assert_non_null(strstr(commit.error.text, "--fixed"));
+    assert_int_equal(change_payload(fixed, 100, &commit), 0);
+    kith_close(fixed);
+    end(&g);
+}
+
 #ifdef KITH_FAULT_POINTS
 
 static void a_death_at_each_point_of_it_loses_nothing(void **state)
@@ -559,6 +614,7 @@ int main(void)
         cmocka_unit_test(rewriting_grows_to_what_it_needs_and_no_further),
         cmocka_unit_test(a_daemon_that_is_killed_at_any_moment_loses_nothing),
         cmocka_unit_test(a_log_that_needs_a_higher_ceiling_is_replayed),
+        cmocka_unit_test(a_full_class_of_ids_and_payloads_makes_it_grow_or_is_named),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(a_death_at_each_point_of_it_loses_nothing),
         cmocka_unit_test(without_room_for_two_segments_it_says_so_and_is_full),

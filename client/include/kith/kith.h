@@ -683,7 +683,7 @@ KITH_API int kith_upsert_payload(kith *index, const char *id, const float *vecto
                                  const char *payload, uint64_t *out_epoch);
 /*
  * Change the payload of id, whose vector stays. KITH_E_NOT_FOUND: there is no such id; KITH_E_PAYLOAD: text is not what it should be, or the merge would make
- * a payload too large; KITH_E_NO_SPACE: so many payloads of that size have no room. Thread-safe.
+ * a payload too large; KITH_E_FULL: there is no room for so many payloads of that size, and the collection cannot grow. Thread-safe.
  */
 KITH_API int kith_set_payload(kith *index, const char *id, enum kith_payload_change how, const char *text,
                               uint64_t *out_epoch);

@@ -731,8 +731,8 @@ static void what_is_ahead_of_the_log_leaves_the_same_payloads(void **state)
     }
 }
 
-/* A class that is full refuses the whole request, before anything of it is staged; what was replaced makes room once it has rested. */
-static void a_class_without_room_is_no_space_and_comes_back(void **state)
+/* A class that is full makes the collection full, and refuses the whole request, before anything of it is staged; what was replaced makes room once it has rested. */
+static void a_class_without_room_is_full_names_a_ceiling_and_comes_back(void **state)
 {
     (void)state;
     static unsigned char payload[20];
@@ -752,12 +752,22 @@ static void a_class_without_room_is_no_space_and_comes_back(void **state)
         test_solo_publish(&t);
         n++;
     }
-    assert_int_equal(rc, KITHI_E_NO_SPACE);
+    assert_int_equal(rc, KITHI_E_FULL);
+    assert_non_null(strstr(err.text, "ids and payloads"));
     assert_non_null(strstr(err.text, "will be free in a moment"));
     assert_int_equal(n, room);
     struct kithi_index_room left;
     kithi_index_room(t.ix, &left);
     assert_int_equal(left.payloads_soon, room - 1);
+    assert_int_equal(left.blobs[0], room - 1);
+    assert_int_equal(left.blobs[1], left.blob_max[1]);
+    struct kithi_layout larger;
+    g.slot_max = left.slots_wanted;
+    kithi_geometry_layout(&g, &larger);
+    assert_true(larger.blob_max[0] > room);
+    g.slot_max--;
+    kithi_geometry_layout(&g, &larger);
+    assert_int_equal(larger.blob_max[0], room);
     assert_true(test_solo_clean(&t));
     (void)test_solo_sweep(&t, 1000);
     assert_int_equal(test_solo_commit(&t, &op, 1), 0);
@@ -803,7 +813,7 @@ int main(void)
         cmocka_unit_test(a_copy_takes_payloads_along_and_those_that_change_meanwhile),
         cmocka_unit_test(a_larger_segment_has_the_same_payloads),
         cmocka_unit_test(what_is_ahead_of_the_log_leaves_the_same_payloads),
-        cmocka_unit_test(a_class_without_room_is_no_space_and_comes_back),
+        cmocka_unit_test(a_class_without_room_is_full_names_a_ceiling_and_comes_back),
         cmocka_unit_test(a_payload_that_is_too_long_is_refused),
     };
     test_rand_init(&r);
