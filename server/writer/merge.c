@@ -47,8 +47,8 @@ int kithi_merge_check(const struct kithi_op *op, struct kithi_errmsg *err)
                    : kithi_error_set(err, KITHI_E_PAYLOAD, "the payload makes no sense: %s", why);
     }
     for (uint32_t at = 0; at < op->payload_len;) {
-        uint32_t left = op->payload_len - at, len = left < 2 ? UINT32_MAX : kithi_get16(p + at);
-        if (len > left - 2) {
+        uint32_t left = op->payload_len - at, len = left < 2 ? 0 : kithi_get16(p + at);
+        if (left < 2 || len > left - 2) {
             return kithi_error_set(err, KITHI_E_PAYLOAD, "the list of fields to remove is cut off");
         }
         why = kithi_payload_path_wrong((const char *)p + at + 2, len);

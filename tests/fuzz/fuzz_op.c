@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/writer/merge.h"
 #include "shm/base/error.h"
 #include "shm/base/id.h"
 #include "shm/kernel/distance.h"
 #include "shm/layout/geometry.h"
-#include "shm/payload/payload.h"
 #include "shm/wire/op.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -52,8 +52,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check(op.payload_len <= KITHI_PAYLOAD_BYTES && (op.payload_len == 0) == (op.payload == NULL) &&
                       (!op.payload || within(buf + at, (size_t)step, op.payload, op.payload_len)),
                   "the payload is inside");
-            if (op.payload)
-                (void)kithi_payload_check(op.payload, op.payload_len, NULL);
+            struct kithi_errmsg err;
+            int rc = kithi_merge_check(&op, &err);
+            check(rc == 0 || (rc == KITHI_E_PAYLOAD && err.text[0]), "what is wrong with a payload is said");
             if (op.vector) {
                 check(within(buf + at, (size_t)step, op.vector, op.dim * sizeof(float)),
                       "the vector is inside");

@@ -159,6 +159,44 @@ static void a_change_that_is_none_is_named_with_its_field(void **state)
     assert_daemon_goes_on();
 }
 
+/* A write of one REMOVE with these bytes. */
+static int write_remove(const void *list, uint32_t len, struct peer_reply *r)
+{
+    unsigned char *body = calloc(1, 16 + kithi_op_size_with(1, 0, len));
+    const struct kithi_op op = {
+        .type = KITHI_OP_REMOVE, .id = "x", .id_len = 1, .payload = list, .payload_len = len
+    };
+    assert_non_null(body);
+    memcpy(body, good.uid, 16);
+    size_t size = 16 + kithi_op_put(body + 16, &op);
+    int status = peer_call(&good, KITHI_FRAME_WRITE, body, size, 1, r);
+    free(body);
+    return status;
+}
+
+static void a_list_of_fields_to_remove_that_is_cut_off_is_called_that(void **state)
+{
+    static const struct {
+        const char *list;
+        uint32_t len;
+    } cut[] = {
+        { "\1", 1 },                     /* not even a length */
+        { "\0", 1 },   { "\1\0a\1", 4 }, /* a path, and one byte more */
+        { "\1\0", 2 }, { "\2\0a", 3 },   { "\1\0a\377\377b", 6 },
+    };
+    struct peer_reply r;
+    (void)state;
+    for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++) {
+        assert_int_equal(write_remove(cut[i].list, cut[i].len, &r), KITHI_E_PAYLOAD);
+        assert_int_equal(r.reply.item, 0);
+        assert_non_null(strstr(r.text, "the list of fields to remove is cut off"));
+    }
+    assert_int_equal(write_remove("\0\0", 2, &r), KITHI_E_PAYLOAD); /* whole, but no path */
+    assert_int_equal(write_remove("\1\0a", 3, &r), 0);
+    assert_int_equal(r.reply.found, 0);
+    assert_daemon_goes_on();
+}
+
 static void an_id_of_512_bytes_is_called_that(void **state)
 {
     unsigned char body[16 + 16 + 512 + DIM * 4] = { 0 };
@@ -688,6 +726,7 @@ int main(void)
         cmocka_unit_test(pipelined_writes_are_answered_in_order_and_flush_after_them),
         cmocka_unit_test(a_refused_write_names_its_item_and_leaves_nothing),
         cmocka_unit_test(a_change_that_is_none_is_named_with_its_field),
+        cmocka_unit_test(a_list_of_fields_to_remove_that_is_cut_off_is_called_that),
         cmocka_unit_test(an_id_of_512_bytes_is_called_that),
         cmocka_unit_test(collections_are_checked_as_they_are_made),
         cmocka_unit_test(a_collection_is_opened_with_the_codes_that_were_asked_for),
