@@ -8,11 +8,12 @@
 
 #include "client/src/payload.h"
 #include "shm/base/bytes.h"
+#include "shm/payload/change.h"
 
 #define PATH_MAX_BYTES (KITHI_PAYLOAD_DEPTH_MAX * (KITHI_PAYLOAD_KEY_MAX + 1u))
 
-/* The next path of the list. Returns the bytes that it takes, 0 behind the last, or an error of j. */
-static int next_path(struct kithi_json *j, unsigned char *out, size_t cap)
+/* The next path of the list, behind count others. Returns the bytes that it takes, 0 behind the last, or an error of j. */
+static int next_path(struct kithi_json *j, uint32_t count, unsigned char *out, size_t cap)
 {
     char path[PATH_MAX_BYTES];
     size_t len;
@@ -25,8 +26,10 @@ static int next_path(struct kithi_json *j, unsigned char *out, size_t cap)
     const char *why = kithi_payload_path_wrong(path, len);
     if (why)
         return kithi_json_fail(j, why);
+    if (count == KITHI_PAYLOAD_FIELDS_MAX)
+        return kithi_json_fail(j, "more than 64 fields for one change");
     if (2 + len > cap)
-        return kithi_json_fail(j, "these fields are too many for one change");
+        return kithi_json_fail(j, "the names of these fields are too long for one change");
     kithi_put16(out, (uint16_t)len);
     memcpy(out + 2, path, len);
     return (int)(2 + len);
@@ -35,12 +38,15 @@ static int next_path(struct kithi_json *j, unsigned char *out, size_t cap)
 static int read_paths(const char *text, unsigned char *out, struct kithi_errmsg *err)
 {
     struct kithi_json j;
+    uint32_t count = 0;
     int len = 0, rc;
     kithi_json_init(&j);
     kithi_json_begin(&j, text, strlen(text));
     rc = kithi_json_array(&j);
-    while (rc >= 0 && (rc = next_path(&j, out + len, KITHI_PAYLOAD_MAX - (size_t)len)) > 0)
+    while (rc >= 0 && (rc = next_path(&j, count, out + len, KITHI_PAYLOAD_MAX - (size_t)len)) > 0) {
         len += rc;
+        count++;
+    }
     if (rc == 0)
         rc = kithi_json_finish(&j);
     if (rc == 0 && len == 0)

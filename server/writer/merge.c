@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/base/hash.h"
 #include "shm/payload/change.h"
@@ -46,7 +47,7 @@ int kithi_merge_check(const struct kithi_op *op, struct kithi_errmsg *err)
                    ? 0
                    : kithi_error_set(err, KITHI_E_PAYLOAD, "the payload makes no sense: %s", why);
     }
-    for (uint32_t at = 0; at < op->payload_len;) {
+    for (uint32_t at = 0, count = 0; at < op->payload_len; count++) {
         uint32_t left = op->payload_len - at, len = left < 2 ? 0 : kithi_get16(p + at);
         if (left < 2 || len > left - 2) {
             return kithi_error_set(err, KITHI_E_PAYLOAD, "the list of fields to remove is cut off");
@@ -54,6 +55,10 @@ int kithi_merge_check(const struct kithi_op *op, struct kithi_errmsg *err)
         why = kithi_payload_path_wrong((const char *)p + at + 2, len);
         if (why) {
             return kithi_error_set(err, KITHI_E_PAYLOAD, "a field to remove: %s", why);
+        }
+        if (count == KITHI_PAYLOAD_FIELDS_MAX) {
+            return kithi_error_set(err, KITHI_E_PAYLOAD, "more than %u fields to remove in one change",
+                                   KITHI_PAYLOAD_FIELDS_MAX);
         }
         at += 2 + len;
     }
@@ -71,8 +76,8 @@ void kithi_merge_free(struct kithi_merged *m)
 
 static uint32_t op_before(struct make *k, uint32_t i)
 {
-    static const uint8_t key[16] =
-        "order of a write"; /* of a table that lives for one request of one client */
+    /* Keyed as the id table is, so that nobody who chooses ids can choose collisions. */
+    const uint8_t *key = kithi_index_map(k->ix)->hash_key;
     const struct kithi_op *op = &k->r->ops[i];
     uint32_t at = (uint32_t)kithi_hash(key, op->id, op->id_len) & k->mask, before = NOBODY;
     for (; k->table[at]; at = (at + 1) & k->mask) {
@@ -146,17 +151,14 @@ static int merge(struct make *k, const struct kithi_op *op, const struct state *
                                           "with this the payload of \"%.*s\" would be larger than %u bytes",
                                           op->id_len, op->id, KITHI_PAYLOAD_MAX);
     }
-    memcpy(k->result, base.bytes, base.len);
-    int len = (int)base.len;
-    for (uint32_t at = 0; at < patch.len && len >= 0; at += 2u + kithi_get16(patch.bytes + at)) {
-        if (k->base != base.bytes || at > 0) {
-            memcpy(k->base, k->result, (size_t)len);
-        }
-        base = (struct kithi_payload){ .bytes = k->base, .len = (uint32_t)len };
-        len = kithi_payload_delete(&base, (const char *)patch.bytes + at + 2, kithi_get16(patch.bytes + at),
-                                   k->result, NULL);
+    struct kithi_payload_field fields[KITHI_PAYLOAD_FIELDS_MAX];
+    uint32_t count = 0;
+    for (uint32_t at = 0; at < patch.len; at += 2u + (uint32_t)fields[count++].len) {
+        KITHI_ASSERT(count < KITHI_PAYLOAD_FIELDS_MAX); /* kithi_merge_check() */
+        fields[count].path = (const char *)patch.bytes + at + 2;
+        fields[count].len = kithi_get16(patch.bytes + at);
     }
-    return len;
+    return kithi_payload_delete(&base, fields, count, k->result);
 }
 
 static int make_op(struct make *k, uint32_t i, struct kithi_errmsg *err)

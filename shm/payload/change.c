@@ -111,64 +111,7 @@ int kithi_payload_merge(const struct kithi_payload *base, const struct kithi_pay
     return kithi_payload_end(&m.out);
 }
 
-/* ---- deleting ---- */
-
-static bool is_key(const struct member *m, const char *key, size_t len)
-{
-    return m->key_len == len && memcmp(m->key, key, len) == 0;
-}
-
-static size_t first_key(const char *path, size_t len)
-{
-    const char *dot = memchr(path, '.', len);
-    return dot ? (size_t)(dot - path) : len;
-}
-
-/* The members of an object, without the field at the path, which is there. */
-static void put_without(struct kithi_payload_build *b, uint32_t at, const struct kithi_payload *base,
-                        const struct kithi_value *object, const char *path, size_t len)
-{
-    size_t part = first_key(path, len);
-    struct member m;
-    for (uint32_t i = 0, n = 0; !b->full && get(base, object, i, &m); i++) {
-        bool on_path = is_key(&m, path, part);
-        if (on_path && part == len)
-            continue;
-        kithi_payload_put_key(b, at, n, m.key, m.key_len);
-        if (on_path) {
-            const char *rest = path + part + 1;
-            size_t rest_len = len - part - 1;
-            uint32_t gone = first_key(rest, rest_len) == rest_len;
-            put_without(b, kithi_payload_put_inner(b, at, n, m.value.len - gone), base, &m.value, rest,
-                        rest_len);
-        } else {
-            kithi_payload_put_value(b, at, n, base, &m.value);
-        }
-        n++;
-    }
-}
-
-int kithi_payload_delete(const struct kithi_payload *base, const char *path, size_t path_len,
-                         unsigned char out[KITHI_PAYLOAD_MAX], bool *out_found)
-{
-    struct kithi_payload_build b;
-    struct kithi_value root, field;
-    bool found = kithi_payload_find(base, path, path_len, &field);
-    if (out_found)
-        *out_found = found;
-    if (!found) {
-        memcpy(out, base->bytes, base->len);
-        return (int)base->len;
-    }
-    if (!kithi_payload_root(base, &root))
-        return KITHI_E_PAYLOAD;
-    kithi_payload_begin(&b, out);
-    uint32_t gone = first_key(path, path_len) == path_len;
-    put_without(&b, kithi_payload_put_object(&b, root.len - gone), base, &root, path, path_len);
-    return kithi_payload_end(&b);
-}
-
-/* ---- picking ---- */
+/* ---- fields of an object ---- */
 
 /* Which fields lie at or below the member, and what of their paths is left; 0: none; UINT32_MAX: all of it is asked for. */
 static uint32_t below(const struct member *m, const struct kithi_payload_field *fields, uint32_t count,
@@ -176,15 +119,66 @@ static uint32_t below(const struct member *m, const struct kithi_payload_field *
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < count; i++) {
-        size_t part = first_key(fields[i].path, fields[i].len);
-        if (!is_key(m, fields[i].path, part))
+        const char *path = fields[i].path;
+        size_t len = fields[i].len;
+        if (len < m->key_len || memcmp(path, m->key, m->key_len) != 0)
             continue;
-        if (part == fields[i].len)
+        if (len == m->key_len)
             return UINT32_MAX;
-        out[n++] = (struct kithi_payload_field){ fields[i].path + part + 1, fields[i].len - part - 1 };
+        if (path[m->key_len] == '.')
+            out[n++] = (struct kithi_payload_field){ path + m->key_len + 1, len - m->key_len - 1 };
     }
     return m->value.type == KITHI_PAYLOAD_OBJECT ? n : 0;
 }
+
+/* ---- deleting ---- */
+
+static uint32_t left_count(const struct kithi_payload *base, const struct kithi_value *object,
+                           const struct kithi_payload_field *fields, uint32_t count)
+{
+    struct kithi_payload_field rest[KITHI_PAYLOAD_FIELDS_MAX];
+    struct member m;
+    uint32_t all = 0;
+    for (uint32_t i = 0; get(base, object, i, &m); i++)
+        all += below(&m, fields, count, rest) != UINT32_MAX;
+    return all;
+}
+
+/* The members of an object, without the fields. */
+static void put_without(struct kithi_payload_build *b, uint32_t at, const struct kithi_payload *base,
+                        const struct kithi_value *object, const struct kithi_payload_field *fields,
+                        uint32_t count)
+{
+    struct kithi_payload_field rest[KITHI_PAYLOAD_FIELDS_MAX];
+    struct member m;
+    for (uint32_t i = 0, to = 0; !b->full && get(base, object, i, &m); i++) {
+        uint32_t n = below(&m, fields, count, rest);
+        if (n == UINT32_MAX)
+            continue;
+        kithi_payload_put_key(b, at, to, m.key, m.key_len);
+        if (n > 0)
+            put_without(b, kithi_payload_put_inner(b, at, to, left_count(base, &m.value, rest, n)), base,
+                        &m.value, rest, n);
+        else
+            kithi_payload_put_value(b, at, to, base, &m.value);
+        to++;
+    }
+}
+
+int kithi_payload_delete(const struct kithi_payload *base, const struct kithi_payload_field *fields,
+                         uint32_t count, unsigned char out[KITHI_PAYLOAD_MAX])
+{
+    struct kithi_payload_build b;
+    struct kithi_value root;
+    if (count > KITHI_PAYLOAD_FIELDS_MAX || !kithi_payload_root(base, &root))
+        return KITHI_E_PAYLOAD;
+    kithi_payload_begin(&b, out);
+    put_without(&b, kithi_payload_put_object(&b, left_count(base, &root, fields, count)), base, &root, fields,
+                count);
+    return kithi_payload_end(&b);
+}
+
+/* ---- picking ---- */
 
 /* Is one of the fields there? */
 static bool any_there(const struct kithi_payload *base, const struct kithi_value *object,

@@ -17,18 +17,18 @@
 int kithi_payload_merge(const struct kithi_payload *base, const struct kithi_payload *patch,
                         unsigned char out[KITHI_PAYLOAD_MAX]);
 
-/*
- * base without the field at a dotted path; objects that hold nothing then stay. Returns the bytes in out; they are
- * base's when there is no such field, which *out_found (may be NULL) tells.
- */
-int kithi_payload_delete(const struct kithi_payload *base, const char *path, size_t path_len,
-                         unsigned char out[KITHI_PAYLOAD_MAX], bool *out_found);
-
-/* A field that is asked for: a dotted path. */
+/* A field that is asked for, or is to go: a dotted path. */
 struct kithi_payload_field {
     const char *path;
     size_t len;
 };
+
+/*
+ * base without those fields, in one pass; objects that hold nothing then stay, and fields that are not there stay so. count is at most
+ * KITHI_PAYLOAD_FIELDS_MAX. Returns the bytes in out: as many as base's only where there is no such field.
+ */
+int kithi_payload_delete(const struct kithi_payload *base, const struct kithi_payload_field *fields,
+                         uint32_t count, unsigned char out[KITHI_PAYLOAD_MAX]);
 
 /* Those fields of base and nothing else, each where it was. count is at most KITHI_PAYLOAD_FIELDS_MAX. Returns the bytes in out. */
 int kithi_payload_pick(const struct kithi_payload *base, const struct kithi_payload_field *fields,

@@ -56,8 +56,7 @@ static void change(const struct kithi_payload *base, const struct kithi_payload 
     static const struct kithi_payload_field fields[] = { { "a", 1 }, { "b.c", 3 }, { "a.b", 3 } };
     int n = kithi_payload_merge(base, patch, one);
     must(n < 0 || kithi_payload_check(one, (size_t)n, NULL) == 0);
-    bool found;
-    n = kithi_payload_delete(base, "a.b", 3, one, &found);
+    n = kithi_payload_delete(base, fields, 3, one);
     must(n > 0 && kithi_payload_check(one, (size_t)n, NULL) == 0);
     n = kithi_payload_pick(base, fields, 3, one);
     must(n > 0 && kithi_payload_check(one, (size_t)n, NULL) == 0);

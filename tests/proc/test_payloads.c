@@ -301,6 +301,42 @@ static void merges_of_many_are_all_there(void **state)
     kith_close(k);
 }
 
+/* All of them go, of a payload that is about as large as may be; a longer list is refused before anybody is asked. */
+static void a_change_removes_64_fields_at_most(void **state)
+{
+    (void)state;
+    static char text[65536], list[1024];
+    float v[DIM] = { 3 };
+    size_t len = 0;
+    struct kith_error e = { 0 };
+    kith *k = attach();
+    for (unsigned i = 0; i < 4000; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "%c\"k%u\":%u", i ? ',' : '{', i, i);
+    strcpy(text + len, "}");
+    assert_int_equal(kith_upsert_payload(k, "wide", v, DIM, text, NULL), 0);
+    len = 0;
+    for (unsigned i = 0; i < 65; i++)
+        len += (size_t)snprintf(list + len, sizeof list - len, "%s\"k%u\"", i ? "," : "[", 61 * i);
+    strcpy(list + len, "]");
+    assert_int_equal(kith_payload_check(KITH_PAYLOAD_REMOVE, list, &e), KITH_E_PAYLOAD);
+    assert_non_null(strstr(e.text, "more than 64 fields"));
+    assert_int_equal(kith_set_payload(k, "wide", KITH_PAYLOAD_REMOVE, list, NULL), KITH_E_PAYLOAD);
+    strcpy(strrchr(list, ','), "]");
+    assert_int_equal(kith_set_payload(k, "wide", KITH_PAYLOAD_REMOVE, list, NULL), 0);
+    kith_results *out = kith_results_new();
+    struct kith_fetch_opts fetch = KITH_FETCH_OPTS_INIT;
+    fetch.payloads = 1;
+    assert_int_equal(kith_fetch(k, "wide", &fetch, out), 0);
+    for (unsigned i = 0; i < 4000; i++) {
+        char want[32];
+        snprintf(want, sizeof want, "\"k%u\":%u", i, i);
+        assert_int_equal(!strstr(kith_results_payload(out, 0), want), i % 61 == 0 && i / 61 < 64);
+    }
+    assert_int_equal(kith_delete(k, "wide", NULL), 0);
+    kith_results_free(out);
+    kith_close(k);
+}
+
 /* In one batch: each change stands on those before it, and says whether it found its id. */
 static void a_batch_is_one_story(void **state)
 {
@@ -344,6 +380,7 @@ int main(void)
         cmocka_unit_test(every_reader_sees_the_payload_of_its_epoch),
         cmocka_unit_test(payloads_outlive_kithd),
         cmocka_unit_test(merges_of_many_are_all_there),
+        cmocka_unit_test(a_change_removes_64_fields_at_most),
         cmocka_unit_test(a_batch_is_one_story),
     };
     shared = test_shared(sizeof *shared);

@@ -668,7 +668,7 @@ KITH_API int kith_upsert(kith *index, const char *id, const float *vector, size_
  *   REPLACE  text is the payload from now on; NULL: there is none
  *   MERGE    text is a JSON merge patch (RFC 7396): its members take the place of those that are there, null takes one away, and objects
  *            are merged member by member. Merges of several writers are done one after the other: none is lost
- *   REMOVE   text is a list of dotted paths of fields that go, as ["a","b.c"]; those that are not there stay so
+ *   REMOVE   text is a list of dotted paths of fields that go, as ["a","b.c"], at most 64; those that are not there stay so
  */
 enum kith_payload_change { KITH_PAYLOAD_REPLACE = 0, KITH_PAYLOAD_MERGE = 1, KITH_PAYLOAD_REMOVE = 2 };
 

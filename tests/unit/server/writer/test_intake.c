@@ -197,6 +197,21 @@ static void a_list_of_fields_to_remove_that_is_cut_off_is_called_that(void **sta
     assert_daemon_goes_on();
 }
 
+static void a_change_removes_64_fields_at_most(void **state)
+{
+    unsigned char list[65 * 3];
+    struct peer_reply r;
+    (void)state;
+    for (size_t i = 0; i < sizeof list; i += 3) {
+        memcpy(list + i, "\1\0a", 3);
+    }
+    assert_int_equal(write_remove(list, sizeof list, &r), KITHI_E_PAYLOAD);
+    assert_int_equal(r.reply.item, 0);
+    assert_non_null(strstr(r.text, "more than 64 fields to remove in one change"));
+    assert_int_equal(write_remove(list, sizeof list - 3, &r), 0);
+    assert_daemon_goes_on();
+}
+
 static void an_id_of_512_bytes_is_called_that(void **state)
 {
     unsigned char body[16 + 16 + 512 + DIM * 4] = { 0 };
@@ -727,6 +742,7 @@ int main(void)
         cmocka_unit_test(a_refused_write_names_its_item_and_leaves_nothing),
         cmocka_unit_test(a_change_that_is_none_is_named_with_its_field),
         cmocka_unit_test(a_list_of_fields_to_remove_that_is_cut_off_is_called_that),
+        cmocka_unit_test(a_change_removes_64_fields_at_most),
         cmocka_unit_test(an_id_of_512_bytes_is_called_that),
         cmocka_unit_test(collections_are_checked_as_they_are_made),
         cmocka_unit_test(a_collection_is_opened_with_the_codes_that_were_asked_for),

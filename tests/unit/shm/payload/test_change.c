@@ -35,13 +35,21 @@ static void merge(const char *base, const char *patch, const char *want)
     test_payload_free(&b);
 }
 
-static void delete (const char *base, const char *path, const char *want, bool is_there)
+static void delete_all(const char *base, const char *const *paths, uint32_t count, const char *want)
 {
     struct kithi_payload a = test_payload(base);
-    bool found = !is_there;
-    says(kithi_payload_delete(&a, path, strlen(path), out, &found), want);
-    assert_true(found == is_there);
+    struct kithi_payload_field fields[KITHI_PAYLOAD_FIELDS_MAX];
+    for (uint32_t i = 0; i < count; i++)
+        fields[i] = (struct kithi_payload_field){ paths[i], strlen(paths[i]) };
+    int n = kithi_payload_delete(&a, fields, count, out);
+    says(n, want);
+    assert_int_equal((uint32_t)n == a.len, strcmp(base, want) == 0);
     test_payload_free(&a);
+}
+
+static void delete (const char *base, const char *path, const char *want)
+{
+    delete_all(base, &path, 1, want);
 }
 
 static void pick(const char *base, const char *first, const char *second, const char *want)
@@ -77,14 +85,30 @@ static void a_field_is_deleted_wherever_it_is(void **state)
 {
     (void)state;
     static const char base[] = "{\"a\":{\"b\":1,\"c\":{\"d\":2}},\"e\":[1,2]}";
-    delete (base, "a", "{\"e\":[1,2]}", true);
-    delete (base, "a.b", "{\"a\":{\"c\":{\"d\":2}},\"e\":[1,2]}", true);
-    delete (base, "a.c.d", "{\"a\":{\"b\":1,\"c\":{}},\"e\":[1,2]}", true);
-    delete (base, "e", "{\"a\":{\"b\":1,\"c\":{\"d\":2}}}", true);
-    delete (base, "x", base, false);
-    delete (base, "a.x", base, false);
-    delete (base, "e.x", base, false);
-    delete ("{\"n\":null}", "n", "{}", true);
+    delete (base, "a", "{\"e\":[1,2]}");
+    delete (base, "a.b", "{\"a\":{\"c\":{\"d\":2}},\"e\":[1,2]}");
+    delete (base, "a.c.d", "{\"a\":{\"b\":1,\"c\":{}},\"e\":[1,2]}");
+    delete (base, "e", "{\"a\":{\"b\":1,\"c\":{\"d\":2}}}");
+    delete (base, "x", base);
+    delete (base, "a.x", base);
+    delete (base, "e.x", base);
+    delete ("{\"n\":null}", "n", "{}");
+    delete ("{\"ab\":1,\"a\":{\"b\":2}}", "a", "{\"ab\":1}");
+}
+
+static void fields_are_deleted_together(void **state)
+{
+    (void)state;
+    static const char base[] = "{\"a\":{\"b\":1,\"c\":{\"d\":2}},\"e\":[1,2],\"f\":3}";
+    delete_all(base, (const char *const[]){ "a.b", "a.c.d", "e" }, 3, "{\"a\":{\"c\":{}},\"f\":3}");
+    delete_all(base, (const char *const[]){ "a.c.d", "a.c", "x", "e.y" }, 4,
+               "{\"a\":{\"b\":1},\"e\":[1,2],\"f\":3}");
+    delete_all(base, (const char *const[]){ "a", "a.b", "f", "f", "e" }, 5, "{}");
+    delete_all(base, NULL, 0, base);
+    struct kithi_payload a = test_payload(base);
+    static const struct kithi_payload_field many[KITHI_PAYLOAD_FIELDS_MAX + 1];
+    assert_int_equal(kithi_payload_delete(&a, many, KITHI_PAYLOAD_FIELDS_MAX + 1, out), KITHI_E_PAYLOAD);
+    test_payload_free(&a);
 }
 
 static void picked_fields_stay_where_they_were(void **state)
@@ -159,8 +183,8 @@ static void merging_is_deleting_and_replacing(void **state)
                                       .len = (uint32_t)n };
         assert_int_equal(kithi_payload_merge(&once, &b, out), n);
         assert_memory_equal(out, once.bytes, once.len);
-        bool found;
-        int after = kithi_payload_delete(&once, "lang", 4, out, &found);
+        static const struct kithi_payload_field lang = { "lang", 4 };
+        int after = kithi_payload_delete(&once, &lang, 1, out);
         assert_int_equal(kithi_payload_check(out, (size_t)after, NULL), 0);
         struct kithi_payload d = { .bytes = out, .len = (uint32_t)after };
         assert_false(kithi_payload_find(&d, "lang", 4, &v));
@@ -175,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_patch_replaces_adds_and_takes_away),
         cmocka_unit_test(a_field_is_deleted_wherever_it_is),
+        cmocka_unit_test(fields_are_deleted_together),
         cmocka_unit_test(picked_fields_stay_where_they_were),
         cmocka_unit_test(a_merge_that_is_too_large_is_refused),
         cmocka_unit_test(merging_is_deleting_and_replacing),
