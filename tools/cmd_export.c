@@ -3,6 +3,9 @@
  *
  * Written to FILE.partial and renamed at the end, so that FILE is complete whenever it is there. The
  * other formats have no room for ids: .fvecs and .npy get a file of ids beside, one a line.
+ *
+ * Payloads are copied before the first line is written, to a file that has no name any more. A version that was replaced is there for about
+ * half a second only, which is enough to copy many of them and not to write the vectors of as many; vectors whose payloads are changed stay.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,9 +21,16 @@
 #include "tools/vectors.h"
 
 #define RESTART_MAX     8u   /* snapshots that were overtaken while being written */
+#define VIEWS_MAX       4u   /* in a row that had no memory for the newest version */
 #define NPY_HEADER_SIZE 128u /* a multiple of 64, with room for the largest numbers */
 
 enum kind { KIND_JSONL, KIND_FVECS, KIND_NPY };
+
+/* Before each payload in the file of them; the last has the slot NO_SLOT. */
+struct copied {
+    uint32_t slot, len;
+};
+#define NO_SLOT UINT32_MAX
 
 struct export
 {
@@ -31,6 +41,8 @@ struct export
     char *partial, *ids_partial;
     FILE *f, *ids;
     float *vector;
+    FILE *payloads;         /* copies of the snapshot's, in the order of slots; NULL: not wanted */
+    struct copied copied;   /* the next one there */
     unsigned char *payload; /* of an item, and its text */
     char *text;
     size_t text_capacity;
@@ -61,17 +73,63 @@ static int write_npy_header(FILE *f, uint64_t rows, uint32_t dim)
     return fwrite(header, sizeof header, 1, f) == 1 ? 0 : -1;
 }
 
-/* The text of an item's payload in e->text, NULL for none; a code that begins the scan again where it has been overtaken. */
-static int payload_of(struct export *e, const struct kithi_scan *scan, const struct kithi_item *item,
-                      const char **out)
+static enum kithi_payload_seen read_payload(const struct export *e, const struct kithi_scan *scan,
+                                            const struct kithi_item *item, uint32_t *out_len)
+{
+    enum kithi_payload_seen seen = KITHI_PAYLOAD_AGAIN;
+    for (uint32_t i = 0; i < VIEWS_MAX && seen == KITHI_PAYLOAD_AGAIN; i++) {
+        /* Versions since then may lie in memory that the segment did not have when the scan began, and lead to the one of its epoch. */
+        struct kithi_view v;
+        kithi_view_begin(scan->view.map, &v);
+        v.epoch = scan->view.epoch;
+        seen = kithi_view_payload(&v, item->slot, item->birth, e->payload, out_len);
+    }
+    return seen;
+}
+
+/* All payloads of the snapshot that is to be scanned, to the file of them. *out_rc is 0, or why the scan has to begin again. */
+static int copy_payloads(struct export *e, const struct kithi_scan *scan, int *out_rc)
+{
+    struct kithi_scan s = *scan;
+    struct kithi_item item;
+    struct copied c = { 0 };
+    rewind(e->payloads);
+    while ((*out_rc = kithi_scan_next(&s, &item, NULL)) == 1) {
+        enum kithi_payload_seen seen = read_payload(e, &s, &item, &c.len);
+        if (seen == KITHI_PAYLOAD_AGAIN) {
+            *out_rc = KITHI_E_STALE;
+            break;
+        }
+        c.slot = item.slot;
+        if (seen == KITHI_PAYLOAD_FOUND &&
+            (fwrite(&c, sizeof c, 1, e->payloads) != 1 || fwrite(e->payload, 1, c.len, e->payloads) != c.len))
+            return fail_write(e, e->partial);
+    }
+    c = (struct copied){ .slot = NO_SLOT };
+    if (fwrite(&c, sizeof c, 1, e->payloads) != 1 || fflush(e->payloads) != 0)
+        return fail_write(e, e->partial);
+    rewind(e->payloads);
+    return fread(&e->copied, sizeof e->copied, 1, e->payloads) == 1 ? KITHI_TOOL_OK
+                                                                    : fail_write(e, e->partial);
+}
+
+/* The text of the payload that was copied of a slot, in e->text; NULL for none. Slots come in their order. */
+static int payload_of(struct export *e, uint32_t slot, const char **out)
 {
     struct kithi_payload p = { .bytes = e->payload };
     *out = NULL;
-    switch (kithi_view_payload(&scan->view, item->slot, item->birth, e->payload, &p.len)) {
-    case KITHI_PAYLOAD_AGAIN: return KITHI_E_STALE;
-    case KITHI_PAYLOAD_NONE: return 0;
-    case KITHI_PAYLOAD_FOUND: break;
+    while (e->copied.slot <= slot && e->copied.slot != NO_SLOT) {
+        bool is_it = e->copied.slot == slot;
+        p.len = e->copied.len;
+        if (fread(e->payload, 1, p.len, e->payloads) != p.len ||
+            fread(&e->copied, sizeof e->copied, 1, e->payloads) != 1)
+            return -EIO;
+        if (is_it)
+            break;
+        p.len = 0; /* its slot was reused since */
     }
+    if (!p.len)
+        return 0;
     if (kithi_payload_check(p.bytes, p.len, NULL) < 0)
         return KITHI_E_CORRUPT;
     size_t len = kithi_payload_to_json(&p, e->text, e->text_capacity);
@@ -140,9 +198,11 @@ static int write_snapshot(struct export *e, const struct kithi_map *map, int *ou
     e->count = 0;
     e->epoch = scan.view.epoch;
     e->decoded = kithi_tool_decoded(map->geometry.quantization, map->geometry.keep);
-    while (rc >= 0 && (rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
+    if (rc == 0 && e->payloads != NULL)
+        status = copy_payloads(e, &scan, &rc);
+    while (rc >= 0 && status == KITHI_TOOL_OK && (rc = kithi_scan_next(&scan, &item, e->vector)) == 1) {
         const char *payload = NULL;
-        if (e->kind == KIND_JSONL && (rc = payload_of(e, &scan, &item, &payload)) < 0)
+        if (e->payloads != NULL && (rc = payload_of(e, item.slot, &payload)) < 0)
             break;
         status = write_item(e, &item, payload, dim);
         if (status != KITHI_TOOL_OK)
@@ -188,6 +248,20 @@ static int write_all(struct export *e, const char *name)
             break;
     }
     return kithi_tool_fail_with(e->t, name, rc, "");
+}
+
+/* Beside the file that is written, where there is room for that. */
+static int open_payloads(struct export *e)
+{
+    char *path = NULL;
+    if (asprintf(&path, "%s.payloads", e->partial) < 0)
+        return kithi_tool_fail(e->t, "out of memory");
+    e->payloads = fopen(path, "w+be");
+    int status = e->payloads == NULL ? fail_write(e, path) : KITHI_TOOL_OK;
+    if (e->payloads != NULL)
+        unlink(path);
+    free(path);
+    return status;
 }
 
 /* Close, sync and rename one of the two files. */
@@ -255,7 +329,9 @@ int kithi_cmd_export(struct kithi_tool *t, int argc, char **argv)
         status = fail_write(&e, e.ids_partial);
         goto out;
     }
-    status = write_all(&e, argv[1]);
+    status = e.kind == KIND_JSONL ? open_payloads(&e) : KITHI_TOOL_OK;
+    if (status == KITHI_TOOL_OK)
+        status = write_all(&e, argv[1]);
     if (status == KITHI_TOOL_OK && e.ids != NULL)
         status = finish(&e, &e.ids, e.ids_partial, e.ids_path);
     if (status == KITHI_TOOL_OK)
@@ -287,6 +363,8 @@ out:
         fclose(e.f);
     if (e.ids != NULL)
         fclose(e.ids);
+    if (e.payloads != NULL)
+        fclose(e.payloads);
     free(e.vector);
     free(e.payload);
     free(e.text);

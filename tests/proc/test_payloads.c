@@ -38,7 +38,7 @@ struct log {
 };
 static struct log *shared;
 
-static kith *attach(void)
+static kith *attach_to(const char *name)
 {
     struct kith_open_opts o = KITH_OPEN_OPTS_INIT;
     struct kith_error e = { 0 };
@@ -48,9 +48,14 @@ static kith *attach(void)
     o.run_dir = run;
     o.attach_wait_ms = 10000;
     o.error = &e;
-    if (kith_open("c", &o, &k) < 0)
+    if (kith_open(name, &o, &k) < 0)
         test_die("%s", e.text);
     return k;
+}
+
+static kith *attach(void)
+{
+    return attach_to("c");
 }
 
 static void vector_of(uint32_t id, float *v)
@@ -337,6 +342,131 @@ static void a_change_removes_64_fields_at_most(void **state)
     kith_close(k);
 }
 
+#define EXPORTED   40000u
+#define EXPORT_DIM 256u /* so that lines take longer than a version that was replaced is there */
+#define CHANGES    40000u
+
+static struct {
+    struct {
+        uint32_t id;
+        uint64_t epoch;
+    } change[CHANGES]; /* the n-th says n */
+    _Atomic uint32_t count;
+    _Atomic bool over;
+} * changed;
+
+/* Four payloads every 20 ms; they are larger than any before, so that they lie in memory that is new. */
+static int changer(void *arg)
+{
+    (void)arg;
+    kith *k = attach_to("exported");
+    kith_batch *b = kith_batch_new(k);
+    struct test_rand r;
+    static char text[4000];
+    test_rand_seed(&r, 12);
+    kith_set_durability(k, KITH_DURABILITY_APPLIED);
+    for (uint32_t n = 0; n + 4 <= CHANGES && !atomic_load(&changed->over); n += 4) {
+        struct kith_commit commit = KITH_COMMIT_INIT;
+        kith_batch_clear(b);
+        for (uint32_t i = n; i < n + 4; i++) {
+            char id[16];
+            changed->change[i].id = test_rand_below(&r, EXPORTED);
+            snprintf(id, sizeof id, "%u", changed->change[i].id);
+            snprintf(text, sizeof text, "{\"fill\":\"%0*u\",\"n\":%u}", 500 * (1 + (int)(i % 7)), i, i);
+            if (kith_batch_set_payload(b, id, KITH_PAYLOAD_REPLACE, text) < 0)
+                test_die("no change");
+        }
+        if (kith_batch_commit(b, &commit) < 0)
+            test_die("%s", commit.error.text);
+        for (uint32_t i = n; i < n + 4; i++)
+            changed->change[i].epoch = commit.epoch;
+        atomic_store(&changed->count, n + 4);
+        nanosleep(&(struct timespec){ .tv_nsec = 20 * 1000000 }, NULL);
+    }
+    kith_batch_free(b);
+    kith_close(k);
+    return 0;
+}
+
+/* What each line says is the last change of its id up to the epoch; those that said nothing were never changed. */
+static void check_export(FILE *f, uint64_t epoch)
+{
+    static char line[1u << 16];
+    static int32_t want[EXPORTED];
+    uint32_t lines = 0, count = atomic_load(&changed->count);
+    for (uint32_t id = 0; id < EXPORTED; id++)
+        want[id] = -1;
+    for (uint32_t n = 0; n < count; n++)
+        if (changed->change[n].epoch <= epoch)
+            want[changed->change[n].id] = (int32_t)n;
+    for (; fgets(line, sizeof line, f); lines++) {
+        unsigned id;
+        int32_t n = -1;
+        const char *at = strstr(line, "\"n\":");
+        assert_int_equal(sscanf(line, "{\"id\":\"%u\"", &id), 1);
+        assert_true(id < EXPORTED && at && sscanf(at, "\"n\":%d", &n) == 1);
+        if (n != want[id])
+            fail_msg("id %u at epoch %llu: change %d, not %d", id, (unsigned long long)epoch, n, want[id]);
+    }
+    assert_int_equal(lines, EXPORTED);
+}
+
+static void an_export_beside_changes_ends_and_is_of_one_epoch(void **state)
+{
+    (void)state;
+    struct kith_create_opts create = KITH_CREATE_OPTS_INIT;
+    char run[TEST_PATH_SIZE + 8], line[4 * TEST_PATH_SIZE], answer[1024], path[TEST_PATH_SIZE + 16];
+    snprintf(run, sizeof run, "%s/run", d.run.path);
+    snprintf(path, sizeof path, "%s/x.jsonl", d.data.path);
+    create.dim = EXPORT_DIM;
+    create.metric = KITH_METRIC_L2;
+    create.run_dir = run;
+    create.m = 4;
+    create.ef_construction = 16;
+    assert_int_equal(kith_create("exported", &create), 0);
+    kith *k = attach_to("exported");
+    kith_batch *b = kith_batch_new(k);
+    kith_set_durability(k, KITH_DURABILITY_APPLIED);
+    for (uint32_t id = 0; id < EXPORTED; id++) {
+        char name[16];
+        float v[EXPORT_DIM];
+        for (uint32_t i = 0; i < EXPORT_DIM; i++)
+            v[i] = (float)((id * 7 + i * 31) % 1009) / 997.0f;
+        snprintf(name, sizeof name, "%u", id);
+        assert_int_equal(kith_batch_upsert_payload(b, name, v, EXPORT_DIM, "{\"n\":-1}"), 0);
+        if (id % 1000 == 999) {
+            assert_int_equal(kith_batch_commit(b, NULL), 0);
+            kith_batch_clear(b);
+        }
+    }
+    changed = test_shared(sizeof *changed);
+    struct test_child c;
+    test_child_start(&c, "changer", changer, NULL);
+    while (!atomic_load(&changed->count))
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    snprintf(line, sizeof line, "timeout -s KILL 120 '%s' --json --run '%s' export exported '%s' 2>&1",
+             getenv("KITH_TEST_KITH"), run, path);
+    for (unsigned i = 0; i < 2; i++) {
+        FILE *p = popen(line, "r");
+        assert_non_null(p);
+        answer[fread(answer, 1, sizeof answer - 1, p)] = '\0';
+        if (pclose(p) != 0)
+            fail_msg("%s", answer);
+        const char *at = strstr(answer, "\"epoch\":");
+        uint64_t epoch = at ? strtoull(at + 8, NULL, 10) : 0;
+        assert_true(epoch > 0);
+        FILE *f = fopen(path, "re");
+        assert_non_null(f);
+        check_export(f, epoch);
+        fclose(f);
+    }
+    atomic_store(&changed->over, true);
+    assert_int_equal(test_child_wait(&c, 30000), 0);
+    kith_batch_free(b);
+    kith_close(k);
+    assert_int_equal(kith_drop("exported", run, NULL), 0);
+}
+
 /* In one batch: each change stands on those before it, and says whether it found its id. */
 static void a_batch_is_one_story(void **state)
 {
@@ -382,6 +512,7 @@ int main(void)
         cmocka_unit_test(merges_of_many_are_all_there),
         cmocka_unit_test(a_change_removes_64_fields_at_most),
         cmocka_unit_test(a_batch_is_one_story),
+        cmocka_unit_test(an_export_beside_changes_ends_and_is_of_one_epoch),
     };
     shared = test_shared(sizeof *shared);
     test_daemon_init(&d);
