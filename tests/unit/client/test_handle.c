@@ -520,6 +520,21 @@ static void option_structs_of_other_releases_are_understood(void **state)
     assert_int_equal(kith_search(index, q, DIM, 5, &o.known, r), -EINVAL);
 
     struct {
+        struct kith_scroll_opts known;
+        char later[16];
+    } page = { .known = KITH_SCROLL_OPTS_INIT };
+    page.known.limit = 5;
+    page.known.struct_size = sizeof page;
+    assert_int_equal(kith_scroll(index, NULL, &page.known, r), 5);
+    page.later[15] = 1;
+    assert_int_equal(kith_scroll(index, NULL, &page.known, r), -EINVAL);
+    page.known.filter = "="; /* not of the struct of a program from before payloads, which had 48 bytes */
+    page.known.struct_size = 48;
+    assert_int_equal(kith_scroll(index, NULL, &page.known, r), 5);
+    page.known.struct_size--;
+    assert_int_equal(kith_scroll(index, NULL, &page.known, r), -EINVAL);
+
+    struct {
         struct kith_stats known;
         char later[16];
     } s = { .known = KITH_STATS_INIT };
