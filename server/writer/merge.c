@@ -169,7 +169,9 @@ static int make_op(struct make *k, uint32_t i, struct kithi_errmsg *err)
     int rc = 0;
     *after = s;
     if (op.type == KITHI_OP_MERGE || op.type == KITHI_OP_REMOVE) {
-        rc = s.there ? merge(k, &op, &s, err) : 0;
+        bool nothing =
+            !s.there || (op.type == KITHI_OP_REMOVE && !s.len); /* no payload is left as that, not as {} */
+        rc = nothing ? 0 : merge(k, &op, &s, err);
         if (rc < 0) {
             return rc;
         }

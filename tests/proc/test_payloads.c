@@ -337,6 +337,11 @@ static void a_change_removes_64_fields_at_most(void **state)
         snprintf(want, sizeof want, "\"k%u\":%u", i, i);
         assert_int_equal(!strstr(kith_results_payload(out, 0), want), i % 61 == 0 && i / 61 < 64);
     }
+    /* What has no payload has none then, not {}. */
+    assert_int_equal(kith_set_payload(k, "wide", KITH_PAYLOAD_REPLACE, NULL, NULL), 0);
+    assert_int_equal(kith_set_payload(k, "wide", KITH_PAYLOAD_REMOVE, list, NULL), 0);
+    assert_int_equal(kith_fetch(k, "wide", &fetch, out), 0);
+    assert_null(kith_results_payload(out, 0));
     assert_int_equal(kith_delete(k, "wide", NULL), 0);
     kith_results_free(out);
     kith_close(k);
