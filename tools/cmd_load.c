@@ -184,7 +184,7 @@ static void read_all(struct load *l, struct kithi_vectors *vectors, struct kithi
                 set_error(l, "%s", err.text);
             if (got == 0)
                 set_error(l, "%s: ends after %" PRIu64 " payloads, but %s goes on with row %" PRIu64,
-                          l->payload_path, kithi_vectors_line(payloads), l->path, v.row);
+                          l->payload_path, l->read, l->path, v.row);
             if (got != 1)
                 break;
         }

@@ -315,6 +315,11 @@ static int read_line(struct kithi_vectors *v, size_t *out_len, struct kithi_errm
     return 1;
 }
 
+static bool is_blank(const struct kithi_vectors *v, size_t len)
+{
+    return strspn(v->text, " \t\r") >= len;
+}
+
 /* A string, or a whole number in its own digits. */
 static int read_id(struct kithi_vectors *v)
 {
@@ -382,7 +387,7 @@ static int next_jsonl(struct kithi_vectors *v, const char **out_id, struct kithi
         int rc = read_line(v, &len, err);
         if (rc != 1)
             return rc;
-    } while (strspn(v->text, " \t\r") >= len); /* blank lines are passed over */
+    } while (is_blank(v, len)); /* blank lines are passed over */
 
     if (v->line == 1 && strncmp(v->text, "\xef\xbb\xbf", 3) == 0)
         return kithi_error_set(
@@ -423,10 +428,18 @@ static int next_jsonl(struct kithi_vectors *v, const char **out_id, struct kithi
 int kithi_payloads_next(struct kithi_vectors *v, const char **out, struct kithi_errmsg *err)
 {
     size_t len = 0;
+    uint64_t blank = 0;
     char *end = NULL;
-    int rc = read_line(v, &len, err);
+    int rc;
+    while ((rc = read_line(v, &len, err)) == 1 && is_blank(v, len))
+        blank = blank ? blank : v->line;
     if (rc != 1)
         return rc;
+    /* Lines and rows go together, so that blank ones are passed over at the end only. */
+    if (blank)
+        return kithi_error_set(err, KITHI_E_FORMAT,
+                               "%s: line %" PRIu64 ": is empty; a row without a payload has null", v->path,
+                               blank);
     kithi_json_begin(&v->json, v->text, len);
     (void)read_payload(v, &end);
     if (kithi_json_finish(&v->json) != 0)
@@ -443,11 +456,6 @@ int kithi_payloads_open(const char *path, struct kithi_vectors **out, struct kit
     if (!kithi_has_suffix(path, ".jsonl"))
         return kithi_error_set(err, KITHI_E_UNSUPPORTED, "%s: payloads are read from .jsonl files", path);
     return kithi_vectors_open(path, 1, out, err);
-}
-
-uint64_t kithi_vectors_line(const struct kithi_vectors *v)
-{
-    return v->line;
 }
 
 /* ---- all kinds ----------------------------------------------------------------------------- */

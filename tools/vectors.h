@@ -51,12 +51,10 @@ const char *kithi_vectors_where(char *buf, const char *path, uint64_t row, uint6
 
 /* ---- companions ------------------------------------------------------------------------ */
 
-/* A file of payloads, an object or null a line: that of the next row. */
+/* A file of payloads, an object or null a line: that of the next row. Blank lines may stand at its end. */
 int kithi_payloads_open(const char *path, struct kithi_vectors **out, struct kithi_errmsg *err);
 /* Returns 1, 0 at the end, or an error, as kithi_vectors_next(); the text is valid until the next call. */
 int kithi_payloads_next(struct kithi_vectors *v, const char **out, struct kithi_errmsg *err);
-/* Lines read so far. */
-uint64_t kithi_vectors_line(const struct kithi_vectors *v);
 
 /* A file of ids, one a line, read one at a time. */
 struct kithi_ids_file {

@@ -176,11 +176,18 @@ static void payloads_are_loaded_and_exported(void **state)
     expect(tool("payload again 2"), 0, "null\n");
     expect(tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "{\"m\":0}\n{\"m\":1,}\n")), 1,
            "meta.jsonl: line 2, byte 8");
-    expect(tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "{\"m\":0}\n")), 1,
+    expect(tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "{\"m\":0}\n\n\n")), 1,
            "ends after 1 payloads");
     expect(
         tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "null\nnull\nnull\nnull\nnull\n")),
         1, "has more lines");
+    expect(tool("load again '%s' --payload '%s'", vectors,
+                file("meta.jsonl", "{\"m\":4}\nnull\nnull\nnull\n\n \r\n")),
+           0, "loaded 4");
+    expect(tool("payload again 0"), 0, "{\"m\":4}\n");
+    expect(
+        tool("load again '%s' --payload '%s'", vectors, file("meta.jsonl", "null\n\n\nnull\nnull\nnull\n")),
+        1, "meta.jsonl: line 2: is empty");
     expect(tool("load again '%s' --payload '%s'", file("all.jsonl", NULL), "x.jsonl"), 2, "does not go with");
     expect(tool("load again '%s' --payload '%s'", vectors, "x.txt"), 1, "payloads are read from .jsonl");
 }
