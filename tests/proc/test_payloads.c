@@ -347,7 +347,7 @@ static void a_change_removes_64_fields_at_most(void **state)
     kith_close(k);
 }
 
-#define EXPORTED   40000u
+#define EXPORTED   6000u
 #define EXPORT_DIM 256u /* so that lines take longer than a version that was replaced is there */
 #define CHANGES    40000u
 
