@@ -32,6 +32,9 @@ enum { HIT_AGAIN = 2 };
 #define SCORE_SHARE 8u /* of ef */
 /* A pass over all records in place of a walk that has found too few: no more records than so many times those that it met. */
 #define SCAN_SHARE 16u
+/* Where nothing else is left, no more than these, however few it met: writers leave ten thousand dead slots in a grace period, and a walk
+ * that is cut off at its first step met nobody. A pass over so many records takes about a millisecond. */
+#define SCAN_LAST 65536u
 
 static uint64_t now_ns(void)
 {
@@ -259,18 +262,24 @@ static int search_matching(const struct kithi_map *map, struct kithi_view *v, st
 }
 
 /*
- * A walk came to fewer than were asked for. May there be more, and is comparing with all of them cheap beside that walk?
+ * A walk came to fewer than were asked for. May there be more, and is comparing with all of them cheap beside that walk, or the last
+ * resort?
  *
  * Rows of the dead get no links to who comes after them, so where a small collection is rewritten faster than it is swept, a walk
- * that comes down among the dead may find no way back to the living: 240 vectors, each of them rewritten several times
- * within a grace period, and searches that found none of them until the next sweep.
+ * that comes down among the dead, or among the few living that they lead to, may find no way to the others: 240 vectors, each of them
+ * rewritten several times within a grace period, and searches that found none of them, or eight, until the next sweep.
  */
 static bool may_be_cut_off(const struct kithi_view *v, const struct kithi_scratch *s,
-                           const struct kithi_search_params *p, int rc, const struct kithi_results *out)
+                           const struct kithi_search_params *p, uint32_t attempt, int rc,
+                           const struct kithi_results *out)
 {
     /* Relaxed: of about this epoch; too many cost a pass, too few none. */
     uint64_t live = atomic_load_explicit(&v->header->live, memory_order_relaxed);
-    if (rc == WALK_ENDED && (!s->stood_on_dead || out->count >= live))
+    if (out->count >= live && rc == WALK_ENDED)
+        return false;
+    if (v->slots_used <= SCAN_LAST && (rc == WALK_ENDED || attempt == KITHI_RESTART_MAX))
+        return true;
+    if (rc == WALK_ENDED && !s->stood_on_dead)
         return false;
     return v->slots_used <= SCAN_SHARE * (s->visited_count + p->ef);
 }
@@ -281,13 +290,14 @@ static bool may_be_cut_off(const struct kithi_view *v, const struct kithi_scratc
  * few hits show it, and then all vectors are compared.
  */
 static int finish(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
-                  const float *query, const struct kithi_search_params *p, int rc, struct kithi_results *out)
+                  const float *query, const struct kithi_search_params *p, uint32_t attempt, int rc,
+                  struct kithi_results *out)
 {
     if (rc == WALK_ENDED)
         rc = end_walk(v, s, p, out);
     if ((rc != WALK_ENDED && rc != WALK_SHORT) || out->count >= p->k || out->stats.deadline_hit)
         return rc;
-    if (v->past || may_be_cut_off(v, s, p, rc, out)) {
+    if (v->past || may_be_cut_off(v, s, p, attempt, rc, out)) {
         kithi_results_clear(out);
         rc = search_exact(map, v, s, query, p, out);
     }
@@ -352,7 +362,7 @@ int kithi_search(const struct kithi_map *map, struct kithi_scratch *s, const flo
             rc = begin_walk(map, &v, s, query, params);
             if (rc == WALK_ON)
                 rc = kithi_walk(&v, s, params->deadline_ns, &out->stats.deadline_hit);
-            rc = finish(map, &v, s, query, params, rc, out);
+            rc = finish(map, &v, s, query, params, attempt, rc, out);
         }
         if (rc >= 0)
             rc = judge(&v, s, params, attempt, rc, out);
@@ -382,7 +392,7 @@ static bool lane_end(const struct kithi_map *map, struct lane *l, const struct k
 {
     struct kithi_results *out = b->results[l->item];
     const float *query = b->queries + (size_t)l->item * map->geometry.dim;
-    int rc = finish(map, &l->view, l->scratch, query, b->params, l->rc, out);
+    int rc = finish(map, &l->view, l->scratch, query, b->params, l->attempt, l->rc, out);
     if (rc >= 0)
         rc = judge(&l->view, l->scratch, b->params, l->attempt, rc, out);
     if (rc == WALK_RETRY) {

@@ -498,8 +498,9 @@ static void newborn_slots_do_not_take_the_places_of_what_the_snapshot_sees(void 
     assert_string_equal(test_solo_hit(&t, 0), "old-0");
     assert_int_equal(t.results.stats.restart_count, 0);
     test_solo_close(&t);
-    /* In a larger collection it is begun again, and ends with what it has if that does not help. */
-    assert_in_range(search_among_newborns(&t, 6000), 0, 9);
+    /* In a larger collection it is begun again, and compares with all of them if that does not help. */
+    assert_int_equal(search_among_newborns(&t, 6000), 10);
+    assert_string_equal(test_solo_hit(&t, 0), "old-0");
     assert_int_equal(t.results.stats.restart_count, KITHI_RESTART_MAX);
     atomic_store(&test_solo_header(&t)->epoch, 6021);
     assert_int_equal(test_solo_search(&t, v, 10, 10, false), 10);
@@ -532,6 +533,29 @@ static void a_walk_that_is_cut_off_among_the_dead_finds_the_living(void **state)
         assert_int_equal(test_solo_search(&t, v + 4 * i, 200, 200, false), 99);
     }
     free(v);
+    test_solo_close(&t);
+}
+
+/* However many died meanwhile, and however few of them the walk meets. */
+static void a_walk_that_is_cut_off_at_once_finds_the_living_among_many_dead(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct test_rand r;
+    struct kithi_geometry g = test_geometry(4, KITHI_METRIC_L2, 4000);
+    test_rand_seed(&r, test_seed());
+    test_solo_open(&t, &g);
+    for (unsigned round = 0; round < 30; round++)
+        free(fill(&t, &r, 100));
+    struct kithi_view view;
+    kithi_view_begin(test_solo_map(&t), &view);
+    for (uint32_t i = 0; i < view.link_count0; i++)
+        atomic_store(&kithi_view_row(&view, 7)[i], 0);
+    atomic_store(&test_solo_header(&t)->entry, kithi_entry_pack(7, 0));
+    assert_true(view.slots_used >= 3000);
+    const float q[4] = { 0 };
+    assert_int_equal(test_solo_search(&t, q, 10, 10, false), 10);
+    assert_int_equal(test_solo_search(&t, q, 200, 10, false), 100);
     test_solo_close(&t);
 }
 
@@ -605,6 +629,7 @@ int main(void)
         cmocka_unit_test(a_doubt_bit_on_a_living_slot_changes_nothing),
         cmocka_unit_test(newborn_slots_do_not_take_the_places_of_what_the_snapshot_sees),
         cmocka_unit_test(a_walk_that_is_cut_off_among_the_dead_finds_the_living),
+        cmocka_unit_test(a_walk_that_is_cut_off_at_once_finds_the_living_among_many_dead),
         cmocka_unit_test(links_that_lead_nowhere_are_passed_over),
         cmocka_unit_test(bytes_that_are_no_numbers_end_up_last),
     };
