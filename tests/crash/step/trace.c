@@ -20,7 +20,7 @@
 #define PACE_STEPS 1024u
 #define PACE_NS    60000u /* a step that takes longer on average means that the processor is not ours */
 #define WATCH_MS   20000u
-#define STUCK_S    900u
+#define STUCK_S    1500u
 
 const char *step_position = "";
 
