@@ -38,6 +38,10 @@ bool peer_reply(struct peer *p, struct peer_reply *out);
 int peer_call(struct peer *p, unsigned type, const void *body, size_t len, uint32_t count,
               struct peer_reply *out);
 
+/* Slots without a number of their own: kithd's default is 180 GiB of address space, and qemu keeps notes of each page. */
+#define PEER_SLOT_MAX 10000u
+
+/* slot_max 0: PEER_SLOT_MAX. */
 int peer_create(struct peer *p, const char *name, uint32_t dim, uint32_t slot_max, struct peer_reply *out);
 int peer_drop(struct peer *p, const char *name, struct peer_reply *out);
 int peer_use(struct peer *p, const char *name, struct peer_reply *out); /* OPEN; later writes go there */
