@@ -293,6 +293,13 @@ static int search_on(void *arg)
     return 0;
 }
 
+/* Of a write before the daemon is there; the kernel may keep a killed one's socket for a while, and take what nobody reads. */
+static bool is_early(int rc)
+{
+    return (rc == KITH_E_STARTING || rc == KITH_E_NO_DAEMON || rc == KITH_E_UNKNOWN_OUTCOME) &&
+           atomic_load(&shared->starts);
+}
+
 /* One id after the other; what is refused is sent again. */
 static int write_on(void *arg)
 {
@@ -302,7 +309,7 @@ static int write_on(void *arg)
         int rc = put(k, atomic_load(&shared->acked));
         if (rc == 0) {
             atomic_fetch_add(&shared->acked, 1);
-        } else if (rc == KITH_E_STARTING || (rc == KITH_E_NO_DAEMON && atomic_load(&shared->starts))) {
+        } else if (rc == KITH_E_STARTING || is_early(rc)) {
             atomic_fetch_add(&shared->refused, 1);
             test_nap();
         } else {
@@ -320,7 +327,7 @@ static int write_elsewhere(void *arg)
     (void)arg;
     while (!atomic_load(&shared->stop)) {
         int rc = put(k, atomic_load(&shared->others));
-        bool early = (rc == KITH_E_STARTING || rc == KITH_E_NO_DAEMON) && atomic_load(&shared->starts);
+        bool early = is_early(rc);
         if (rc < 0 && !early) {
             fprintf(stderr, "write elsewhere: %s\n", kith_strerror(rc));
             return 1;
