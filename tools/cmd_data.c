@@ -62,19 +62,7 @@ int kithi_cmd_put(struct kithi_tool *t, int argc, char **argv)
                                  commit.error.text[0] != '\0' ? commit.error.text : kith_strerror(rc));
         goto out;
     }
-    if (t->json) {
-        struct kithi_object o;
-        kithi_object_begin(&o, true);
-        kithi_object_text(&o, "id", NULL, id);
-        kithi_object_count(&o, "epoch", NULL, commit.epoch);
-        if (commit.lag_ms) /* it asked for less than durable */
-            kithi_object_count(&o, "durable_epoch", NULL, commit.durable_epoch);
-        kithi_object_end(&o);
-    } else {
-        fputs("put ", stdout);
-        kithi_out_plain(stdout, id);
-        printf(", epoch %" PRIu64 "\n", commit.epoch);
-    }
+    kithi_tool_committed(t, "put ", id, "", &commit);
 out:
     kith_batch_free(batch);
     free(vector);

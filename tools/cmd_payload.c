@@ -81,19 +81,7 @@ static int change(struct kithi_tool *t, kith *index, const char *id, enum kith_p
     if (rc < 0)
         return kithi_tool_fail(t, "id \"%.64s\": %s", id,
                                commit.error.text[0] != '\0' ? commit.error.text : kith_strerror(rc));
-    if (t->json) {
-        struct kithi_object o;
-        kithi_object_begin(&o, true);
-        kithi_object_text(&o, "id", NULL, id);
-        kithi_object_count(&o, "epoch", NULL, commit.epoch);
-        if (commit.lag_ms) /* it asked for less than durable */
-            kithi_object_count(&o, "durable_epoch", NULL, commit.durable_epoch);
-        kithi_object_end(&o);
-    } else {
-        fputs("payload of ", stdout);
-        kithi_out_plain(stdout, id);
-        printf(" changed, epoch %" PRIu64 "\n", commit.epoch);
-    }
+    kithi_tool_committed(t, "payload of ", id, " changed", &commit);
     return KITHI_TOOL_OK;
 }
 

@@ -3,6 +3,7 @@
  * Each command is in its own cmd_*.c.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,6 +132,24 @@ int kithi_tool_fail_with(const struct kithi_tool *t, const char *name, int code,
     if (mentions(text, name))
         return kithi_tool_fail(t, "%s", text);
     return kithi_tool_fail(t, "\"%s\": %s", name, text);
+}
+
+void kithi_tool_committed(const struct kithi_tool *t, const char *before, const char *id, const char *after,
+                          const struct kith_commit *commit)
+{
+    if (t->json) {
+        struct kithi_object o;
+        kithi_object_begin(&o, true);
+        kithi_object_text(&o, "id", NULL, id);
+        kithi_object_count(&o, "epoch", NULL, commit->epoch);
+        if (commit->lag_ms) /* it asked for less than durable */
+            kithi_object_count(&o, "durable_epoch", NULL, commit->durable_epoch);
+        kithi_object_end(&o);
+        return;
+    }
+    fputs(before, stdout);
+    kithi_out_plain(stdout, id);
+    printf("%s, epoch %" PRIu64 "\n", after, commit->epoch);
 }
 
 /* The lines of what the library says of a filter, one of them a caret under another. */

@@ -53,6 +53,10 @@ int kithi_tool_filter(const struct kithi_tool *t, const char *text);
 int kithi_tool_fail_filter(const struct kithi_tool *t, const char *name, int rc,
                            const struct kith_error *error);
 
+/* That one id was written: before, the id, after and the epoch in words, or an object of id and epochs with --json. */
+void kithi_tool_committed(const struct kithi_tool *t, const char *before, const char *id, const char *after,
+                          const struct kith_commit *commit);
+
 /* What a later version will do; returns KITHI_TOOL_USAGE. */
 int kithi_tool_later(const struct kithi_tool *t, const char *what);
 

@@ -18,6 +18,7 @@
 
 #include "shm/base/decimal.h"
 #include "shm/base/error.h"
+#include "shm/base/sink.h"
 
 /* Digits that a 64-bit integer holds whatever they are. */
 #define DIGITS_MAX 19
@@ -827,42 +828,27 @@ size_t kithi_json_write_float(char out[KITHI_JSON_FLOAT_MAX], float v)
     return (size_t)(at - out);
 }
 
-/* What fits is written; what does not is counted. */
-struct sink {
-    char *out;
-    size_t cap, len;
-};
-
-static void put(struct sink *s, const char *bytes, size_t n)
-{
-    if (s->len < s->cap) {
-        size_t room = s->cap - s->len;
-        memcpy(s->out + s->len, bytes, n < room ? n : room);
-    }
-    s->len += n;
-}
-
 size_t kithi_json_write_string(char *out, size_t cap, const char *text, size_t len)
 {
     static const char hex[] = "0123456789abcdef";
-    struct sink s = { .out = out, .cap = cap };
+    struct kithi_sink s = { .out = out, .cap = cap };
     const char *end = text + len;
-    put(&s, "\"", 1);
+    kithi_sink_put(&s, "\"", 1);
     for (const char *p = text; p < end;) {
         size_t n = utf8_len(p, end);
         unsigned char c = (unsigned char)*p;
         if (n == 0)
-            put(&s, "\xef\xbf\xbd", 3);
+            kithi_sink_put(&s, "\xef\xbf\xbd", 3);
         else if (c == '"' || c == '\\')
-            put(&s, c == '"' ? "\\\"" : "\\\\", 2);
+            kithi_sink_put(&s, c == '"' ? "\\\"" : "\\\\", 2);
         else if (c == '\n' || c == '\t' || c == '\r')
-            put(&s, c == '\n' ? "\\n" : c == '\t' ? "\\t" : "\\r", 2);
+            kithi_sink_put(&s, c == '\n' ? "\\n" : c == '\t' ? "\\t" : "\\r", 2);
         else if (c < 0x20 || c == 0x7f)
-            put(&s, (char[]){ '\\', 'u', '0', '0', hex[c >> 4], hex[c & 15] }, 6);
+            kithi_sink_put(&s, (char[]){ '\\', 'u', '0', '0', hex[c >> 4], hex[c & 15] }, 6);
         else
-            put(&s, p, n);
+            kithi_sink_put(&s, p, n);
         p += n ? n : 1;
     }
-    put(&s, "\"", 1);
+    kithi_sink_put(&s, "\"", 1);
     return s.len;
 }

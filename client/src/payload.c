@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "shm/base/decimal.h"
+#include "shm/base/sink.h"
 #include "shm/payload/build.h"
 
 /* A member takes nine bytes at least, an element of an array one, a byte of text one. */
@@ -263,51 +264,24 @@ int kithi_payload_from_json(const char *text, size_t len, unsigned char out[KITH
 
 /* ---- writing text ---- */
 
-/* What fits is written; what does not is counted. */
-struct sink {
-    char *out;
-    size_t cap, len;
-};
-
-static void put(struct sink *s, const char *text, size_t n)
-{
-    if (s->len < s->cap) {
-        size_t room = s->cap - s->len;
-        memcpy(s->out + s->len, text, n < room ? n : room);
-    }
-    s->len += n;
-}
-
-static void put_text(struct sink *s, const char *text, size_t len)
+static void put_text(struct kithi_sink *s, const char *text, size_t len)
 {
     size_t room = s->len < s->cap ? s->cap - s->len : 0;
     s->len += kithi_json_write_string(room ? s->out + s->len : NULL, room, text, len);
 }
 
-static void put_integer(struct sink *s, int64_t v)
-{
-    char digits[24], *at = digits + sizeof digits;
-    uint64_t left = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-    do
-        *--at = (char)('0' + left % 10);
-    while ((left /= 10) > 0);
-    if (v < 0)
-        *--at = '-';
-    put(s, at, (size_t)(digits + sizeof digits - at));
-}
+static void put_object(struct kithi_sink *s, const struct kithi_payload *p, const struct kithi_value *object);
 
-static void put_object(struct sink *s, const struct kithi_payload *p, const struct kithi_value *object);
-
-static void put_value(struct sink *s, const struct kithi_payload *p, const struct kithi_value *v)
+static void put_value(struct kithi_sink *s, const struct kithi_payload *p, const struct kithi_value *v)
 {
     char number[KITHI_DECIMAL_MAX];
     struct kithi_value element;
     switch (v->type) {
-    case KITHI_PAYLOAD_NULL: put(s, "null", 4); return;
-    case KITHI_PAYLOAD_BOOL: put(s, v->integer ? "true" : "false", v->integer ? 4 : 5); return;
+    case KITHI_PAYLOAD_NULL: kithi_sink_put(s, "null", 4); return;
+    case KITHI_PAYLOAD_BOOL: kithi_sink_put(s, v->integer ? "true" : "false", v->integer ? 4 : 5); return;
     case KITHI_PAYLOAD_INT32:
-    case KITHI_PAYLOAD_INT64: put_integer(s, v->integer); return;
-    case KITHI_PAYLOAD_DOUBLE: put(s, number, kithi_decimal_write(number, v->number)); return;
+    case KITHI_PAYLOAD_INT64: kithi_sink_put_integer(s, v->integer); return;
+    case KITHI_PAYLOAD_DOUBLE: kithi_sink_put(s, number, kithi_decimal_write(number, v->number)); return;
     case KITHI_PAYLOAD_STRING: put_text(s, (const char *)p->bytes + v->off, v->len); return;
     case KITHI_PAYLOAD_OBJECT: put_object(s, p, v); return;
     case KITHI_PAYLOAD_STRINGS:
@@ -316,32 +290,32 @@ static void put_value(struct sink *s, const struct kithi_payload *p, const struc
     case KITHI_PAYLOAD_INTS32:
     case KITHI_PAYLOAD_INTS64: break;
     }
-    put(s, "[", 1);
+    kithi_sink_put(s, "[", 1);
     for (uint32_t i = 0; kithi_payload_element(p, v, i, &element); i++) {
-        put(s, ",", i > 0);
+        kithi_sink_put(s, ",", i > 0);
         put_value(s, p, &element);
     }
-    put(s, "]", 1);
+    kithi_sink_put(s, "]", 1);
 }
 
-static void put_object(struct sink *s, const struct kithi_payload *p, const struct kithi_value *object)
+static void put_object(struct kithi_sink *s, const struct kithi_payload *p, const struct kithi_value *object)
 {
     char key[KITHI_PAYLOAD_KEY_MAX];
     uint32_t key_len;
     struct kithi_value v;
-    put(s, "{", 1);
+    kithi_sink_put(s, "{", 1);
     for (uint32_t i = 0; kithi_payload_member(p, object, i, key, &key_len, &v); i++) {
-        put(s, ",", i > 0);
+        kithi_sink_put(s, ",", i > 0);
         put_text(s, key, key_len);
-        put(s, ":", 1);
+        kithi_sink_put(s, ":", 1);
         put_value(s, p, &v);
     }
-    put(s, "}", 1);
+    kithi_sink_put(s, "}", 1);
 }
 
 size_t kithi_payload_to_json(const struct kithi_payload *p, char *out, size_t cap)
 {
-    struct sink s = { .out = out, .cap = cap };
+    struct kithi_sink s = { .out = out, .cap = cap };
     struct kithi_value root;
     if (kithi_payload_root(p, &root))
         put_object(&s, p, &root);
