@@ -123,11 +123,16 @@ int kithi_handles_take(struct kithi_handles *h, const char *name, bool alone, st
     error->text[0] = 0;
     pthread_mutex_lock(&h->lock);
     for (handle = h->list; handle; handle = handle->next) {
-        if (!handle->gone && handle->alone == alone && (!alone || handle->users == 0) &&
-            !strcmp(kith_name(handle->index), name)) {
+        if (handle->gone || handle->alone != alone || (alone && handle->users) ||
+            strcmp(kith_name(handle->index), name) != 0) {
+            continue;
+        }
+        /* One that was dropped would go on checking vectors by what it was: its timeline is 0, which costs no system call to learn. */
+        if (kith_timeline(handle->index)) {
             handle->users++;
             break;
         }
+        handle->gone = true;
     }
     pthread_mutex_unlock(&h->lock);
     if (handle) {

@@ -153,6 +153,10 @@ static bool read_points(struct kithi_request *r, json_t *points, struct kithi_fl
             return kithi_refuse(&r->refusal, 422, "value", place,
                                 "a point has an id, which is a string, and a vector") == 0;
         }
+        if (metadata && !json_is_object(metadata) && !json_is_null(metadata)) {
+            kithi_body_place(place, sizeof place, where, "metadata");
+            return kithi_refuse(&r->refusal, 422, "payload", place, "%s is not an object, nor null", place) == 0;
+        }
         int rc = strlen(id) == 0 ? KITH_E_ID : add_point(batch, id, vector, len, metadata);
         if (rc < 0) {
             refuse_point(r, rc, where, index, len, metadata);
