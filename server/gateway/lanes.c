@@ -29,7 +29,7 @@ struct kithi_lanes {
     struct lane lanes[KITHI_LANE_COUNT];
     struct kithi_job *ended, **ended_last;
     struct kithi_job *parked;
-    unsigned parked_count;
+    unsigned parked_count, awaiting;
     unsigned alive; /* threads */
     bool ending;
 };
@@ -57,8 +57,16 @@ static struct kithi_job *unqueue(struct lane *lane, struct kithi_job **at)
     return job;
 }
 
+/* It waits for no epoch any more. */
+static void forget(struct kithi_lanes *l, struct kithi_job *job)
+{
+    l->awaiting -= job->awaits;
+    job->awaits = false;
+}
+
 static void end(struct kithi_lanes *l, struct kithi_job *job)
 {
+    forget(l, job);
     job->state = KITHI_JOB_ENDED;
     job->next = NULL;
     *l->ended_last = job;
@@ -72,6 +80,7 @@ static void park(struct kithi_lanes *l, struct kithi_job *job)
 {
     job->state = KITHI_JOB_PARKED;
     job->begun = false; /* it has looked at an epoch and at nothing else */
+    l->awaiting += !job->awaits;
     job->awaits = true;
     job->next = l->parked;
     l->parked = job;
@@ -266,6 +275,7 @@ enum kithi_drop kithi_lanes_drop(struct kithi_lanes *l, struct kithi_job *job)
     } else {
         drop = KITHI_DROP_ENDED;
     }
+    forget(l, job);
     pthread_mutex_unlock(&l->lock);
     if (drop == KITHI_DROP_UNBEGUN || drop == KITHI_DROP_AWAITING) {
         l->release(job);
@@ -303,6 +313,6 @@ void kithi_lanes_load(struct kithi_lanes *l, struct kithi_lanes_load *out)
         out->running[i] = l->lanes[i].running;
         out->stuck[i] = l->lanes[i].stuck;
     }
-    out->parked = l->parked_count;
+    out->awaiting = l->awaiting;
     pthread_mutex_unlock(&l->lock);
 }

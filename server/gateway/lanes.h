@@ -68,7 +68,8 @@ unsigned kithi_lanes_unpark(struct kithi_lanes *l);
 bool kithi_lanes_parked(struct kithi_lanes *l, const struct kithi_job *job);
 
 struct kithi_lanes_load {
-    unsigned queued[KITHI_LANE_COUNT], running[KITHI_LANE_COUNT], stuck[KITHI_LANE_COUNT], parked;
+    unsigned queued[KITHI_LANE_COUNT], running[KITHI_LANE_COUNT], stuck[KITHI_LANE_COUNT];
+    unsigned awaiting; /* an epoch: parked, or looked at just now */
 };
 /* For metrics; any thread. */
 void kithi_lanes_load(struct kithi_lanes *l, struct kithi_lanes_load *out);

@@ -141,7 +141,7 @@ void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text 
         const char *name, *type, *help;
         uint64_t value;
     } single[] = {
-        { "kith_gateway_waiting_for_epoch", "gauge", "Requests that wait for an epoch.", lanes.parked },
+        { "kith_gateway_waiting_for_epoch", "gauge", "Requests that wait for an epoch.", lanes.awaiting },
         { "kith_gateway_connections", "gauge", "Open connections.", load(&m->connections) },
         { "kith_gateway_connections_total", "counter", "Connections accepted.", load(&m->accepted) },
         { "kith_gateway_received_bytes_total", "counter", "Bytes of requests.", load(&m->bytes_in) },

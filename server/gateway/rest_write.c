@@ -155,7 +155,8 @@ static bool read_points(struct kithi_request *r, json_t *points, struct kithi_fl
         }
         if (metadata && !json_is_object(metadata) && !json_is_null(metadata)) {
             kithi_body_place(place, sizeof place, where, "metadata");
-            return kithi_refuse(&r->refusal, 422, "payload", place, "%s is not an object, nor null", place) == 0;
+            return kithi_refuse(&r->refusal, 422, "payload", place, "%s is not an object, nor null", place) ==
+                   0;
         }
         int rc = strlen(id) == 0 ? KITH_E_ID : add_point(batch, id, vector, len, metadata);
         if (rc < 0) {

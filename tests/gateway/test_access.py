@@ -62,7 +62,11 @@ def bad_options_are_told(m):
         return subprocess.run([os.environ["KITH_TEST_GATEWAY"], "--run", m.run, "--port", "0", *options], capture_output=True, text=True,
                               timeout=20, check=False)
 
-    def conf(text, name="bad.conf", mode=0o600):
+    made = []
+
+    def conf(text, mode=0o600):
+        made.append(text)
+        name = f"bad{len(made)}"
         with open(m.path(name), "w", encoding="utf-8") as f:
             f.write(text)
         os.chmod(m.path(name), mode)
@@ -71,7 +75,7 @@ def bad_options_are_told(m):
             (["--listen", "0.0.0.0"], 2, "--keys FILE, or --no-keys"), (["--listen", "::"], 2, "--no-keys"), (["--port", "70000"], 2, "--port"),
             (["--what"], 2, "--what"), (["--threads"], 2, "--threads"), (["extra"], 2, "extra"), (["--config", conf("colour = 1\n")], 2, "colour"),
             (["--config", conf("body_mib = 0\n")], 2, "body_mib"), (["--config", conf("answer_mib = 9\nanswers_mib = 8\n")], 2, "answers_mib"),
-            (["--keys", m.path("none")], 1, "none"), (["--keys", conf(KEYS, "open.keys", 0o644)], 1, "chmod"),
+            (["--keys", m.path("none")], 1, "none"), (["--keys", conf(KEYS, 0o644)], 1, "chmod"),
             (["--keys", conf("a read * short\n")], 1, "16 to 128"), (["--keys", conf("a delete * " + WRITER)], 1, "neither read nor write"),
             (["--keys", conf("a read a..b " + WRITER)], 1, "third word"), (["--keys", conf("# none\n")], 1, "no key"),
             (["--keys", conf(f"a read * {WRITER}\nb read * {WRITER}\n")], 1, ":2: its name or its key is there twice"),
