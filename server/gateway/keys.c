@@ -235,7 +235,7 @@ bool kithi_key_allows(const struct kithi_key *key, const char *collection, bool 
         return true;
     }
     char name[KITHI_NAME_MAX + 3];
-    if (!collection || strlen(collection) > KITHI_NAME_MAX) {
+    if (!collection || !kithi_name_valid(collection, strlen(collection))) {
         return false;
     }
     snprintf(name, sizeof name, ",%s,", collection);

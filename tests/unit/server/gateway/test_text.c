@@ -41,7 +41,7 @@ static void a_text_has_a_ceiling_and_a_budget(void **state)
     kithi_text_fini(&t);
     kithi_text_fini(&other);
     assert_int_equal(kithi_budget_used(&budget), 0);
-    assert_true(kithi_text_room(&other, 1500));
+    assert_true(kithi_text_room(&other, 1000));
     kithi_text_fini(&other);
 }
 
