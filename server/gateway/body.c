@@ -1,0 +1,150 @@
+/*
+ * body.c - see body.h.
+ */
+#include "server/gateway/body.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "shm/base/assert.h"
+
+json_t *kithi_body_parse(const char *text, size_t len, struct kithi_refusal *refusal)
+{
+    json_error_t error;
+    char where[64];
+    json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+    if (!value) {
+        snprintf(where, sizeof where, "line %d, column %d", error.line, error.column);
+        kithi_refuse(refusal, 400, "json", where, "the body is not JSON: %s", error.text);
+    }
+    return value;
+}
+
+void kithi_body_place(char *out, size_t size, const char *where, const char *name)
+{
+    snprintf(out, size, "%s%s%s", where, *where && *name ? "." : "", name);
+}
+
+static bool wrong(struct kithi_body_object *o, const char *name, const char *what)
+{
+    char place[128];
+    kithi_body_place(place, sizeof place, o->where, name);
+    kithi_refuse(o->refusal, 422, "value", place, "%s is not %s", *place ? place : "the body", what);
+    return false;
+}
+
+bool kithi_body_object(struct kithi_body_object *o, json_t *value, const char *where,
+                       struct kithi_refusal *refusal)
+{
+    *o = (struct kithi_body_object){ .object = value, .where = where, .refusal = refusal };
+    return json_is_object(value) || wrong(o, "", "an object");
+}
+
+json_t *kithi_body_raw(struct kithi_body_object *o, const char *name)
+{
+    KITHI_ASSERT(o->asked_count < KITHI_BODY_MEMBERS);
+    o->asked[o->asked_count++] = name;
+    return json_object_get(o->object, name);
+}
+
+json_t *kithi_body_any(struct kithi_body_object *o, const char *name)
+{
+    json_t *value = kithi_body_raw(o, name);
+    return json_is_null(value) ? NULL : value;
+}
+
+bool kithi_body_u64(struct kithi_body_object *o, const char *name, uint64_t min, uint64_t max, uint64_t *out)
+{
+    char what[96];
+    json_t *value = kithi_body_any(o, name);
+    if (!value) {
+        return true;
+    }
+    json_int_t n = json_integer_value(value);
+    if (!json_is_integer(value) || n < 0 || (uint64_t)n < min || (uint64_t)n > max) {
+        snprintf(what, sizeof what, "an integer from %" PRIu64 " to %" PRIu64, min, max);
+        return wrong(o, name, what);
+    }
+    *out = (uint64_t)n;
+    return true;
+}
+
+bool kithi_body_u32(struct kithi_body_object *o, const char *name, uint32_t min, uint32_t max, uint32_t *out)
+{
+    uint64_t wide = *out;
+    bool good = kithi_body_u64(o, name, min, max, &wide);
+    *out = (uint32_t)wide;
+    return good;
+}
+
+bool kithi_body_bool(struct kithi_body_object *o, const char *name, bool *out)
+{
+    json_t *value = kithi_body_any(o, name);
+    if (value && !json_is_boolean(value)) {
+        return wrong(o, name, "true or false");
+    }
+    *out = value ? json_is_true(value) : *out;
+    return true;
+}
+
+bool kithi_body_number(struct kithi_body_object *o, const char *name, double *out)
+{
+    json_t *value = kithi_body_any(o, name);
+    if (value && !json_is_number(value)) {
+        return wrong(o, name, "a number");
+    }
+    *out = value ? json_number_value(value) : *out;
+    return true;
+}
+
+bool kithi_body_string(struct kithi_body_object *o, const char *name, const char **out)
+{
+    json_t *value = kithi_body_any(o, name);
+    if (value && !json_is_string(value)) {
+        return wrong(o, name, "a string");
+    }
+    *out = value ? json_string_value(value) : *out;
+    return true;
+}
+
+bool kithi_body_choice(struct kithi_body_object *o, const char *name, const char *const *names, unsigned n,
+                       uint32_t *out)
+{
+    const char *text = NULL;
+    char what[128] = "one of";
+    if (!kithi_body_string(o, name, &text)) {
+        return false;
+    }
+    for (unsigned i = 0; text && i < n; i++) {
+        if (!strcmp(text, names[i])) {
+            *out = i;
+            return true;
+        }
+        size_t len = strlen(what);
+        snprintf(what + len, sizeof what - len, "%s %s", i ? "," : "", names[i]);
+    }
+    return !text || wrong(o, name, what);
+}
+
+bool kithi_body_end(struct kithi_body_object *o)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach(o->object, name, value)
+    {
+        unsigned i = 0;
+        while (i < o->asked_count && strcmp(o->asked[i], name) != 0) {
+            i++;
+        }
+        if (i == o->asked_count) {
+            char place[128];
+            kithi_body_place(place, sizeof place, o->where, name);
+            kithi_refuse(o->refusal, 422, "unknown_member", place,
+                         "this call knows no member %.64s here; GET /openapi.json has those that it does",
+                         name);
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,149 @@
+/*
+ * kith-gateway.c - HTTP for programs that cannot link libkith: puts the parts together, and takes them apart at SIGTERM.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "server/base/log.h"
+#include "server/gateway/handles.h"
+#include "server/gateway/keys.h"
+#include "server/gateway/lanes.h"
+#include "server/gateway/metrics.h"
+#include "server/gateway/options.h"
+#include "server/gateway/server.h"
+
+#define FILES_BESIDE 512u /* descriptors for segments, kithd's socket and the like, beside connections */
+#define STUCK_MS     2000u
+
+static int failed(const struct kithi_errmsg *err)
+{
+    kithi_log(KITHI_LOG_ERROR, "start-failed", "status=%s msg=%s", kithi_error_name(err->code), err->text);
+    return 1;
+}
+
+/* SIGTERM and SIGINT as a descriptor, in every thread that comes. */
+static int signals(struct kithi_errmsg *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    signal(SIGPIPE, SIG_IGN);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0) {
+        kithi_error_set(err, -errno, "signalfd: %s", strerror(errno));
+    }
+    return fd;
+}
+
+static int raise_files(const struct kithi_gateway_options *o, struct kithi_errmsg *err)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        return 0;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max != RLIM_INFINITY && limit.rlim_max < (rlim_t)o->connections + FILES_BESIDE) {
+        return kithi_error_set(
+            err, -EMFILE,
+            "connections = %lld takes %lld open files, and the limit is %llu; raise it (ulimit -n) or lower that",
+            (long long)o->connections, (long long)o->connections + FILES_BESIDE,
+            (unsigned long long)limit.rlim_max);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct kithi_gateway_options o;
+    static struct kithi_gateway gateway;
+    static struct kithi_metrics metrics;
+    struct kithi_errmsg err = { .text = "" };
+    struct kithi_keys keys = { NULL, 0 };
+    struct kithi_lanes *lanes = NULL;
+    struct kithi_server *server = NULL;
+    int status = kithi_gateway_options(argc, argv, &o);
+    if (status >= 0) {
+        return status;
+    }
+    if (o.keys[0] && kithi_keys_read(o.keys, &keys, &err) < 0) {
+        return failed(&err);
+    }
+    int stop = signals(&err);
+    if (stop < 0 || raise_files(&o, &err) < 0) {
+        return failed(&err);
+    }
+    gateway = (struct kithi_gateway){
+        .run_dir = o.run[0] ? o.run : NULL,
+        .metrics = &metrics,
+        .bodies = { 0, (size_t)o.bodies_mib << 20 },
+        .answers = { 0, (size_t)o.answers_mib << 20 },
+        .answer_max = (size_t)o.answer_mib << 20,
+        .top_k_max = (uint32_t)o.top_k_max,
+        .ef_max = (uint32_t)o.ef_max,
+        .batch_max = (uint32_t)o.batch_max,
+        .points_max = (uint32_t)o.points_max,
+        .version = KITH_VERSION,
+    };
+    int rc = kithi_handles_open(gateway.run_dir, &gateway.handles);
+    const unsigned threads[KITHI_LANE_COUNT] = {
+        [KITHI_LANE_SEARCH] = (unsigned)o.threads,
+        [KITHI_LANE_WIDE] = o.threads > 3 ? (unsigned)o.threads / 2 : 1,
+        [KITHI_LANE_WRITE] = (unsigned)o.write_threads,
+        [KITHI_LANE_ADMIN] = 2,
+        [KITHI_LANE_WATCH] = 2,
+    };
+    rc = rc < 0 ? rc : kithi_lanes_open(threads, kithi_server_release, &lanes);
+    if (rc < 0) {
+        kithi_error_set(&err, rc, "cannot start threads: %s", strerror(-rc));
+        return failed(&err);
+    }
+    metrics.lanes = lanes;
+    const struct kithi_server_options options = {
+        .listen = o.listen,
+        .port = (uint16_t)o.port,
+        .connections = (uint32_t)o.connections,
+        .requests = (uint32_t)o.requests,
+        .body_max = (uint64_t)o.body_mib << 20,
+        .idle_ms = (uint32_t)o.idle_ms,
+        .receive_ms = (uint32_t)o.receive_ms,
+        .send_ms = (uint32_t)o.send_ms,
+        .request_ms = (uint32_t)o.request_ms,
+        .admin_ms = (uint32_t)o.admin_ms,
+        .drain_ms = (uint32_t)o.drain_ms,
+        .access_log = o.access_log,
+        .keys = keys.count ? &keys : NULL,
+    };
+    rc = kithi_server_open(&options, &gateway, lanes, stop, &server, &err);
+    if (rc < 0) {
+        status = failed(&err);
+    } else {
+        kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u keys=%zu", o.listen,
+                  kithi_server_port(server), keys.count);
+        rc = kithi_server_run(server);
+        status = rc < 0;
+        if (rc < 0) {
+            kithi_log(KITHI_LOG_ERROR, "loop-failed", "msg=%s", strerror(-rc));
+        }
+    }
+    kithi_server_close(server);
+    if (!kithi_lanes_close(lanes, STUCK_MS)) {
+        /* A kithd that hangs keeps them; what they do was given up, and said to be of unknown outcome. */
+        kithi_log(KITHI_LOG_WARN, "stopped", "msg=some threads still wait for kithd and were left");
+        _exit(status);
+    }
+    kithi_handles_close(gateway.handles);
+    kithi_keys_fini(&keys);
+    close(stop);
+    kithi_log(KITHI_LOG_INFO, "stopped", "status=%d", status);
+    return status;
+}
