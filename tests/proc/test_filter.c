@@ -112,6 +112,37 @@ static void commands_take_filters(void **state)
     assert_int_equal(strlen(out), 2 + 2 + 2 + 3 + 3); /* and nobody else */
 }
 
+static void the_plan_of_a_filter_is_explained(void **state)
+{
+    (void)state;
+    kith *index = open_it();
+    struct kith_explanation e = KITH_EXPLANATION_INIT;
+    struct kith_error error = { 0 };
+    expect(tool("--json explain c --filter 'lang = \"BBB\"'"), 0, "{\"epoch\":");
+    expect(0, 0, "\"vectors\":3000,\"matches\":");
+    expect(0, 0, "\"exact\":false,\"k\":10,\"ef\":100,\"plan\":\"");
+    expect(0, 0, "\"scan_cost\":");
+    expect(tool("explain c --filter 'n >= 0' -k 2 --ef 50"), 0, " of 3,000 vectors match (");
+    expect(0, 0, "walk  100   ");
+    expect(0, 0, "so many match that a walk meets them");
+    expect(tool("--json explain c --filter 'n < 0'"), 0, "\"walk_cost\":null");
+    expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\"");
+    expect(tool("explain c"), 2, "give --filter");
+    expect(tool("explain c --filter 'n < 5 and'"), 2, "expected a field");
+    expect(tool("explain c --filter 'n < 5' -k 10 --ef 5"), 2, "--ef 5 is below -k 10");
+
+    assert_int_equal(kith_explain(index, "n < 1500", 10, 0, &e, &error), 0);
+    assert_int_equal(e.vectors, MANY);
+    assert_true(e.low <= 1350 && 1350 <= e.high && e.low <= e.matches && e.matches <= e.high);
+    assert_true(e.scan_cost > 0 && e.epoch > 0 && !e.exact);
+    assert_int_equal(kith_explain(index, "n <", 10, 0, &e, &error), KITH_E_FILTER);
+    assert_int_equal(error.code, KITH_E_FILTER);
+    assert_int_equal(kith_explain(index, "n < 1", 0, 0, &e, NULL), KITH_E_K);
+    assert_int_equal(kith_explain(index, "n < 1", 10, 9, &e, NULL), KITH_E_EF);
+    assert_int_equal(kith_explain(index, NULL, 10, 0, &e, NULL), -EINVAL);
+    kith_close(index);
+}
+
 static void what_is_wrong_with_a_filter_is_said(void **state)
 {
     (void)state;
@@ -231,6 +262,7 @@ int main(void)
         test_die("KITH_TEST_KITH does not name the program; run this test through ctest, or set it");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commands_take_filters),
+        cmocka_unit_test(the_plan_of_a_filter_is_explained),
         cmocka_unit_test(what_is_wrong_with_a_filter_is_said),
         cmocka_unit_test(the_library_takes_filters_of_any_make),
         cmocka_unit_test(what_fulfils_a_filter_is_deleted),
