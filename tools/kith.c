@@ -57,6 +57,8 @@ static const struct command COMMANDS[] = {
       "nearest neighbours" },
     { "explain", kithi_cmd_explain, "NAME --filter EXPR [-k 10] [--ef N]",
       "how many fulfil a filter, and how a search under it would go" },
+    { "facet", kithi_cmd_facet, "NAME FIELD [--filter EXPR] [--limit 100] [--at EPOCH]",
+      "values of a field and how many vectors have each" },
     { "bench", kithi_cmd_bench,
       "NAME --queries FILE --truth FILE.ivecs [--ids FILE] [-k 10] [--ef LIST]\n"
       "             [--recall LIST] [--threads N] [--seconds S]",

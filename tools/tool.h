@@ -31,7 +31,7 @@ kithi_command_fn kithi_cmd_create, kithi_cmd_drop, kithi_cmd_list, kithi_cmd_sta
 kithi_command_fn kithi_cmd_load, kithi_cmd_export;
 kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete, kithi_cmd_payload;
 kithi_command_fn kithi_cmd_search, kithi_cmd_scroll, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
-kithi_command_fn kithi_cmd_explain;
+kithi_command_fn kithi_cmd_explain, kithi_cmd_facet;
 kithi_command_fn kithi_cmd_optimize, kithi_cmd_alter;
 kithi_command_fn kithi_cmd_checkpoint, kithi_cmd_restore, kithi_cmd_wal, kithi_cmd_top, kithi_cmd_doctor;
 

@@ -143,6 +143,52 @@ static void the_plan_of_a_filter_is_explained(void **state)
     kith_close(index);
 }
 
+static void values_of_a_field_are_counted(void **state)
+{
+    (void)state;
+    kith *index = open_it();
+    kith_facet *f = NULL;
+    struct kith_facet_opts opts = KITH_FACET_OPTS_INIT;
+    struct kith_facet_info info = KITH_FACET_INFO_INIT;
+    struct kith_filter_value v;
+    struct kith_error error = { 0 };
+    uint64_t n;
+    expect(tool("facet c lang"), 0, "       750  \"BBB\"\n");
+    expect(0, 0, "       750  \"DDD\"\n       600  \"AAA\"\n       600  \"CCC\"\n");
+    expect(
+        tool("--json facet c lang --filter 'n < 8'"), 0,
+        "\"field\":\"lang\",\"vectors\":7,\"with\":7,\"distinct\":4,\"other\":0,\"values\":[{\"value\":\"BBB\","
+        "\"count\":2},{\"value\":\"CCC\",\"count\":2},{\"value\":\"DDD\",\"count\":2},{\"value\":\"AAA\",\"count\":1}]}");
+    expect(tool("facet c n --limit 2"), 0, "         1  1\n         1  2\n");
+    expect(0, 0, "2698 more values");
+    expect(tool("--json facet c 'in side.x' --filter 'n = 7'"), 0, "{\"value\":7.5,\"count\":1}");
+    expect(tool("facet c nobody"), 0, "none of 3000 vectors has a value in nobody");
+    expect(tool("facet c a..b"), 2, "a key is empty");
+    expect(tool("facet c"), 2, "give one name and one field");
+    expect(tool("facet c lang --filter 'lang > 5'"), 1, "field \"lang\" holds a string");
+
+    opts.filter = "n < 8 and tags = \"t1\"";
+    opts.error = &error;
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), 0);
+    assert_int_equal(kith_facet_count(f), 1);
+    assert_int_equal(kith_facet_value(f, 0, &v, &n), 0);
+    assert_int_equal(v.type, KITH_FILTER_STRING);
+    assert_string_equal(v.string, "t1");
+    assert_int_equal(n, 1);
+    assert_int_equal(kith_facet_value(f, 1, &v, &n), -EINVAL);
+    assert_int_equal(kith_facet_info(f, &info), 0);
+    assert_true(info.vectors == 1 && info.with == 1 && info.distinct == 1 && info.other == 0);
+    kith_facet_free(f);
+    kith_facet_free(NULL);
+    opts.limit = 65537;
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), KITH_E_PARAMETER);
+    opts.limit = 0;
+    opts.filter = "n <";
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), KITH_E_FILTER);
+    assert_int_equal(kith_facet_of(index, ".", NULL, &f), KITH_E_PAYLOAD);
+    kith_close(index);
+}
+
 static void what_is_wrong_with_a_filter_is_said(void **state)
 {
     (void)state;
@@ -263,6 +309,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commands_take_filters),
         cmocka_unit_test(the_plan_of_a_filter_is_explained),
+        cmocka_unit_test(values_of_a_field_are_counted),
         cmocka_unit_test(what_is_wrong_with_a_filter_is_said),
         cmocka_unit_test(the_library_takes_filters_of_any_make),
         cmocka_unit_test(what_fulfils_a_filter_is_deleted),

@@ -510,6 +510,52 @@ struct kith_explanation {
 KITH_API int kith_explain(kith *index, const char *filter, uint32_t k, uint32_t ef,
                           struct kith_explanation *out, struct kith_error *error);
 
+struct kith_facet_opts {
+    size_t struct_size;
+    uint32_t limit;           /* values that are told apart in the answer, 1..65536; 0: 100 */
+    uint32_t reserved;        /* 0 */
+    const char *filter;       /* vectors whose payload fulfils it; NULL: all */
+    struct kith_snapshot at;  /* all zeros: now */
+    struct kith_error *error; /* may be NULL; filled when the call fails because of the filter */
+};
+/* clang-format off */
+#define KITH_FACET_OPTS_INIT { sizeof(struct kith_facet_opts), 0, 0, NULL, { 0, 0 }, NULL }
+/* clang-format on */
+
+/* How often values occur in a field. */
+typedef struct kith_facet kith_facet;
+
+struct kith_facet_info {
+    size_t struct_size;
+    uint64_t epoch;   /* the snapshot that was counted */
+    uint64_t vectors; /* that fulfil the filter */
+    uint64_t with; /* of them those that have a value in the field: not null, an object or an empty array */
+    uint64_t
+        distinct; /* different values that were told apart, 65536 at most; more than the limit are counted and not given */
+    uint64_t other; /* occurrences of values beyond those, which were not told apart; 0: there are none */
+};
+/* clang-format off */
+#define KITH_FACET_INFO_INIT { sizeof(struct kith_facet_info), 0, 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Count the values of a field (a dotted path) over all vectors that fulfil a filter, exactly and at one snapshot, by looking at every payload.
+ * An array counts each of its values once; 5.0 is 5. At most 65536 different values, and 16 MiB of strings, are told apart: the counts of
+ * those are exact all the same, and info.other says how often others came that were met later.
+ * *out is freed with kith_facet_free(). 0; KITH_E_PAYLOAD: field is no path; KITH_E_PARAMETER: limit; KITH_E_FILTER; KITH_E_STALE,
+ * KITH_E_EPOCH, KITH_E_REPLACED; -ENOMEM, -EINVAL. Thread-safe.
+ */
+KITH_API int kith_facet_of(kith *index, const char *field, const struct kith_facet_opts *opts,
+                           kith_facet **out);
+/* Values in it, the most frequent first; of equally frequent ones booleans, integers, other numbers and strings, rising. */
+KITH_API uint32_t kith_facet_count(const kith_facet *f);
+/* Value i < count and how many vectors have it. A string lives as long as f. 0 or -EINVAL. */
+KITH_API int kith_facet_value(const kith_facet *f, uint32_t i, struct kith_filter_value *out,
+                              uint64_t *out_count);
+KITH_API int kith_facet_info(const kith_facet *f, struct kith_facet_info *out);
+/* Accepts NULL. */
+KITH_API void kith_facet_free(kith_facet *f);
+
 struct kith_scroll_opts {
     size_t struct_size;
     uint32_t limit;          /* ids of a page, 1..65536; 0: 1000 */
