@@ -262,11 +262,14 @@ static void cell(enum kind kind, double share)
         ratio[r] = ways[CHOSEN].us[r] / ways[best].us[r];
     double dearer = middle(ratio);
     const struct way *w = &ways[CHOSEN];
-    printf("%6s %8.3f %% | %8.0f %.4f %3u/%3u/%3u/%3u | %8.0f %.4f | %8.0f %.4f %7.0f | %8.0f | %.2f\n",
-           kind_names[kind], share * 100, w->middle, w->recall, w->plans[KITHI_PLAN_WALK],
-           w->plans[KITHI_PLAN_HOPS], w->plans[KITHI_PLAN_SCAN], w->plans[KITHI_PLAN_WALK_SCAN],
-           ways[WALK].middle, ways[WALK].recall, ways[HOPS].middle, ways[HOPS].recall, ways[HOPS].evaluated,
-           ways[SCAN].middle, dearer);
+    const struct kithi_sample *s = &conditions[CHOSEN].sample;
+    double beside = s->beside ? (double)s->beside_matched / s->beside : 0;
+    printf(
+        "%6s %8.3f %% | %8.0f %.4f %3u/%3u/%3u/%3u | %8.0f %.4f | %8.0f %.4f %7.0f | %8.0f | %.2f | %.3f\n",
+        kind_names[kind], share * 100, w->middle, w->recall, w->plans[KITHI_PLAN_WALK],
+        w->plans[KITHI_PLAN_HOPS], w->plans[KITHI_PLAN_SCAN], w->plans[KITHI_PLAN_WALK_SCAN],
+        ways[WALK].middle, ways[WALK].recall, ways[HOPS].middle, ways[HOPS].recall, ways[HOPS].evaluated,
+        ways[SCAN].middle, dearer, beside);
     fflush(stdout);
     cells.all++;
     cells.found += w->recall >= RECALL_MIN;
@@ -351,7 +354,7 @@ int main(int argc, char **argv)
     printf("%u vectors of %u dimensions, %s; without a filter %.0f us, recall@%u %.4f\n", set.base_count,
            set.dim, opts.configs[0].name, middle(plain.us), K, plain.recall);
     puts(
-        "  kind    matches |  chosen recall walk/hops/scan/late |     walk recall |     hops recall   looks |     scan | ratio");
+        "  kind    matches |  chosen recall walk/hops/scan/late |     walk recall |     hops recall   looks |     scan | ratio | beside");
     for (enum kind kind = CHANCE; kind < KINDS; kind++) {
         ask(&set, kind, order);
         for (size_t i = 0; i < sizeof shares / sizeof *shares; i++)

@@ -14,13 +14,19 @@
 #define WALK_COST 22.0
 /* The same of comparing a vector that a scan found to match: 160 to 230 ns there. */
 #define MATCH_COST 4.0
-/* A walk is so many times as wide as the k-th match is far down in what it finds, and as ef: the far end of a beam has gaps. */
-#define RANK_PART 6u
-#define WALK_EF   3u
+/*
+ * A walk is so many times as wide as the k-th match is expected to be far down in what it finds, and as ef; it was wide enough when it was so many times, as
+ * ranks scatter by a third for k of 10. The far end of a beam has gaps.
+ */
+#define RANK_PART   6u
+#define RANK_ENOUGH 4u
+#define WALK_EF     3u
+/* One that had to be so many times as wide has met a condition that has to do with the vectors. */
+#define RANK_OFF 2u
 /* Hops are so many halves as wide as ef: matches on the far side of what lies between are harder to find than neighbours. */
 #define HOPS_HALVES 5u
 /* What a place of them costs: a row and codes; and payloads, and rows of those that do not match, the more the fewer matches stand beside matches. */
-#define HOP_COST        40.0
+#define HOP_COST        20.0
 #define HOP_BESIDE_COST 20.0
 /* Where so few match that hops go over most of them, they go along their border, too. */
 #define HOP_BORDER 2.0
@@ -30,15 +36,15 @@
 #define LESSON 15u
 
 /* How many times as wide as the rank of the k-th match a walk is. */
-static uint32_t part_of(uint32_t k, uint32_t ef)
+static uint32_t part_of(uint32_t k, uint32_t ef, uint32_t most)
 {
-    return ef / k > RANK_PART ? RANK_PART : ef / k;
+    return ef / k > most ? most : ef / k;
 }
 
 void kithi_plan_costs(const struct kithi_view *v, const struct kithi_estimate *e, uint32_t k, uint32_t ef,
                       struct kithi_costs *out)
 {
-    double used = v->slots_used, walk = (double)k * part_of(k, ef) / e->share;
+    double used = v->slots_used, walk = (double)k * part_of(k, ef, RANK_PART) / e->share;
     double hops = (double)ef * HOPS_HALVES / 2;
     if (walk < (double)ef * WALK_EF)
         walk = (double)ef * WALK_EF;
@@ -123,8 +129,8 @@ struct kithi_step kithi_plan_next(const struct kithi_view *v, struct kithi_condi
 {
     bool enough = count >= k && !was_dear;
     bool walked = c->plan == KITHI_PLAN_WALK;
-    if (walked)
-        enough = enough && c->rank * part_of(k, ef) <= c->ef;
+    uint32_t needs = walked ? c->rank * part_of(k, ef, RANK_ENOUGH) : 0;
+    enough = enough && needs <= c->ef;
     if (c->only)
         return next_only(v, c, enough);
     if (enough)
@@ -133,13 +139,16 @@ struct kithi_step kithi_plan_next(const struct kithi_view *v, struct kithi_condi
     struct kithi_costs costs;
     kithi_estimate(v, c, &e);
     kithi_plan_costs(v, &e, k, ef, &costs);
-    if (walked && count >= k) { /* it was nearly enough: how wide it has to be is known now */
-        costs.walk_ef = c->rank * part_of(k, ef);
-        costs.walk = costs.walk_ef < v->slots_used ? costs.walk_ef * WALK_COST : INFINITY;
+    if (walked && count >= k) { /* how wide it has to be is known now */
+        costs.walk_ef = needs;
+        costs.walk = needs < v->slots_used ? needs * WALK_COST : INFINITY;
     } else {
         costs.walk = INFINITY;
-        *(walked ? &c->lessons.no_walk : &c->lessons.no_hops) = LESSON;
     }
+    if (walked && (count < k || needs > RANK_OFF * c->ef))
+        c->lessons.no_walk = LESSON;
+    if (!walked)
+        c->lessons.no_hops = LESSON;
     if (!walked || c->lessons.no_hops > 0)
         costs.hops = INFINITY;
     c->plan = kithi_plan_cheapest(&costs, &c->reason);

@@ -123,7 +123,7 @@ static void the_plan_of_a_filter_is_explained(void **state)
     expect(0, 0, "\"exact\":false,\"k\":10,\"ef\":100,\"plan\":\"");
     expect(0, 0, "\"scan_cost\":");
     expect(tool("explain c --filter 'n >= 0' -k 2 --ef 50"), 0, " of 3,000 vectors match (");
-    expect(0, 0, "walk  100   ");
+    expect(0, 0, "walk  150  ");
     expect(0, 0, "so many match that a walk meets them");
     expect(tool("--json explain c --filter 'n < 0'"), 0, "\"walk_cost\":null");
     expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\"");

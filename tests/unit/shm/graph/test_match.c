@@ -4,6 +4,7 @@
  */
 #include "shm/graph/match.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -242,8 +243,41 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
             fail_msg("%s: %u of %u", text, good, wanted);
         condition_free(&c);
     }
-    assert_true(plans[KITHI_PLAN_WALK] > 0 && plans[KITHI_PLAN_SCAN] > 0 && plans[KITHI_PLAN_HOPS] > 0);
+    assert_true(plans[KITHI_PLAN_WALK] > 0 && plans[KITHI_PLAN_SCAN] > 0);
     free(ranks);
+}
+
+/* In a collection as large as hops are for. */
+static void each_plan_is_the_cheapest_somewhere(void **state)
+{
+    (void)state;
+    static const struct {
+        double share, density;
+        enum kithi_plan plan;
+        enum kithi_plan_reason reason;
+    } all[] = {
+        { 1, 1, KITHI_PLAN_WALK, KITHI_PLAN_MANY },       { 0.5, 0.9, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+        { 0.05, 0.05, KITHI_PLAN_WALK, KITHI_PLAN_MANY }, { 0.05, 0.7, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },
+        { 0.01, 0.5, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },  { 0.001, 0.001, KITHI_PLAN_SCAN, KITHI_PLAN_FEW },
+        { 0.00001, 0.8, KITHI_PLAN_SCAN, KITHI_PLAN_FEW }
+    };
+    struct kithi_view v = { .slots_used = 400000 };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct kithi_estimate e = { .share = all[i].share, .density = all[i].density, .of = v.slots_used };
+        struct kithi_costs costs;
+        enum kithi_plan_reason reason;
+        e.matches = (uint64_t)(e.share * (double)e.of);
+        kithi_plan_costs(&v, &e, K, 100, &costs);
+        assert_int_equal(kithi_plan_cheapest(&costs, &reason), all[i].plan);
+        assert_int_equal(reason, all[i].reason);
+        assert_true(costs.scan >= v.slots_used);
+    }
+    /* Where all would be walked through, a scan is left. */
+    struct kithi_costs costs;
+    struct kithi_estimate e = { .share = 1, .density = 1, .of = 50, .matches = 50 };
+    v.slots_used = 50;
+    kithi_plan_costs(&v, &e, K, 100, &costs);
+    assert_true(isinf(costs.walk) && isinf(costs.hops) && costs.walk_ef == 0 && costs.hops_ef == 0);
 }
 
 static void a_wrong_estimate_costs_time_and_no_hit(void **state)
@@ -439,6 +473,7 @@ int main(void)
 {
     struct CMUnitTest tests[] = {
         cmocka_unit_test(any_share_of_matches_is_answered_as_brute_force_does),
+        cmocka_unit_test(each_plan_is_the_cheapest_somewhere),
         cmocka_unit_test(a_wrong_estimate_costs_time_and_no_hit),
         cmocka_unit_test(hops_alone_find_what_brute_force_finds),
         cmocka_unit_test(an_estimate_has_the_number_within_its_bounds),
