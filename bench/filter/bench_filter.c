@@ -25,9 +25,9 @@
 #define K         10u
 #define EF        100u
 #define QUERIES   100u /* of a cell */
-#define ROUNDS    3u
+#define ROUNDS    7u
 /* Of a query and a round, so that dear plans take no hour. */
-#define TURN_NS 50000000u
+#define TURN_NS 30000000u
 #define RANGE   1000000u
 
 static struct kithi_map map;

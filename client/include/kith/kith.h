@@ -266,7 +266,8 @@ KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *o
  *   WALK_SCAN  by a scan, after a walk or hops that did not meet enough
  *   HOPS       by a walk from match to match, also to those that are two links apart
  *
- * All of them give k hits, or all that match. Reasons: GIVEN: opts.exact, or no filter; MANY: so many match that a walk
+ * All of them give k hits, or all that match. Walks are 3 times as wide as ef at least, hops 2.5 times, so that the default finds as much as without a
+ * filter, or more. Reasons: GIVEN: opts.exact, or no filter; MANY: so many match that a walk
  * meets them; FEW: so few that a scan is cheaper; SOME: between these, hops are cheapest; SHORT: what was cheapest by the estimate did not
  * find enough; KNOWN: it did not a few searches ago, and was left out.
  */
@@ -549,7 +550,7 @@ KITH_API int kith_facet_of(kith *index, const char *field, const struct kith_fac
                            kith_facet **out);
 /* Values in it, the most frequent first; of equally frequent ones booleans, integers, other numbers and strings, rising. */
 KITH_API uint32_t kith_facet_count(const kith_facet *f);
-/* Value i < count and how many vectors have it. A string lives as long as f. 0 or -EINVAL. */
+/* Value i < count and how many vectors have it. A string lives as long as f; one with a NUL in it reads as far as that. 0 or -EINVAL. */
 KITH_API int kith_facet_value(const kith_facet *f, uint32_t i, struct kith_filter_value *out,
                               uint64_t *out_count);
 KITH_API int kith_facet_info(const kith_facet *f, struct kith_facet_info *out);
