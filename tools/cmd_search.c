@@ -17,11 +17,10 @@
 /* How a search under a filter was answered, as kith(1) lists. */
 static void print_plan(const struct kith_search_info *info, const char *notice)
 {
-    static const char *const plans[] = { "none", "walk", "scan", "walk-scan" };
-    static const char *const reasons[] = { "given", "many", "few", "short" };
     printf(",\"plan\":\"%s\",\"plan_reason\":\"%s\",\"evaluated\":%" PRIu64 ",\"matched\":%" PRIu64
            ",\"share\":",
-           plans[info->plan & 3], reasons[info->plan_reason & 3], info->evaluated_count, info->matched_count);
+           kithi_tool_plan(info->plan), kithi_tool_plan_reason(info->plan_reason), info->evaluated_count,
+           info->matched_count);
     kithi_out_float(stdout, (float)info->share);
     if (notice != NULL) {
         fputs(",\"notice\":", stdout);

@@ -56,6 +56,10 @@ static const struct command COMMANDS[] = {
       "              [--recall R] [--exact] [--filter EXPR [--strict]]\n"
       "              [--payload | --fields LIST] [--at EPOCH]",
       "nearest neighbours" },
+    { "explain", kithi_cmd_explain, "NAME --filter EXPR [-k 10] [--ef N]",
+      "how many fulfil a filter, and how a search under it would go" },
+    { "facet", kithi_cmd_facet, "NAME FIELD [--filter EXPR] [--limit 100] [--at EPOCH]",
+      "values of a field and how many vectors have each" },
     { "bench", kithi_cmd_bench,
       "NAME --queries FILE --truth FILE.ivecs [--ids FILE] [-k 10] [--ef LIST]\n"
       "             [--recall LIST] [--threads N] [--seconds S]",
@@ -236,6 +240,25 @@ bool kithi_tool_keep(const char *name, uint32_t *out)
         if (strcmp(name, kithi_keep_name(*out)) == 0)
             return true;
     return false;
+}
+
+const char *kithi_tool_plan(uint32_t plan)
+{
+    static const char *const names[] = { [KITH_PLAN_NONE] = "none",
+                                         [KITH_PLAN_WALK] = "walk",
+                                         [KITH_PLAN_SCAN] = "scan",
+                                         [KITH_PLAN_WALK_SCAN] = "walk-scan",
+                                         [KITH_PLAN_HOPS] = "hops" };
+    return plan < sizeof names / sizeof *names ? names[plan] : "unknown";
+}
+
+const char *kithi_tool_plan_reason(uint32_t reason)
+{
+    static const char *const names[] = {
+        [KITH_PLAN_GIVEN] = "given", [KITH_PLAN_MANY] = "many", [KITH_PLAN_FEW] = "few",
+        [KITH_PLAN_SHORT] = "short", [KITH_PLAN_SOME] = "some", [KITH_PLAN_KNOWN] = "known"
+    };
+    return reason < sizeof names / sizeof *names ? names[reason] : "unknown";
 }
 
 const char *kithi_tool_basis(uint32_t basis)

@@ -31,6 +31,7 @@ kithi_command_fn kithi_cmd_create, kithi_cmd_drop, kithi_cmd_list, kithi_cmd_sta
 kithi_command_fn kithi_cmd_load, kithi_cmd_export;
 kithi_command_fn kithi_cmd_put, kithi_cmd_get, kithi_cmd_delete, kithi_cmd_payload;
 kithi_command_fn kithi_cmd_search, kithi_cmd_scroll, kithi_cmd_bench, kithi_cmd_inspect, kithi_cmd_verify;
+kithi_command_fn kithi_cmd_explain, kithi_cmd_facet;
 kithi_command_fn kithi_cmd_optimize, kithi_cmd_alter;
 kithi_command_fn kithi_cmd_checkpoint, kithi_cmd_restore, kithi_cmd_wal, kithi_cmd_top, kithi_cmd_doctor;
 
@@ -77,6 +78,10 @@ struct kith_snapshot kithi_tool_snapshot(kith *index, uint64_t epoch);
 const char *kithi_tool_decoded(uint32_t quantization, uint32_t keep);
 /* Say so on stderr; with --json, where a key says it, and for NULL nothing. */
 void kithi_tool_tell_decoded(const struct kithi_tool *t, const char *codec);
+
+/* "hops", "some", ...: what answers under a filter, and why, as kith(1) lists. */
+const char *kithi_tool_plan(uint32_t plan);
+const char *kithi_tool_plan_reason(uint32_t reason);
 
 /* "curve", "beyond", ...: what an ef rests on, as kith(1) lists. */
 const char *kithi_tool_basis(uint32_t basis);

@@ -85,6 +85,7 @@ int kithi_condition_of(struct kithi_call *c, const char *text, struct kithi_errm
     k->used = ++c->conditions->turn;
     k->condition.look.holds = (enum kithi_payload_type)0;
     k->condition.plan = KITHI_PLAN_NONE;
+    k->condition.share = 0;
     *out = &k->condition;
     return 0;
 }

@@ -140,11 +140,13 @@ static void note(kith_results *out, const struct kithi_call *c, const struct ask
     out->plan_reason = condition->reason;
     out->evaluated = condition->evaluated;
     out->matched = condition->matched;
-    out->share = condition->sampled ? kithi_condition_share(condition) : 0;
+    out->share = condition->share;
 }
 _Static_assert((int)KITH_PLAN_WALK_SCAN == (int)KITHI_PLAN_WALK_SCAN &&
-                   (int)KITH_PLAN_SHORT == (int)KITHI_PLAN_SHORT,
-               "kith.h and match.h disagree");
+                   (int)KITH_PLAN_HOPS == (int)KITHI_PLAN_HOPS &&
+                   (int)KITH_PLAN_SHORT == (int)KITHI_PLAN_SHORT &&
+                   (int)KITH_PLAN_KNOWN == (int)KITHI_PLAN_KNOWN,
+               "kith.h and plan.h disagree");
 
 static int search_in(struct kith *index, struct kithi_call *c, const float *query, const struct asked *a,
                      kith_results *out)

@@ -107,4 +107,12 @@ static inline bool kithi_visited_add(struct kithi_scratch *s, uint32_t slot)
     return true;
 }
 
+static inline bool kithi_visited_has(const struct kithi_scratch *s, uint32_t slot)
+{
+    uint32_t link = slot + 1, at = kithi_visited_home(link, s->visited_mask);
+    while (s->visited[at] && s->visited[at] != link)
+        at = (at + 1) & s->visited_mask;
+    return s->visited[at] != 0;
+}
+
 #endif

@@ -13,6 +13,7 @@
 
 #include "shm/base/error.h"
 #include "shm/base/id.h"
+#include "shm/graph/hop.h"
 
 /* How a walk has ended, when the snapshot has to be taken anew, or better were. */
 enum { WALK_ENDED = 0, WALK_ON = 1, WALK_AGAIN = 2, WALK_SHORT = 3 };
@@ -77,9 +78,9 @@ static uint32_t score_count(const struct kithi_view *v, const struct kithi_searc
     return v->kept == v->walked ? p->k : p->k + p->k / 4 + p->ef / SCORE_SHARE + 2;
 }
 
-/* Take a snapshot and go down to level 0. */
-static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
-                      const float *query, const struct kithi_search_params *p)
+/* Take a snapshot and go down to level 0, to *out_slot. */
+static int go_down(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                   const float *query, const struct kithi_search_params *p, uint32_t *out_slot)
 {
     int rc = kithi_view_begin_at(map, &p->at, v);
     if (rc < 0)
@@ -108,10 +109,19 @@ static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct 
         return WALK_AGAIN; /* it grew after this view began */
     if (level > KITHI_LEVEL_MAX)
         level = KITHI_LEVEL_MAX;
-    uint32_t slot = link - 1;
-    kithi_walk_descend(v, s, level, 0, &slot);
-    rc = kithi_walk_seed(v, s, slot);
-    return rc < 0 ? rc : WALK_ON;
+    *out_slot = link - 1;
+    kithi_walk_descend(v, s, level, 0, out_slot);
+    return WALK_ON;
+}
+
+static int begin_walk(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                      const float *query, const struct kithi_search_params *p)
+{
+    uint32_t slot;
+    int rc = go_down(map, v, s, query, p, &slot);
+    if (rc == WALK_ON && kithi_walk_seed(v, s, slot) < 0)
+        return -ENOMEM;
+    return rc;
 }
 
 static void prefetch_score(const struct kithi_view *v, uint32_t slot, const struct kithi_condition *condition)
@@ -227,35 +237,77 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
     return WALK_ENDED;
 }
 
-/* Under a condition: walks, each wider than the one before, until one is wide enough or a scan is cheaper than the next. */
+/* A walk of breadth c->ef, and what it has found that fulfils the condition. */
+static int walk_matching(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                         const float *query, const struct kithi_search_params *p, struct kithi_results *out)
+{
+    struct kithi_search_params wide = *p;
+    wide.ef = p->condition->ef;
+    int rc = begin_walk(map, v, s, query, &wide);
+    if (rc == WALK_ON)
+        rc = kithi_walk(v, s, p->deadline_ns, &out->stats.deadline_hit);
+    return rc == WALK_ENDED ? end_walk(v, s, p, out) : rc;
+}
+
+_Static_assert((int)KITHI_HOP_ENDED == (int)WALK_ENDED && (int)KITHI_HOP_ON == (int)WALK_ON &&
+                   (int)KITHI_HOP_AGAIN == (int)WALK_AGAIN,
+               "hops end as walks do");
+
+/* Hops of breadth c->ef, which give up when they have looked at more than looks_max payloads: then *out_dear. */
+static int hop_matching(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
+                        const float *query, const struct kithi_search_params *p, uint64_t looks_max,
+                        bool *out_dear, struct kithi_results *out)
+{
+    struct kithi_condition *c = p->condition;
+    struct kithi_search_params narrow = *p;
+    uint32_t slot;
+    narrow.ef = c->ef;
+    narrow.condition = NULL; /* all that hops find was asked */
+    looks_max = looks_max < UINT64_MAX - c->evaluated ? c->evaluated + looks_max : UINT64_MAX;
+    int rc = go_down(map, v, s, query, &narrow, &slot);
+    if (rc == WALK_ON)
+        rc = kithi_hop_begin(v, s, c, slot);
+    while (rc == WALK_ON && !*out_dear && !out->stats.deadline_hit) {
+        rc = kithi_hop_step(v, s, c);
+        *out_dear = rc == WALK_ON && c->evaluated > looks_max;
+        out->stats.deadline_hit = rc == WALK_ON && p->deadline_ns && now_ns() >= p->deadline_ns;
+    }
+    if (rc < 0 || rc == WALK_AGAIN || (*out_dear && !out->stats.deadline_hit))
+        return rc;
+    narrow.ef = p->ef;
+    return end_walk(v, s, &narrow, out);
+}
+
+/* Under a condition: as plan.h says. */
 static int search_matching(const struct kithi_map *map, struct kithi_view *v, struct kithi_scratch *s,
                            const float *query, const struct kithi_search_params *p, struct kithi_results *out)
 {
     struct kithi_condition *c = p->condition;
-    struct kithi_search_params wide = *p;
+    struct kithi_step step = { .plan = KITHI_PLAN_SCAN };
     int rc = kithi_view_begin_at(map, &p->at, v);
     if (rc < 0)
         return rc;
     out->stats.scanned = false;
-    wide.ef = p->exact ? 0 : kithi_plan_first(v, c, p->k, p->ef);
+    c->ef = 0;
     if (p->exact) {
         c->plan = KITHI_PLAN_SCAN;
         c->reason = KITHI_PLAN_GIVEN;
+        c->share = 0;
+    } else {
+        step = kithi_plan_first(v, c, p->k, p->ef);
     }
-    for (c->ef = 0; wide.ef && wide.ef != UINT32_MAX;) {
-        c->ef = wide.ef;
+    while (step.plan == KITHI_PLAN_WALK || step.plan == KITHI_PLAN_HOPS) {
+        bool dear = false;
+        c->ef = step.ef;
         c->rank = 0;
         kithi_results_clear(out);
-        rc = begin_walk(map, v, s, query, &wide);
-        if (rc == WALK_ON)
-            rc = kithi_walk(v, s, p->deadline_ns, &out->stats.deadline_hit);
-        if (rc == WALK_ENDED)
-            rc = end_walk(v, s, p, out);
+        rc = step.plan == KITHI_PLAN_WALK ? walk_matching(map, v, s, query, p, out)
+                                          : hop_matching(map, v, s, query, p, step.looks_max, &dear, out);
         if (rc < 0 || rc == WALK_AGAIN || out->stats.deadline_hit)
             return rc;
-        wide.ef = kithi_plan_next(v, c, p->k, p->ef, out->count);
+        step = kithi_plan_next(v, c, p->k, p->ef, out->count, dear);
     }
-    if (c->plan == KITHI_PLAN_WALK)
+    if (step.plan == KITHI_PLAN_NONE)
         return WALK_ENDED;
     kithi_results_clear(out);
     return search_exact(map, v, s, query, p, out);

@@ -156,11 +156,7 @@ static inline uint32_t entry_place(struct kithi_beam_entry *b, uint32_t n, float
     return at;
 }
 
-/*
- * Put an entry into the sorted beam. Returns the lowest place from which on the beam has changed, or
- * UINT32_MAX when it has not.
- */
-static uint32_t beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint32_t slot, bool ghost)
+uint32_t kithi_beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint32_t slot, bool ghost)
 {
     struct kithi_beam_entry *b = s->beam;
     bool thinned = s->beam_count == s->beam_capacity;
@@ -218,7 +214,7 @@ int kithi_walk_seed(const struct kithi_view *v, struct kithi_scratch *s, uint32_
         return 0;
     float d = kithi_walk_distance(v, s, slot);
     s->distance_count++;
-    beam_insert(s, UINT32_MAX, d, slot, is_ghost(v, slot, (enum kithi_eyes)s->eyes));
+    kithi_beam_insert(s, UINT32_MAX, d, slot, is_ghost(v, slot, (enum kithi_eyes)s->eyes));
     return 0;
 }
 
@@ -353,7 +349,7 @@ static uint32_t expand_heir(const struct kithi_view *v, struct kithi_scratch *s,
     s->distance_count++;
     if (s->live_count >= s->ef && d >= s->beam[s->beam_count - 1].distance)
         return UINT32_MAX;
-    return beam_insert(s, s->ef, d, heir, is_ghost(v, heir, (enum kithi_eyes)s->eyes));
+    return kithi_beam_insert(s, s->ef, d, heir, is_ghost(v, heir, (enum kithi_eyes)s->eyes));
 }
 
 /* Expand by the codes of the neighbours. Returns the lowest place of the beam that has changed. */
@@ -385,7 +381,8 @@ static uint32_t expand_codes(const struct kithi_view *v, struct kithi_scratch *s
             if (s->live_count >= s->ef && dj >= s->beam[s->beam_count - 1].distance)
                 continue;
             uint32_t found = s->found[i + j];
-            uint32_t place = beam_insert(s, s->ef, dj, found, is_ghost(v, found, (enum kithi_eyes)s->eyes));
+            uint32_t place =
+                kithi_beam_insert(s, s->ef, dj, found, is_ghost(v, found, (enum kithi_eyes)s->eyes));
             if (place < lowest)
                 lowest = place;
         }
@@ -487,7 +484,7 @@ static uint32_t expand_bits(const struct kithi_view *v, struct kithi_scratch *s,
             if (s->live_count >= s->ef && s->estimates[i] >= s->beam[s->beam_count - 1].distance)
                 continue;
             bool is_dead = is_ghost(v, s->found[i], (enum kithi_eyes)s->eyes);
-            uint32_t place = beam_insert(s, s->ef, s->estimates[i], s->found[i], is_dead);
+            uint32_t place = kithi_beam_insert(s, s->ef, s->estimates[i], s->found[i], is_dead);
             if (place < lowest)
                 lowest = place;
         }
@@ -512,8 +509,8 @@ static void begin_anew(const struct kithi_view *v, struct kithi_scratch *s)
     kithi_visited_clear(s);
     for (uint32_t i = 0; i < s->near_count; i++) {
         kithi_visited_add(s, s->near[i].slot);
-        beam_insert(s, s->ef, s->near[i].distance, s->near[i].slot,
-                    is_ghost(v, s->near[i].slot, (enum kithi_eyes)s->eyes));
+        kithi_beam_insert(s, s->ef, s->near[i].distance, s->near[i].slot,
+                          is_ghost(v, s->near[i].slot, (enum kithi_eyes)s->eyes));
     }
 }
 

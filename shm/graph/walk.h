@@ -61,6 +61,12 @@ int kithi_walk(const struct kithi_view *v, struct kithi_scratch *s, uint64_t dea
  */
 const struct kithi_beam_entry *kithi_walk_found(const struct kithi_scratch *s, uint32_t *out_count);
 
+/*
+ * Put an entry into the sorted beam, of which ef living ones are kept. Returns the lowest place from which on the beam has changed, or
+ * UINT32_MAX when it has not. An entry that is not among the ef nearest leaves it as it is.
+ */
+uint32_t kithi_beam_insert(struct kithi_scratch *s, uint32_t ef, float d, uint32_t slot, bool ghost);
+
 /* Keep slot among the near_max nearest in near. */
 void kithi_near_insert(struct kithi_scratch *s, float distance, uint32_t slot);
 

@@ -27,6 +27,7 @@
 
 #include "shm/base/bytes.h"
 #include "shm/graph/account.h"
+#include "shm/graph/facet.h"
 #include "shm/graph/lookup.h"
 #include "shm/graph/payload.h"
 #include "shm/graph/recall.h"
@@ -49,6 +50,7 @@
 #define PAGE        4096u
 #define PAGE_IDS    8u /* of a scroll */
 #define PAGES_MAX   100000u
+#define HOP_WALKS   32u /* widths that hops alone double through, at most */
 /* Of the header's region, behind the header: what readers look at there. */
 #define BEHIND_WORDS ((KITHI_LEDGER_OFF + sizeof(struct kithi_ledger) - sizeof(struct kithi_header)) / 8)
 
@@ -443,7 +445,23 @@ static void read_payload(const struct kithi_map *m, const struct kithi_found *fo
         check(len >= 1 && len <= KITHI_PAYLOAD_BYTES, "payloads have 1 to 65536 bytes");
 }
 
-/* Under a filter: whatever the words say, at most k hits, counts and pages that end. */
+/* Values of a field: as many vectors as there are slots at most, and no value more often than there are vectors. */
+static void read_facet(const struct kithi_map *m, const struct kithi_moment *at, struct kithi_condition *c)
+{
+    static unsigned char payload[KITHI_PAYLOAD_MAX];
+    struct kithi_facet f;
+    kithi_facet_init(&f, 50);
+    if (kithi_facet_count(m, at, "n", 1, payload, c, &f) == 0) {
+        check(f.vectors <= m->geometry.slot_max && f.with <= f.vectors && f.count <= 50,
+              "a facet has bounds");
+        for (uint32_t i = 0; i < f.count; i++)
+            check(f.entries[i].count >= 1 && f.entries[i].count <= f.with,
+                  "a value is counted once a vector");
+    }
+    kithi_facet_fini(&f);
+}
+
+/* Under a filter: whatever the words say, at most k hits, counts and pages that end; by the plan that is chosen, and by hops. */
 static void read_filtered(const struct kithi_map *m, const struct kithi_search_params *params,
                           const float *query)
 {
@@ -457,6 +475,13 @@ static void read_filtered(const struct kithi_map *m, const struct kithi_search_p
     p.condition = &c;
     int n = kithi_search(m, &scratch, query, &p, &results);
     check(n <= (int)p.k && (n < 0 || c.plan != KITHI_PLAN_NONE), "at most k hits, by some plan");
+    c.only = KITHI_PLAN_HOPS;
+    n = kithi_search(m, &scratch, query, &p, &results);
+    check(n <= (int)p.k &&
+              c.evaluated <= (uint64_t)(KITHI_RESTART_MAX + 1) * HOP_WALKS * m->geometry.slot_max,
+          "hops ask each slot once");
+    c.only = KITHI_PLAN_NONE;
+    read_facet(m, &p.at, &c);
     if (kithi_match_count(m, &p.at, &c, &count) == 0)
         check(count <= m->geometry.slot_max, "as many match as there are slots at most");
     kithi_filter_free(f);

@@ -112,6 +112,83 @@ static void commands_take_filters(void **state)
     assert_int_equal(strlen(out), 2 + 2 + 2 + 3 + 3); /* and nobody else */
 }
 
+static void the_plan_of_a_filter_is_explained(void **state)
+{
+    (void)state;
+    kith *index = open_it();
+    struct kith_explanation e = KITH_EXPLANATION_INIT;
+    struct kith_error error = { 0 };
+    expect(tool("--json explain c --filter 'lang = \"BBB\"'"), 0, "{\"epoch\":");
+    expect(0, 0, "\"vectors\":3000,\"matches\":");
+    expect(0, 0, "\"exact\":false,\"k\":10,\"ef\":100,\"plan\":\"");
+    expect(0, 0, "\"scan_cost\":");
+    expect(tool("explain c --filter 'n >= 0' -k 2 --ef 50"), 0, " of 3,000 vectors match (");
+    expect(0, 0, "walk  150  ");
+    expect(0, 0, "so many match that a walk meets them");
+    expect(tool("--json explain c --filter 'n < 0'"), 0, "\"walk_cost\":null");
+    expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\"");
+    expect(tool("explain c"), 2, "give --filter");
+    expect(tool("explain c --filter 'n < 5 and'"), 2, "expected a field");
+    expect(tool("explain c --filter 'n < 5' -k 10 --ef 5"), 2, "--ef 5 is below -k 10");
+
+    assert_int_equal(kith_explain(index, "n < 1500", 10, 0, &e, &error), 0);
+    assert_int_equal(e.vectors, MANY);
+    assert_true(e.low <= 1350 && 1350 <= e.high && e.low <= e.matches && e.matches <= e.high);
+    assert_true(e.scan_cost > 0 && e.epoch > 0 && !e.exact);
+    assert_int_equal(kith_explain(index, "n <", 10, 0, &e, &error), KITH_E_FILTER);
+    assert_int_equal(error.code, KITH_E_FILTER);
+    assert_int_equal(kith_explain(index, "n < 1", 0, 0, &e, NULL), KITH_E_K);
+    assert_int_equal(kith_explain(index, "n < 1", 10, 9, &e, NULL), KITH_E_EF);
+    assert_int_equal(kith_explain(index, NULL, 10, 0, &e, NULL), -EINVAL);
+    kith_close(index);
+}
+
+static void values_of_a_field_are_counted(void **state)
+{
+    (void)state;
+    kith *index = open_it();
+    kith_facet *f = NULL;
+    struct kith_facet_opts opts = KITH_FACET_OPTS_INIT;
+    struct kith_facet_info info = KITH_FACET_INFO_INIT;
+    struct kith_filter_value v;
+    struct kith_error error = { 0 };
+    uint64_t n;
+    expect(tool("facet c lang"), 0, "       750  \"BBB\"\n");
+    expect(0, 0, "       750  \"DDD\"\n       600  \"AAA\"\n       600  \"CCC\"\n");
+    expect(
+        tool("--json facet c lang --filter 'n < 8'"), 0,
+        "\"field\":\"lang\",\"vectors\":7,\"with\":7,\"distinct\":4,\"other\":0,\"values\":[{\"value\":\"BBB\","
+        "\"count\":2},{\"value\":\"CCC\",\"count\":2},{\"value\":\"DDD\",\"count\":2},{\"value\":\"AAA\",\"count\":1}]}");
+    expect(tool("facet c n --limit 2"), 0, "         1  1\n         1  2\n");
+    expect(0, 0, "2698 more values");
+    expect(tool("--json facet c 'in side.x' --filter 'n = 7'"), 0, "{\"value\":7.5,\"count\":1}");
+    expect(tool("facet c nobody"), 0, "none of 3000 vectors has a value in nobody");
+    expect(tool("facet c a..b"), 2, "a key is empty");
+    expect(tool("facet c"), 2, "give one name and one field");
+    expect(tool("facet c lang --filter 'lang > 5'"), 1, "field \"lang\" holds a string");
+
+    opts.filter = "n < 8 and tags = \"t1\"";
+    opts.error = &error;
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), 0);
+    assert_int_equal(kith_facet_count(f), 1);
+    assert_int_equal(kith_facet_value(f, 0, &v, &n), 0);
+    assert_int_equal(v.type, KITH_FILTER_STRING);
+    assert_string_equal(v.string, "t1");
+    assert_int_equal(n, 1);
+    assert_int_equal(kith_facet_value(f, 1, &v, &n), -EINVAL);
+    assert_int_equal(kith_facet_info(f, &info), 0);
+    assert_true(info.vectors == 1 && info.with == 1 && info.distinct == 1 && info.other == 0);
+    kith_facet_free(f);
+    kith_facet_free(NULL);
+    opts.limit = 65537;
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), KITH_E_PARAMETER);
+    opts.limit = 0;
+    opts.filter = "n <";
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), KITH_E_FILTER);
+    assert_int_equal(kith_facet_of(index, ".", NULL, &f), KITH_E_PAYLOAD);
+    kith_close(index);
+}
+
 static void what_is_wrong_with_a_filter_is_said(void **state)
 {
     (void)state;
@@ -231,6 +308,8 @@ int main(void)
         test_die("KITH_TEST_KITH does not name the program; run this test through ctest, or set it");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commands_take_filters),
+        cmocka_unit_test(the_plan_of_a_filter_is_explained),
+        cmocka_unit_test(values_of_a_field_are_counted),
         cmocka_unit_test(what_is_wrong_with_a_filter_is_said),
         cmocka_unit_test(the_library_takes_filters_of_any_make),
         cmocka_unit_test(what_fulfils_a_filter_is_deleted),

@@ -31,7 +31,7 @@ static const char *const texts[] = { "n < 50", "n < 20 and not even = true", "no
 #define TEXTS (sizeof texts / sizeof *texts)
 static uint64_t seed;
 static _Atomic bool stop;
-static _Atomic uint64_t answers, again, plans[4];
+static _Atomic uint64_t answers, again, plans[KITHI_PLAN_HOPS + 1];
 static struct kithi_payload all[100];
 
 /* The last epoch up to e at which the payload of id changed: the group of epoch e changes those ids that are e modulo TURN. */
@@ -205,10 +205,10 @@ static void every_hit_fulfils_the_filter_at_its_epoch(void **state)
     for (unsigned i = 0; i < READERS; i++)
         pthread_join(threads[i], NULL);
     printf("%" PRIu64 " groups, %" PRIu64 " answers: %" PRIu64 " walks, %" PRIu64 " scans, %" PRIu64
-           " both; overtaken %" PRIu64 "\n",
+           " hops, %" PRIu64 " scans after them; overtaken %" PRIu64 "\n",
            epoch, atomic_load(&answers), atomic_load(&plans[KITHI_PLAN_WALK]),
-           atomic_load(&plans[KITHI_PLAN_SCAN]), atomic_load(&plans[KITHI_PLAN_WALK_SCAN]),
-           atomic_load(&again));
+           atomic_load(&plans[KITHI_PLAN_SCAN]), atomic_load(&plans[KITHI_PLAN_HOPS]),
+           atomic_load(&plans[KITHI_PLAN_WALK_SCAN]), atomic_load(&again));
     assert_true(atomic_load(&answers) > 50 && epoch > 2 * TURN);
     assert_true(atomic_load(&plans[KITHI_PLAN_WALK]) > 0 && atomic_load(&plans[KITHI_PLAN_SCAN]) > 0);
     assert_true(test_verify_clean(test_index_map(&ix)));

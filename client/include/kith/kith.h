@@ -251,7 +251,7 @@ struct kith_search_info {
     uint32_t plan_reason;     /* enum kith_plan_reason: and why that */
     uint64_t evaluated_count; /* payloads that were looked at */
     uint64_t matched_count;   /* of them those that matched; with a scan all there are */
-    double share;             /* of all vectors that match, as a sample of some 500 says */
+    double share;             /* of all vectors that match, as a sample of some 500 says; 0: none was asked */
 };
 /* clang-format off */
 #define KITH_SEARCH_INFO_INIT { sizeof(struct kith_search_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0 }
@@ -263,13 +263,29 @@ KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *o
  *
  *   WALK       by a walk through the graph, as wide as it takes to meet k matches well inside of what it finds
  *   SCAN       by looking at every payload, and comparing the vectors of those that match
- *   WALK_SCAN  by a scan, after walks that did not meet enough
+ *   WALK_SCAN  by a scan, after a walk or hops that did not meet enough
+ *   HOPS       by a walk from match to match, also to those that are two links apart
  *
- * All of them give k hits, or all that match. Reasons: GIVEN: opts.exact, or no filter; MANY: so many match that a walk
- * meets them; FEW: so few that a scan is cheaper; SHORT: too few match near the query.
+ * All of them give k hits, or all that match. Walks are 3 times as wide as ef at least, hops 2.5 times, so that the default finds as much as without a
+ * filter, or more. Reasons: GIVEN: opts.exact, or no filter; MANY: so many match that a walk
+ * meets them; FEW: so few that a scan is cheaper; SOME: between these, hops are cheapest; SHORT: what was cheapest by the estimate did not
+ * find enough; KNOWN: it did not a few searches ago, and was left out.
  */
-enum kith_plan { KITH_PLAN_NONE = 0, KITH_PLAN_WALK = 1, KITH_PLAN_SCAN = 2, KITH_PLAN_WALK_SCAN = 3 };
-enum kith_plan_reason { KITH_PLAN_GIVEN = 0, KITH_PLAN_MANY = 1, KITH_PLAN_FEW = 2, KITH_PLAN_SHORT = 3 };
+enum kith_plan {
+    KITH_PLAN_NONE = 0,
+    KITH_PLAN_WALK = 1,
+    KITH_PLAN_SCAN = 2,
+    KITH_PLAN_WALK_SCAN = 3,
+    KITH_PLAN_HOPS = 4
+};
+enum kith_plan_reason {
+    KITH_PLAN_GIVEN = 0,
+    KITH_PLAN_MANY = 1,
+    KITH_PLAN_FEW = 2,
+    KITH_PLAN_SHORT = 3,
+    KITH_PLAN_SOME = 4,
+    KITH_PLAN_KNOWN = 5
+};
 
 /*
  * target_recall asks for a share of the true neighbours, on the average of many queries, and leaves ef to the library, which
@@ -468,6 +484,78 @@ KITH_API int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t
  */
 KITH_API int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at,
                                uint64_t *out_count, struct kith_error *error);
+
+/* How searches under a filter would be answered, and what is known of how many match. */
+struct kith_explanation {
+    size_t struct_size;
+    uint64_t epoch;
+    uint64_t vectors; /* of the collection */
+    uint64_t matches, low,
+        high; /* the likely number of matches; it lies between low and high with a probability of 99 % */
+    uint32_t exact; /* 1: matches is the number itself */
+    uint32_t plan,
+        plan_reason; /* enum kith_plan: WALK, HOPS or SCAN, what a search begins with; enum kith_plan_reason */
+    uint32_t walk_ef, hops_ef; /* how wide a walk and hops would be; 0: that cannot answer */
+    uint32_t reserved;
+    /* What each costs, in payloads that a scan looks at, some 50 ns each; INFINITY: it cannot answer. */
+    double walk_cost, hops_cost, scan_cost;
+};
+/* clang-format off */
+#define KITH_EXPLANATION_INIT { sizeof(struct kith_explanation), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
+/* clang-format on */
+
+/*
+ * What a search for k hits (1..65536) with this ef (k..1048576; 0: the default) under a filter would do now, by a sample that is taken for
+ * it. 0; KITH_E_K, KITH_E_EF, KITH_E_FILTER with error (may be NULL) filled, KITH_E_REPLACED, -ENOMEM, -EINVAL. Thread-safe.
+ */
+KITH_API int kith_explain(kith *index, const char *filter, uint32_t k, uint32_t ef,
+                          struct kith_explanation *out, struct kith_error *error);
+
+struct kith_facet_opts {
+    size_t struct_size;
+    uint32_t limit;           /* values that are told apart in the answer, 1..65536; 0: 100 */
+    uint32_t reserved;        /* 0 */
+    const char *filter;       /* vectors whose payload fulfils it; NULL: all */
+    struct kith_snapshot at;  /* all zeros: now */
+    struct kith_error *error; /* may be NULL; filled when the call fails because of the filter */
+};
+/* clang-format off */
+#define KITH_FACET_OPTS_INIT { sizeof(struct kith_facet_opts), 0, 0, NULL, { 0, 0 }, NULL }
+/* clang-format on */
+
+/* How often values occur in a field. */
+typedef struct kith_facet kith_facet;
+
+struct kith_facet_info {
+    size_t struct_size;
+    uint64_t epoch;   /* the snapshot that was counted */
+    uint64_t vectors; /* that fulfil the filter */
+    uint64_t with; /* of them those that have a value in the field: not null, an object or an empty array */
+    uint64_t
+        distinct; /* different values that were told apart, 65536 at most; more than the limit are counted and not given */
+    uint64_t other; /* occurrences of values beyond those, which were not told apart; 0: there are none */
+};
+/* clang-format off */
+#define KITH_FACET_INFO_INIT { sizeof(struct kith_facet_info), 0, 0, 0, 0, 0 }
+/* clang-format on */
+
+/*
+ * Count the values of a field (a dotted path) over all vectors that fulfil a filter, exactly and at one snapshot, by looking at every payload.
+ * An array counts each of its values once; 5.0 is 5. At most 65536 different values, and 16 MiB of strings, are told apart: the counts of
+ * those are exact all the same, and info.other says how often others came that were met later.
+ * *out is freed with kith_facet_free(). 0; KITH_E_PAYLOAD: field is no path; KITH_E_PARAMETER: limit; KITH_E_FILTER; KITH_E_STALE,
+ * KITH_E_EPOCH, KITH_E_REPLACED; -ENOMEM, -EINVAL. Thread-safe.
+ */
+KITH_API int kith_facet_of(kith *index, const char *field, const struct kith_facet_opts *opts,
+                           kith_facet **out);
+/* Values in it, the most frequent first; of equally frequent ones booleans, integers, other numbers and strings, rising. */
+KITH_API uint32_t kith_facet_count(const kith_facet *f);
+/* Value i < count and how many vectors have it. A string lives as long as f; one with a NUL in it reads as far as that. 0 or -EINVAL. */
+KITH_API int kith_facet_value(const kith_facet *f, uint32_t i, struct kith_filter_value *out,
+                              uint64_t *out_count);
+KITH_API int kith_facet_info(const kith_facet *f, struct kith_facet_info *out);
+/* Accepts NULL. */
+KITH_API void kith_facet_free(kith_facet *f);
 
 struct kith_scroll_opts {
     size_t struct_size;

@@ -4,6 +4,7 @@
  */
 #include "shm/graph/match.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -215,7 +216,7 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
                 { TAG, 9000 },       { WITHOUT, 0 },     { OTHER_CLUSTER, 0 }, { OTHER_CLUSTER, 3 },
                 { OTHER_CLUSTER, 9 } };
     struct ranked *ranks = malloc(MANY * sizeof *ranks);
-    uint32_t plans[4] = { 0 };
+    uint32_t plans[KITHI_PLAN_HOPS + 1] = { 0 };
     assert_non_null(ranks);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         char text[128];
@@ -235,7 +236,7 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
             good += judge(w, search(w, query, &c, false), all[i].what, all[i].number, ranks, matches);
             wanted += want;
             plans[c.plan]++;
-            if (c.plan != KITHI_PLAN_WALK) /* it saw everything */
+            if (c.plan == KITHI_PLAN_SCAN || c.plan == KITHI_PLAN_WALK_SCAN) /* it saw everything */
                 assert_true(c.matched >= matches && w->t.results.stats.scanned);
             assert_int_equal(judge(w, search(w, query, &c, true), all[i].what, all[i].number, ranks, matches),
                              want);
@@ -247,9 +248,123 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
             fail_msg("%s: %u of %u, %u missed without it", text, good, wanted, missed);
         condition_free(&c);
     }
-    for (enum kithi_plan p = KITHI_PLAN_WALK; p <= KITHI_PLAN_WALK_SCAN; p++)
-        assert_true(plans[p] > 0);
+    assert_true(plans[KITHI_PLAN_WALK] > 0 && plans[KITHI_PLAN_SCAN] > 0);
     free(ranks);
+}
+
+/* In a collection as large as hops are for. */
+static void each_plan_is_the_cheapest_somewhere(void **state)
+{
+    (void)state;
+    static const struct {
+        double share, density;
+        enum kithi_plan plan;
+        enum kithi_plan_reason reason;
+    } all[] = {
+        { 1, 1, KITHI_PLAN_WALK, KITHI_PLAN_MANY },       { 0.5, 0.9, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+        { 0.05, 0.05, KITHI_PLAN_WALK, KITHI_PLAN_MANY }, { 0.05, 0.7, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },
+        { 0.01, 0.5, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },  { 0.001, 0.001, KITHI_PLAN_SCAN, KITHI_PLAN_FEW },
+        { 0.00001, 0.8, KITHI_PLAN_SCAN, KITHI_PLAN_FEW }
+    };
+    struct kithi_view v = { .slots_used = 400000 };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct kithi_estimate e = { .share = all[i].share, .density = all[i].density, .of = v.slots_used };
+        struct kithi_costs costs;
+        enum kithi_plan_reason reason;
+        e.matches = (uint64_t)(e.share * (double)e.of);
+        kithi_plan_costs(&v, &e, K, 100, &costs);
+        assert_int_equal(kithi_plan_cheapest(&costs, &reason), all[i].plan);
+        assert_int_equal(reason, all[i].reason);
+        assert_true(costs.scan >= v.slots_used);
+    }
+    /* Where all would be walked through, a scan is left. */
+    struct kithi_costs costs;
+    struct kithi_estimate e = { .share = 1, .density = 1, .of = 50, .matches = 50 };
+    v.slots_used = 50;
+    kithi_plan_costs(&v, &e, K, 100, &costs);
+    assert_true(isinf(costs.walk) && isinf(costs.hops) && costs.walk_ef == 0 && costs.hops_ef == 0);
+}
+
+static void a_wrong_estimate_costs_time_and_no_hit(void **state)
+{
+    struct world *w = *state;
+    struct kithi_condition c = condition_of("n < 20 and exists(of.n)");
+    struct ranked *ranks = malloc(MANY * sizeof *ranks);
+    struct kithi_view v;
+    struct kithi_estimate e;
+    assert_non_null(ranks);
+    kithi_view_begin(test_solo_map(&w->t), &v);
+    assert_true(kithi_estimate(&v, &c, &e));
+    /* As if all of the sample had matched, and all beside it. */
+    c.sample.matched = c.sample.count;
+    c.sample.beside_matched = c.sample.beside = 100;
+    for (int round = 0; round < 40; round++) {
+        uint32_t matches = truth(w, w->vectors, BELOW, 20, ranks), want = matches < K ? matches : K;
+        assert_int_equal(judge(w, search(w, w->vectors, &c, false), BELOW, 20, ranks, matches), want);
+        /* In vain at first, and again from time to time; in between it is known. */
+        assert_true((c.plan == KITHI_PLAN_WALK_SCAN && c.reason == KITHI_PLAN_SHORT) ||
+                    (c.plan == KITHI_PLAN_SCAN && c.reason == KITHI_PLAN_KNOWN));
+        assert_int_equal(c.plan == KITHI_PLAN_WALK_SCAN, round % 16 == 0);
+    }
+    free(ranks);
+    condition_free(&c);
+}
+
+/* Matches that lie around the query, away from it and anywhere; hops alone have to find them, whoever would have been chosen. */
+static void hops_alone_find_what_brute_force_finds(void **state)
+{
+    struct world *w = *state;
+    static const struct {
+        enum what what;
+        int number;
+    } all[] = { { BELOW, 10000 },    { BELOW, 3000 }, { BELOW, 1000 },      { BELOW, 500 },
+                { NOT_BELOW, 9000 }, { TAG, 5000 },   { OTHER_CLUSTER, 0 }, { OTHER_CLUSTER, 3 } };
+    struct ranked *ranks = malloc(MANY * sizeof *ranks);
+    assert_non_null(ranks);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        char text[128];
+        text_of(all[i].what, all[i].number, text);
+        struct kithi_condition c = condition_of(text);
+        c.only = KITHI_PLAN_HOPS;
+        uint32_t good = 0;
+        for (uint32_t q = 0; q < 40; q++) {
+            const float *query = w->vectors + (size_t)test_rand_below(&w->r, MANY) * DIM;
+            uint32_t matches = truth(w, query, all[i].what, all[i].number, ranks);
+            good += judge(w, search(w, query, &c, false), all[i].what, all[i].number, ranks, matches);
+            assert_int_equal(c.plan, KITHI_PLAN_HOPS);
+            assert_true(c.evaluated <= MANY && !w->t.results.stats.scanned);
+        }
+        if (good < 40 * K * 97 / 100)
+            fail_msg("%s: %u of %u", text, good, 40 * K);
+        condition_free(&c);
+    }
+    free(ranks);
+}
+
+static void an_estimate_has_the_number_within_its_bounds(void **state)
+{
+    struct world *w = *state;
+    uint32_t outside = 0, n = 0;
+    for (int number = 0; number <= 10000; number += 125, n++) {
+        char text[128];
+        uint64_t matches = 0;
+        struct kithi_view v;
+        struct kithi_estimate e;
+        text_of(BELOW, number, text);
+        struct kithi_condition c = condition_of(text);
+        for (uint32_t i = 0; i < MANY; i++)
+            matches += is_match(&w->docs[i], BELOW, number);
+        kithi_view_begin(test_solo_map(&w->t), &v);
+        assert_true(kithi_estimate(&v, &c, &e));
+        assert_true(e.low <= e.matches && e.matches <= e.high && e.high <= e.of && e.of == MANY);
+        assert_true(!e.exact && e.share > 0 && e.share <= 1);
+        outside += matches < e.low || matches > e.high;
+        assert_false(kithi_estimate(&v, &c, &e)); /* the sample is kept */
+        condition_free(&c);
+    }
+    /* One of a hundred may be outside; all of them use the same sample. */
+    if (outside > n / 8)
+        fail_msg("%u of %u", outside, n);
 }
 
 static void counting_and_scrolling_find_what_matches(void **state)
@@ -363,6 +478,10 @@ int main(void)
 {
     struct CMUnitTest tests[] = {
         cmocka_unit_test(any_share_of_matches_is_answered_as_brute_force_does),
+        cmocka_unit_test(each_plan_is_the_cheapest_somewhere),
+        cmocka_unit_test(a_wrong_estimate_costs_time_and_no_hit),
+        cmocka_unit_test(hops_alone_find_what_brute_force_finds),
+        cmocka_unit_test(an_estimate_has_the_number_within_its_bounds),
         cmocka_unit_test(counting_and_scrolling_find_what_matches),
         cmocka_unit_test(types_that_do_not_mix_end_the_search),
         cmocka_unit_test(fields_that_nothing_has_are_known_afterwards),
