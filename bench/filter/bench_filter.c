@@ -133,6 +133,7 @@ static void line(const struct bench_set *set, double share)
            share * 100, chosen.us, chosen.recall, chosen.plans[1], chosen.plans[2], chosen.plans[3], walk.us,
            walk.recall, scan.us);
     fflush(stdout);
+    kithi_candidates_fini(&c.candidates);
     kithi_filter_free(f);
 }
 

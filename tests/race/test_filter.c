@@ -137,8 +137,10 @@ static void *reader(void *arg)
                 judge(text, &out, "scroll");
         }
     }
-    for (size_t i = 0; i < TEXTS; i++)
+    for (size_t i = 0; i < TEXTS; i++) {
+        kithi_candidates_fini(&conditions[i].candidates);
         kithi_filter_free((struct kithi_filter *)conditions[i].filter);
+    }
     free(payload);
     kithi_scroll_fini(&pages);
     kithi_results_fini(&out);

@@ -123,6 +123,7 @@ static struct kithi_condition condition_of(const char *text)
 
 static void condition_free(struct kithi_condition *c)
 {
+    kithi_candidates_fini(&c->candidates);
     kithi_filter_free((struct kithi_filter *)c->filter);
 }
 
@@ -236,7 +237,7 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
             assert_int_equal(judge(w, search(w, query, &c, true), all[i].what, all[i].number, ranks, matches),
                              want);
             assert_int_equal(c.matched, matches);
-            assert_int_equal(c.evaluated, MANY);
+            assert_in_range(c.evaluated, matches, MANY); /* postings leave some out */
         }
         if (good < wanted * 97 / 100)
             fail_msg("%s: %u of %u", text, good, wanted);
