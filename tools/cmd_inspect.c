@@ -9,6 +9,7 @@
 #include "shm/graph/recall.h"
 #include "shm/graph/view.h"
 #include "shm/layout/notes.h"
+#include "shm/postings/postings.h"
 #include "tools/args.h"
 #include "tools/memory.h"
 #include "tools/out.h"
@@ -79,6 +80,8 @@ static uint64_t region_used(const struct kithi_view *v, unsigned region)
         if (word != 0 && kithi_ids_area(word) == region - KITHI_REGION_IDS0 && kithi_ids_log2(word) < 40)
             used = UINT64_C(8) << kithi_ids_log2(word);
         break;
+    case KITHI_REGION_DICT: used = load(&h->taken[region]); break;
+    case KITHI_REGION_POSTINGS: used = load(&h->tally_cells) * KITHI_POSTINGS_CELL; break;
     case KITHI_REGION_BLOB0:
     case KITHI_REGION_BLOB1:
     case KITHI_REGION_BLOB2:
@@ -157,6 +160,31 @@ static void memory_of(const struct kithi_map *map, struct memory *out)
     kithi_memory_region(&out->all, "all", &account.all);
 }
 
+/* A path as a text: what stands in a segment may hold anything. */
+static void path_of(const struct kithi_field_seen *f, char out[KITHI_POSTINGS_PATH + 1])
+{
+    size_t len = strnlen(f->path, f->path_len);
+    memcpy(out, f->path, len);
+    out[len] = '\0';
+}
+
+static void print_fields_json(const struct kithi_view *v)
+{
+    struct kithi_field_seen f;
+    char path[KITHI_POSTINGS_PATH + 1];
+    printf(",\"postings\":{\"whole\":%s,\"generation\":%u,\"era\":%u,\"fields\":[",
+           kithi_postings_whole(v->postings) ? "true" : "false", kithi_postings_generation(v->postings),
+           kithi_postings_era(v->postings));
+    for (uint32_t i = 0; kithi_postings_field(v, i, &f); i++) {
+        path_of(&f, path);
+        printf("%s{\"field\":", i > 0 ? "," : "");
+        kithi_out_quote(stdout, path);
+        printf(",\"kept\":%s,\"terms\":%u,\"slots\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
+               f.state == KITHI_POSTINGS_KEPT ? "true" : "false", f.terms, f.slots, f.bytes);
+    }
+    fputs("]}", stdout);
+}
+
 static void print_json(const char *name, const struct kithi_view *v, const struct shape *s)
 {
     const struct kithi_map *map = v->map;
@@ -228,13 +256,40 @@ static void print_json(const char *name, const struct kithi_view *v, const struc
         kithi_memory_members(stdout, &m.regions[r]);
         putchar('}');
     }
-    fputs("],\"levels\":[", stdout);
+    fputs("]", stdout);
+    print_fields_json(v);
+    fputs(",\"levels\":[", stdout);
     for (unsigned i = 0; i <= s->level_top; i++)
         printf("%s%" PRIu64, i > 0 ? "," : "", s->level[i]);
     fputs("],\"degrees\":[", stdout);
     for (unsigned i = 0; i <= s->degree_top; i++)
         printf("%s%" PRIu64, i > 0 ? "," : "", s->degree[i]);
     puts("]}");
+}
+
+static void print_fields(const struct kithi_view *v)
+{
+    struct kithi_field_seen f;
+    char path[KITHI_POSTINGS_PATH + 1], terms[KITHI_OUT_TEXT_SIZE], slots[KITHI_OUT_TEXT_SIZE];
+    char bytes[KITHI_OUT_TEXT_SIZE];
+    if (!kithi_postings_whole(v->postings)) {
+        puts("postings: being made anew of the payloads; filters look at payloads until then\n");
+        return;
+    }
+    if (!kithi_postings_field(v, 0, &f))
+        return;
+    printf("%10s %14s %12s  FIELD\n", "TERMS", "SLOTS", "MEMORY");
+    for (uint32_t i = 0; kithi_postings_field(v, i, &f); i++) {
+        path_of(&f, path);
+        if (f.state == KITHI_POSTINGS_KEPT)
+            printf("%10s %14s %12s  ", kithi_out_count(terms, f.terms), kithi_out_count(slots, f.slots),
+                   kithi_out_bytes(bytes, f.bytes));
+        else
+            printf("%10s %14s %12s  ", "-", "-", "given up");
+        kithi_out_plain(stdout, path);
+        putchar('\n');
+    }
+    putchar('\n');
 }
 
 static void print_regions(const struct kithi_view *v)
@@ -376,6 +431,7 @@ static void print_text(const char *name, const struct kithi_view *v, const struc
     kithi_object_text(&o, "", "recall curve", text);
     kithi_object_end(&o);
     putchar('\n');
+    print_fields(v);
     print_regions(v);
     if (s->linked > 0) {
         putchar('\n');

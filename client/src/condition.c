@@ -26,6 +26,7 @@ static void forget(struct known *k)
 {
     free(k->text);
     kithi_filter_free(k->filter);
+    kithi_candidates_fini(&k->condition.candidates);
     *k = (struct known){ 0 };
 }
 

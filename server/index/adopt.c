@@ -213,6 +213,7 @@ int kithi_index_adopt(const char *path, const struct kithi_index_identity *id,
     if (rc < 0)
         goto fail;
     kithi_pages_adopt(ix);
+    kithi_postings_restart(ix);
     rc = settle(ix, stop, err);
     if (rc < 0)
         goto fail;

@@ -347,6 +347,7 @@ void kithi_alloc_free(struct kithi_index *ix, uint32_t slot)
 {
     struct kithi_record *r = kithi_view_record(&ix->view, slot);
     kithi_held_moves(ix, slot, KITHI_HELD_RESTING, KITHI_HELD_COUNT);
+    kithi_postings_free(ix, slot);
 
     /* [P4 reused] the mark first, then birth = 0 by a release store: whoever sees the slot or what
      * it held being refilled sees the mark. Other half: kithi_view_reused(). */
@@ -405,6 +406,7 @@ void kithi_alloc_tallies(struct kithi_index *ix)
     atomic_store_explicit(&h->tally_payload_bytes, ix->payload_bytes > 0 ? (uint64_t)ix->payload_bytes : 0,
                           memory_order_relaxed);
     atomic_store_explicit(&h->tally_versions, ix->old_payloads.count, memory_order_relaxed);
+    kithi_postings_tallies(ix);
     store_held(kithi_header_ledger(h)->upper, ix->held_upper);
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
         store_held(kithi_header_ledger(h)->blob[c], ix->held_blob[c]);

@@ -17,6 +17,7 @@
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/layout/ledger.h"
+#include "shm/layout/postings.h"
 #include "shm/sync/slotbytes.h"
 
 #define BLOCK       KITHI_REGION_ALIGN
@@ -111,6 +112,8 @@ static void renew_wants(struct kithi_enlarge *e)
 {
     for (unsigned r = KITHI_REGION_HEADER + 1; r < KITHI_REGION_COUNT; r++) {
         bool ids = r == KITHI_REGION_IDS0 || r == KITHI_REGION_IDS1;
+        if (r == KITHI_REGION_DICT || r == KITHI_REGION_POSTINGS)
+            continue; /* they are made anew there */
         e->want[r] = kithi_round_up(ids ? used_of(e->ix, r) : e->ix->taken[r], 4096);
     }
 }
@@ -418,7 +421,10 @@ static void copy_header(const struct kithi_enlarge *e)
     unsigned char *to = (unsigned char *)h;
     memcpy(to + HEADER_FROM, from + HEADER_FROM, HEADER_TAKEN - HEADER_FROM);
     memcpy(to + HEADER_REST, from + HEADER_REST, KITHI_HEADER_SIZE - HEADER_REST);
-    /* Relaxed: nobody reads this segment before it has its name. */
+    /* [P19 postings] There are none yet. Relaxed, here and below: nobody reads this segment before it has its name. */
+    uint64_t postings = atomic_load_explicit(&h->postings, memory_order_relaxed);
+    atomic_store_explicit(&h->postings, kithi_postings_pack(kithi_postings_generation(postings), 0, false),
+                          memory_order_relaxed);
     atomic_store_explicit(&h->tally_huge, 0, memory_order_relaxed);
     atomic_store_explicit(&h->tally_huge_wanted, 0, memory_order_relaxed);
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) /* nothing is filled ahead here */
@@ -472,5 +478,6 @@ void kithi_enlarge_swap(struct kithi_enlarge *e)
     ix->imaged = false;
     memset(&ix->pages, 0, sizeof ix->pages); /* of another file, which is asked for anew */
     kithi_audit_end(ix);
+    kithi_postings_restart(ix);
     kithi_view_begin(&ix->map, &ix->view);
 }

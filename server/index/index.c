@@ -72,7 +72,7 @@ int kithi_index_init(struct kithi_index *ix, const struct kithi_index_tuning *tu
         ix->lock_count *= 2;
     ix->locks = malloc(ix->lock_count * sizeof *ix->locks);
     ix->workers = calloc(ix->tuning.worker_count, sizeof *ix->workers);
-    if (!ix->locks || !ix->workers)
+    if (!ix->locks || !ix->workers || kithi_postings_init(ix) < 0)
         return -ENOMEM;
     for (uint32_t i = 0; i < ix->lock_count; i++)
         pthread_mutex_init(&ix->locks[i], NULL);
@@ -116,6 +116,7 @@ void kithi_index_close(struct kithi_index *ix)
     free(ix->payload_lens);
     free(ix->same_ids);
     kithi_payload_fini(ix);
+    kithi_postings_fini(ix);
     kithi_map_detach(&ix->map);
     if (ix->fd >= 0)
         close(ix->fd);
@@ -215,6 +216,7 @@ int kithi_index_create(const char *path, const struct kithi_index_identity *id, 
         goto fail;
     kithi_ledger_begin(ix);
     kithi_notes_begin(ix);
+    kithi_postings_restart(ix);
     /* [P0 ready] release: everything above is stored before the magic. Other half: kithi_map_attach(). */
     atomic_store_explicit(&ix->header->magic, KITHI_SEGMENT_MAGIC, memory_order_release);
     *out = ix;

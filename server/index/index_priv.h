@@ -89,6 +89,7 @@ struct old_payload {
     uint32_t ref;
     uint64_t replaced; /* epoch */
     uint64_t since_ms;
+    uint32_t era; /* [P19 postings] */
 };
 struct old_payloads {
     struct old_payload *items; /* ring */
@@ -209,6 +210,7 @@ struct audit {
 };
 
 struct kithi_enlarge;
+struct postings;
 /* Changes that a copy has still to get (journal.c). */
 struct journal_block;
 struct journal {
@@ -244,6 +246,7 @@ struct kithi_index {
     uint64_t epoch, live, random;
     struct queue dead, resting;
     struct old_payloads old_payloads;
+    struct postings *postings;
     int64_t payloads, payload_bytes; /* of live slots, for people */
     uint32_t
         slots_wanted; /* the ceiling that the last request needs for its ids and payloads; 0: this one, or none is high enough */
@@ -374,6 +377,36 @@ uint32_t kithi_payload_forget(struct kithi_index *ix, uint64_t now_ms);
 /* Of a slot whose group never became visible, or changed it when the owner died: back to what the epoch sees. */
 void kithi_payload_take_back(struct kithi_index *ix, uint32_t slot);
 void kithi_payload_fini(struct kithi_index *ix);
+
+/* ---- postings.c: the writer's half of [P19 postings] ---- */
+
+int kithi_postings_init(struct kithi_index *ix); /* 0 or -ENOMEM */
+void kithi_postings_fini(struct kithi_index *ix);
+/*
+ * Forget all postings, of whoever made them; readers do without from here on. kithi_postings_rebuild() makes them anew of the payloads, or, where
+ * there are no slots yet, they are whole at once.
+ */
+void kithi_postings_restart(struct kithi_index *ix);
+/* Look at so many slots more. True: there are more to look at. */
+bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots);
+/* [P1 commit] Before the births of a group: its slots are found by the payloads that it gives them. Cannot fail: a field for which there is no
+ * memory is given up. */
+void kithi_postings_group(struct kithi_index *ix, const struct kithi_group *g);
+/* An era ends, if it is time for that and somebody waits for it: what rests may go. */
+void kithi_postings_tick(struct kithi_index *ix, uint64_t now_ms);
+/* What was gone when an era, or a time, was the present one has rested. */
+uint32_t kithi_postings_era_now(const struct kithi_index *ix);
+bool kithi_postings_rested(const struct kithi_index *ix, uint32_t era);
+bool kithi_postings_rested_ms(const struct kithi_index *ix, uint64_t since_ms);
+/* Whether anything waits for the end of an era. */
+bool kithi_postings_resting(const struct kithi_index *ix);
+/* Milliseconds until the next era. */
+uint32_t kithi_postings_wait(const struct kithi_index *ix, uint64_t now_ms);
+/* A version that was replaced, and has rested, is about to go; its slot is not found by it any more, unless by a later version. */
+void kithi_postings_forget(struct kithi_index *ix, uint32_t ref);
+/* A slot that has rested is about to go. */
+void kithi_postings_free(struct kithi_index *ix, uint32_t slot);
+void kithi_postings_tallies(const struct kithi_index *ix);
 
 /* ---- ids.c: the writer's half of [P7 id table] ---- */
 

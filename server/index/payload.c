@@ -186,7 +186,7 @@ void kithi_payload_replaced(struct kithi_index *ix, const struct kithi_group *g,
         if (!c->prev)
             continue;
         q->items[(q->head + q->count++) % q->capacity] = (struct old_payload){
-            .ref = c->prev, .replaced = epoch, .since_ms = now_ms
+            .ref = c->prev, .replaced = epoch, .since_ms = now_ms, .era = kithi_postings_era_now(ix)
         }; /* room was reserved */
     }
 }
@@ -203,10 +203,14 @@ uint32_t kithi_payload_forget(struct kithi_index *ix, uint64_t now_ms)
         /* [P11 image] What was replaced after the epoch of an image is part of it. */
         if (ix->imaged && old->replaced > ix->image_epoch)
             return 1;
+        /* [P19 postings] Nor before whoever may see it has come to an end, or will find out. */
+        if (!kithi_postings_rested(ix, old->era))
+            return kithi_postings_wait(ix, now_ms);
         uint32_t ref = old->ref;
         q->head = (q->head + 1) % q->capacity;
         q->count--;
         kithi_held_forgotten(ix, ref);
+        kithi_postings_forget(ix, ref);
         kithi_payload_return(ix, ref);
     }
     return UINT32_MAX;

@@ -43,6 +43,8 @@ void kithi_publish_group(struct kithi_index *ix, uint64_t epoch, uint64_t durabl
     struct kithi_group *g = kithi_group_at(ix, 0);
     struct kithi_header *h = ix->header;
 
+    kithi_postings_group(ix, g);
+    KITHI_FAULT_CRASH("crash-after-postings");
     /* Insertions of later groups that look for another entry point see this one whole or not at all. */
     pthread_mutex_lock(&ix->entry_lock);
     kithi_payload_births(ix, g, epoch);

@@ -189,6 +189,7 @@ static int settle(struct kithi_restore *r, const _Atomic bool *stop, struct kith
     settle_header(ix, &r->shape);
     ix->epoch = r->shape.epoch;
     ix->slots_used = r->shape.slots;
+    kithi_postings_restart(ix);
     struct demand none = { 0 };
     int rc = kithi_alloc_reserve(ix, &none, err); /* the doubt bits, and the view of it all */
     if (rc < 0)

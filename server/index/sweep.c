@@ -28,6 +28,8 @@
 #define SLOTS_PER_MS 500u
 /* Sweeps ask so often whether the census is over. */
 #define CENSUS_MS 1u
+/* Payloads that are looked at between two groups, to make postings anew: a millisecond or two. */
+#define REBUILD_SLOTS 4096u
 /* The same for a piece of an audit. */
 #define AUDIT_MS 1u
 /*
@@ -82,7 +84,7 @@ static void free_rested(struct kithi_index *ix, uint64_t now_ms)
 {
     while (ix->resting.count) {
         const struct waiting *w = &ix->resting.items[ix->resting.head];
-        if (now_ms - w->since_ms < ix->tuning.rest_ms)
+        if (now_ms - w->since_ms < ix->tuning.rest_ms || !kithi_postings_rested_ms(ix, w->since_ms))
             break;
         /* [P11 image] Whoever died after the epoch of an image is part of it. */
         const struct kithi_record *r = kithi_view_record(&ix->view, w->slot);
@@ -139,6 +141,7 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
 {
     struct sweep *s = &ix->sweep;
     KITHI_ASSERT(!s->running);
+    bool rebuilding = kithi_postings_rebuild(ix, REBUILD_SLOTS);
     if (kithi_index_census_due(ix)) { /* who is dead is not known yet */
         *out_wait_ms = CENSUS_MS;
         return 0;
@@ -147,11 +150,21 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         *out_wait_ms = AUDIT_MS;
         return 0;
     }
+    kithi_postings_tick(ix, now_ms);
     free_rested(ix, now_ms);
 
     uint32_t wait = kithi_payload_forget(ix, now_ms), n = due_count(ix, now_ms);
-    if (ix->resting.count)
-        wait_until(&wait, ix->resting.items[ix->resting.head].since_ms + ix->tuning.rest_ms, now_ms);
+    if (ix->resting.count) {
+        uint64_t since_ms = ix->resting.items[ix->resting.head].since_ms;
+        uint64_t due_ms = since_ms + ix->tuning.rest_ms;
+        if (due_ms <= now_ms) /* but readers of its postings may not have come to an end */
+            due_ms = now_ms + kithi_postings_wait(ix, now_ms);
+        wait_until(&wait, due_ms, now_ms);
+    }
+    if (rebuilding)
+        wait_until(&wait, now_ms, now_ms);
+    if (kithi_postings_resting(ix))
+        wait_until(&wait, now_ms + kithi_postings_wait(ix, now_ms), now_ms);
     if (ix->dead.count && n == 0)
         wait_until(&wait, ix->dead.items[ix->dead.head].since_ms + patience_ms(ix), now_ms);
     *out_wait_ms = wait;

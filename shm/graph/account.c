@@ -8,6 +8,7 @@
 #include "shm/base/bytes.h"
 #include "shm/layout/ids.h"
 #include "shm/layout/notes.h"
+#include "shm/layout/postings.h"
 
 /* Relaxed: for people, each by itself. */
 static uint64_t word(const _Atomic uint64_t *w)
@@ -155,6 +156,17 @@ void kithi_account_read(const struct kithi_map *map, uint64_t page, struct kithi
             struct counts blobs =
                 held(l, l->blob[class], word(&h->tally_blob[class]), half_word(&n->blob_used[class]));
             spread(s, &blobs, layout->unit[r], 1);
+            break;
+        }
+        case KITHI_REGION_DICT: s->live = s->taken; break;
+        case KITHI_REGION_POSTINGS: {
+            uint64_t used = word(&h->tally_cells), resting = word(&h->tally_cells_resting);
+            uint64_t unused = word(&h->tally_cells_free), left = s->taken;
+            s->free = carve(&left, unused * KITHI_POSTINGS_CELL);
+            s->resting = carve(&left, resting * KITHI_POSTINGS_CELL);
+            s->live =
+                carve(&left, (used > unused + resting ? used - unused - resting : 0) * KITHI_POSTINGS_CELL);
+            s->slack = left;
             break;
         }
         default: spread(s, &c, layout->unit[r], 1); break;

@@ -31,6 +31,13 @@ int kithi_match(const struct kithi_view *v, uint32_t slot, uint64_t birth, struc
     return rc;
 }
 
+int kithi_match_narrow(const struct kithi_view *v, struct kithi_condition *c)
+{
+    int rc = kithi_candidates_find(v, c->filter, &c->candidates);
+    c->look.seen |= c->candidates.fields; /* also where nobody is asked who has them */
+    return rc < 0 ? rc : 0;
+}
+
 void kithi_match_prefetch(const struct kithi_view *v, uint32_t slot)
 {
     struct kithi_payload_blob b;
@@ -49,9 +56,14 @@ static int count_once(const struct kithi_map *map, const struct kithi_moment *at
     int rc = kithi_view_begin_at(map, at, &v);
     if (rc < 0)
         return rc;
-    for (uint32_t slot = 0; slot < v.slots_used; slot++) {
-        if (slot + MATCH_AHEAD < v.slots_used)
-            kithi_match_prefetch(&v, slot + MATCH_AHEAD);
+    rc = kithi_match_narrow(&v, c);
+    if (rc < 0)
+        return rc;
+    const struct kithi_candidates *may = &c->candidates;
+    uint32_t ahead = kithi_candidates_next(may, 0), due = MATCH_AHEAD;
+    for (uint32_t slot = ahead; slot != UINT32_MAX; slot = kithi_candidates_next(may, slot + 1)) {
+        for (due++; due > 0 && ahead != UINT32_MAX; due--, ahead = kithi_candidates_next(may, ahead + 1))
+            kithi_match_prefetch(&v, ahead);
         uint64_t birth;
         rc = KITHI_MATCH_NO;
         if (kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))

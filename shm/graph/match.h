@@ -8,6 +8,7 @@
 #include "shm/graph/estimate.h"
 #include "shm/graph/plan.h"
 #include "shm/graph/view.h"
+#include "shm/postings/postings.h"
 
 /* A filter that one search at a time is under; kept from one to the next. Zero but for the first members at first. */
 struct kithi_condition {
@@ -15,6 +16,7 @@ struct kithi_condition {
     unsigned char *payload; /* KITHI_PAYLOAD_MAX bytes */
     enum kithi_plan only;   /* for measurements: this plan, whatever it costs; NONE: the planner chooses */
     struct kithi_filter_look look;
+    struct kithi_candidates candidates; /* of the view at hand; whoever owns the condition frees them */
     struct kithi_sample sample;
     struct kithi_lessons lessons;
     /* Of the last search. */
@@ -33,6 +35,12 @@ enum { KITHI_MATCH_NO = 0, KITHI_MATCH_YES = 1, KITHI_MATCH_AGAIN = 2 };
  * its payload was refilled, begin again with another view; KITHI_E_FILTER: types do not go together, and c->look has which.
  */
 int kithi_match(const struct kithi_view *v, uint32_t slot, uint64_t birth, struct kithi_condition *c);
+
+/*
+ * Find, by postings, the slots that may match, for a view that has just been begun: c->candidates, which are all slots where postings cannot
+ * tell. 0 or -ENOMEM.
+ */
+int kithi_match_narrow(const struct kithi_view *v, struct kithi_condition *c);
 
 /* Ask for the memory that kithi_match() will read, of a slot whose record was asked for before. */
 void kithi_match_prefetch(const struct kithi_view *v, uint32_t slot);

@@ -200,8 +200,14 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
         rc = kithi_walk_begin(v, s, p->k, 0, KITHI_EYES_READER);
     if (rc < 0)
         return rc;
-    for (uint32_t slot = 0; slot < v->slots_used; slot++) {
-        if (slot % 1024 == 0) {
+    rc = p->condition ? kithi_match_narrow(v, p->condition) : 0;
+    if (rc < 0)
+        return rc;
+    const struct kithi_candidates all = { .slots = v->slots_used };
+    const struct kithi_candidates *may = p->condition ? &p->condition->candidates : &all;
+    uint32_t looked = 0;
+    for (uint32_t slot = 0; (slot = kithi_candidates_next(may, slot)) != UINT32_MAX; slot++) {
+        if (looked++ % 1024 == 0) {
             if (kithi_view_moved(v))
                 return KITHI_E_MOVED;
             if (p->deadline_ns && now_ns() >= p->deadline_ns) {

@@ -32,16 +32,18 @@
 #include "shm/layout/curve.h"
 #include "shm/layout/ledger.h"
 #include "shm/layout/notes.h"
+#include "shm/postings/postings.h"
 #include "shm/sync/slotbytes.h"
 
-#define SUSPECT_MAX      16384u /* more of them are judged before the pass goes on */
-#define VIEW_SLOTS       256u   /* slots that are checked with one view */
-#define WINDOW_TRIES     4u     /* a slot refilled so often under our eyes is left alone */
-#define SEEN_PROBE_MAX   1024u  /* only chosen ids make a longer run of hashes in a half empty set */
-#define UNIT_LENGTH_SLOP 1e-3   /* of a kept vector under cosine, its codec's own error apart */
-#define SIGNS_SLOP       0.04   /* of <signs, difference>, relative: 2 % of the signs, in the mean */
-#define FACTOR_SLOP      1e-2   /* of a neighbour code's factors, relative */
-#define FACTOR_ROUNDING  1e-5   /* and of the sums that they are the difference of */
+#define TERMS_WORDS      (1u << 17) /* of postings that are looked at for a slot, in the mean */
+#define SUSPECT_MAX      16384u     /* more of them are judged before the pass goes on */
+#define VIEW_SLOTS       256u       /* slots that are checked with one view */
+#define WINDOW_TRIES     4u         /* a slot refilled so often under our eyes is left alone */
+#define SEEN_PROBE_MAX   1024u      /* only chosen ids make a longer run of hashes in a half empty set */
+#define UNIT_LENGTH_SLOP 1e-3       /* of a kept vector under cosine, its codec's own error apart */
+#define SIGNS_SLOP       0.04       /* of <signs, difference>, relative: 2 % of the signs, in the mean */
+#define FACTOR_SLOP      1e-2       /* of a neighbour code's factors, relative */
+#define FACTOR_ROUNDING  1e-5       /* and of the sums that they are the difference of */
 #define ELEMENT_ROUNDING 4e-6  /* of elements decoded and rotated in another order, relative to all of them */
 #define SQUARE_MIN       1e-30 /* squares beyond are not said well by floats; no factor is judged by them */
 #define SQUARE_MAX       1e30
@@ -54,6 +56,7 @@ enum check {
     CHECK_LINKS,  /* a: slot */
     CHECK_VECTOR, /* a: slot */
     CHECK_NEAR,   /* a: slot, whose neighbour codes are meant */
+    CHECK_TERMS,  /* a: slot */
     CHECK_LOOKUP, /* a: slot */
     CHECK_TWINS,  /* a, b: two slots with one id */
     CHECK_PLACE,  /* a: place in the id table that was current when the pass began */
@@ -73,6 +76,7 @@ struct desk {
     alignas(64) unsigned char again[sizeof(struct kithi_code_head) + KITHI_DIM_MAX * sizeof(float)];
     float vector[KITHI_DIM_MAX];
     uint64_t signs[KITHI_BITS_WIDTH_MAX / 64];
+    unsigned char payload[KITHI_PAYLOAD_BYTES];
 };
 
 struct run {
@@ -83,7 +87,8 @@ struct run {
     struct kithi_verify_report report;
     uint64_t patience_ms; /* of one trial */
     uint64_t wait_left_ms;
-    uint64_t id_table; /* the header's word when the pass over the table began */
+    uint64_t terms_left; /* words of postings that are looked at */
+    uint64_t id_table;   /* the header's word when the pass over the table began */
     struct desk *desk;
     struct suspect *suspects;
     uint32_t suspect_count, suspect_max;
@@ -690,6 +695,36 @@ static size_t visible_id(const struct kithi_view *v, uint32_t slot, char *out_id
 }
 
 /* Every id that can be seen is found, and leads here. */
+/* Postings lead to a slot by each term of its payload. */
+struct led {
+    struct run *run;
+    const struct kithi_view *view;
+    uint32_t slot;
+    bool ok;
+};
+
+static bool check_term(void *arg, const struct kithi_term *t)
+{
+    struct led *l = arg;
+    if (!kithi_postings_leads(l->view, t, l->slot, &l->run->terms_left))
+        l->ok = wrong(l->run, "postings", "slot %u has a value in field %.*s by which it is not found",
+                      l->slot, (int)(t->path_len < 100 ? t->path_len : 100), t->path);
+    return l->ok;
+}
+
+static bool check_terms(struct run *run, const struct kithi_view *v, uint32_t slot)
+{
+    struct kithi_payload p = { .bytes = run->desk->payload };
+    struct led l = { .run = run, .view = v, .slot = slot, .ok = true };
+    const struct kithi_record *r = kithi_view_record(v, slot);
+    uint64_t birth;
+    if (!kithi_postings_whole(v->postings) || !kithi_view_visible(v, r, &birth) ||
+        kithi_view_payload(v, slot, birth, run->desk->payload, &p.len) != KITHI_PAYLOAD_FOUND)
+        return true;
+    kithi_terms_each(&p, run->map->hash_key, check_term, &l);
+    return l.ok || !kithi_postings_fresh(v);
+}
+
 static bool check_lookup(struct run *run, const struct kithi_view *v, uint32_t slot)
 {
     char id[KITHI_ID_MAX + 1];
@@ -794,6 +829,7 @@ static bool holds(struct run *run, const struct kithi_view *v, const struct susp
     case CHECK_LINKS: return check_links(run, v, s->a);
     case CHECK_VECTOR: return check_vector(run, v, s->a);
     case CHECK_NEAR: return check_near(run, v, s->a);
+    case CHECK_TERMS: return check_terms(run, v, s->a);
     case CHECK_LOOKUP: return check_lookup(run, v, s->a);
     case CHECK_TWINS: return check_twins(run, v, s->a, s->b);
     case CHECK_PLACE: return check_place(run, v, s->a);
@@ -812,6 +848,7 @@ static bool still_there(const struct kithi_view *v, const struct suspect *s)
     case CHECK_LINKS:
     case CHECK_VECTOR:
     case CHECK_NEAR:
+    case CHECK_TERMS:
     case CHECK_LOOKUP: return s->a < v->slot_limit;
     case CHECK_TWINS: return s->a < v->slot_limit && s->b < v->slot_limit;
     default: return true;
@@ -896,6 +933,7 @@ static void pass_slots(struct run *run, uint32_t slots)
         examine(run, &v, CHECK_LINKS, slot, 0);
         examine(run, &v, CHECK_VECTOR, slot, 0);
         examine(run, &v, CHECK_NEAR, slot, 0);
+        examine(run, &v, CHECK_TERMS, slot, 0);
 
         const struct kithi_record *r = kithi_view_record(&v, slot);
         if (atomic_load_explicit(&r->linked, memory_order_relaxed) != 1)
@@ -993,6 +1031,7 @@ int kithi_verify_until(const struct kithi_map *map, uint32_t patience_ms, const 
     run.desk = aligned_alloc(alignof(struct desk), sizeof *run.desk);
     /* A small collection has no use for room that is mapped, zeroed and given back each time. */
     run.suspect_max = at.slots_used < SUSPECT_MAX / 16 ? 16 * (at.slots_used + 1) : SUSPECT_MAX;
+    run.terms_left = ((uint64_t)at.slots_used + 1) * TERMS_WORDS;
     run.suspects = malloc(run.suspect_max * sizeof *run.suspects);
     if (!run.desk || !run.suspects)
         goto out;

@@ -45,6 +45,9 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     /* [P9 emptied] acquire: who begins after a batch was counted finds no way to it any more. */
     v.emptied = atomic_load_explicit(&h->emptied, memory_order_acquire);
 
+    /* [P19 postings] acquire: who begins in an era finds the epoch of every group that was published before it. Other half: next_era(). */
+    v.postings = atomic_load_explicit(&h->postings, memory_order_acquire);
+
     /* [P1 commit] acquire: every birth and death <= epoch is final, and so is everything that
      * was taken to fill those slots: load the epoch first, the limits after it. */
     v.epoch = atomic_load_explicit(&h->epoch, memory_order_acquire);
@@ -62,6 +65,8 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     v.upper_limit = min32(map->layout.upper_max, items_taken(map, h, KITHI_REGION_UPPER));
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++)
         v.blob_limit[c] = min32(map->layout.blob_max[c], items_taken(map, h, kithi_blob_region(c)));
+    v.cell_limit = min32(UINT32_MAX, items_taken(map, h, KITHI_REGION_POSTINGS));
+    v.field_limit = (uint32_t)items_taken(map, h, KITHI_REGION_DICT); /* as few as the layout has */
     v.link_count0 = 2 * map->geometry.m;
     v.link_count = map->geometry.m;
     v.row_stride = map->layout.row_stride;

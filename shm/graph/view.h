@@ -34,6 +34,9 @@ struct kithi_view {
     bool pinned;          /* it is of the moment that somebody asked for: another one will not do */
     bool past;            /* ... and later groups were visible when the view began */
     uint64_t emptied;     /* [P9 emptied] as of the beginning */
+    uint64_t postings;    /* [P19 postings] as of the beginning */
+    uint32_t cell_limit;  /* cells of postings that have memory, ... */
+    uint32_t field_limit; /* ... and fields that have postings */
     uint32_t slot_limit;  /* slots whose record, row, vector and doubt bit have memory */
     uint32_t slots_used;  /* slots that were ever used, <= slot_limit */
     uint32_t upper_limit; /* upper rows that have memory */

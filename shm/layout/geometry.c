@@ -10,6 +10,7 @@
 #include "shm/layout/blob.h"
 #include "shm/layout/header.h"
 #include "shm/layout/ids.h"
+#include "shm/layout/postings.h"
 #include "shm/layout/record.h"
 #include "shm/layout/row.h"
 
@@ -27,6 +28,9 @@ static const uint32_t blob_shares[KITHI_BLOB_CLASS_COUNT] = { 1, 1, 1, 1, 1, 2, 
 #define ID_CLASSES 4u
 /* Versions that were replaced rest for a while: room for a quarter more, and for so many where there are few. */
 #define BLOB_SPARE 4096u
+/* Postings have so many bytes a slot, and for a few large fields where there are few: a ceiling, memory is used as far as values differ. */
+#define POSTINGS_SHARE 64u
+#define POSTINGS_FLOOR (16u << 20)
 /* A payload's reference is of so many (blob.h). */
 #define BLOB_MOST 0x1fffffffu
 
@@ -224,6 +228,8 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     unit[KITHI_REGION_DOUBT] = sizeof(uint64_t);
     unit[KITHI_REGION_UPPER] = l.upper_stride;
     unit[KITHI_REGION_IDS0] = unit[KITHI_REGION_IDS1] = sizeof(uint64_t);
+    unit[KITHI_REGION_DICT] = sizeof(struct kithi_postings_field);
+    unit[KITHI_REGION_POSTINGS] = KITHI_POSTINGS_CELL;
 
     l.size[KITHI_REGION_HEADER] = KITHI_HEADER_SIZE;
     l.size[KITHI_REGION_RECORDS] = slots * unit[KITHI_REGION_RECORDS];
@@ -233,6 +239,8 @@ void kithi_geometry_layout(const struct kithi_geometry *g, struct kithi_layout *
     l.size[KITHI_REGION_DOUBT] = (slots + 63) / 64 * 8;
     l.size[KITHI_REGION_UPPER] = (uint64_t)l.upper_max * l.upper_stride;
     l.size[KITHI_REGION_IDS0] = l.size[KITHI_REGION_IDS1] = (uint64_t)l.id_capacity_max * 8;
+    l.size[KITHI_REGION_DICT] = KITHI_POSTINGS_FIELDS * sizeof(struct kithi_postings_field);
+    l.size[KITHI_REGION_POSTINGS] = POSTINGS_FLOOR + slots * POSTINGS_SHARE;
     for (unsigned c = 0; c < KITHI_BLOB_CLASS_COUNT; c++) {
         l.blob_max[c] = blobs_of(c, slots);
         unit[kithi_blob_region(c)] = blob_strides[c];

@@ -38,8 +38,8 @@ enum kithi_region {
     KITHI_REGION_BLOB2 = 10,
     KITHI_REGION_BLOB3 = 11,
     KITHI_REGION_CODES = 12,    /* codes that the walk reads, where they are not the vectors themselves */
-    KITHI_REGION_DICT = 13,     /* reserved: dictionary of payload fields */
-    KITHI_REGION_POSTINGS = 14, /* reserved: postings of payload fields */
+    KITHI_REGION_DICT = 13,     /* fields of payloads that have postings (postings.h) */
+    KITHI_REGION_POSTINGS = 14, /* their terms, and the slots of each */
     KITHI_REGION_WRITER = 15,   /* reserved: what a later writer wants to find again */
     KITHI_REGION_BLOB4 = 16,    /* larger classes of blobs */
     KITHI_REGION_BLOB5 = 17,

@@ -28,7 +28,7 @@
 #include "shm/layout/geometry.h"
 
 #define KITHI_SEGMENT_MAGIC  UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
-#define KITHI_FORMAT_VERSION 3u
+#define KITHI_FORMAT_VERSION 4u
 #define KITHI_HEADER_SIZE    65536u     /* bytes of the header's region */
 #define KITHI_MARK_ALL       UINT64_MAX /* a mark that sends every search to a newer generation */
 
@@ -67,7 +67,8 @@ struct kithi_header {
     _Atomic uint64_t emptied;              /* 344..351 [P9 emptied] batches whose rows were emptied */
     _Atomic uint64_t merged_from;          /* 352..359 [P17 merged] epochs from here ... */
     _Atomic uint64_t merged_to;            /* 360..367 ... and before this were never visible; 0: none */
-    uint8_t reserved2[16];                 /* 368..383 zero */
+    _Atomic uint64_t postings;             /* 368..375 [P19 postings] see postings.h */
+    uint8_t reserved2[8];                  /* 376..383 zero */
 
     alignas(64) _Atomic uint64_t entry; /* 384..391 level << 32 | slot + 1; 0: the graph is empty */
     _Atomic uint64_t id_table;          /* 392..399 [P7 id table] see ids.h; 0: no table yet */
@@ -89,7 +90,10 @@ struct kithi_header {
     _Atomic uint64_t tally_payloads;      /* 744..751 payloads that vectors have, not empty ones */
     _Atomic uint64_t tally_payload_bytes; /* 752..759 bytes in them */
     _Atomic uint64_t tally_versions;      /* 760..767 payloads that were replaced and rest */
-    uint8_t reserved4[248];               /* 768..1015 zero */
+    _Atomic uint64_t tally_cells;         /* 768..775 cells of postings that were ever used, ... */
+    _Atomic uint64_t tally_cells_free;    /* 776..783 ... of them those that are free again, ... */
+    _Atomic uint64_t tally_cells_resting; /* 784..791 ... and those that were replaced and rest */
+    uint8_t reserved4[224];               /* 792..1015 zero */
     _Atomic uint32_t prefetch_row;        /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
     _Atomic uint32_t prefetch_code;       /* 1020..1023 the same of a code; measured here by the writer */
     /* 1024..1983: curve.h; 1984..2367: ledger.h; to 4095: reserved, zero */

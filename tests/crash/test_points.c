@@ -34,6 +34,7 @@ static void acknowledged_writes_survive_a_death_at_each_point_of_a_commit(void *
         { "crash-after-births", 12 },     { "crash-after-ids", 12 },       { "crash-after-deaths", 12 },
         { "crash-after-epoch", 12 },      { "crash-after-publish", 12 },   { "crash-in-sweep", 3 },
         { "crash-while-unlinking", 500 }, { "crash-while-freeing", 60 },   { "crash-after-freeing", 60 },
+        { "crash-after-postings", 12 },   { "crash-after-era", 3 },        { "crash-in-rebuild", 500 },
     };
     for (unsigned i = 0; i < sizeof points / sizeof points[0]; i++) {
         fire_start_with_fault(points[i].name, 1 + test_rand_below(&r, points[i].passages));

@@ -484,6 +484,7 @@ static void read_filtered(const struct kithi_map *m, const struct kithi_search_p
     read_facet(m, &p.at, &c);
     if (kithi_match_count(m, &p.at, &c, &count) == 0)
         check(count <= m->geometry.slot_max, "as many match as there are slots at most");
+    kithi_candidates_fini(&c.candidates);
     kithi_filter_free(f);
 }
 

@@ -43,6 +43,8 @@ static const struct golden goldens[] = {
     { "v2-checkpoint-v1/bits", 2, "bits", "none", 0.06f, 1e-2f, 1 },
     { "v3/none", 3, "none", "f32", 1e-4f, 1e-5f, 2 },
     { "v3/bits", 3, "bits", "none", 0.06f, 1e-2f, 2 },
+    { "v4/none", 4, "none", "f32", 1e-4f, 1e-5f, 2 },
+    { "v4/bits", 4, "bits", "none", 0.06f, 1e-2f, 2 },
 };
 
 /* What a start finds. */

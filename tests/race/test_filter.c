@@ -31,7 +31,7 @@ static const char *const texts[] = { "n < 50", "n < 20 and not even = true", "no
 #define TEXTS (sizeof texts / sizeof *texts)
 static uint64_t seed;
 static _Atomic bool stop;
-static _Atomic uint64_t answers, again, plans[KITHI_PLAN_HOPS + 1];
+static _Atomic uint64_t answers, again, plans[KITHI_PLAN_HOPS + 1], known;
 static struct kithi_payload all[100];
 
 /* The last epoch up to e at which the payload of id changed: the group of epoch e changes those ids that are e modulo TURN. */
@@ -108,6 +108,24 @@ static void search(struct test_rand *r, struct kithi_condition *c, size_t text, 
                  out->stats.epoch);
 }
 
+/* Postings leave out nobody who fulfils the filter at the view's epoch. */
+static void look(struct kithi_condition *c, size_t text)
+{
+    struct kithi_view v;
+    kithi_view_begin(test_index_map(&ix), &v);
+    if (kithi_candidates_find(&v, c->filter, &c->candidates) != 1)
+        return;
+    atomic_fetch_add(&known, 1);
+    for (uint32_t slot = 0; slot < v.slots_used; slot++) {
+        uint64_t birth;
+        if (kithi_view_visible(&v, kithi_view_record(&v, slot), &birth) &&
+            kithi_match(&v, slot, birth, c) == KITHI_MATCH_YES &&
+            kithi_candidates_next(&c->candidates, slot) != slot)
+            test_die("slot %u fulfils %s at epoch %" PRIu64 " and is no candidate", slot, texts[text],
+                     v.epoch);
+    }
+}
+
 static void *reader(void *arg)
 {
     struct test_rand r;
@@ -129,7 +147,10 @@ static void *reader(void *arg)
     while (!atomic_load(&stop)) {
         size_t text = test_rand_below(&r, TEXTS);
         struct kithi_condition *c = &conditions[text];
-        if (test_rand_below(&r, 4)) {
+        uint32_t what = test_rand_below(&r, 6);
+        if (what < 2) {
+            look(c, text);
+        } else if (what < 5) {
             search(&r, c, text, &s, &out);
         } else {
             struct kithi_scroll_params p = { .limit = 20, .condition = c };
@@ -137,8 +158,10 @@ static void *reader(void *arg)
                 judge(text, &out, "scroll");
         }
     }
-    for (size_t i = 0; i < TEXTS; i++)
+    for (size_t i = 0; i < TEXTS; i++) {
+        kithi_candidates_fini(&conditions[i].candidates);
         kithi_filter_free((struct kithi_filter *)conditions[i].filter);
+    }
     free(payload);
     kithi_scroll_fini(&pages);
     kithi_results_fini(&out);
@@ -210,6 +233,7 @@ static void every_hit_fulfils_the_filter_at_its_epoch(void **state)
            atomic_load(&plans[KITHI_PLAN_SCAN]), atomic_load(&plans[KITHI_PLAN_HOPS]),
            atomic_load(&plans[KITHI_PLAN_WALK_SCAN]), atomic_load(&again));
     assert_true(atomic_load(&answers) > 50 && epoch > 2 * TURN);
+    assert_true(atomic_load(&known) > 0);
     assert_true(atomic_load(&plans[KITHI_PLAN_WALK]) > 0 && atomic_load(&plans[KITHI_PLAN_SCAN]) > 0);
     assert_true(test_verify_clean(test_index_map(&ix)));
     test_index_close(&ix);

@@ -262,7 +262,7 @@ KITH_API int kith_results_info(const kith_results *r, struct kith_search_info *o
  * How a search under a filter was answered.
  *
  *   WALK       by a walk through the graph, as wide as it takes to meet k matches well inside of what it finds
- *   SCAN       by looking at every payload, and comparing the vectors of those that match
+ *   SCAN       by looking at every payload that postings do not rule out, and comparing the vectors of those that match
  *   WALK_SCAN  by a scan, after a walk or hops that did not meet enough
  *   HOPS       by a walk from match to match, also to those that are two links apart
  *
@@ -479,7 +479,8 @@ KITH_API int kith_exists_at(kith *index, const struct kith_snapshot *at, const c
 KITH_API int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_count);
 
 /*
- * How many vectors fulfil a filter, at a snapshot or now (NULL): exactly, by looking at every payload. KITH_E_FILTER and error (may
+ * How many vectors fulfil a filter, at a snapshot or now (NULL): exactly, by looking at every payload that postings do not rule out; at a
+ * snapshot, or for a field without postings, at every one. KITH_E_FILTER, -ENOMEM and error (may
  * be NULL), too. Thread-safe.
  */
 KITH_API int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at,

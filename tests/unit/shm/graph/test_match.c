@@ -125,6 +125,7 @@ static struct kithi_condition condition_of(const char *text)
 
 static void condition_free(struct kithi_condition *c)
 {
+    kithi_candidates_fini(&c->candidates);
     kithi_filter_free((struct kithi_filter *)c->filter);
 }
 
@@ -241,7 +242,7 @@ static void any_share_of_matches_is_answered_as_brute_force_does(void **state)
             assert_int_equal(judge(w, search(w, query, &c, true), all[i].what, all[i].number, ranks, matches),
                              want);
             assert_int_equal(c.matched, matches);
-            assert_int_equal(c.evaluated, MANY);
+            assert_in_range(c.evaluated, matches, MANY); /* postings leave some out */
         }
         /* A walk may end among clusters beside the query's, with a filter or without. */
         if (good + missed < wanted * 97 / 100)

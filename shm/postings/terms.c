@@ -1,0 +1,103 @@
+/*
+ * terms.c - see terms.h.
+ */
+#include "shm/postings/terms.h"
+
+#include <string.h>
+
+#include "shm/base/hash.h"
+
+/* Members of all objects of a payload: an entry takes 8 bytes of 65536, and a key one more. */
+#define MEMBERS_MAX (KITHI_PAYLOAD_MAX / KITHI_PAYLOAD_ENTRY)
+
+struct walk {
+    const struct kithi_payload *p;
+    const uint8_t *hash_key;
+    kithi_term_fn *fn;
+    void *arg;
+    uint32_t members; /* that were met, ... */
+    uint32_t bytes;   /* ... and bytes of strings: a payload has no more than it has room for */
+    char path[KITHI_PAYLOAD_DEPTH_MAX * (KITHI_PAYLOAD_KEY_MAX + 1)];
+};
+
+uint64_t kithi_term_string(const uint8_t hash_key[16], const void *bytes, size_t len)
+{
+    return kithi_hash(hash_key, bytes, len);
+}
+
+uint64_t kithi_term_number(double v)
+{
+    uint64_t bits;
+    v = v == 0 ? 0 : v; /* there are two zeros, and they are equal */
+    memcpy(&bits, &v, sizeof bits);
+    return bits >> 63 ? ~bits : bits | UINT64_C(1) << 63;
+}
+
+uint64_t kithi_term_integer(int64_t v)
+{
+    return kithi_term_number((double)v); /* rounding keeps the order, if not the difference */
+}
+
+static bool tell(struct walk *w, uint32_t path_len, enum kithi_term_kind kind, uint64_t key)
+{
+    const struct kithi_term t = { .path = w->path, .path_len = path_len, .kind = kind, .key = key };
+    return w->fn(w->arg, &t);
+}
+
+static bool tell_value(struct walk *w, uint32_t path_len, const struct kithi_value *v)
+{
+    switch (v->type) {
+    case KITHI_PAYLOAD_NULL: return true;
+    case KITHI_PAYLOAD_BOOL: return tell(w, path_len, KITHI_TERM_BOOL, (uint64_t)v->integer);
+    case KITHI_PAYLOAD_INT32:
+    case KITHI_PAYLOAD_INT64: return tell(w, path_len, KITHI_TERM_NUMBER, kithi_term_integer(v->integer));
+    case KITHI_PAYLOAD_DOUBLE: return tell(w, path_len, KITHI_TERM_NUMBER, kithi_term_number(v->number));
+    case KITHI_PAYLOAD_STRING:
+        w->bytes += v->len;
+        return w->bytes <= KITHI_PAYLOAD_MAX &&
+               tell(w, path_len, KITHI_TERM_STRING,
+                    kithi_term_string(w->hash_key, w->p->bytes + v->off, v->len));
+    default: return tell(w, path_len, KITHI_TERM_OTHER, 0);
+    }
+}
+
+static bool tell_array(struct walk *w, uint32_t path_len, const struct kithi_value *array)
+{
+    struct kithi_value element;
+    if (array->len == 0)
+        return tell(w, path_len, KITHI_TERM_OTHER, 0);
+    if (array->len > KITHI_TERMS_ELEMENTS)
+        return tell(w, path_len, KITHI_TERM_MANY, 0);
+    for (uint32_t i = 0; i < array->len; i++)
+        if (kithi_payload_element(w->p, array, i, &element) && !tell_value(w, path_len, &element))
+            return false;
+    return true;
+}
+
+/* depth: objects around its members. Bytes that nobody checked may lead back: both bounds end that. */
+static bool tell_object(struct walk *w, uint32_t path_len, const struct kithi_value *object, uint32_t depth)
+{
+    for (uint32_t i = 0; i < object->len && w->members < MEMBERS_MAX; i++, w->members++) {
+        struct kithi_value v;
+        uint32_t key_len = 0, len = path_len ? path_len + 1 : 0;
+        if (path_len)
+            w->path[path_len] = '.';
+        if (!kithi_payload_member(w->p, object, i, w->path + len, &key_len, &v))
+            continue;
+        len += key_len;
+        bool more = kithi_payload_is_array(v.type) ? tell_array(w, len, &v) : tell_value(w, len, &v);
+        if (more && v.type == KITHI_PAYLOAD_OBJECT && depth < KITHI_PAYLOAD_DEPTH_MAX)
+            more = tell_object(w, len, &v, depth + 1);
+        if (!more)
+            return false;
+    }
+    return true;
+}
+
+void kithi_terms_each(const struct kithi_payload *p, const uint8_t hash_key[16], kithi_term_fn *fn, void *arg)
+{
+    struct walk w = { .p = p, .hash_key = hash_key, .fn = fn, .arg = arg };
+    struct kithi_value root;
+    if (p->len && kithi_payload_root(p, &root))
+        (void)tell_object(&w, 0, &root, 1);
+}
