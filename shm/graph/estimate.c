@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "shm/graph/match.h"
+#include "shm/postings/postings.h"
 
 /* Slots of a sample. A share of one in a hundred is then known to within a half of it, and takes 0.1 ms to learn. */
 #define SAMPLE_COUNT 512u
@@ -17,9 +18,15 @@
 /* Standard deviations that a normal variable keeps within with a probability of 99 %. */
 #define BOUND 2.576
 
+/* Which postings these are, and whether they are whole: what a sample that is kept goes with. */
+static uint64_t postings_of(const struct kithi_view *v)
+{
+    return v->postings & ~((uint64_t)KITHI_POSTINGS_ERAS << 1);
+}
+
 static bool is_fresh(const struct kithi_view *v, const struct kithi_sample *s)
 {
-    if (!s->count || v->epoch < s->epoch)
+    if (!s->count || v->epoch < s->epoch || s->postings != postings_of(v))
         return false;
     return v->epoch - s->epoch < SAMPLE_GROUPS && v->slots_used <= s->used + s->used / 8;
 }
@@ -81,6 +88,11 @@ static void take(const struct kithi_view *v, struct kithi_condition *c)
     }
     for (uint32_t i = 0; i < c->sample.known_count && i < BESIDE_KNOWN; i++)
         look_beside(v, c, c->sample.known[i]);
+    struct kithi_match_bounds b;
+    kithi_postings_bounds(v, c->filter, &b);
+    c->sample.indexed = b.known;
+    c->sample.candidates = b.most;
+    c->sample.postings = postings_of(v);
     c->evaluated = c->matched = 0;
 }
 
@@ -94,6 +106,20 @@ static void bound(const struct kithi_sample *s, struct kithi_estimate *e)
     double high = n > 0 && s->matched < s->count ? ceil((middle + half) * (double)e->of) : (double)e->of;
     e->low = low > 0 ? (uint64_t)low : 0;
     e->high = high < (double)e->of ? (uint64_t)high : e->of;
+}
+
+/* No more match than are looked at: a sample hardly knows the share of what is rare. */
+static void keep_below(struct kithi_estimate *e)
+{
+    if (e->high > e->looks)
+        e->high = e->looks;
+    if (e->matches > e->high)
+        e->matches = e->high;
+    if (e->low > e->high)
+        e->low = e->high;
+    double most = ((double)e->looks + 0.5) / ((double)e->of + 1);
+    if (e->share > most)
+        e->share = most;
 }
 
 bool kithi_estimate(const struct kithi_view *v, struct kithi_condition *c, struct kithi_estimate *out)
@@ -118,6 +144,10 @@ bool kithi_estimate(const struct kithi_view *v, struct kithi_condition *c, struc
         e.matches = s->count ? (uint64_t)((double)s->matched / s->count * (double)e.of + 0.5) : 0;
         e.matches = e.matches < e.low ? e.low : e.matches > e.high ? e.high : e.matches;
     }
+    e.indexed = s->indexed;
+    e.looks = s->indexed && s->candidates < v->slots_used ? s->candidates : v->slots_used;
+    if (e.indexed && !e.exact)
+        keep_below(&e);
     *out = e;
     return taken;
 }

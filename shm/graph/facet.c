@@ -12,8 +12,6 @@
 #include "shm/graph/payload.h"
 #include "shm/graph/search.h"
 
-/* Records and payloads asked for ahead of the one that is looked at. */
-#define FACET_AHEAD 8u
 /* Times that a payload which was refilled meanwhile is looked for again, before another view is. */
 #define AGAIN_MAX   4u
 #define ENTRIES_MIN 64u
@@ -248,11 +246,13 @@ static int count_once(const struct kithi_map *map, const struct kithi_moment *at
         return rc;
     clear(f);
     f->epoch = v.epoch;
-    for (uint32_t slot = 0; slot < v.slots_used; slot++) {
+    struct kithi_pass pass;
+    rc = kithi_pass_begin(&v, c, true, &pass);
+    if (rc < 0)
+        return rc;
+    for (uint32_t slot; (slot = kithi_pass_next(&v, &pass)) != UINT32_MAX;) {
         struct kithi_payload p;
         uint64_t birth;
-        if (slot + FACET_AHEAD < v.slots_used)
-            kithi_match_prefetch(&v, slot + FACET_AHEAD);
         if (!kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))
             continue;
         rc = look(&v, slot, birth, payload, c, &p);

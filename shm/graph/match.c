@@ -7,8 +7,8 @@
 #include "shm/graph/payload.h"
 #include "shm/graph/search.h"
 
-/* Payloads asked for ahead of the one that is looked at. */
-#define MATCH_AHEAD 8u
+/* Payloads asked for ahead of the one that is looked at; records twice as far. */
+#define PASS_AHEAD 8u
 /* Times that a payload which was refilled meanwhile is looked for again, before another view is. */
 #define AGAIN_MAX 4u
 
@@ -31,13 +31,6 @@ int kithi_match(const struct kithi_view *v, uint32_t slot, uint64_t birth, struc
     return rc;
 }
 
-int kithi_match_narrow(const struct kithi_view *v, struct kithi_condition *c)
-{
-    int rc = kithi_candidates_find(v, c->filter, &c->candidates);
-    c->look.seen |= c->candidates.fields; /* also where nobody is asked who has them */
-    return rc < 0 ? rc : 0;
-}
-
 void kithi_match_prefetch(const struct kithi_view *v, uint32_t slot)
 {
     struct kithi_payload_blob b;
@@ -45,6 +38,58 @@ void kithi_match_prefetch(const struct kithi_view *v, uint32_t slot)
     uint32_t ref = atomic_load_explicit(&kithi_view_record(v, slot)->payload, memory_order_relaxed);
     if (ref && kithi_view_payload_blob(v, ref, &b))
         KITHI_PREFETCH(b.blob);
+}
+
+static uint32_t next_of(const struct kithi_view *v, const struct kithi_pass *p, uint32_t slot)
+{
+    if (p->may)
+        return kithi_candidates_next(p->may, slot);
+    return slot < v->slots_used ? slot : UINT32_MAX;
+}
+
+static void ask_record(const struct kithi_view *v, struct kithi_pass *p)
+{
+    if (p->far == UINT32_MAX)
+        return;
+    KITHI_PREFETCH(kithi_view_record(v, p->far));
+    p->far = next_of(v, p, p->far + 1);
+}
+
+static void ask_payload(const struct kithi_view *v, struct kithi_pass *p)
+{
+    if (p->near == UINT32_MAX)
+        return;
+    kithi_match_prefetch(v, p->near);
+    p->near = next_of(v, p, p->near + 1);
+}
+
+int kithi_pass_begin(const struct kithi_view *v, struct kithi_condition *c, bool payloads,
+                     struct kithi_pass *out)
+{
+    *out = (struct kithi_pass){ .slot = UINT32_MAX, .near = UINT32_MAX };
+    if (c) {
+        int rc = kithi_candidates_find(v, c->filter, &c->candidates);
+        c->look.seen |= c->candidates.fields; /* also where nobody is asked who has them */
+        if (rc < 0)
+            return rc;
+        out->may = &c->candidates;
+    }
+    out->far = next_of(v, out, 0);
+    if (payloads)
+        out->near = out->far;
+    for (uint32_t i = 0; i < 2 * PASS_AHEAD; i++)
+        ask_record(v, out);
+    for (uint32_t i = 0; i < PASS_AHEAD; i++)
+        ask_payload(v, out);
+    return 0;
+}
+
+uint32_t kithi_pass_next(const struct kithi_view *v, struct kithi_pass *p)
+{
+    p->slot = next_of(v, p, p->slot + 1); /* from UINT32_MAX to 0 at first */
+    ask_record(v, p);
+    ask_payload(v, p);
+    return p->slot;
 }
 
 /* One pass. As kithi_match_count(), or KITHI_MATCH_AGAIN. */
@@ -56,14 +101,11 @@ static int count_once(const struct kithi_map *map, const struct kithi_moment *at
     int rc = kithi_view_begin_at(map, at, &v);
     if (rc < 0)
         return rc;
-    rc = kithi_match_narrow(&v, c);
+    struct kithi_pass pass;
+    rc = kithi_pass_begin(&v, c, true, &pass);
     if (rc < 0)
         return rc;
-    const struct kithi_candidates *may = &c->candidates;
-    uint32_t ahead = kithi_candidates_next(may, 0), due = MATCH_AHEAD;
-    for (uint32_t slot = ahead; slot != UINT32_MAX; slot = kithi_candidates_next(may, slot + 1)) {
-        for (due++; due > 0 && ahead != UINT32_MAX; due--, ahead = kithi_candidates_next(may, ahead + 1))
-            kithi_match_prefetch(&v, ahead);
+    for (uint32_t slot; (slot = kithi_pass_next(&v, &pass)) != UINT32_MAX;) {
         uint64_t birth;
         rc = KITHI_MATCH_NO;
         if (kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))

@@ -37,10 +37,25 @@ enum { KITHI_MATCH_NO = 0, KITHI_MATCH_YES = 1, KITHI_MATCH_AGAIN = 2 };
 int kithi_match(const struct kithi_view *v, uint32_t slot, uint64_t birth, struct kithi_condition *c);
 
 /*
- * Find, by postings, the slots that may match, for a view that has just been begun: c->candidates, which are all slots where postings cannot
- * tell. 0 or -ENOMEM.
+ * A pass over the slots of a view that may match, in their order, whose records and payloads are asked for ahead.
+ *
+ *   kithi_pass_begin(&v, c, true, &pass)
+ *   while ((slot = kithi_pass_next(&v, &pass)) != UINT32_MAX) ...
  */
-int kithi_match_narrow(const struct kithi_view *v, struct kithi_condition *c);
+struct kithi_pass {
+    const struct kithi_candidates *may; /* NULL: all slots */
+    uint32_t slot, near,
+        far; /* the one at hand; the first whose payload, and record, was not asked for yet */
+};
+
+/*
+ * For a view that has just been begun; c->candidates become those that postings leave, which are all where they cannot tell. c NULL: all slots. payloads: they are looked at. 0 or -ENOMEM.
+ */
+int kithi_pass_begin(const struct kithi_view *v, struct kithi_condition *c, bool payloads,
+                     struct kithi_pass *out);
+
+/* The next slot; UINT32_MAX: there is none. */
+uint32_t kithi_pass_next(const struct kithi_view *v, struct kithi_pass *p);
 
 /* Ask for the memory that kithi_match() will read, of a slot whose record was asked for before. */
 void kithi_match_prefetch(const struct kithi_view *v, uint32_t slot);

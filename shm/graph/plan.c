@@ -14,6 +14,8 @@
 #define WALK_COST 22.0
 /* The same of comparing a vector that a scan found to match: 160 to 230 ns there. */
 #define MATCH_COST 4.0
+/* ... and of a slot that postings leave out: its bit is cleared, and looked at. */
+#define NARROW_COST 0.001
 /*
  * A walk is so many times as wide as the k-th match is expected to be far down in what it finds, and as ef; it was wide enough when it was so many times, as
  * ranks scatter by a third for k of 10. The far end of a beam has gaps.
@@ -52,7 +54,7 @@ void kithi_plan_costs(const struct kithi_view *v, const struct kithi_estimate *e
     *out = (struct kithi_costs){
         .walk = walk < used ? walk * WALK_COST : INFINITY,
         .hops = hops < used ? hops * narrow * (HOP_COST + HOP_BESIDE_COST / e->density) : INFINITY,
-        .scan = used * (1 + MATCH_COST * e->share),
+        .scan = (double)e->looks + used * (MATCH_COST * e->share + (e->indexed ? NARROW_COST : 0)),
         .walk_ef = walk < used ? (uint32_t)walk : 0,
         .hops_ef = hops < used ? (uint32_t)hops : 0,
     };

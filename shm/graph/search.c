@@ -200,13 +200,12 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
         rc = kithi_walk_begin(v, s, p->k, 0, KITHI_EYES_READER);
     if (rc < 0)
         return rc;
-    rc = p->condition ? kithi_match_narrow(v, p->condition) : 0;
+    struct kithi_pass pass;
+    rc = kithi_pass_begin(v, p->condition, p->condition != NULL, &pass);
     if (rc < 0)
         return rc;
-    const struct kithi_candidates all = { .slots = v->slots_used };
-    const struct kithi_candidates *may = p->condition ? &p->condition->candidates : &all;
     uint32_t looked = 0;
-    for (uint32_t slot = 0; (slot = kithi_candidates_next(may, slot)) != UINT32_MAX; slot++) {
+    for (uint32_t slot; (slot = kithi_pass_next(v, &pass)) != UINT32_MAX;) {
         if (looked++ % 1024 == 0) {
             if (kithi_view_moved(v))
                 return KITHI_E_MOVED;
@@ -217,8 +216,6 @@ static int search_exact(const struct kithi_map *map, struct kithi_view *v, struc
         }
         const struct kithi_record *r = kithi_view_record(v, slot);
         uint64_t birth;
-        if (p->condition && slot + SCORE_AHEAD < v->slots_used)
-            kithi_match_prefetch(v, slot + SCORE_AHEAD);
         if (slot + 1 == p->left_out || !kithi_view_visible(v, r, &birth))
             continue;
         if (p->condition) {

@@ -191,6 +191,7 @@ static void a_condition_leaves_what_fulfils_it(void **state)
         assert_int_equal(count_of(&f, name), want[i]);
     }
     kithi_facet_fini(&f);
+    kithi_candidates_fini(&c.candidates);
     kithi_filter_free(filter);
 }
 

@@ -259,28 +259,38 @@ static void each_plan_is_the_cheapest_somewhere(void **state)
     (void)state;
     static const struct {
         double share, density;
+        uint64_t looks; /* that postings leave; 0: they do not know the condition */
         enum kithi_plan plan;
         enum kithi_plan_reason reason;
-    } all[] = {
-        { 1, 1, KITHI_PLAN_WALK, KITHI_PLAN_MANY },       { 0.5, 0.9, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
-        { 0.05, 0.05, KITHI_PLAN_WALK, KITHI_PLAN_MANY }, { 0.05, 0.7, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },
-        { 0.01, 0.5, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },  { 0.001, 0.001, KITHI_PLAN_SCAN, KITHI_PLAN_FEW },
-        { 0.00001, 0.8, KITHI_PLAN_SCAN, KITHI_PLAN_FEW }
-    };
+    } all[] = { { 1, 1, 0, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+                { 0.5, 0.9, 0, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+                { 0.05, 0.05, 0, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+                { 0.05, 0.7, 0, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },
+                { 0.01, 0.5, 0, KITHI_PLAN_HOPS, KITHI_PLAN_SOME },
+                { 0.01, 0.01, 0, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+                { 0.001, 0.001, 0, KITHI_PLAN_SCAN, KITHI_PLAN_FEW },
+                { 0.00001, 0.8, 0, KITHI_PLAN_SCAN, KITHI_PLAN_FEW },
+                { 0.05, 0.05, 20000, KITHI_PLAN_WALK, KITHI_PLAN_MANY },
+                { 0.01, 0.01, 4000, KITHI_PLAN_SCAN, KITHI_PLAN_FEW },
+                { 0.01, 0.01, 300000, KITHI_PLAN_WALK, KITHI_PLAN_MANY } };
     struct kithi_view v = { .slots_used = 400000 };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        struct kithi_estimate e = { .share = all[i].share, .density = all[i].density, .of = v.slots_used };
+        struct kithi_estimate e = { .share = all[i].share,
+                                    .density = all[i].density,
+                                    .of = v.slots_used,
+                                    .looks = all[i].looks ? all[i].looks : v.slots_used,
+                                    .indexed = all[i].looks > 0 };
         struct kithi_costs costs;
         enum kithi_plan_reason reason;
         e.matches = (uint64_t)(e.share * (double)e.of);
         kithi_plan_costs(&v, &e, K, 100, &costs);
         assert_int_equal(kithi_plan_cheapest(&costs, &reason), all[i].plan);
         assert_int_equal(reason, all[i].reason);
-        assert_true(costs.scan >= v.slots_used);
+        assert_true(costs.scan >= (double)e.looks);
     }
     /* Where all would be walked through, a scan is left. */
     struct kithi_costs costs;
-    struct kithi_estimate e = { .share = 1, .density = 1, .of = 50, .matches = 50 };
+    struct kithi_estimate e = { .share = 1, .density = 1, .of = 50, .matches = 50, .looks = 50 };
     v.slots_used = 50;
     kithi_plan_costs(&v, &e, K, 100, &costs);
     assert_true(isinf(costs.walk) && isinf(costs.hops) && costs.walk_ef == 0 && costs.hops_ef == 0);
@@ -296,7 +306,9 @@ static void a_wrong_estimate_costs_time_and_no_hit(void **state)
     assert_non_null(ranks);
     kithi_view_begin(test_solo_map(&w->t), &v);
     assert_true(kithi_estimate(&v, &c, &e));
-    /* As if all of the sample had matched, and all beside it. */
+    assert_true(e.indexed && e.looks >= e.matches && e.looks < MANY / 10 && e.high <= e.looks);
+    /* As if all of the sample had matched, and all beside it, and postings knew nothing. */
+    c.sample.indexed = false;
     c.sample.matched = c.sample.count;
     c.sample.beside_matched = c.sample.beside = 100;
     for (int round = 0; round < 40; round++) {
