@@ -102,6 +102,10 @@ def what_is_too_long_is_refused(m):
     expect(m.post("/collections/c/search", b" " * (1 << 20) + SEARCH), 413, "too_large")
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     assert status(m.raw(post(b"Transfer-Encoding: chunked\r\n", b""), [post(b"Transfer-Encoding: chunked\r\n", chunk * 17)])) == [413]
+    # A body of brackets takes many times its length as values: bodies_mib bounds that, too.
+    before = m.memory_kib()
+    expect(m.post("/collections/c/search", b'{"filter":[' + b"[],[]," * 170000 + b"[]]}"), 503, "busy")
+    assert m.memory_kib() < before + 40 * 1024, (before, m.memory_kib())
     m_ = m.post("/collections/c/upsert", {"points": [{"id": f"big{i}", "vector": [i, 1], "metadata": {"t": "x" * 30000}} for i in range(30)]})
     expect(m_, 200)
     expect(m.post("/collections/c/upsert", {"points": [{"id": f"bigger{i}", "vector": [i, 1], "metadata": {"t": "x" * 30000}} for i in range(30)]}), 200)
@@ -217,7 +221,7 @@ def many_clients_at_a_time_are_served(m):
 
 def set_up(m):
     m.start_kithd()
-    m.start_gateway(config="body_mib = 1\nanswer_mib = 1\nreceive_ms = 1000\nrequests = 4\nconnections = 64\n")
+    m.start_gateway(config="body_mib = 1\nbodies_mib = 16\nanswer_mib = 1\nreceive_ms = 1000\nrequests = 4\nconnections = 64\n")
     m.writable()
     expect(m.ask("PUT", "/collections/c", {"dim": 2, "metric": "l2"}), 201)
     expect(m.post("/collections/c/upsert", {"points": [{"id": "a", "vector": [1, 0], "metadata": {"n": 1}}]}), 200)
