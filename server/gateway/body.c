@@ -142,7 +142,9 @@ bool kithi_body_bool(struct kithi_body_object *o, const char *name, bool *out)
     if (value && !json_is_boolean(value)) {
         return wrong(o, name, "true or false");
     }
-    *out = value ? json_is_true(value) : *out;
+    if (value) {
+        *out = json_is_true(value);
+    }
     return true;
 }
 
@@ -152,7 +154,9 @@ bool kithi_body_number(struct kithi_body_object *o, const char *name, double *ou
     if (value && !json_is_number(value)) {
         return wrong(o, name, "a number");
     }
-    *out = value ? json_number_value(value) : *out;
+    if (value) {
+        *out = json_number_value(value);
+    }
     return true;
 }
 
@@ -162,7 +166,9 @@ bool kithi_body_string(struct kithi_body_object *o, const char *name, const char
     if (value && !json_is_string(value)) {
         return wrong(o, name, "a string");
     }
-    *out = value ? json_string_value(value) : *out;
+    if (value) {
+        *out = json_string_value(value);
+    }
     return true;
 }
 
