@@ -3,22 +3,80 @@
  */
 #include "server/gateway/body.h"
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdalign.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shm/base/assert.h"
+
+/* jansson's memory, with its size before it; the allocator is one for the process. */
+struct block {
+    alignas(max_align_t) size_t size;
+};
+
+static struct kithi_budget *bound;
+
+static void *take(size_t size)
+{
+    size_t all = size + sizeof(struct block);
+    if (all < size || !kithi_budget_take(bound, all)) {
+        return NULL;
+    }
+    struct block *block = malloc(all);
+    if (!block) {
+        kithi_budget_give(bound, all);
+        return NULL;
+    }
+    block->size = all;
+    return block + 1;
+}
+
+static void give(void *at)
+{
+    if (at) {
+        struct block *block = (struct block *)at - 1;
+        kithi_budget_give(bound, block->size);
+        free(block);
+    }
+}
+
+void kithi_body_bound(struct kithi_budget *budget)
+{
+    bound = budget;
+    json_set_alloc_funcs(take, give);
+}
 
 json_t *kithi_body_parse(const char *text, size_t len, struct kithi_refusal *refusal)
 {
     json_error_t error;
     char where[64];
     json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (!value) {
+    /* Out of memory is all that jansson fails of without a word. */
+    if (!value && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory)) {
+        kithi_refuse(refusal, 503, "busy", NULL,
+                     "there is no memory for more bodies now (bodies_mib); send smaller ones, or try again");
+    } else if (!value) {
         snprintf(where, sizeof where, "line %d, column %d", error.line, error.column);
         kithi_refuse(refusal, 400, "json", where, "the body is not JSON: %s", error.text);
     }
     return value;
+}
+
+static int append(const char *text, size_t len, void *out)
+{
+    kithi_text_put(out, text, len);
+    return 0;
+}
+
+void kithi_body_write(json_t *value, struct kithi_text *out)
+{
+    if (json_dump_callback(value, append, out, JSON_COMPACT) < 0) {
+        out->failed = out->failed ? out->failed : -ENOMEM;
+    }
 }
 
 void kithi_body_place(char *out, size_t size, const char *where, const char *name)
@@ -84,7 +142,9 @@ bool kithi_body_bool(struct kithi_body_object *o, const char *name, bool *out)
     if (value && !json_is_boolean(value)) {
         return wrong(o, name, "true or false");
     }
-    *out = value ? json_is_true(value) : *out;
+    if (value) {
+        *out = json_is_true(value);
+    }
     return true;
 }
 
@@ -94,7 +154,9 @@ bool kithi_body_number(struct kithi_body_object *o, const char *name, double *ou
     if (value && !json_is_number(value)) {
         return wrong(o, name, "a number");
     }
-    *out = value ? json_number_value(value) : *out;
+    if (value) {
+        *out = json_number_value(value);
+    }
     return true;
 }
 
@@ -104,7 +166,9 @@ bool kithi_body_string(struct kithi_body_object *o, const char *name, const char
     if (value && !json_is_string(value)) {
         return wrong(o, name, "a string");
     }
-    *out = value ? json_string_value(value) : *out;
+    if (value) {
+        *out = json_string_value(value);
+    }
     return true;
 }
 

@@ -14,9 +14,18 @@
 
 #include <jansson.h>
 
+#include "server/gateway/budget.h"
 #include "server/gateway/refusal.h"
+#include "server/gateway/text.h"
 
-/* Parse a text strictly: no key twice, no NUL, valid UTF-8, nothing behind. NULL: refused with 400. */
+/*
+ * From now on what is parsed counts in this budget, which outlives it: a body of brackets takes forty times its length as values. To be called
+ * once, before other threads are there. Without it there is no bound.
+ */
+void kithi_body_bound(struct kithi_budget *budget);
+
+/* Parse a text strictly: no key twice, no NUL, valid UTF-8, nothing behind. NULL: refused with 400, or 503 when the budget is
+ * used up. */
 json_t *kithi_body_parse(const char *text, size_t len, struct kithi_refusal *refusal);
 
 #define KITHI_BODY_MEMBERS 24u /* that a call asks for, at most */
@@ -51,6 +60,9 @@ bool kithi_body_choice(struct kithi_body_object *o, const char *name, const char
 
 /* True when there is no member that nobody asked for. */
 bool kithi_body_end(struct kithi_body_object *o);
+
+/* Write a value as JSON text. out may fail. */
+void kithi_body_write(json_t *value, struct kithi_text *out);
 
 /* "points[3]" and "vector" -> "points[3].vector" */
 void kithi_body_place(char *out, size_t size, const char *where, const char *name);

@@ -211,7 +211,7 @@ const struct kithi_key *kithi_keys_find(const struct kithi_keys *keys, struct ki
 {
     char padded[KITHI_KEY_MAX] = { 0 };
     const struct kithi_key *found = NULL;
-    if (!presented.at || presented.len > sizeof padded) {
+    if (!presented.at || presented.len > sizeof padded || memchr(presented.at, 0, presented.len)) {
         return NULL;
     }
     memcpy(padded, presented.at, presented.len);

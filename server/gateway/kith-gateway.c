@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/gateway/body.h"
 #include "server/gateway/handles.h"
 #include "server/gateway/keys.h"
 #include "server/gateway/lanes.h"
@@ -94,6 +95,7 @@ int main(int argc, char **argv)
         .points_max = (uint32_t)o.points_max,
         .version = KITH_VERSION,
     };
+    kithi_body_bound(&gateway.bodies);
     int rc = kithi_handles_open(gateway.run_dir, &gateway.handles);
     const unsigned threads[KITHI_LANE_COUNT] = {
         [KITHI_LANE_SEARCH] = (unsigned)o.threads,

@@ -332,13 +332,13 @@ bool kithi_rest_vector(struct kithi_body_object *o, struct kithi_floats *floats,
     }
     if (is_lifted(value, floats->vector_count, &number)) {
         struct kithi_vector v = floats->vectors[number];
-        *out = floats->values + v.first;
+        *out = v.len ? floats->values + v.first : NULL;
         *out_len = v.len;
     } else if (json_is_string(value)) {
         /* Room may move what was there before; callers of batches take vectors only when all are in. */
         n = kithi_floats_base64(floats, json_string_value(value), json_string_length(value));
         if (n >= 0) {
-            *out = floats->values + floats->vectors[floats->vector_count - 1].first;
+            *out = n ? floats->values + floats->vectors[floats->vector_count - 1].first : NULL;
             *out_len = (size_t)n;
         }
     } else {

@@ -21,15 +21,21 @@ enum kithi_next kithi_rest_livez(struct kithi_request *r)
     return KITHI_DONE;
 }
 
-/* kithd's word of itself; *out_json NULL without. 0, or why collections cannot even be searched. */
-static int readiness(struct kithi_request *r, char **out_json, bool *out_writable, struct kith_error *error)
+/*
+ * kithd's word of itself; *out_daemon NULL without, else to be freed by json_decref(). *out_writable: it answers, and no collection is still
+ * coming back after a start. 0, or why collections cannot even be searched.
+ */
+static int readiness(struct kithi_request *r, json_t **out_daemon, bool *out_writable,
+                     struct kith_error *error)
 {
-    int rc = kith_readiness(NULL, r->gateway->run_dir, out_json, error);
-    *out_writable = rc >= 0;
+    char *json = NULL, *names = NULL;
+    int rc = kith_readiness(NULL, r->gateway->run_dir, &json, error);
+    *out_daemon = rc >= 0 && json ? json_loads(json, 0, NULL) : NULL;
+    *out_writable = *out_daemon && json_integer_value(json_object_get(*out_daemon, "coming")) == 0;
+    free(json);
     if (rc != KITH_E_NO_DAEMON) {
         return rc == KITH_E_RUN_DIR ? rc : 0;
     }
-    char *names = NULL;
     rc = kith_list(r->gateway->run_dir, &names, error); /* without a daemon: by the run directory */
     free(names);
     return rc < 0 ? rc : 0;
@@ -38,12 +44,12 @@ static int readiness(struct kithi_request *r, char **out_json, bool *out_writabl
 static enum kithi_next health(struct kithi_request *r, bool whole)
 {
     struct kith_error error = { 0 };
-    char *json = NULL;
+    json_t *daemon = NULL;
     bool writable = false;
     if (!kithi_rest_query_end(r)) {
         return KITHI_DONE;
     }
-    int rc = readiness(r, &json, &writable, &error);
+    int rc = readiness(r, &daemon, &writable, &error);
     bool draining = atomic_load_explicit(&r->gateway->draining, memory_order_relaxed);
     r->status = rc < 0 || draining ? 503 : 200;
     kithi_text_printf(&r->answer, "{\"status\":\"%s\",\"searchable\":%s,\"writable\":%s",
@@ -59,7 +65,6 @@ static enum kithi_next health(struct kithi_request *r, bool whole)
     }
     if (whole) {
         /* Numbers alone: names of collections are for those who hold a key. */
-        json_t *daemon = json ? json_loads(json, 0, NULL) : NULL;
         kithi_text_printf(&r->answer, ",\"version\":\"%s\"", r->gateway->version);
         if (daemon) {
             kithi_text_printf(&r->answer,
@@ -68,10 +73,9 @@ static enum kithi_next health(struct kithi_request *r, bool whole)
                               (long long)json_integer_value(json_object_get(daemon, "coming")),
                               (long long)json_integer_value(json_object_get(daemon, "refused")));
         }
-        json_decref(daemon);
     }
     kithi_text_str(&r->answer, "}\n");
-    free(json);
+    json_decref(daemon);
     return KITHI_DONE;
 }
 

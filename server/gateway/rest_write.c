@@ -36,26 +36,26 @@ static enum kithi_next end_write(struct kithi_request *r, struct kithi_handle *h
     return kithi_rest_end(r, handle, rc, where, rc < 0 ? done->error.text : NULL);
 }
 
-/* Add a point to the batch. */
-static int add_point(kith_batch *batch, const char *id, const float *vector, size_t len, json_t *metadata)
+/* Add a point to the batch; text is for its metadata, and has it afterwards. */
+static int add_point(kith_batch *batch, const char *id, const float *vector, size_t len, json_t *metadata,
+                     struct kithi_text *text)
 {
-    char *payload = NULL;
+    kithi_text_cut(text, 0);
     if (!metadata) {
         return kith_batch_upsert(batch, id, vector, len); /* the payload, if it has one, stays */
     }
-    if (!json_is_null(metadata) && !(payload = json_dumps(metadata, JSON_COMPACT))) {
-        return -ENOMEM;
+    if (json_is_null(metadata)) {
+        return kith_batch_upsert_payload(batch, id, vector, len, NULL);
     }
-    int rc = kith_batch_upsert_payload(batch, id, vector, len, payload);
-    free(payload);
-    return rc;
+    kithi_body_write(metadata, text);
+    return text->failed ? -ENOMEM : kith_batch_upsert_payload(batch, id, vector, len, text->at);
 }
 
-/* What libkith says of a point before anything was sent. */
+/* What libkith says of a point before anything was sent. payload: its text, or "". */
 static void refuse_point(struct kithi_request *r, int rc, const char *where, kith *index, size_t len,
-                         json_t *metadata)
+                         const char *payload)
 {
-    char place[128], *payload = NULL;
+    char place[128];
     struct kith_error error = { 0 };
     const char *name = rc == KITH_E_ID          ? "id"
                        : rc == KITH_E_PAYLOAD   ? "metadata"
@@ -65,9 +65,8 @@ static void refuse_point(struct kithi_request *r, int rc, const char *where, kit
     if (rc == KITH_E_DIMENSION) {
         snprintf(error.text, sizeof error.text, "the vector has %zu dimensions, the collection %u", len,
                  kith_dim(index));
-    } else if (rc == KITH_E_PAYLOAD && metadata && (payload = json_dumps(metadata, JSON_COMPACT))) {
+    } else if (rc == KITH_E_PAYLOAD) {
         kith_payload_check(KITH_PAYLOAD_REPLACE, payload, &error);
-        free(payload);
     } else if (rc == KITH_E_TOO_LARGE) {
         snprintf(
             error.text, sizeof error.text,
@@ -110,7 +109,7 @@ static enum kithi_next upsert_octets(struct kithi_request *r)
     batch = kith_batch_new(handle->index);
     int rc = batch ? kith_batch_upsert(batch, id, floats.values, (size_t)n) : -ENOMEM;
     if (rc < 0) {
-        refuse_point(r, rc, "", handle->index, (size_t)n, NULL);
+        refuse_point(r, rc, "", handle->index, (size_t)n, "");
     } else {
         rc = commit(batch, wait, &done);
     }
@@ -126,7 +125,7 @@ static enum kithi_next upsert_octets(struct kithi_request *r)
 
 /* The points of a body into the batch. False: refused. */
 static bool read_points(struct kithi_request *r, json_t *points, struct kithi_floats *floats, kith *index,
-                        kith_batch *batch)
+                        kith_batch *batch, struct kithi_text *text)
 {
     size_t n = json_array_size(points);
     if (!json_is_array(points) || n == 0 || n > r->gateway->points_max) {
@@ -158,9 +157,9 @@ static bool read_points(struct kithi_request *r, json_t *points, struct kithi_fl
             return kithi_refuse(&r->refusal, 422, "payload", place, "%s is not an object, nor null", place) ==
                    0;
         }
-        int rc = strlen(id) == 0 ? KITH_E_ID : add_point(batch, id, vector, len, metadata);
+        int rc = strlen(id) == 0 ? KITH_E_ID : add_point(batch, id, vector, len, metadata, text);
         if (rc < 0) {
-            refuse_point(r, rc, where, index, len, metadata);
+            refuse_point(r, rc, where, index, len, text->at);
             return false;
         }
     }
@@ -174,11 +173,13 @@ enum kithi_next kithi_rest_upsert(struct kithi_request *r)
     struct kithi_handle *handle = NULL;
     struct kithi_body_object o;
     struct kithi_floats floats;
+    struct kithi_text text;
     kith_batch *batch = NULL;
     enum kithi_next next = KITHI_DONE;
     if (r->floats) {
         return upsert_octets(r);
     }
+    kithi_text_init(&text, r->body.len * 4 + 64, &r->gateway->bodies);
     kithi_floats_init(&floats, &r->gateway->bodies);
     json_t *body = kithi_rest_query_end(r) ? kithi_rest_lifted(r, &floats, 3) : NULL;
     if (!body || !kithi_body_object(&o, body, "", &r->refusal)) {
@@ -190,7 +191,7 @@ enum kithi_next kithi_rest_upsert(struct kithi_request *r)
     }
     batch = kith_batch_new(handle->index);
     int rc = batch ? 0 : -ENOMEM;
-    if (rc == 0 && !read_points(r, points, &floats, handle->index, batch)) {
+    if (rc == 0 && !read_points(r, points, &floats, handle->index, batch, &text)) {
         goto out;
     }
     if (rc == 0) {
@@ -208,6 +209,7 @@ enum kithi_next kithi_rest_upsert(struct kithi_request *r)
 out:
     kith_batch_free(batch);
     kithi_handles_give(r->gateway->handles, handle, false);
+    kithi_text_fini(&text);
     kithi_floats_fini(&floats);
     json_decref(body);
     return next;

@@ -883,14 +883,16 @@ bool kithi_server_is_loopback(const char *address)
 
 static int listen_on(struct kithi_server *s, struct kithi_errmsg *err)
 {
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV },
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
+                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV | AI_NUMERICHOST },
                     *list = NULL;
     struct sockaddr_storage bound;
     socklen_t size = sizeof bound;
     char port[8];
     int one = 1;
     snprintf(port, sizeof port, "%u", s->options.port);
-    int rc = getaddrinfo(s->options.listen, port, &hints, &list);
+    const char *address = strcmp(s->options.listen, "localhost") ? s->options.listen : "127.0.0.1";
+    int rc = getaddrinfo(address, port, &hints, &list);
     if (rc) {
         return kithi_error_set(err, -EADDRNOTAVAIL, "%s is no address to listen on: %s", s->options.listen,
                                gai_strerror(rc));

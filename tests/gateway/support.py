@@ -18,7 +18,7 @@ import time
 import traceback
 
 SLOWNESS = float(os.environ.get("KITH_TEST_SLOWNESS", "1"))
-PATIENCE = 20 * SLOWNESS
+PATIENCE = 30 * SLOWNESS
 
 
 def wait_until(what, condition, patience=PATIENCE):
@@ -63,10 +63,12 @@ class Machine:
     def path(self, name):
         return os.path.join(self.data, name)
 
-    def start_kithd(self):
+    def start_kithd(self, config=""):
+        with open(self.path("kithd.conf"), "w", encoding="utf-8") as conf:
+            conf.write(config)
         with open(self.path("kithd.log"), "ab") as log:
-            self.kithd = subprocess.Popen([os.environ["KITH_TEST_KITHD"], "--data", self.path("data"), "--run", self.run],
-                                          stderr=log, stdin=subprocess.DEVNULL)
+            self.kithd = subprocess.Popen([os.environ["KITH_TEST_KITHD"], "--data", self.path("data"), "--run", self.run,
+                                           "--config", self.path("kithd.conf")], stderr=log, stdin=subprocess.DEVNULL)
 
     def start_gateway(self, *options, config=""):
         log_path = self.path("gateway.log")

@@ -3,7 +3,7 @@ import socket
 import threading
 import time
 
-from support import expect, main, read_all, wait_until
+from support import PATIENCE, expect, main, read_all, wait_until
 
 HOST = b"Host: localhost\r\n"
 SEARCH = b'{"vector":[1,0]}'
@@ -102,6 +102,10 @@ def what_is_too_long_is_refused(m):
     expect(m.post("/collections/c/search", b" " * (1 << 20) + SEARCH), 413, "too_large")
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     assert status(m.raw(post(b"Transfer-Encoding: chunked\r\n", b""), [post(b"Transfer-Encoding: chunked\r\n", chunk * 17)])) == [413]
+    # A body of brackets takes many times its length as values: bodies_mib bounds that, too.
+    before = m.memory_kib()
+    expect(m.post("/collections/c/search", b'{"filter":[' + b"[],[]," * 170000 + b"[]]}"), 503, "busy")
+    assert m.memory_kib() < before + 40 * 1024, (before, m.memory_kib())
     m_ = m.post("/collections/c/upsert", {"points": [{"id": f"big{i}", "vector": [i, 1], "metadata": {"t": "x" * 30000}} for i in range(30)]})
     expect(m_, 200)
     expect(m.post("/collections/c/upsert", {"points": [{"id": f"bigger{i}", "vector": [i, 1], "metadata": {"t": "x" * 30000}} for i in range(30)]}), 200)
@@ -136,7 +140,7 @@ def slow_senders_have_one_deadline(m):
         s.settimeout(0.05)
         data = b""
         s.sendall(b"POST /collections/c/search HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
-        while time.monotonic() - began < 20:  # a byte now and then does not put it off
+        while time.monotonic() - began < 20 + PATIENCE:  # a byte now and then does not put it off
             try:
                 s.sendall(b" ")
                 data += s.recv(4096)
@@ -149,7 +153,7 @@ def slow_senders_have_one_deadline(m):
         s.settimeout(20)
         data += read_all(s)
     assert status(data) == [408], data
-    assert 0.8 < time.monotonic() - began < 15
+    assert 2.5 < time.monotonic() - began < 15 + PATIENCE
     assert m.metric("kith_gateway_events_total", kind="slow_sender") == before + 1
     assert status(m.raw(b"GET /livez HT")) == [408]
 
@@ -217,7 +221,7 @@ def many_clients_at_a_time_are_served(m):
 
 def set_up(m):
     m.start_kithd()
-    m.start_gateway(config="body_mib = 1\nanswer_mib = 1\nreceive_ms = 1000\nrequests = 4\nconnections = 64\n")
+    m.start_gateway(config="body_mib = 1\nbodies_mib = 16\nanswer_mib = 1\nreceive_ms = 3000\nrequests = 4\nconnections = 64\n")
     m.writable()
     expect(m.ask("PUT", "/collections/c", {"dim": 2, "metric": "l2"}), 201)
     expect(m.post("/collections/c/upsert", {"points": [{"id": "a", "vector": [1, 0], "metadata": {"n": 1}}]}), 200)
