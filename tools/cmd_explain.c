@@ -32,6 +32,8 @@ static void print_json(const struct kith_explanation *e, uint32_t k, uint32_t ef
     kithi_object_count(&o, "matches_low", NULL, e->low);
     kithi_object_count(&o, "matches_high", NULL, e->high);
     kithi_object_bool(&o, "exact", NULL, e->exact != 0);
+    kithi_object_bool(&o, "indexed", NULL, e->indexed != 0);
+    kithi_object_count(&o, "looks", NULL, e->looks);
     kithi_object_count(&o, "k", NULL, k);
     kithi_object_count(&o, "ef", NULL, ef);
     kithi_object_text(&o, "plan", NULL, kithi_tool_plan(e->plan));
@@ -78,6 +80,10 @@ static void print_text(const struct kith_explanation *e)
         printf("about %s of %s vectors match (%s to %s)\n", kithi_out_count(text[0], e->matches),
                kithi_out_count(text[1], e->vectors), kithi_out_count(text[2], e->low),
                kithi_out_count(text[3], e->high));
+    if (e->indexed)
+        printf("postings leave %s payloads that a scan looks at\n", kithi_out_count(text[0], e->looks));
+    else
+        printf("postings do not know the condition: a scan looks at all payloads\n");
     kithi_table_begin(&t, "lrrl");
     kithi_table_cell(&t, "PLAN");
     kithi_table_cell(&t, "EF");

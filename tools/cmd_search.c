@@ -18,9 +18,9 @@
 static void print_plan(const struct kith_search_info *info, const char *notice)
 {
     printf(",\"plan\":\"%s\",\"plan_reason\":\"%s\",\"evaluated\":%" PRIu64 ",\"matched\":%" PRIu64
-           ",\"share\":",
+           ",\"indexed\":%s,\"share\":",
            kithi_tool_plan(info->plan), kithi_tool_plan_reason(info->plan_reason), info->evaluated_count,
-           info->matched_count);
+           info->matched_count, info->indexed ? "true" : "false");
     kithi_out_float(stdout, (float)info->share);
     if (notice != NULL) {
         fputs(",\"notice\":", stdout);

@@ -38,6 +38,8 @@ static int explain(const struct kithi_map *map, const struct kithi_condition *kn
         .walk_cost = costs.walk,
         .hops_cost = costs.hops,
         .scan_cost = costs.scan,
+        .indexed = e.indexed,
+        .looks = e.looks,
     };
     return kithi_view_moved(&v) ? KITHI_E_MOVED : 0;
 }

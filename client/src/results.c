@@ -97,6 +97,7 @@ int kith_results_info(const kith_results *r, struct kith_search_info *out)
         .restart_count = s->restart_count,
         .deadline_hit = s->deadline_hit,
         .generation_changed = r->generation_changed,
+        .indexed = r->indexed,
         .estimate_count = s->estimate_count,
         .ef = r->ef,
         .ef_basis = r->ef_basis,

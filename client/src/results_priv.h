@@ -31,6 +31,7 @@ struct kith_results {
     size_t payload_at_capacity;
     /* Of whatever was under a filter (condition.c). */
     char notice[KITHI_NOTICE_MAX]; /* "": there is nothing to notice */
+    bool indexed;
     uint32_t plan, plan_reason;
     uint64_t evaluated, matched;
     double share;
@@ -45,6 +46,7 @@ static inline void kithi_results_forget_page(kith_results *r)
     r->vector_dim = 0;
     r->has_payloads = false;
     r->notice[0] = '\0';
+    r->indexed = false;
     r->plan = r->plan_reason = 0;
     r->evaluated = r->matched = 0;
     r->share = 0;

@@ -138,6 +138,7 @@ static void note(kith_results *out, const struct kithi_call *c, const struct ask
     out->ef = condition->plan == KITHI_PLAN_SCAN ? 0 : condition->ef;
     out->plan = condition->plan;
     out->plan_reason = condition->reason;
+    out->indexed = condition->indexed;
     out->evaluated = condition->evaluated;
     out->matched = condition->matched;
     out->share = condition->share;

@@ -72,6 +72,7 @@ int kithi_pass_begin(const struct kithi_view *v, struct kithi_condition *c, bool
         c->look.seen |= c->candidates.fields; /* also where nobody is asked who has them */
         if (rc < 0)
             return rc;
+        c->indexed = c->candidates.known;
         out->may = &c->candidates;
     }
     out->far = next_of(v, out, 0);

@@ -26,6 +26,7 @@ struct kithi_condition {
     double share;  /* that matches, by the estimate; 0: none was needed */
     enum kithi_plan plan;
     enum kithi_plan_reason reason;
+    bool indexed; /* postings know the filter */
 };
 
 enum { KITHI_MATCH_NO = 0, KITHI_MATCH_YES = 1, KITHI_MATCH_AGAIN = 2 };

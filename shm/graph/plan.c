@@ -94,6 +94,7 @@ struct kithi_step kithi_plan_first(const struct kithi_view *v, struct kithi_cond
     if (kithi_estimate(v, c, &e))
         c->lessons = (struct kithi_lessons){ 0 };
     c->share = e.share;
+    c->indexed = e.indexed;
     kithi_plan_costs(v, &e, k, ef, &costs);
     enum kithi_plan plan = kithi_plan_cheapest(&costs, &c->reason);
     if (c->only) {

@@ -93,7 +93,7 @@ static void commands_take_filters(void **state)
     expect(tool("search c --vector '[100,0]' -k 3 --filter 'lang = \"BBB\"'"), 0, "1.000000  101\n");
     expect(tool("--json search c --vector '[101,0]' -k 2 --filter 'lang = \"BBB\" and n < 120 and n >= 101'"),
            0, "\"hits\":[{\"id\":\"101\",\"distance\":0},{\"id\":\"105\",\"distance\":16}]}");
-    expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\",\"evaluated\":5,\"matched\":5,\"share\":");
+    expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\",\"evaluated\":5,\"matched\":5,\"indexed\":true,\"share\":");
     expect(tool("--json search c --vector '[101,0]' -k 2 --filter 'n >= 0'"), 0,
            "\"plan\":\"walk\",\"plan_reason\":\"many\"");
     expect(tool("--json search c --vector '[101,0]' -k 2 --filter 'n >= 0' --exact"), 0,
@@ -120,11 +120,14 @@ static void the_plan_of_a_filter_is_explained(void **state)
     struct kith_error error = { 0 };
     expect(tool("--json explain c --filter 'lang = \"BBB\"'"), 0, "{\"epoch\":");
     expect(0, 0, "\"vectors\":3000,\"matches\":");
-    expect(0, 0, "\"exact\":false,\"k\":10,\"ef\":100,\"plan\":\"");
+    expect(0, 0, "\"exact\":false,\"indexed\":true,\"looks\":");
+    expect(0, 0, "\"k\":10,\"ef\":100,\"plan\":\"");
     expect(0, 0, "\"scan_cost\":");
     expect(tool("explain c --filter 'n >= 0' -k 2 --ef 50"), 0, " of 3,000 vectors match (");
     expect(0, 0, "walk  150  ");
     expect(0, 0, "so many match that a walk meets them");
+    expect(0, 0, "postings leave ");
+    expect(tool("explain c --filter 'not n >= 5'"), 0, "postings do not know the condition");
     expect(tool("--json explain c --filter 'n < 0'"), 0, "\"walk_cost\":null");
     expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\"");
     expect(tool("explain c"), 2, "give --filter");
@@ -135,6 +138,9 @@ static void the_plan_of_a_filter_is_explained(void **state)
     assert_int_equal(e.vectors, MANY);
     assert_true(e.low <= 1350 && 1350 <= e.high && e.low <= e.matches && e.matches <= e.high);
     assert_true(e.scan_cost > 0 && e.epoch > 0 && !e.exact);
+    assert_true(e.indexed && e.looks >= e.matches && e.looks < MANY);
+    assert_int_equal(kith_explain(index, "not n < 1500", 10, 0, &e, &error), 0);
+    assert_true(!e.indexed && e.looks == MANY);
     assert_int_equal(kith_explain(index, "n <", 10, 0, &e, &error), KITH_E_FILTER);
     assert_int_equal(error.code, KITH_E_FILTER);
     assert_int_equal(kith_explain(index, "n < 1", 0, 0, &e, NULL), KITH_E_K);

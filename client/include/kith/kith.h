@@ -240,7 +240,8 @@ struct kith_search_info {
     uint32_t restart_count;      /* snapshots begun again because the first was overtaken */
     uint32_t deadline_hit;       /* 1: the deadline cut the walk; hits are the best so far */
     uint32_t generation_changed; /* 1: this call re-attached to a newer generation */
-    uint32_t reserved;
+    uint32_t
+        indexed; /* under a filter: 1: postings know the condition; 0: they do not, and a scan of it is slow */
     /* With BITS: neighbours estimated by the codes beside links. All places of a row that is read so count, empty ones
      * included; distance_count has none of them. */
     uint64_t estimate_count;
@@ -497,12 +498,13 @@ struct kith_explanation {
     uint32_t plan,
         plan_reason; /* enum kith_plan: WALK, HOPS or SCAN, what a search begins with; enum kith_plan_reason */
     uint32_t walk_ef, hops_ef; /* how wide a walk and hops would be; 0: that cannot answer */
-    uint32_t reserved;
+    uint32_t indexed;          /* 1: postings know the condition */
+    uint64_t looks;            /* payloads that a scan looks at: those that postings leave, or all */
     /* What each costs, in payloads that a scan looks at, some 50 ns each; INFINITY: it cannot answer. */
     double walk_cost, hops_cost, scan_cost;
 };
 /* clang-format off */
-#define KITH_EXPLANATION_INIT { sizeof(struct kith_explanation), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
+#define KITH_EXPLANATION_INIT { sizeof(struct kith_explanation), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
 /* clang-format on */
 
 /*
