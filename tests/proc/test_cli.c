@@ -141,7 +141,8 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
         "\"filled\":1,\"rebuilds\":0}", "\"notes\":{\"epoch\":1,\"live\":1,\"slots\":0,\"condemned\":false},",
         "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536,\"live\":65536,\"dead\":0",
-        "\"levels\":[", "\"degrees\":[1]}", NULL);
+        "\"postings\":{\"whole\":true,\"generation\":1,\"era\":0,\"fields\":[]},", "\"levels\":[",
+        "\"degrees\":[1]}", NULL);
     expect_says(KITH("inspect", "views"), "REGION", "RESERVED", "LEVEL", "LINKS", "entry point",
                 "epoch 1, 0 slots of an open group", NULL);
     expect_says(KITH("verify", "views"), "every rule holds", NULL);
