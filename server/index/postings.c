@@ -24,6 +24,8 @@
  * go, and for new values meanwhile. */
 #define TERMS_MOST 3072u
 #define MERGES     256u
+/* ... as long as they have no more slots than this, all of them together: some milliseconds. */
+#define MERGE_SLOTS 65536u
 /* Terms of a payload that are looked at as it goes, and later versions that may have them, too; what is beyond keeps its slot until that goes. */
 #define OLD_TERMS    1024u
 #define OLD_VERSIONS 64u
@@ -601,6 +603,7 @@ static bool merge_lightest(struct kithi_index *ix, uint32_t field)
 {
     struct field *f = &ix->postings->fields[field];
     uint32_t weights[KITHI_POSTINGS_TERMS], n = 0, merged = 0, to = 0;
+    uint64_t slots = 0;
     for (uint32_t i = 0; i + 1 < f->count; i++)
         if (f->terms[i].kind == f->terms[i + 1].kind)
             weights[n++] = weight(ix, field, i) + weight(ix, field, i + 1);
@@ -609,9 +612,11 @@ static bool merge_lightest(struct kithi_index *ix, uint32_t field)
     bool fine = true;
     for (uint32_t i = 0; i < f->count; i++) {
         bool pair = fine && merged < MERGES && i + 1 < f->count && f->terms[i].kind == f->terms[i + 1].kind &&
-                    weight(ix, field, i) + weight(ix, field, i + 1) <= most;
-        if (pair)
+                    weight(ix, field, i) + weight(ix, field, i + 1) <= most && slots < MERGE_SLOTS;
+        if (pair) {
+            slots += (uint64_t)weight(ix, field, i) + weight(ix, field, i + 1);
             fine = merge_pair(ix, field, i);
+        }
         f->terms[to++] = f->terms[i];
         if (pair && fine) {
             merged++;
@@ -622,9 +627,9 @@ static bool merge_lightest(struct kithi_index *ix, uint32_t field)
     return fine;
 }
 
-/* No place is left: the lighter neighbour of a key takes it in. at: where it would stand. False: there is none of its kind. */
+/* The lighter neighbour of a key takes it in. at: where it would stand. False: there is none of its kind with so few slots. */
 static bool widen(struct kithi_index *ix, uint32_t field, enum kithi_term_kind kind, uint64_t key,
-                  uint32_t at, uint32_t *out)
+                  uint32_t at, uint64_t most, uint32_t *out)
 {
     struct field *f = &ix->postings->fields[field];
     bool below = at > 0 && f->terms[at - 1].kind == kind, above = at < f->count && f->terms[at].kind == kind;
@@ -632,6 +637,8 @@ static bool widen(struct kithi_index *ix, uint32_t field, enum kithi_term_kind k
         return false;
     if (below && above)
         below = weight(ix, field, at - 1) <= weight(ix, field, at);
+    if (weight(ix, field, below ? at - 1 : at) > most)
+        return false;
     struct term *t = &f->terms[below ? at - 1 : at];
     struct kithi_postings_term *shared = term_at(ix, field, t->place);
     /* Relaxed: whom it lets in is added behind it, for an epoch that is not published yet. */
@@ -657,6 +664,9 @@ static bool term_for(struct kithi_index *ix, uint32_t field, enum kithi_term_kin
         *out = f->terms[at].place;
         return true;
     }
+    /* A neighbour with no more than twice its share takes it in for nothing. */
+    if (f->count >= TERMS_MOST && widen(ix, field, kind, key, at, 2 * (ix->live / TERMS_MOST + 1), out))
+        return true;
     if (f->count >= TERMS_MOST && f->places_free.count + (KITHI_POSTINGS_TERMS - f->place_end) >= MERGES) {
         if (!merge_lightest(ix, field))
             return false;
@@ -676,7 +686,7 @@ static bool term_for(struct kithi_index *ix, uint32_t field, enum kithi_term_kin
     }
     uint32_t place = take_place(ix, field);
     if (place == UINT32_MAX)
-        return widen(ix, field, kind, key, at, out);
+        return widen(ix, field, kind, key, at, UINT64_MAX, out);
     if (!make_term(ix, field, place, key, key))
         return false;
     publish_term(ix, field, place, kind);

@@ -133,7 +133,7 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", "in the file", "SLACK", NULL);
     expect_accounted("views");
     expect_says(
-        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":3,",
+        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":4,",
         "\"quantization\":\"none\",\"keep\":\"f32\",\"code_bits\":0,\"vector_bytes\":12,\"code_bytes\":12,",
         "\"row\":{\"bytes\":128,\"links\":128,\"blocks\":0,\"block_bytes\":0,\"signs\":0},",
         "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",
@@ -141,7 +141,8 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
         "\"filled\":1,\"rebuilds\":0}", "\"notes\":{\"epoch\":1,\"live\":1,\"slots\":0,\"condemned\":false},",
         "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536,\"live\":65536,\"dead\":0",
-        "\"levels\":[", "\"degrees\":[1]}", NULL);
+        "\"postings\":{\"whole\":true,\"generation\":1,\"era\":0,\"fields\":[]},", "\"levels\":[",
+        "\"degrees\":[1]}", NULL);
     expect_says(KITH("inspect", "views"), "REGION", "RESERVED", "LEVEL", "LINKS", "entry point",
                 "epoch 1, 0 slots of an open group", NULL);
     expect_says(KITH("verify", "views"), "every rule holds", NULL);

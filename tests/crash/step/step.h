@@ -21,6 +21,8 @@
 
 #include "server/index/index.h"
 #include "server/writer/collection.h"
+#include "shm/base/bytes.h"
+#include "shm/payload/payload.h"
 #include "tests/support/model.h"
 #include "tests/support/tmp.h"
 
@@ -89,15 +91,29 @@ struct step_crash {
 /* ---- writer.c ---- */
 
 /*
- * A payload is told by its stamp, which a model of its own has of each id: so many bytes of it, of several classes of blobs. 0: there is none.
+ * A payload is told by its stamp, which a model of its own has of each id: {"fill": a string, "n": stamp % 5}, of several classes of blobs, so that
+ * postings have values of one slot each and values that slots share. 0: there is none.
  */
 #define STEP_PAYLOAD_MAX 700u
 static inline uint32_t step_payload(uint64_t stamp, unsigned char *out)
 {
     static const uint32_t lens[] = { 20, 90, 200, 600 };
     uint32_t len = lens[stamp % 4] + (uint32_t)(stamp % 13);
-    memset(out, (int)(stamp % 251), len);
-    return len;
+    const uint32_t fill = KITHI_PAYLOAD_HEAD + 2 + 2 * KITHI_PAYLOAD_ENTRY, text = fill + 4;
+    kithi_put16(out, KITHI_PAYLOAD_VERSION);
+    kithi_put16(out + 2, 2);
+    kithi_put16(out + 4, (uint16_t)fill);
+    out[6] = 4;
+    out[7] = KITHI_PAYLOAD_STRING;
+    kithi_put32(out + 8, text | len << 16);
+    kithi_put16(out + 12, (uint16_t)(text + len));
+    out[14] = 1;
+    out[15] = KITHI_PAYLOAD_INT32;
+    kithi_put32(out + 16, (uint32_t)(stamp % 5));
+    memcpy(out + fill, "fill", 4);
+    memset(out + text, 'a' + (int)(stamp % 26), len);
+    out[text + len] = 'n';
+    return text + len + 1;
 }
 
 struct step_writer_args {
