@@ -5,6 +5,7 @@
 #include "shm/graph/hop.h"
 
 #include <errno.h>
+#include <math.h>
 
 #include "shm/base/error.h"
 #include "shm/kernel/bits.h"
@@ -15,8 +16,9 @@
 #define PAYLOAD_AHEAD 4u
 /* Matches of the sample that a walk begins at: the nearest ones. */
 #define SEEDS 4u
-/* Estimates of a row may be off by this part of the beam's width before what they say is far is. */
-#define ESTIMATE_SLACK 0.25f
+/* After so many estimates that were compared with codes it is known how far they are off, and so many times that is what they are trusted for. */
+#define ERRORS_MIN  32u
+#define ERROR_SLACK 2.0f
 /* Beside a slot number in the visited set: its row was read, or need not be. */
 #define ROW_DONE KITHI_SLOT_MAX_LIMIT
 
@@ -37,18 +39,25 @@ static bool is_far(const struct kithi_scratch *s, float d)
     return s->live_count >= s->ef && d >= s->beam[s->beam_count - 1].distance;
 }
 
-/* Which of the links in a block of a row are worth a look at their codes: where the row has codes of its own, those that may be near. */
-static uint32_t sift(const struct kithi_view *v, const struct kithi_scratch *s,
-                     const struct kithi_beam_entry *row, uint32_t first, uint32_t places)
+/*
+ * Which of the links in a block of a row are worth a look at their codes: where the row has codes of its own, those that may be near, by what
+ * estimates were off until now. est has the estimates; NaN: there are none.
+ */
+static uint32_t sift(const struct kithi_view *v, struct kithi_scratch *s, const struct kithi_beam_entry *row,
+                     uint32_t first, uint32_t places, float est[KITHI_BITS_PLACES])
 {
-    float est[KITHI_BITS_PLACES];
     uint32_t left = places - first, mask = left < KITHI_BITS_PLACES ? (1u << left) - 1 : UINT32_MAX;
-    if (!v->bits_width || s->live_count < s->ef)
+    float limit = INFINITY;
+    if (!v->bits_width) {
+        for (uint32_t i = 0; i < KITHI_BITS_PLACES; i++)
+            est[i] = NAN;
         return mask;
+    }
+    if (s->live_count >= s->ef && s->error_count >= ERRORS_MIN)
+        limit = s->beam[s->beam_count - 1].distance + ERROR_SLACK * sqrtf(s->error2 / (float)s->error_count);
     const unsigned char *block = kithi_view_block(v, row->slot, first / KITHI_BITS_PLACES);
-    float far = s->beam[s->beam_count - 1].distance;
-    return mask & s->kernel->estimate(&s->query, block, row->distance,
-                                      far + ESTIMATE_SLACK * (far - s->beam[0].distance), block, est);
+    uint32_t near = s->kernel->estimate(&s->query, block, row->distance, limit, block, est);
+    return limit == INFINITY ? mask : mask & near;
 }
 
 /* The links of a row that were not met before, into out; with `again` those, too, that were, and whose rows may be of use. 0 or -ENOMEM. */
@@ -57,20 +66,22 @@ static int gather(const struct kithi_view *v, struct kithi_scratch *s, const str
 {
     uint32_t places;
     const kithi_link *links = kithi_view_links(v, row->slot, 0, &places);
+    float est[KITHI_BITS_PLACES];
     out->count = 0;
     if (ensure_room(s) < 0)
         return -ENOMEM;
     for (uint32_t first = 0; links && first < places; first += KITHI_BITS_PLACES) {
-        for (uint32_t mask = sift(v, s, row, first, places); mask; mask &= mask - 1) {
+        for (uint32_t mask = sift(v, s, row, first, places, est); mask; mask &= mask - 1) {
+            uint32_t i = (uint32_t)__builtin_ctz(mask);
             /* Relaxed: a link is a hint, and what it leads to is checked by itself. */
-            uint32_t link =
-                atomic_load_explicit(&links[first + (uint32_t)__builtin_ctz(mask)], memory_order_relaxed);
+            uint32_t link = atomic_load_explicit(&links[first + i], memory_order_relaxed);
             if (link - 1u >= v->slot_limit)
                 continue;
-            if (kithi_visited_add(s, link - 1))
-                out->at[out->count++].slot = link - 1;
-            else if (again && !kithi_visited_has(s, (link - 1) | ROW_DONE))
-                again->at[again->count++].slot = link - 1;
+            const struct kithi_beam_entry it = { .distance = est[i], .slot = link - 1 };
+            if (kithi_visited_add(s, it.slot))
+                out->at[out->count++] = it;
+            else if (again && !kithi_visited_has(s, it.slot | ROW_DONE))
+                again->at[again->count++] = it;
             else
                 continue;
             KITHI_PREFETCH(kithi_view_code(v, link - 1));
@@ -79,13 +90,17 @@ static int gather(const struct kithi_view *v, struct kithi_scratch *s, const str
     return 0;
 }
 
-/* Compare them, and leave the near ones. 0 or -ENOMEM. */
+/* Compare them, whose distances are estimates or NaN, and leave the near ones. 0 or -ENOMEM. */
 static int compare(const struct kithi_view *v, struct kithi_scratch *s, struct batch *b)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < b->count; i++) {
         uint32_t slot = b->at[i].slot;
-        float d = kithi_walk_distance(v, s, slot);
+        float d = kithi_walk_distance(v, s, slot), off = d - b->at[i].distance;
+        if (isfinite(off)) { /* it was estimated, and by bytes that make sense */
+            s->error2 += off * off;
+            s->error_count++;
+        }
         if (!is_far(s, d)) {
             KITHI_PREFETCH(kithi_view_record(v, slot));
             b->at[n++] = (struct kithi_beam_entry){ .distance = d, .slot = slot };
@@ -209,7 +224,7 @@ static int seed(const struct kithi_view *v, struct kithi_scratch *s, struct kith
         return -ENOMEM;
     for (uint32_t i = 0; i < c->sample.known_count; i++)
         if (c->sample.known[i] < v->slot_limit && kithi_visited_add(s, c->sample.known[i]))
-            b.at[b.count++].slot = c->sample.known[i];
+            b.at[b.count++] = (struct kithi_beam_entry){ .distance = NAN, .slot = c->sample.known[i] };
     if (compare(v, s, &b) < 0)
         return -ENOMEM;
     sort(&b);
@@ -230,7 +245,7 @@ int kithi_hop_begin(const struct kithi_view *v, struct kithi_scratch *s, struct 
     s->near_used = false;
     kithi_visited_add(s, entry);
     b.count = 1;
-    b.at[0].slot = entry;
+    b.at[0] = (struct kithi_beam_entry){ .distance = NAN, .slot = entry };
     if (compare(v, s, &b) < 0)
         return -ENOMEM;
     struct kithi_beam_entry it = b.at[0];

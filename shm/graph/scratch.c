@@ -89,7 +89,7 @@ int kithi_scratch_prepare(struct kithi_scratch *s, uint32_t ef)
     s->visited_mask = want - 1;
     kithi_visited_clear(s);
     s->beam_count = s->live_count = s->ghost_count = 0;
-    s->near_count = s->at = s->steps = s->calm_count = 0;
+    s->near_count = s->at = s->steps = s->error_count = s->calm_count = 0;
     s->error2 = 0;
     s->near_max = ef;
     return 0;

@@ -57,6 +57,7 @@ struct kithi_scratch {
     uint32_t near_count, near_max, near_capacity;
     float error2;                  /* sum of squares of how far estimates were off, of steps expansions */
     uint32_t steps;                /* expansions by neighbour codes */
+    uint32_t error_count;          /* of hops: how many estimates error2 is of */
     uint32_t far_from;             /* places of the beam from here on are not near */
     uint32_t calm_count, patience; /* expansions in a row that led nobody near, and how many are enough */
     uint32_t judge_at,

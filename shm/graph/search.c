@@ -244,6 +244,11 @@ static int walk_matching(const struct kithi_map *map, struct kithi_view *v, stru
     struct kithi_search_params wide = *p;
     wide.ef = p->condition->ef;
     int rc = begin_walk(map, v, s, query, &wide);
+    /*
+     * To the end of its beam: as the planner goes by what it has found, a walk that came down in the wrong one of two regions, and stays there, would be
+     * believed. In 6,000 vectors of 16 dimensions in 6 clusters, under one-bit codes, it lost all neighbours of about one query in a thousand.
+     */
+    s->patience = wide.ef;
     if (rc == WALK_ON)
         rc = kithi_walk(v, s, p->deadline_ns, &out->stats.deadline_hit);
     return rc == WALK_ENDED ? end_walk(v, s, p, out) : rc;

@@ -305,6 +305,24 @@ static void a_wrong_estimate_costs_time_and_no_hit(void **state)
     condition_free(&c);
 }
 
+/* Whatever they have found until then: there may be nearer ones. */
+static void hops_that_cost_as_much_as_a_scan_end_in_one(void **state)
+{
+    struct world *w = *state;
+    struct kithi_condition c = condition_of("n < 3000");
+    struct kithi_view v;
+    kithi_view_begin(test_solo_map(&w->t), &v);
+    for (int was_dear = 0; was_dear < 2; was_dear++) {
+        c.plan = KITHI_PLAN_HOPS;
+        c.ef = 250;
+        struct kithi_step step = kithi_plan_next(&v, &c, K, 100, K, was_dear);
+        assert_int_equal(step.plan, was_dear ? KITHI_PLAN_SCAN : KITHI_PLAN_NONE);
+        assert_int_equal(c.plan, was_dear ? KITHI_PLAN_WALK_SCAN : KITHI_PLAN_HOPS);
+        assert_int_equal(c.lessons.no_hops > 0, was_dear);
+    }
+    condition_free(&c);
+}
+
 /* Matches that lie around the query, away from it and anywhere; hops alone have to find them, whoever would have been chosen. */
 static void hops_alone_find_what_brute_force_finds(void **state)
 {
@@ -475,6 +493,7 @@ int main(void)
         cmocka_unit_test(any_share_of_matches_is_answered_as_brute_force_does),
         cmocka_unit_test(each_plan_is_the_cheapest_somewhere),
         cmocka_unit_test(a_wrong_estimate_costs_time_and_no_hit),
+        cmocka_unit_test(hops_that_cost_as_much_as_a_scan_end_in_one),
         cmocka_unit_test(hops_alone_find_what_brute_force_finds),
         cmocka_unit_test(an_estimate_has_the_number_within_its_bounds),
         cmocka_unit_test(counting_and_scrolling_find_what_matches),
