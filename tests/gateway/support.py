@@ -126,7 +126,7 @@ class Machine:
             return read_all(s)
 
     def writable(self):
-        wait_until("kithd serves", lambda: self.get("/health").json["writable"])
+        wait_until("kithd serves", lambda: self.get("/health").json.get("writable"))
 
     def metric(self, name, **labels):
         """The value of a line of /metrics, 0 when it is not there."""

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 
-from support import PATIENCE, expect, main, read_all, wait_until
+from support import PATIENCE, SLOWNESS, expect, main, read_all, wait_until
 
 C = "/collections/c"
 HEADERS = {"Content-Type": "application/json"}
@@ -84,8 +84,8 @@ def a_kithd_that_hangs_is_not_waited_for_forever(m):
     try:
         a = expect(m.post(C + "/upsert", {"points": [{"id": "hung", "vector": [1, 2]}]}), 504, "outcome_unknown")
         assert a.json["error"]["outcome"] == "unknown"
-        expect(m.post(C + "/search", {"vector": [1, 0]}), 200)
-        assert not expect(m.get("/health"), 200).json["writable"]
+        wait_until("searches go on", lambda: m.post(C + "/search", {"vector": [1, 0]}).status == 200)
+        wait_until("/health is 200, and says so", lambda: (a := m.get("/health")).status == 200 and not a.json["writable"])
         # One thread writes in this gateway and it is held: others are told at once, and nothing of theirs is done.
         a = expect(m.post(C + "/upsert", {"points": [{"id": "late", "vector": [1, 2]}]}), 503, "busy")
         assert a.json["error"]["outcome"] == "nothing_done"
@@ -178,7 +178,7 @@ def told_to_stop_it_ends_what_it_has_begun(m):
 
 def set_up(m):
     m.start_kithd()
-    m.start_gateway(config="request_ms = 2000\nadmin_ms = 1500\nwrite_threads = 1\n")
+    m.start_gateway(config=f"request_ms = {4000 * SLOWNESS:.0f}\nadmin_ms = {4000 * SLOWNESS:.0f}\nwrite_threads = 1\n")
     m.writable()
     expect(m.ask("PUT", C, {"dim": 2, "metric": "l2"}), 201)
 
