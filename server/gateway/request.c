@@ -24,6 +24,7 @@ static kithi_rest_fn *const calls[KITHI_REST_IDS] = {
     [KITHI_REST_DELETE] = kithi_rest_delete,
     [KITHI_REST_SCROLL] = kithi_rest_scroll,
     [KITHI_REST_COUNT] = kithi_rest_count,
+    [KITHI_REST_FACET] = kithi_rest_facet,
     [KITHI_REST_GET_VECTOR] = kithi_rest_get_vector,
     [KITHI_REST_DELETE_VECTOR] = kithi_rest_delete_vector,
     [KITHI_REST_PAYLOAD] = kithi_rest_payload,

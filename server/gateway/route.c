@@ -27,6 +27,7 @@ static const struct kithi_route routes[] = {
     { KITHI_REST_DELETE, KITHI_HTTP_POST, "/collections/{c}/delete", "delete", KITHI_LANE_WRITE, KITHI_ACCESS_WRITE, KITHI_BODY_JSON, true },
     { KITHI_REST_SCROLL, KITHI_HTTP_POST, "/collections/{c}/scroll", "scroll", KITHI_LANE_SEARCH, KITHI_ACCESS_READ, KITHI_BODY_MAY, false },
     { KITHI_REST_COUNT, KITHI_HTTP_POST, "/collections/{c}/count", "count", KITHI_LANE_SEARCH, KITHI_ACCESS_READ, KITHI_BODY_MAY, false },
+    { KITHI_REST_FACET, KITHI_HTTP_POST, "/collections/{c}/facet", "facet", KITHI_LANE_WIDE, KITHI_ACCESS_READ, KITHI_BODY_JSON, false },
     { KITHI_REST_GET_VECTOR, KITHI_HTTP_GET, "/collections/{c}/vectors/{id}", "get_vector", KITHI_LANE_SEARCH, KITHI_ACCESS_READ, KITHI_BODY_NONE, false },
     { KITHI_REST_DELETE_VECTOR, KITHI_HTTP_DELETE, "/collections/{c}/vectors/{id}", "delete_vector", KITHI_LANE_WRITE, KITHI_ACCESS_WRITE, KITHI_BODY_NONE, true },
     { KITHI_REST_PAYLOAD, KITHI_HTTP_PATCH, "/collections/{c}/vectors/{id}/payload", "payload", KITHI_LANE_WRITE, KITHI_ACCESS_WRITE, KITHI_BODY_JSON, true },

@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 
 from support import expect, main
 
-ORDER = ["createCollection", "listCollections", "upsert", "describeCollection", "search", "searchBatch", "scroll", "count", "getVector",
-         "changePayload", "stats", "checkpoint", "deleteVectors", "deleteVector", "alterCollection", "livez", "readyz", "health", "metrics", "openapi",
+ORDER = ["createCollection", "listCollections", "upsert", "describeCollection", "search", "searchBatch", "scroll", "count", "facet",
+         "getVector", "changePayload", "stats", "checkpoint", "deleteVectors", "deleteVector", "alterCollection", "livez", "readyz", "health", "metrics", "openapi",
          "dropCollection"]
 METHODS = ("get", "put", "post", "patch", "delete")
 ROUTES = os.path.join(os.path.dirname(__file__), "../../server/gateway/route.c")

@@ -154,6 +154,59 @@ def scrolls_see_every_id_once(m):
     assert expect(m.post(DOCS + "/count"), 200).json["count"] == 304
 
 
+def facets_count_the_values_of_a_field(m):
+    fill(m)
+    path = DOCS + "/facet"
+
+    def values(body):
+        a = expect(m.post(path, body), 200).json
+        return [(v["value"], v["count"]) for v in a["values"]], (a["vectors"], a["with"], a["distinct"], a["other"])
+    a = expect(m.post(path, {"field": "lang"}), 200).json
+    assert a["field"] == "lang" and a["epoch"] == m.get(DOCS).json["epoch"] and a["timeline"] == m.get(DOCS).json["timeline"], a
+    assert values({"field": "lang"}) == ([("en", 2), ("de", 1)], (4, 3, 2, 0))
+    assert values({"field": "lang", "limit": 1}) == ([("en", 2)], (4, 3, 2, 0))
+    assert values({"field": "lang", "filter": "chars < 100"}) == ([("de", 1), ("en", 1)], (2, 2, 2, 0))
+    assert values({"field": "lang", "filter": {"lang": "en"}}) == ([("en", 2)], (2, 2, 1, 0))
+    assert values({"field": "tags"}) == ([("x", 1), ("y", 1)], (4, 1, 2, 0)), "an array is each of its values"
+    for nothing in ("nothing", "lang.deeper"):
+        assert values({"field": nothing}) == ([], (4, 0, 0, 0))
+    # Values come as they stand in a payload, of every type, and a filter finds as many as were counted.
+    many = [{"id": f"v{i}", "vector": [1, i, 0], "metadata": {"a": {"v": v}}}
+            for i, v in enumerate([True, False, 5, 5.0, 2 ** 53 + 1, -0.1, 1e300, 'q"\u00fc\n', "", None, {}, []])]
+    expect(m.post(DOCS + "/upsert", {"points": many}), 200)
+    found, figures = values({"field": "a.v"})
+    assert found == [(5, 2), (False, 1), (True, 1), (2 ** 53 + 1, 1), (-0.1, 1), (1e300, 1), ("", 1), ('q"\u00fc\n', 1)], found
+    assert [type(v) for v, _ in found] == [int, bool, bool, int, float, float, str, str] and figures == (16, 9, 8, 0), figures
+    more = [{"id": f"m{i}", "vector": [1, i, 0], "metadata": {"n": i % 150}} for i in range(450)]
+    done = expect(m.post(DOCS + "/upsert", {"points": more, "wait": "applied"}), 200).json
+    now = {"min_epoch": done["epoch"], "timeline": done["timeline"]}
+    assert values(dict(now, field="n")) == ([(i, 3) for i in range(100)], (466, 450, 150, 0))
+    assert values(dict(now, field="n", limit=65536))[0] == [(i, 3) for i in range(150)]
+    found = []
+    waiter = threading.Thread(target=lambda: found.append(values({"field": "lang", "min_epoch": m.get(DOCS).json["epoch"] + 1})))
+    waiter.start()
+    wait_until("the facet waits", lambda: m.metric("kith_gateway_waiting_for_epoch") == 1)
+    expect(m.post(DOCS + "/upsert", {"points": [{"id": "late", "vector": [0, 0, 1], "metadata": {"lang": "de"}}]}), 200)
+    waiter.join()
+    assert found == [([("de", 2), ("en", 2)], (467, 4, 2, 0))], found
+    for body, code, where in (
+            ({}, "value", "field"), ({"field": None}, "value", "field"), ({"field": 5}, "value", "field"), ({"field": ""}, "payload", "field"),
+            ({"field": "a..b"}, "payload", "field"), ({"field": ".".join("a" * 17)}, "payload", "field"), ({"field": "k" * 256}, "payload", "field"),
+            ({"field": "lang", "limit": 0}, "value", "limit"), ({"field": "lang", "limit": 65537}, "value", "limit"),
+            ({"field": "lang", "limit": "5"}, "value", "limit"), ({"field": "lang", "filter": "a ="}, "filter", "filter"),
+            ({"field": "lang", "filter": {"lang": [1]}}, "filter", "filter.lang"), ({"field": "lang", "filter": 'chars = "x"'}, "filter", "filter"),
+            ({"field": "lang", "at": 1}, "unknown_member", "at"), ({"field": "lang", "timeline": "x"}, "value", "timeline")):
+        assert expect(m.post(path, body), 422, code, where).json["error"]["message"]
+    assert m.post(path, {"field": "a..b"}).json["error"]["message"] == "field is no path: a key is empty"
+    assert values({"field": ".".join(["k" * 255] * 16)})[0] == [], "the longest path that there can be"
+    expect(m.post(path, {"field": "lang", "timeline": "1"}), 409, "timeline")
+    expect(m.post(path), 400, "body_missing")
+    expect(m.post(path + "?field=lang", {"field": "lang"}), 400, "query", "field")
+    expect(m.get(path), 405)
+    expect(m.post("/collections/none/facet", {"field": "lang"}), 404, "no_collection")
+    assert m.metric("kith_gateway_requests_total", route="facet", status="404") >= 1
+
+
 def a_write_can_be_read_by_its_epoch(m):
     fill(m)
     expect(m.post(DOCS + "/search", {"vector": [0, 1, 0], "min_epoch": 10 ** 6, "deadline_ms": 150}), 504, "epoch_not_visible")
@@ -269,5 +322,5 @@ def set_up(m):
 
 main([collections_are_made_described_changed_and_dropped, vectors_are_put_got_and_deleted, searches_find_what_is_near,
       scores_are_distances_or_similarities, batches_are_answered_in_their_order, payloads_change_alone, scrolls_see_every_id_once,
-      a_write_can_be_read_by_its_epoch, bad_values_are_refused_with_their_place, figures_are_there,
-      a_collection_made_anew_is_found], set_up)
+      facets_count_the_values_of_a_field, a_write_can_be_read_by_its_epoch, bad_values_are_refused_with_their_place,
+      figures_are_there, a_collection_made_anew_is_found], set_up)
