@@ -93,7 +93,9 @@ static void commands_take_filters(void **state)
     expect(tool("search c --vector '[100,0]' -k 3 --filter 'lang = \"BBB\"'"), 0, "1.000000  101\n");
     expect(tool("--json search c --vector '[101,0]' -k 2 --filter 'lang = \"BBB\" and n < 120 and n >= 101'"),
            0, "\"hits\":[{\"id\":\"101\",\"distance\":0},{\"id\":\"105\",\"distance\":16}]}");
-    expect(0, 0, "\"plan\":\"scan\",\"plan_reason\":\"few\",\"evaluated\":5,\"matched\":5,\"indexed\":true,\"share\":");
+    expect(
+        0, 0,
+        "\"plan\":\"scan\",\"plan_reason\":\"few\",\"evaluated\":5,\"matched\":5,\"indexed\":true,\"share\":");
     expect(tool("--json search c --vector '[101,0]' -k 2 --filter 'n >= 0'"), 0,
            "\"plan\":\"walk\",\"plan_reason\":\"many\"");
     expect(tool("--json search c --vector '[101,0]' -k 2 --filter 'n >= 0' --exact"), 0,
