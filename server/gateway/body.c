@@ -11,27 +11,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/gateway/floats.h"
 #include "shm/base/assert.h"
 
-/* jansson's memory, with its size before it; the allocator is one for the process. */
+/* jansson's memory, with what it takes of the budget before it; the allocator is one for the process. */
 struct block {
-    alignas(max_align_t) size_t size;
+    alignas(max_align_t) size_t counted;
 };
 
 static struct kithi_budget *bound;
+static _Thread_local bool free_of_charge; /* what this thread takes now does not count */
 
 static void *take(size_t size)
 {
     size_t all = size + sizeof(struct block);
-    if (all < size || !kithi_budget_take(bound, all)) {
+    size_t counted = free_of_charge ? 0 : all;
+    if (all < size || (counted && !kithi_budget_take(bound, counted))) {
         return NULL;
     }
     struct block *block = malloc(all);
     if (!block) {
-        kithi_budget_give(bound, all);
+        kithi_budget_give(bound, counted);
         return NULL;
     }
-    block->size = all;
+    block->counted = counted;
     return block + 1;
 }
 
@@ -39,7 +42,7 @@ static void give(void *at)
 {
     if (at) {
         struct block *block = (struct block *)at - 1;
-        kithi_budget_give(bound, block->size);
+        kithi_budget_give(bound, block->counted);
         free(block);
     }
 }
@@ -50,19 +53,83 @@ void kithi_body_bound(struct kithi_budget *budget)
     json_set_alloc_funcs(take, give);
 }
 
+int kithi_body_starved(struct kithi_refusal *refusal)
+{
+    return kithi_refuse(
+        refusal, 503, "busy", NULL,
+        "there is no memory for more bodies now (bodies_mib); send smaller ones, or try again");
+}
+
+/* Out of memory is all that jansson fails of without a word. */
+static bool is_starved(const json_error_t *error)
+{
+    return !error->text[0] || json_error_code(error) == json_error_out_of_memory;
+}
+
+/* Where a bracket opens a level too many; len: nowhere. jansson's own limit is 2048, and whoever reads a value behind it recurses. */
+static size_t too_deep(const char *text, size_t len)
+{
+    unsigned level = 0;
+    bool string = false;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (string) {
+            i += c == '\\';
+            string = c != '"';
+        } else if (c == '[' || c == '{') {
+            if (++level > KITHI_JSON_DEPTH) {
+                return i;
+            }
+        } else if (c == ']' || c == '}') {
+            level -= level > 0; /* one too many is found by the reader */
+        } else {
+            string = c == '"';
+        }
+    }
+    return len;
+}
+
 json_t *kithi_body_parse(const char *text, size_t len, struct kithi_refusal *refusal)
 {
     json_error_t error;
     char where[64];
+    size_t deep = too_deep(text, len);
+    if (deep < len) {
+        snprintf(where, sizeof where, "byte %zu", deep);
+        kithi_refuse(refusal, 400, "json", where,
+                     "the body is not JSON that can be read: it is nested deeper than %u", KITHI_JSON_DEPTH);
+        return NULL;
+    }
     json_t *value = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    /* Out of memory is all that jansson fails of without a word. */
-    if (!value && (!error.text[0] || json_error_code(&error) == json_error_out_of_memory)) {
-        kithi_refuse(refusal, 503, "busy", NULL,
-                     "there is no memory for more bodies now (bodies_mib); send smaller ones, or try again");
+    if (!value && is_starved(&error)) {
+        kithi_body_starved(refusal);
     } else if (!value) {
         snprintf(where, sizeof where, "line %d, column %d", error.line, error.column);
         kithi_refuse(refusal, 400, "json", where, "the body is not JSON: %s", error.text);
     }
+    return value;
+}
+
+json_t *kithi_body_scalar(const char *name, const char *value, struct kithi_refusal *refusal)
+{
+    json_error_t error;
+    json_t *scalar = json_loads(value, JSON_DECODE_ANY, &error);
+    if (!scalar && is_starved(&error)) {
+        kithi_body_starved(refusal);
+    } else if (!json_is_number(scalar) && !json_is_boolean(scalar)) {
+        kithi_refuse(refusal, 400, "query", name, "the parameter %s is no number, and neither true nor false",
+                     name);
+        json_decref(scalar);
+        scalar = NULL;
+    }
+    return scalar;
+}
+
+json_t *kithi_body_own(const char *text)
+{
+    free_of_charge = true;
+    json_t *value = json_loads(text, 0, NULL);
+    free_of_charge = false;
     return value;
 }
 

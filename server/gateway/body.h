@@ -24,9 +24,19 @@
  */
 void kithi_body_bound(struct kithi_budget *budget);
 
-/* Parse a text strictly: no key twice, no NUL, valid UTF-8, nothing behind. NULL: refused with 400, or 503 when the budget is
- * used up. */
+/* Parse a text strictly: no key twice, no NUL, valid UTF-8, nothing behind, no more than KITHI_JSON_DEPTH levels. NULL: refused with 400, or
+ * 503 when the budget is used up. */
 json_t *kithi_body_parse(const char *text, size_t len, struct kithi_refusal *refusal);
+
+/* The parameter name of a query, whose value is a number, true or false. NULL: refused with 400, or 503 when the budget is used up. */
+json_t *kithi_body_scalar(const char *name, const char *value, struct kithi_refusal *refusal);
+
+/* What kithd says of itself. It does not count in the budget: health and metrics are asked for when bodies have used that up, too. NULL: it
+ * is no JSON, or there is no memory at all. */
+json_t *kithi_body_own(const char *text);
+
+/* Refuse with 503, as bodies have used up their budget. Returns -1. */
+int kithi_body_starved(struct kithi_refusal *refusal);
 
 #define KITHI_BODY_MEMBERS 24u /* that a call asks for, at most */
 

@@ -107,8 +107,8 @@ json_t *kithi_rest_body(struct kithi_request *r)
     json_t *value = r->body.len || r->route->body != KITHI_BODY_MAY
                         ? kithi_body_parse(r->body.at, r->body.len, &r->refusal)
                         : json_object();
-    if (!value && !r->refusal.status) {
-        kithi_refuse_kith(&r->refusal, -ENOMEM, NULL, NULL);
+    if (!value) {
+        kithi_body_starved(&r->refusal); /* unless it is refused already */
     }
     return value;
 }
@@ -297,8 +297,7 @@ json_t *kithi_rest_lifted(struct kithi_request *r, struct kithi_floats *floats, 
         kithi_refuse(&r->refusal, 400, "json", where, "the body is not JSON that can be read: %s",
                      floats->why);
     } else if (rc < 0 || rest.failed) {
-        kithi_refuse(&r->refusal, 503, "busy", NULL,
-                     "there is no memory for more bodies now (bodies_mib); try again");
+        kithi_body_starved(&r->refusal);
     } else {
         value = kithi_body_parse(rest.at, rest.len, &r->refusal);
     }

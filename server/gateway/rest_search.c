@@ -219,17 +219,16 @@ static json_t *body_of_query(struct kithi_request *r)
         if (!value) {
             continue;
         }
-        json_t *member = list[i].string ? json_string(value) : json_loads(value, JSON_DECODE_ANY, NULL);
-        if (!member || (!list[i].string && !json_is_number(member) && !json_is_boolean(member))) {
-            json_decref(member);
-            kithi_refuse(&r->refusal, 400, "query", list[i].name,
-                         "the parameter %s is no number, and neither true nor false", list[i].name);
+        json_t *member = list[i].string ? json_string(value) /* it is UTF-8 (query.c) */
+                                        : kithi_body_scalar(list[i].name, value, &r->refusal);
+        /* Takes a member that is NULL for a failure, too. One that is lost would be another search: without its filter. */
+        if (json_object_set_new(object, list[i].name, member) < 0) {
+            kithi_body_starved(&r->refusal); /* unless the parameter is refused for what it is */
             break;
         }
-        json_object_set_new(object, list[i].name, member);
     }
     if (!object) {
-        kithi_refuse_kith(&r->refusal, -ENOMEM, NULL, NULL);
+        kithi_body_starved(&r->refusal);
     } else if (r->refusal.status || !kithi_rest_query_end(r)) {
         json_decref(object);
         object = NULL;
@@ -279,7 +278,7 @@ enum kithi_next kithi_rest_search(struct kithi_request *r)
         if (n == -EINVAL) {
             kithi_refuse(&r->refusal, 422, "dimension", NULL, "the body is not of whole float32");
         } else if (n < 0) {
-            kithi_refuse_kith(&r->refusal, (int)n == -EDQUOT ? -ENOMEM : (int)n, NULL, NULL);
+            kithi_body_starved(&r->refusal);
         }
         body = r->refusal.status ? NULL : body_of_query(r);
     } else if (kithi_rest_query_end(r)) {

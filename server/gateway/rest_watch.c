@@ -30,7 +30,7 @@ static int readiness(struct kithi_request *r, json_t **out_daemon, bool *out_wri
 {
     char *json = NULL, *names = NULL;
     int rc = kith_readiness(NULL, r->gateway->run_dir, &json, error);
-    *out_daemon = rc >= 0 && json ? json_loads(json, 0, NULL) : NULL;
+    *out_daemon = rc >= 0 && json ? kithi_body_own(json) : NULL;
     *out_writable = *out_daemon && json_integer_value(json_object_get(*out_daemon, "coming")) == 0;
     free(json);
     if (rc != KITH_E_NO_DAEMON) {
@@ -178,8 +178,7 @@ static void look(struct kithi_request *r, struct seen *s, bool ask)
     rc = rc < 0 ? rc : kith_recall_curve(handle->index, &s->recall);
     if (rc >= 0 && ask) {
         rc = kith_stats(handle->index, &s->stats);
-        s->daemon =
-            rc == 0 && kith_daemon_stats(handle->index, &json) == 0 ? json_loads(json, 0, NULL) : NULL;
+        s->daemon = rc == 0 && kith_daemon_stats(handle->index, &json) == 0 ? kithi_body_own(json) : NULL;
         free(json);
     }
     if (rc < 0) {

@@ -98,7 +98,7 @@ static enum kithi_next upsert_octets(struct kithi_request *r)
         if (n == -EINVAL) {
             kithi_refuse(&r->refusal, 422, "dimension", NULL, "the body is not of whole float32");
         } else {
-            kithi_refuse_kith(&r->refusal, -ENOMEM, NULL, NULL);
+            kithi_body_starved(&r->refusal);
         }
         return KITHI_DONE;
     }
