@@ -31,6 +31,31 @@ static kithi_rest_fn *const calls[KITHI_REST_IDS] = {
     [KITHI_REST_CHECKPOINT] = kithi_rest_checkpoint,
 };
 
+/* The call was carried out, and its answer could not be written down. */
+static void refuse_lost(struct kithi_request *r)
+{
+    if (r->route->writes) { /* an answer of one is written after kithd has committed it */
+        kithi_refuse(&r->refusal, 503, "outcome_unknown", NULL,
+                     "there is no memory for the answer; it may have been applied");
+        r->refusal.outcome = KITHI_OUTCOME_UNKNOWN;
+        return;
+    }
+    switch (r->answer.failed) {
+    case -EFBIG:
+        kithi_refuse(&r->refusal, 422, "answer_too_large", NULL,
+                     "the answer would be larger than the %zu MiB of answer_mib; ask for less at a time",
+                     r->gateway->answer_max >> 20);
+        break;
+    case -EDQUOT:
+        kithi_refuse(&r->refusal, 503, "busy", NULL,
+                     "all answers under way together would be larger than answers_mib; try again");
+        break;
+    default:
+        kithi_refuse(&r->refusal, 503, "out_of_memory", NULL, "there is no memory for the answer");
+        break;
+    }
+}
+
 enum kithi_next kithi_request_run(struct kithi_request *r)
 {
     enum kithi_next next;
@@ -38,20 +63,7 @@ enum kithi_next kithi_request_run(struct kithi_request *r)
         next = calls[r->route->call](r);
     } while (next == KITHI_AGAIN);
     if (next == KITHI_DONE && !r->refusal.status && r->answer.failed) {
-        switch (r->answer.failed) {
-        case -EFBIG:
-            kithi_refuse(&r->refusal, r->route->writes ? 500 : 422, "answer_too_large", NULL,
-                         "the answer would be larger than the %zu MiB of answer_mib; ask for less at a time",
-                         r->gateway->answer_max >> 20);
-            break;
-        case -EDQUOT:
-            kithi_refuse(&r->refusal, 503, "busy", NULL,
-                         "all answers under way together would be larger than answers_mib; try again");
-            break;
-        default:
-            kithi_refuse(&r->refusal, 503, "out_of_memory", NULL, "there is no memory for the answer");
-            break;
-        }
+        refuse_lost(r);
     }
     return next;
 }

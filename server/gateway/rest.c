@@ -29,8 +29,10 @@ enum kithi_next kithi_rest_end(struct kithi_request *r, struct kithi_handle *han
     }
     if (rc < 0 && !r->refusal.status) {
         kithi_refuse_kith(&r->refusal, rc, where, text);
-        /* Who has asked kithd for something and waited in vain, or lost it in a way that nobody has foreseen, does not know. */
-        if (r->route->writes && (rc == KITH_E_TIMEOUT || r->refusal.status == 500)) {
+        /* Who has asked kithd for something and waited in vain, or lost it in a way that nobody has foreseen, does not know. Nor
+         * does who has asked a kithd that stops for another layout: it may stand in the configuration, and the next start does it. */
+        bool put_off = rc == KITH_E_SHUTDOWN && r->route->call == KITHI_REST_ALTER;
+        if (r->route->writes && (rc == KITH_E_TIMEOUT || put_off || r->refusal.status == 500)) {
             r->refusal.code = "outcome_unknown";
             r->refusal.outcome = KITHI_OUTCOME_UNKNOWN;
         }
