@@ -5,6 +5,7 @@
  * score_threshold keeps what is at least as near.
  */
 #include <errno.h>
+#include <float.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,6 +60,17 @@ static float score_of(enum kith_metric metric, float distance)
     return metric == KITH_METRIC_L2 ? distance : 1.0f - distance;
 }
 
+/* Is the score one that is asked for? As floats: an answer has the fewest digits that read back as one, so that a score of it as the
+ * threshold keeps its own hit. */
+static bool is_near(const struct search *q, enum kith_metric metric, float score)
+{
+    double bounded = q->threshold > (double)FLT_MAX    ? (double)FLT_MAX
+                     : q->threshold < -(double)FLT_MAX ? -(double)FLT_MAX
+                                                       : q->threshold;
+    float threshold = (float)bounded;
+    return !q->has_threshold || (metric == KITH_METRIC_L2 ? score <= threshold : score >= threshold);
+}
+
 /* The payload and vector of one hit, by itself. */
 static int put_fetched(struct kithi_request *r, kith *index, const struct search *q,
                        const struct kith_snapshot *at, const char *id, kith_results *one)
@@ -95,8 +107,7 @@ static int put_hits(struct kithi_request *r, kith *index, const struct search *q
     kithi_text_str(&r->answer, "\"results\":[");
     for (uint32_t i = 0; i < kith_results_count(hits) && rc == 0 && !r->answer.failed; i++) {
         float score = score_of(metric, kith_results_distance(hits, i));
-        if (q->has_threshold &&
-            (metric == KITH_METRIC_L2 ? (double)score > q->threshold : (double)score < q->threshold)) {
+        if (!is_near(q, metric, score)) {
             break; /* hits come nearest first */
         }
         kithi_text_str(&r->answer, first ? "{\"id\":" : ",{\"id\":");
@@ -356,7 +367,7 @@ static struct search *read_batch(struct kithi_request *r, json_t *searches, stru
     size_t *firsts = calloc(n, sizeof *firsts);
     for (size_t i = 0; i < n && firsts && !r->refusal.status; i++) {
         struct kithi_body_object o;
-        char where[48];
+        char where[48], place[64];
         snprintf(where, sizeof where, "searches[%zu]", i);
         if (!kithi_body_object(&o, json_array_get(searches, i), where, &r->refusal) ||
             !kithi_rest_vector(&o, floats, &list[i].vector, &list[i].len)) {
@@ -364,8 +375,8 @@ static struct search *read_batch(struct kithi_request *r, json_t *searches, stru
         }
         firsts[i] = list[i].vector ? (size_t)(list[i].vector - floats->values) : SIZE_MAX;
         if (members(r, &o, &list[i]) && !list[i].vector == !list[i].like) {
-            kithi_body_place(where, sizeof where, o.where, "vector");
-            kithi_refuse(&r->refusal, 422, "value", where, "a search has a vector, or like with an id");
+            kithi_body_place(place, sizeof place, where, "vector");
+            kithi_refuse(&r->refusal, 422, "value", place, "a search has a vector, or like with an id");
         } else if (!r->refusal.status &&
                    (list[i].deadline_ms || list[i].moment.min_epoch || list[i].moment.timeline)) {
             kithi_refuse(&r->refusal, 422, "value", where,

@@ -99,6 +99,19 @@ def scores_are_distances_or_similarities(m):
         assert [(h["id"], h["score"]) for h in hits] == [("a", near), ("b", far)], hits
         kept = expect(m.post(path + "/search", {"vector": [2, 0], "score_threshold": 1.0}), 200).json["results"]
         assert [h["id"] for h in kept] == ["a"], kept
+    # A score of an answer, as the threshold, keeps its own hit and all that are nearer.
+    for metric in ("l2", "ip", "cosine"):
+        path = "/collections/own-" + metric
+        expect(m.ask("PUT", path, {"dim": 3, "metric": metric}), 201)
+        expect(m.post(path + "/upsert", {"points": [{"id": f"t{i}", "vector": [0.1 * i, 0.3 / (i + 1), 0.7]} for i in range(30)]}), 200)
+        hits = expect(m.post(path + "/search", {"vector": [0.2, 0.1, 0.3], "top_k": 30}), 200).json["results"]
+        assert len(hits) == 30
+        for n, hit in enumerate(hits):
+            kept = ids(m.post(path + "/search", {"vector": [0.2, 0.1, 0.3], "top_k": 30, "score_threshold": hit["score"]}))
+            assert hit["id"] in kept and len(kept) >= n + 1, (metric, hit, kept)
+        all_of, none = (1e300, -1e300) if metric == "l2" else (-1e300, 1e300)  # beyond what floats have
+        for threshold, n in ((all_of, 30), (none, 0)):
+            assert len(ids(m.post(path + "/search", {"vector": [1, 1, 1], "top_k": 30, "score_threshold": threshold}))) == n, metric
 
 
 def batches_are_answered_in_their_order(m):
@@ -114,6 +127,8 @@ def batches_are_answered_in_their_order(m):
     expect(m.post(path, {"searches": [one, {"vector": [1, 2]}]}), 422, "dimension", "searches[1].vector")
     expect(m.post(path, {"searches": [one, {"vector": [1, 2, 3], "top": 1}]}), 422, "unknown_member", "searches[1].top")
     expect(m.post(path, {"searches": [dict(one, deadline_ms=5)]}), 422, "value")
+    expect(m.post(path, {"searches": [{"top_k": 1}]}), 422, "value", "searches[0].vector")
+    expect(m.post(path, {"searches": [one, dict(one, like="north")]}), 422, "value", "searches[1].vector")
 
 
 def payloads_change_alone(m):
@@ -127,6 +142,8 @@ def payloads_change_alone(m):
     expect(m.ask("PATCH", DOCS + "/vectors/nobody/payload", {"a": 1}), 404, "not_found")
     expect(m.ask("PATCH", path, [1]), 422, "payload")
     expect(m.ask("PATCH", path, b'{"a":1'), 400, "json")
+    expect(m.ask("PATCH", path, b'{"a":' * 64 + b"1" + b"}" * 64), 422, "payload")
+    expect(m.ask("PATCH", path, b'{"a":' * 65 + b"1" + b"}" * 65), 400, "json", "byte 320")
     expect(m.ask("PATCH", path + "?mode=other", {"a": 1}), 400, "query", "mode")
     # Without metadata it stays, null takes it away.
     expect(m.post(DOCS + "/upsert", {"points": [{"id": "north", "vector": [0, 1, 0]}]}), 200)
