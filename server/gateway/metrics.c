@@ -67,7 +67,8 @@ static const char *method_name(unsigned i)
 
 static void requests(const struct kithi_metrics *m, struct kithi_text *out)
 {
-    head(out, "kith_gateway_requests_total", "counter", "Requests answered, by route, method and status.");
+    head(out, "kith_gateway_requests_total", "counter",
+         "Requests answered, by route, method and status; 499: those that nobody waited for any more.");
     for (unsigned i = 0; i <= KITHI_REST_IDS; i++) {
         for (unsigned s = 0; s < KITHI_METRICS_STATUSES; s++) {
             int status = atomic_load_explicit(&m->routes[i].statuses[s].status, memory_order_relaxed);

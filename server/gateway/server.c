@@ -22,11 +22,14 @@
 #include "server/gateway/lanes.h"
 #include "server/gateway/metrics.h"
 
-#define IN_SIZE   (KITHI_HTTP_HEAD_MAX + 1)
-#define EVENTS    64
-#define TICK_MS   50
-#define PARKED_MS 5 /* how often an epoch is looked for that requests wait for */
-#define LINGER_MS 2000u
+#define IN_SIZE        (KITHI_HTTP_HEAD_MAX + 1)
+#define EVENTS         64
+#define TICK_MS        50
+#define HALF_CLOSED_NS UINT64_C(1000000000)
+#define PARKED_MS      5 /* how often an epoch is looked for that requests wait for */
+#define LINGER_MS      2000u
+/* In the log and metrics, of a request whose client went away, or was left at the end of a stop, before it was answered. Never sent. */
+#define STATUS_GONE 499
 
 enum state { IDLE, READING, RUNNING, SENDING, LINGERING };
 
@@ -130,10 +133,30 @@ void kithi_server_release(struct kithi_job *job)
     free(job);
 }
 
+/* One line for a request that is over. c: its connection; code: of a refusal, or "-". */
+static void log_request(const struct kithi_server *s, const struct conn *c, const struct kithi_request *r,
+                        int status, const char *code, size_t out, uint64_t us)
+{
+    if (s->options.access_log) {
+        kithi_log(KITHI_LOG_INFO, "request",
+                  "id=%s peer=%s key=%s method=%s path=%s route=%s status=%d code=%s in=%" PRIu64
+                  " out=%zu us=%" PRIu64,
+                  r->id, c->peer, r->key ? r->key->name : "-", kithi_http_method_name(r->method), c->path,
+                  r->route ? r->route->name : "-", status, code, c->received, out, us);
+    }
+}
+
 static void close_conn(struct kithi_server *s, struct conn *c)
 {
     if (c->job) {
         struct kithi_job *job = c->job;
+        /* A write may be done all the same: it has its line, and its count, although nobody is answered. Before the job is dropped, as
+         * it may go with that; a thread that is at it changes nothing of what is looked at here. */
+        uint64_t now = kithi_gateway_now_ns(), us = (now - job->request->began_ns) / 1000;
+        bool stopped = s->drain_ns && now >= s->drain_ns;
+        log_request(s, c, job->request, STATUS_GONE, stopped ? "stopping" : "peer_gone", 0, us);
+        kithi_metrics_answer(s->gateway->metrics, job->request->route, STATUS_GONE, us);
+        count(&s->gateway->metrics->bytes_in, c->received);
         job->owner = NULL;
         kithi_lanes_drop(s->lanes, job); /* one that has ended comes yet, without an owner */
         s->running--;
@@ -244,16 +267,14 @@ static void answer(struct kithi_server *s, struct conn *c)
     kithi_text_str(&c->out, "\r\n");
     c->sent = 0;
     kithi_metrics_answer(s->gateway->metrics, r->route, c->status, us);
-    if (s->options.access_log) {
-        kithi_log(KITHI_LOG_INFO, "request",
-                  "id=%s peer=%s key=%s method=%s path=%s route=%s status=%d code=%s in=%" PRIu64
-                  " out=%zu us=%" PRIu64,
-                  r->id, c->peer, r->key ? r->key->name : "-", kithi_http_method_name(r->method), c->path,
-                  r->route ? r->route->name : "-", c->status, r->refusal.status ? r->refusal.code : "-",
-                  c->received, r->answer.len, us);
-    }
+    log_request(s, c, r, c->status, r->refusal.status ? r->refusal.code : "-", r->answer.len, us);
     count(&s->gateway->metrics->bytes_in, c->received);
     c->received = 0;
+    if (c->out.failed ||
+        r->answer.failed) { /* no memory for a head, or for a refusal: half of one says nothing */
+        close_conn(s, c);
+        return;
+    }
     enter(s, c, SENDING, s->options.send_ms);
     watch(s, c, EPOLLOUT);
     send_more(s, c);
@@ -276,7 +297,8 @@ static void read_more(struct kithi_server *s, struct conn *c);
 /* The answer has been sent: the next request, or the end. */
 static void next_request(struct kithi_server *s, struct conn *c)
 {
-    bool keep = c->keep_alive;
+    /* A stop does not wait for what may follow on a connection that rests; what has come already is told of it. */
+    bool keep = c->keep_alive && !(s->drain_ns && c->in_len == 0);
     free_request(c->request);
     c->request = NULL;
     kithi_text_fini(&c->out);
@@ -287,7 +309,7 @@ static void next_request(struct kithi_server *s, struct conn *c)
         watch(s, c, EPOLLIN | EPOLLRDHUP);
         return;
     }
-    c->head_done = c->body_over = c->chunked = false;
+    c->head_done = c->body_over = c->chunked = c->head_only = false;
     c->scanned = 0;
     c->path[0] = 0;
     c->chunks = (struct kithi_http_chunks){ 0 };
@@ -351,6 +373,10 @@ static void begin(struct kithi_server *s, struct conn *c)
     r->began_ns = kithi_gateway_now_ns();
     r->deadline_ns = r->began_ns + ms * 1000000u;
     r->lane = r->route->lane;
+    if (r->route->writes || r->lane == KITHI_LANE_HERE || r->lane == KITHI_LANE_WATCH) {
+        /* Small, and owed also when large answers that nobody fetches have used up the budget: a write is done by then. */
+        kithi_text_init(&r->answer, s->gateway->answer_max, NULL);
+    }
     if (r->lane == KITHI_LANE_HERE) {
         kithi_request_run(r);
         answer(s, c);
@@ -377,9 +403,12 @@ static void begin(struct kithi_server *s, struct conn *c)
     if (!kithi_lanes_submit(s->lanes, job)) {
         c->job = NULL;
         free(job);
+        bool held = r->lane == KITHI_LANE_WRITE || r->lane == KITHI_LANE_ADMIN;
         refuse(
             s, c, 503, "busy",
-            "every thread for such calls is held by one that kithd has not answered yet; nothing was done");
+            held
+                ? "every thread for such calls is held by one that kithd has not answered yet; nothing was done"
+                : "every thread for such calls is still at one that was given up; try again");
         return;
     }
     s->running++;
@@ -596,7 +625,11 @@ static void read_more(struct kithi_server *s, struct conn *c)
         close_conn(s, c);
         return;
     }
-    /* A pipelined request may be here already. Some rounds at most, so that others have their turn. */
+    /* A pipelined request may be here already, and goes before what the socket says: that its client has no more to send, perhaps. */
+    if (c->state == READING && c->in_len && !c->head_done && c->scanned == 0 && !take(s, c)) {
+        return;
+    }
+    /* Some rounds at most, so that others have their turn. */
     for (unsigned round = 0; round < 16; round++) {
         enum state before = c->state;
         ssize_t n = recv(c->fd, c->in + c->in_len, IN_SIZE - c->in_len, 0);
@@ -687,8 +720,11 @@ static void look_at_deadlines(struct kithi_server *s)
     uint64_t now = kithi_gateway_now_ns();
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
-        if (c->state == RUNNING && c->half_closed && kithi_lanes_parked(s->lanes, c->job)) {
-            close_conn(s, c); /* nobody is there to hear of the epoch */
+        /* Nobody is there to hear of the epoch, perhaps: a client that only says that it has no more to send is answered within
+         * a moment, in which its request may be queued like one that waits. */
+        if (c->state == RUNNING && c->half_closed && now > c->job->request->began_ns + HALF_CLOSED_NS &&
+            kithi_lanes_parked(s->lanes, c->job)) {
+            close_conn(s, c);
             continue;
         }
         if (now < c->deadline_ns) {

@@ -127,6 +127,11 @@ def connections_are_kept_and_requests_pipelined(m):
     # Byte by byte, and with the end of the connection behind it.
     assert status(m.raw(None, [bytes([b]) for b in one + last])) == [200, 200]
     assert status(m.raw(one, half_close=True)) == [200]
+    # All that came before the end is answered, and one that is queued for a moment is no one that waits for an epoch.
+    for _ in range(20):
+        assert status(m.raw(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n" + one * 3, half_close=True)) == [200] * 4
+    assert status(m.raw((b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n") * 50, half_close=True)) == [200] * 50
+    assert status(m.raw(one + b"GET /li", half_close=True)) == [200]
     big = b'{"vector":[1,0],"filter":"' + b" " * 300000 + b'n = 1"}'
     answer = m.raw(None, [b"POST /collections/c/search HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nExpect: 100-continue\r\n"
                           b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(big), big])
@@ -156,6 +161,8 @@ def slow_senders_have_one_deadline(m):
     assert 2.5 < time.monotonic() - began < 15 + PATIENCE
     assert m.metric("kith_gateway_events_total", kind="slow_sender") == before + 1
     assert status(m.raw(b"GET /livez HT")) == [408]
+    answer = m.raw(b"HEAD /livez HTTP/1.1\r\n" + HOST + b"\r\nGET /livez HT")
+    assert status(answer) == [200, 408] and b'"code":"too_slow"' in answer, "only the answer of HEAD has no body"
 
 
 def half_requests_take_no_place_and_running_ones_have_a_limit(m):
