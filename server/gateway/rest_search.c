@@ -129,7 +129,14 @@ static int put_hits(struct kithi_request *r, kith *index, const struct search *q
     return rc;
 }
 
-/* One search and its answer, without the braces. until_ns: 0, or when to stop. */
+static void refuse_late(struct kithi_request *r)
+{
+    kithi_refuse(&r->refusal, 504, "timeout", NULL,
+                 "it was not done in time; ask for less, or for an approximate answer");
+}
+
+/* One search and its answer, without the braces, or a refusal. until_ns: 0, or when to stop with what there is. The request's own deadline
+ * stops it, too: its client has had its answer then, and the thread is wanted. */
 static int run(struct kithi_request *r, kith *index, const struct search *q, uint64_t until_ns,
                kith_results *hits, struct kith_error *error)
 {
@@ -139,7 +146,8 @@ static int run(struct kithi_request *r, kith *index, const struct search *q, uin
     size_t begin = r->answer.len;
     opts.ef = q->ef;
     opts.exact = q->exact;
-    opts.deadline_ns = until_ns;
+    bool partial = until_ns && until_ns <= r->deadline_ns;
+    opts.deadline_ns = partial ? until_ns : r->deadline_ns;
     opts.target_recall = q->recall;
     opts.payloads = q->fields.payload && !fetch;
     opts.field_count = opts.payloads ? q->fields.count : 0;
@@ -167,6 +175,10 @@ static int run(struct kithi_request *r, kith *index, const struct search *q, uin
     }
     if (rc < 0) {
         return rc;
+    }
+    if (info.deadline_hit && !partial) {
+        refuse_late(r);
+        return 0;
     }
     kithi_rest_put_epoch(r, index, info.epoch);
     if (info.deadline_hit) {
@@ -447,7 +459,11 @@ enum kithi_next kithi_rest_search_batch(struct kithi_request *r)
     r->search_us = 0;
     kithi_text_cut(&r->answer, 0);
     kithi_text_str(&r->answer, "{\"responses\":[");
-    for (i = 0; i < n && rc == 0 && !r->answer.failed; i++) {
+    for (i = 0; i < n && rc == 0 && !r->answer.failed && !r->refusal.status; i++) {
+        if (kithi_gateway_now_ns() >= r->deadline_ns) {
+            refuse_late(r);
+            break;
+        }
         kithi_text_str(&r->answer, i ? ",{" : "{");
         rc = run(r, handle->index, &list[i], until(r, deadline_ms), hits, &error);
         kithi_text_str(&r->answer, "}");

@@ -1,7 +1,10 @@
 """kithd is killed, stops and comes back while everybody goes on; the gateway itself is told to stop."""
 import json
+import os
+import re
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -147,6 +150,53 @@ def watching_answers_while_every_other_thread_is_busy(m):
     expect(m.post(C + "/search", {"vector": [1, 0]}), 200)
 
 
+def cpu_seconds(m):
+    with open(f"/proc/{m.gateway.pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def a_batch_ends_at_the_deadline_of_its_request(m):
+    """Seen by the CPU that it takes, as other programs on the machine do not change that."""
+    body = {"searches": [{"vector": [i, 1], "exact": True, "top_k": 3000, "with_payload": False, "score_threshold": 0} for i in range(1000)]}
+    m.stop_gateway()
+    m.start_gateway(config=f"request_ms = {120000 * SLOWNESS:.0f}\nwrite_threads = 4\n")
+    expect(m.post(C + "/search", {"vector": [1, 0]}), 200)  # the collection is open
+    began, before = time.monotonic(), cpu_seconds(m)
+    expect(m.post(C + "/search/batch", body, patience=120 * SLOWNESS), 200)
+    took, whole = time.monotonic() - began, cpu_seconds(m) - before
+    m.stop_gateway()
+    m.start_gateway(config=f"request_ms = {max(20, took * 100):.0f}\nwrite_threads = 4\n")
+    expect(m.post(C + "/search", {"vector": [1, 0]}), 200)  # the collection is open
+    before = cpu_seconds(m)
+    expect(m.post(C + "/search/batch", body), 504, "timeout")
+    wait_until("it ends", lambda: m.metric("kith_gateway_lane_requests", lane="wide", state="stuck") == 0)
+    assert cpu_seconds(m) - before < whole * 0.6, (cpu_seconds(m) - before, whole)
+    # With a deadline of its own a search has what it found by then, as before.
+    m.stop_gateway()
+    m.start_gateway(config=f"request_ms = {4000 * SLOWNESS:.0f}\nadmin_ms = {4000 * SLOWNESS:.0f}\nwrite_threads = 4\n")
+    expect(m.post(C + "/search/batch", dict(body, deadline_ms=1)), 200)
+
+
+def a_write_whose_client_went_away_has_its_line(m):
+    body = b'{"points":[{"id":"gone","vector":[1,2]}]}'
+    m.kithd.send_signal(signal.SIGSTOP)
+    try:
+        s = socket.create_connection(("127.0.0.1", m.port), timeout=PATIENCE)
+        s.sendall(b"POST /collections/c/upsert HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: gone-1\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        wait_until("it is under way", lambda: m.metric("kith_gateway_lane_requests", lane="write", state="running") == 1)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.close()  # which resets the connection
+        line = wait_until("it has a line", lambda: re.search("id=gone-1 .*", m.log()))[0]
+        assert "method=POST" in line and "route=upsert status=499 code=peer_gone" in line, line
+    finally:
+        m.kithd.send_signal(signal.SIGCONT)
+    assert m.metric("kith_gateway_requests_total", route="upsert", status="499") == 1
+    wait_until("it is done all the same", lambda: m.get(C + "/vectors/gone").status == 200)
+    assert m.log().count("id=gone-1 ") == 1
+
+
 def handles_are_closed_when_nobody_uses_them(m):
     expect(m.post(C + "/upsert", {"points": [{"id": "x", "vector": [1, 2]}]}), 200)
     assert m.metric("kith_gateway_open_collections") >= 1
@@ -185,4 +235,5 @@ def set_up(m):
 
 main([a_kithd_that_hangs_is_not_waited_for_forever, searches_go_on_and_writes_come_back_when_kithd_is_killed,
       a_kithd_without_places_is_told_apart,
-      watching_answers_while_every_other_thread_is_busy, handles_are_closed_when_nobody_uses_them, told_to_stop_it_ends_what_it_has_begun], set_up)
+      watching_answers_while_every_other_thread_is_busy, a_batch_ends_at_the_deadline_of_its_request,
+      a_write_whose_client_went_away_has_its_line, handles_are_closed_when_nobody_uses_them, told_to_stop_it_ends_what_it_has_begun], set_up)
