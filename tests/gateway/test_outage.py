@@ -168,10 +168,15 @@ def a_batch_ends_at_the_deadline_of_its_request(m):
     m.stop_gateway()
     m.start_gateway(config=f"request_ms = {max(20, took * 100):.0f}\nwrite_threads = 4\n")
     expect(m.post(C + "/search", {"vector": [1, 0]}), 200)  # the collection is open
-    before = cpu_seconds(m)
-    expect(m.post(C + "/search/batch", body), 504, "timeout")
+    begun = []
+
+    def given_up():  # on a busy machine it may not be begun in time
+        begun[:] = [cpu_seconds(m)]
+        a = m.post(C + "/search/batch", body)
+        return expect(a, 504, "timeout") if a.status != 503 else expect(a, 503, "busy") and None
+    wait_until("it is given up", given_up)
     wait_until("it ends", lambda: m.metric("kith_gateway_lane_requests", lane="wide", state="stuck") == 0)
-    assert cpu_seconds(m) - before < whole * 0.6, (cpu_seconds(m) - before, whole)
+    assert cpu_seconds(m) - begun[0] < whole * 0.6, (cpu_seconds(m) - begun[0], whole)
     # With a deadline of its own a search has what it found by then, as before.
     m.stop_gateway()
     m.start_gateway(config=f"request_ms = {4000 * SLOWNESS:.0f}\nadmin_ms = {4000 * SLOWNESS:.0f}\nwrite_threads = 4\n")
