@@ -153,7 +153,10 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     kithi_postings_tick(ix, now_ms);
     free_rested(ix, now_ms);
 
-    uint32_t wait = kithi_payload_forget(ix, now_ms), n = due_count(ix, now_ms);
+    /* With more to be freed no pass begins: it would be seconds until the next turn, and what rests would become more and more. */
+    uint32_t wait = kithi_payload_forget(ix, now_ms), n = wait ? due_count(ix, now_ms) : 0;
+    if (!wait)
+        wait = 1;
     if (ix->resting.count) {
         uint64_t since_ms = ix->resting.items[ix->resting.head].since_ms;
         uint64_t due_ms = since_ms + ix->tuning.rest_ms;
