@@ -532,6 +532,62 @@ static void old_versions_are_forgotten_in_turns(void **state)
     test_solo_close(&t);
 }
 
+enum { MANY = 3000, NUMBERS = 20 };
+
+/* So many vectors with so many values each; and their end. */
+static void fill(struct test_solo *t)
+{
+    float zero[DIM] = { 0 };
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, MANY + 100);
+    g.m = 2;
+    g.ef_construction = 2;
+    test_solo_open(t, &g);
+    for (uint32_t i = 0; i < MANY; i++) {
+        char json[1024] = "{\"all\":1", id[16];
+        size_t at = strlen(json);
+        for (uint32_t n = 1; n < NUMBERS; n++)
+            at = add(json, sizeof json, at, ",\"n%u\":[%u]", n, i % 50 + n);
+        (void)add(json, sizeof json, at, "}");
+        snprintf(id, sizeof id, "%u", i);
+        struct kithi_payload p = test_payload(json);
+        struct kithi_op op = test_upsert(id, zero, DIM);
+        op.flags = KITHI_OP_PAYLOAD;
+        op.payload = p.bytes;
+        op.payload_len = p.len;
+        assert_int_equal(test_solo_commit(t, &op, 1), 0);
+        test_payload_free(&p);
+    }
+}
+
+/* Slots that die at once come free in as many turns as they have values for. */
+static void the_dead_are_freed_in_turns(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    uint32_t wait_ms, turns = 0, resting = MANY;
+    fill(&t);
+    for (uint32_t i = 0; i < MANY; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "%u", i);
+        assert_int_equal(test_solo_delete(&t, id), 0);
+    }
+    assert_true(test_solo_sweep(&t, 10000) > 0);
+    assert_int_equal(t.ix->resting.count, MANY);
+    t.now_ms += 10000;
+    while (t.ix->resting.count) {
+        assert_int_equal(kithi_sweep_begin(t.ix, t.now_ms, &wait_ms), 0);
+        assert_true(t.ix->resting.count < resting);
+        assert_true(resting - t.ix->resting.count <= KITHI_POSTINGS_TURN / NUMBERS + 1);
+        assert_true(!t.ix->resting.count || wait_ms == 1);
+        resting = t.ix->resting.count;
+        turns++;
+    }
+    assert_true(turns > MANY * NUMBERS / KITHI_POSTINGS_TURN);
+    assert_int_equal(count_of(&t, "all = %d", 1), 0);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 /* ---- what fails, and who dies ---- */
 
 #ifdef KITH_FAULT_POINTS
@@ -729,6 +785,7 @@ int main(void)
         cmocka_unit_test(many_values_share_terms),
         cmocka_unit_test(slots_beyond_a_chunk_are_found),
         cmocka_unit_test(old_versions_are_forgotten_in_turns),
+        cmocka_unit_test(the_dead_are_freed_in_turns),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(a_death_at_any_step_leaves_upper_bounds),
         cmocka_unit_test(without_memory_a_field_is_given_up),
