@@ -433,6 +433,7 @@ static bool add_slot(struct kithi_index *ix, uint32_t field, struct kithi_postin
     }
     _Atomic uint16_t *values = block_at(ix, kithi_block_ref(v));
     uint32_t n = kithi_container_count(v);
+    ix->postings->work += work_of(n);
     for (uint32_t i = n; i-- > 0;)
         if (value_at(values, i) == at)
             return true;
@@ -982,7 +983,8 @@ bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots)
     struct postings *p = ix->postings;
     if (p->whole)
         return false;
-    for (uint32_t i = 0; i < slots && p->next_slot < ix->slots_used; i++) {
+    kithi_postings_turn(ix);
+    for (uint32_t i = 0; i < slots && p->next_slot < ix->slots_used && !kithi_postings_has_worked(ix); i++) {
         uint32_t slot = p->next_slot++;
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         /* What has died was seen by nobody who will meet that the postings are whole, and what is born is added as it is published. */

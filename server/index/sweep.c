@@ -28,7 +28,8 @@
 #define SLOTS_PER_MS 500u
 /* Sweeps ask so often whether the census is over. */
 #define CENSUS_MS 1u
-/* Payloads that are looked at between two groups, to make postings anew: a millisecond or two. */
+/* Slots that are looked at between two groups, to make postings anew: those without payloads take a fraction of a millisecond. What payloads
+ * take is bounded by a turn (KITHI_POSTINGS_TURN). */
 #define REBUILD_SLOTS 4096u
 /* The same for a piece of an audit. */
 #define AUDIT_MS 1u

@@ -588,6 +588,23 @@ static void the_dead_are_freed_in_turns(void **state)
     test_solo_close(&t);
 }
 
+/* Postings are made anew in as many turns as there are values for, not slots. */
+static void postings_are_made_anew_in_turns(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    uint32_t turns = 1;
+    fill(&t);
+    kithi_postings_restart(t.ix);
+    for (; kithi_postings_rebuild(t.ix, UINT32_MAX); turns++)
+        assert_in_range(kithi_postings_work(t.ix), KITHI_POSTINGS_TURN, KITHI_POSTINGS_TURN + 1000);
+    assert_in_range(turns, MANY * NUMBERS / KITHI_POSTINGS_TURN, MANY);
+    assert_int_equal(count_of(&t, "all = %d", 1), MANY);
+    assert_int_equal(count_of(&t, "n7 = %d", 7), MANY / 50);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 /* ---- what fails, and who dies ---- */
 
 #ifdef KITH_FAULT_POINTS
@@ -786,6 +803,7 @@ int main(void)
         cmocka_unit_test(slots_beyond_a_chunk_are_found),
         cmocka_unit_test(old_versions_are_forgotten_in_turns),
         cmocka_unit_test(the_dead_are_freed_in_turns),
+        cmocka_unit_test(postings_are_made_anew_in_turns),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(a_death_at_any_step_leaves_upper_bounds),
         cmocka_unit_test(without_memory_a_field_is_given_up),
