@@ -372,7 +372,8 @@ void kithi_payload_births(struct kithi_index *ix, const struct kithi_group *g, u
 /* Behind its epoch: what was replaced begins its rest. */
 void kithi_payload_replaced(struct kithi_index *ix, const struct kithi_group *g, uint64_t epoch,
                             uint64_t now_ms);
-/* Free what has rested. Milliseconds until there is more to free; UINT32_MAX: there is nothing. */
+/* Free what has rested, as much as a turn of postings allows. Milliseconds until there is more to free; 0: there is more now; UINT32_MAX: there is
+ * nothing. */
 uint32_t kithi_payload_forget(struct kithi_index *ix, uint64_t now_ms);
 /* Of a slot whose group never became visible, or changed it when the owner died: back to what the epoch sees. */
 void kithi_payload_take_back(struct kithi_index *ix, uint32_t slot);
@@ -387,11 +388,19 @@ void kithi_postings_fini(struct kithi_index *ix);
  * there are no slots yet, they are whole at once.
  */
 void kithi_postings_restart(struct kithi_index *ix);
-/* Look at so many slots more. True: there are more to look at. */
+/* Look at so many slots more, or as many as a turn allows. True: there are more to look at. */
 bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots);
 /* [P1 commit] Before the births of a group: its slots are found by the payloads that it gives them. Cannot fail: a field for which there is no
  * memory is given up. */
 void kithi_postings_group(struct kithi_index *ix, const struct kithi_group *g);
+/*
+ * What is looked at between two groups is looked at in turns, so that no write waits for long: work counts terms, and more where a term
+ * has many slots. A turn ends when it has worked so much, which is a millisecond or two; one payload more may be what it ends with.
+ */
+#define KITHI_POSTINGS_TURN 16384u
+void kithi_postings_turn(struct kithi_index *ix); /* begins */
+uint64_t kithi_postings_work(const struct kithi_index *ix);
+bool kithi_postings_has_worked(const struct kithi_index *ix); /* ends */
 /* An era ends, if it is time for that and somebody waits for it: what rests may go. */
 void kithi_postings_tick(struct kithi_index *ix, uint64_t now_ms);
 /* What was gone when an era, or a time, was the present one has rested. */

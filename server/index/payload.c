@@ -195,6 +195,7 @@ uint32_t kithi_payload_forget(struct kithi_index *ix, uint64_t now_ms)
 {
     struct old_payloads *q = &ix->old_payloads;
     const uint64_t rest_ms = (uint64_t)ix->tuning.grace_ms + ix->tuning.rest_ms;
+    kithi_postings_turn(ix);
     while (q->count) {
         const struct old_payload *old = &q->items[q->head];
         uint64_t age = now_ms - old->since_ms;
@@ -206,6 +207,8 @@ uint32_t kithi_payload_forget(struct kithi_index *ix, uint64_t now_ms)
         /* [P19 postings] Nor before whoever may see it has come to an end, or will find out. */
         if (!kithi_postings_rested(ix, old->era))
             return kithi_postings_wait(ix, now_ms);
+        if (kithi_postings_has_worked(ix))
+            return 0;
         uint32_t ref = old->ref;
         q->head = (q->head + 1) % q->capacity;
         q->count--;

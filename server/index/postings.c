@@ -56,6 +56,12 @@ struct gone {
     uint8_t what, class, field;
 };
 
+/* A term of a payload that goes. */
+struct old {
+    uint32_t field, place;
+    bool kept;
+};
+
 struct postings {
     bool whole;
     uint32_t generation, era;
@@ -69,11 +75,9 @@ struct postings {
     uint32_t gone_head, gone_count, gone_capacity;
     uint64_t cells_free, cells_resting;
     uint64_t seen[KITHI_POSTINGS_CHUNK / 64]; /* zero between calls */
-    struct {
-        uint32_t field, place;
-        bool kept;
-    } old[OLD_TERMS];
-    uint32_t old_count;
+    struct old old[OLD_TERMS];
+    uint32_t old_count, old_left; /* of them, that no later version has */
+    uint64_t work;                /* of this turn */
 };
 
 /* ---- words ---- */
@@ -216,6 +220,29 @@ static void let_go(struct kithi_index *ix, const struct gone *g)
         rest_blocks(ix, g->field, t);
         rest(ix, RESTING_PLACE, g->field, g->ref, 0);
     }
+}
+
+/* ---- turns ---- */
+
+void kithi_postings_turn(struct kithi_index *ix)
+{
+    ix->postings->work = 0;
+}
+
+uint64_t kithi_postings_work(const struct kithi_index *ix)
+{
+    return ix->postings->work;
+}
+
+bool kithi_postings_has_worked(const struct kithi_index *ix)
+{
+    return ix->postings->work >= KITHI_POSTINGS_TURN;
+}
+
+/* So much of the work of a turn is a look through n values, or words, beside that at the term. */
+static uint64_t work_of(uint32_t n)
+{
+    return 1 + n / 64;
 }
 
 /* ---- eras ---- */
@@ -406,6 +433,7 @@ static bool add_slot(struct kithi_index *ix, uint32_t field, struct kithi_postin
     }
     _Atomic uint16_t *values = block_at(ix, kithi_block_ref(v));
     uint32_t n = kithi_container_count(v);
+    ix->postings->work += work_of(n);
     for (uint32_t i = n; i-- > 0;)
         if (value_at(values, i) == at)
             return true;
@@ -432,6 +460,7 @@ static void remove_slot(struct kithi_index *ix, uint32_t field, struct kithi_pos
     const uint32_t at = slot % KITHI_POSTINGS_CHUNK;
     _Atomic uint64_t *ignored,
         *word = find_word(ix, own(&t->directory), slot / KITHI_POSTINGS_CHUNK, &ignored);
+    ix->postings->work += work_of(2u << kithi_block_class(own(&t->directory)));
     if (!word)
         return;
     uint64_t v = own(word);
@@ -444,6 +473,7 @@ static void remove_slot(struct kithi_index *ix, uint32_t field, struct kithi_pos
     }
     _Atomic uint16_t *values = block_at(ix, kithi_block_ref(v));
     uint32_t n = kithi_container_count(v), other = n, found = 0;
+    ix->postings->work += work_of(n);
     for (uint32_t i = 0; i < n; i++) {
         bool same = value_at(values, i) == at;
         found += same;
@@ -610,6 +640,7 @@ static bool merge_lightest(struct kithi_index *ix, uint32_t field)
     qsort(weights, n, sizeof *weights, by_number);
     uint32_t most = n ? weights[n > 2 * MERGES ? 2 * MERGES : n - 1] : 0; /* pairs share their members */
     bool fine = true;
+    ix->postings->work += work_of(f->count);
     for (uint32_t i = 0; i < f->count; i++) {
         bool pair = fine && merged < MERGES && i + 1 < f->count && f->terms[i].kind == f->terms[i + 1].kind &&
                     weight(ix, field, i) + weight(ix, field, i + 1) <= most && slots < MERGE_SLOTS;
@@ -624,6 +655,7 @@ static bool merge_lightest(struct kithi_index *ix, uint32_t field)
         }
     }
     f->count = to;
+    ix->postings->work += slots;
     return fine;
 }
 
@@ -690,6 +722,7 @@ static bool term_for(struct kithi_index *ix, uint32_t field, enum kithi_term_kin
     if (!make_term(ix, field, place, key, key))
         return false;
     publish_term(ix, field, place, kind);
+    ix->postings->work += work_of(f->count - at);
     memmove(&f->terms[at + 1], &f->terms[at], (f->count - at) * sizeof *f->terms);
     f->terms[at] = (struct term){ .low = key, .high = key, .place = place, .kind = (uint8_t)kind };
     f->count++;
@@ -745,6 +778,7 @@ static bool post_term(void *arg, const struct kithi_term *t)
     const struct posting *to = arg;
     struct postings *p = to->ix->postings;
     uint32_t place, field = find_field(p, t->path, t->path_len);
+    p->work++;
     if (field == NO_FIELD)
         field = new_field(to->ix, t->path, t->path_len);
     if (field == NO_FIELD || p->fields[field].given_up)
@@ -779,38 +813,67 @@ void kithi_postings_group(struct kithi_index *ix, const struct kithi_group *g)
         post(ix, g->changes[i].slot, g->changes[i].ref);
 }
 
-/* Note the term of a payload that goes. */
+/* The term that the index has for one of a payload. False: none, or its field was given up. */
+static bool find_term(struct postings *p, const struct kithi_term *t, struct old *out)
+{
+    uint32_t field = find_field(p, t->path, t->path_len);
+    bool there;
+    p->work++;
+    if (field == NO_FIELD || p->fields[field].given_up)
+        return false;
+    uint32_t at = seek(&p->fields[field], t->kind, t->key, &there);
+    if (there)
+        *out = (struct old){ .field = field, .place = p->fields[field].terms[at].place };
+    return there;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct old *x = a, *y = b;
+    if (x->field != y->field)
+        return x->field < y->field ? -1 : 1;
+    return (x->place > y->place) - (x->place < y->place);
+}
+
 static bool note_old(void *arg, const struct kithi_term *t)
 {
     struct postings *p = ((struct kithi_index *)arg)->postings;
-    uint32_t field = find_field(p, t->path, t->path_len);
-    bool there;
-    if (field == NO_FIELD || p->fields[field].given_up)
-        return true;
-    uint32_t at = seek(&p->fields[field], t->kind, t->key, &there);
-    if (!there)
+    struct old old;
+    if (!find_term(p, t, &old))
         return true;
     if (p->old_count == OLD_TERMS)
         return false;
-    p->old[p->old_count].field = field;
-    p->old[p->old_count].place = p->fields[field].terms[at].place;
-    p->old[p->old_count++].kept = false;
+    p->old[p->old_count++] = old;
     return true;
+}
+
+/* Note the terms of a payload that goes, each once and in order. */
+static void note_all_old(struct kithi_index *ix, uint32_t ref)
+{
+    struct postings *p = ix->postings;
+    uint32_t n = 0;
+    p->old_count = 0;
+    each_term(ix, ref, note_old, ix);
+    qsort(p->old, p->old_count, sizeof *p->old, by_place);
+    for (uint32_t i = 0; i < p->old_count; i++)
+        if (n == 0 || by_place(&p->old[n - 1], &p->old[i]) != 0)
+            p->old[n++] = p->old[i];
+    p->old_count = p->old_left = n;
 }
 
 /* A later version has this term: the slot stays with it. */
 static bool keep_old(void *arg, const struct kithi_term *t)
 {
     struct postings *p = ((struct kithi_index *)arg)->postings;
-    uint32_t field = find_field(p, t->path, t->path_len);
-    bool there;
-    if (field == NO_FIELD || p->fields[field].given_up)
+    struct old key, *old;
+    if (!find_term(p, t, &key))
         return true;
-    uint32_t at = seek(&p->fields[field], t->kind, t->key, &there);
-    for (uint32_t i = 0; there && i < p->old_count; i++)
-        if (p->old[i].field == field && p->old[i].place == p->fields[field].terms[at].place)
-            p->old[i].kept = true;
-    return true;
+    old = bsearch(&key, p->old, p->old_count, sizeof *p->old, by_place);
+    if (old && !old->kept) {
+        old->kept = true;
+        p->old_left--;
+    }
+    return p->old_left > 0;
 }
 
 /* A term without slots goes, too. */
@@ -824,7 +887,8 @@ static void drop_if_empty(struct kithi_index *ix, uint32_t field, uint32_t place
     uint32_t kind = atomic_load_explicit(&t->kind, memory_order_relaxed);
     uint32_t at = seek(f, (enum kithi_term_kind)kind, own(&t->low), &there);
     if (!there || f->terms[at].place != place)
-        return; /* of the same payload, and gone already */
+        return; /* gone already */
+    ix->postings->work += work_of(f->count - at);
     memmove(&f->terms[at], &f->terms[at + 1], (f->count - at - 1) * sizeof *f->terms);
     f->count--;
     rest(ix, RESTING_TERM, field, place, 0);
@@ -850,10 +914,9 @@ void kithi_postings_forget(struct kithi_index *ix, uint32_t ref)
     uint32_t slot = atomic_load_explicit(&b.blob->owner, memory_order_relaxed) - 1, n = 0;
     if (slot >= ix->slots_used)
         return;
-    p->old_count = 0;
-    each_term(ix, ref, note_old, ix);
+    note_all_old(ix, ref);
     uint32_t newer = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
-    for (; newer && newer != ref && n < OLD_VERSIONS; n++) {
+    for (; newer && newer != ref && n < OLD_VERSIONS && p->old_left; n++) {
         if (!kithi_view_payload_blob(&ix->view, newer, &b) ||
             atomic_load_explicit(&b.blob->owner, memory_order_relaxed) != slot + 1)
             break; /* freed before: the slot is another one's by now */
@@ -870,8 +933,7 @@ void kithi_postings_free(struct kithi_index *ix, uint32_t slot)
     uint32_t ref = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
     if (p->field_count == 0 || !ref)
         return;
-    p->old_count = 0;
-    each_term(ix, ref, note_old, ix);
+    note_all_old(ix, ref);
     remove_old(ix, slot);
 }
 
@@ -921,7 +983,8 @@ bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots)
     struct postings *p = ix->postings;
     if (p->whole)
         return false;
-    for (uint32_t i = 0; i < slots && p->next_slot < ix->slots_used; i++) {
+    kithi_postings_turn(ix);
+    for (uint32_t i = 0; i < slots && p->next_slot < ix->slots_used && !kithi_postings_has_worked(ix); i++) {
         uint32_t slot = p->next_slot++;
         const struct kithi_record *r = kithi_view_record(&ix->view, slot);
         /* What has died was seen by nobody who will meet that the postings are whole, and what is born is added as it is published. */

@@ -28,7 +28,8 @@
 #define SLOTS_PER_MS 500u
 /* Sweeps ask so often whether the census is over. */
 #define CENSUS_MS 1u
-/* Payloads that are looked at between two groups, to make postings anew: a millisecond or two. */
+/* Slots that are looked at between two groups, to make postings anew: those without payloads take a fraction of a millisecond. What payloads
+ * take is bounded by a turn (KITHI_POSTINGS_TURN). */
 #define REBUILD_SLOTS 4096u
 /* The same for a piece of an audit. */
 #define AUDIT_MS 1u
@@ -80,18 +81,23 @@ static bool is_doomed(const struct sweep *s, uint32_t slot)
     return slot < s->slots && (s->doomed[slot / 64] >> (slot % 64) & 1);
 }
 
-static void free_rested(struct kithi_index *ix, uint64_t now_ms)
+/* As much as a turn of postings allows. True: there is more now. */
+static bool free_rested(struct kithi_index *ix, uint64_t now_ms)
 {
+    kithi_postings_turn(ix);
     while (ix->resting.count) {
         const struct waiting *w = &ix->resting.items[ix->resting.head];
         if (now_ms - w->since_ms < ix->tuning.rest_ms || !kithi_postings_rested_ms(ix, w->since_ms))
-            break;
+            return false;
         /* [P11 image] Whoever died after the epoch of an image is part of it. */
         const struct kithi_record *r = kithi_view_record(&ix->view, w->slot);
         if (ix->imaged && atomic_load_explicit(&r->death, memory_order_relaxed) > ix->image_epoch)
-            break;
+            return false;
+        if (kithi_postings_has_worked(ix))
+            return true;
         kithi_alloc_free(ix, kithi_queue_pop(&ix->resting).slot);
     }
+    return false;
 }
 
 static uint64_t patience_ms(const struct kithi_index *ix)
@@ -151,9 +157,14 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         return 0;
     }
     kithi_postings_tick(ix, now_ms);
-    free_rested(ix, now_ms);
 
-    uint32_t wait = kithi_payload_forget(ix, now_ms), n = due_count(ix, now_ms);
+    /* With more to be freed no pass begins: it would be seconds until the next turn, and what rests would become more and more. */
+    bool more = free_rested(ix, now_ms);
+    uint32_t wait = kithi_payload_forget(ix, now_ms);
+    more |= wait == 0;
+    uint32_t n = more ? 0 : due_count(ix, now_ms);
+    if (more)
+        wait = 1;
     if (ix->resting.count) {
         uint64_t since_ms = ix->resting.items[ix->resting.head].since_ms;
         uint64_t due_ms = since_ms + ix->tuning.rest_ms;

@@ -26,7 +26,7 @@ static uint64_t postings_of(const struct kithi_view *v)
 
 static bool is_fresh(const struct kithi_view *v, const struct kithi_sample *s)
 {
-    if (!s->count || v->epoch < s->epoch || s->postings != postings_of(v))
+    if (!s->count || v->epoch < s->epoch || s->postings != postings_of(v) || s->pinned != v->pinned)
         return false;
     return v->epoch - s->epoch < SAMPLE_GROUPS && v->slots_used <= s->used + s->used / 8;
 }
@@ -93,6 +93,7 @@ static void take(const struct kithi_view *v, struct kithi_condition *c)
     c->sample.indexed = b.known;
     c->sample.candidates = b.most;
     c->sample.postings = postings_of(v);
+    c->sample.pinned = v->pinned;
     c->evaluated = c->matched = 0;
 }
 

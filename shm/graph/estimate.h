@@ -37,6 +37,7 @@ struct kithi_sample {
     uint64_t candidates;             /* that postings left then, if they knew the condition */
     uint64_t postings;               /* of the view, without the era */
     bool indexed;
+    bool pinned; /* the view was of a moment in the past, for which postings know nothing */
 };
 
 /* At the view's epoch, or at one that is not much older: takes a sample where there is none or it is out of date. true: it did. */

@@ -45,7 +45,7 @@ void kithi_view_begin(const struct kithi_map *map, struct kithi_view *out)
     /* [P9 emptied] acquire: who begins after a batch was counted finds no way to it any more. */
     v.emptied = atomic_load_explicit(&h->emptied, memory_order_acquire);
 
-    /* [P19 postings] acquire: who begins in an era finds the epoch of every group that was published before it. Other half: next_era(). */
+    /* [P19 postings] acquire: who begins in an era finds the epoch of every group that was published before it. Other half: store_state(). */
     v.postings = atomic_load_explicit(&h->postings, memory_order_acquire);
 
     /* [P1 commit] acquire: every birth and death <= epoch is final, and so is everything that

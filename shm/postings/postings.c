@@ -91,7 +91,7 @@ static uint32_t term_end(const struct kithi_postings_field *f)
 
 /*
  * [P19 postings] Is what was read since the view began what its epoch sees, and more? Everything that went since had rested for a whole era, and
- * was not made anew. Other half: next_era().
+ * was not made anew. Other half: kithi_postings_tick().
  */
 bool kithi_postings_fresh(const struct kithi_view *v)
 {

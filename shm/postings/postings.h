@@ -5,7 +5,7 @@
  * holds a field as another type than a condition compares it with, unless another condition, joined by `and`, leaves it out. Whoever wants to know looks at the payload (graph/match.h). Where
  * postings cannot tell, they say so, and then anything may match: a field without postings, a condition under `not`, a moment in
  * the past, a segment whose daemon has just started. The bytes are nobody's: every number is compared with what has memory, and the work
- * ends with a budget.
+ * ends with a budget of words that are read. To clear bitmaps, a bit for each slot of the view, is not in it.
  */
 #ifndef KITHI_POSTINGS_POSTINGS_H
 #define KITHI_POSTINGS_POSTINGS_H

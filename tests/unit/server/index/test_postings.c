@@ -19,6 +19,7 @@
 #include "server/base/fault.h"
 #include "server/index/copy.h"
 #include "server/index/enlarge.h"
+#include "server/index/index_priv.h"
 #include "shm/graph/match.h"
 #include "shm/graph/payload.h"
 #include "tests/support/payload.h"
@@ -210,7 +211,7 @@ static void begin(struct test_solo *t)
 /* Sweep until postings are whole and everything has rested. */
 static void settle(struct test_solo *t)
 {
-    for (unsigned i = 0; i < 8; i++)
+    for (unsigned i = 0; i < 8 || t->ix->old_payloads.count; i++)
         (void)test_solo_sweep(t, 1000);
     test_solo_settle(t);
     assert_true(kithi_postings_whole(atomic_load(&test_solo_header(t)->postings)));
@@ -461,6 +462,149 @@ static void slots_beyond_a_chunk_are_found(void **state)
     test_solo_close(&t);
 }
 
+/* ---- turns ---- */
+
+enum { LISTS = 15, ELEMENTS = 64, VERSIONS = 60 };
+
+/* Lists of so many values in all, and one value of its own. */
+static void set_lists(struct test_solo *t, uint32_t own)
+{
+    static char json[16384];
+    size_t at = add(json, sizeof json, 0, "{\"own\":%u", own);
+    for (uint32_t i = 0; i < LISTS; i++) {
+        at = add(json, sizeof json, at, ",\"list%u\":[0", i);
+        for (uint32_t n = 1; n < ELEMENTS; n++)
+            at = add(json, sizeof json, at, ",%u", n);
+        at = add(json, sizeof json, at, "]");
+    }
+    (void)add(json, sizeof json, at, "}");
+    struct kithi_payload p = test_payload(json);
+    struct kithi_op op = {
+        .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = p.bytes, .payload_len = p.len
+    };
+    assert_int_equal(test_solo_commit(t, &op, 1), 0);
+    test_payload_free(&p);
+}
+
+/* Forget what has rested. Returns the work of all turns; none has more than a turn and one payload more. */
+static uint64_t forget(struct test_solo *t, uint64_t one, uint32_t *out_turns)
+{
+    uint64_t work = 0;
+    uint32_t wait_ms;
+    t->now_ms += 10000;
+    *out_turns = 0;
+    do {
+        assert_int_equal(kithi_sweep_begin(t->ix, t->now_ms, &wait_ms), 0);
+        assert_true(kithi_postings_work(t->ix) < KITHI_POSTINGS_TURN + one);
+        work += kithi_postings_work(t->ix);
+        ++*out_turns;
+    } while (t->ix->old_payloads.count && wait_ms == 1);
+    assert_int_equal(t->ix->old_payloads.count, 0);
+    return work;
+}
+
+/* What a version costs as it goes: its terms, and those of later versions until one has them all. */
+static void old_versions_are_forgotten_in_turns(void **state)
+{
+    (void)state;
+    const uint64_t terms = LISTS * ELEMENTS + 1;
+    struct test_solo t;
+    uint32_t turns;
+    float zero[DIM] = { 0 };
+    begin(&t);
+    assert_int_equal(test_solo_put(&t, "a", zero), 0);
+    for (uint32_t i = 0; i <= VERSIONS; i++)
+        set_lists(&t, 7);
+    uint64_t work = forget(&t, 3 * terms, &turns);
+    assert_in_range(work, VERSIONS * terms, VERSIONS * 2 * terms);
+    assert_in_range(turns, work / KITHI_POSTINGS_TURN, VERSIONS);
+    for (uint32_t i = 1; i <= VERSIONS; i++)
+        set_lists(&t, 100 + i);
+    work = forget(&t, (VERSIONS + 3) * terms, &turns);
+    assert_in_range(work, VERSIONS * terms, (uint64_t)VERSIONS * (VERSIONS + 5) / 2 * terms);
+    assert_true(turns > 10);
+    settle(&t);
+    assert_int_equal(count_of(&t, "own >= %u", 0), 1);
+    assert_int_equal(count_of(&t, "own = %u", 100 + VERSIONS), 1);
+    assert_int_equal(count_of(&t, "own < %u", 100 + VERSIONS), 0);
+    assert_int_equal(count_of(&t, "list3 = %u", ELEMENTS - 1), 1);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+enum { MANY = 3000, NUMBERS = 20 };
+
+/* So many vectors with so many values each; and their end. */
+static void fill(struct test_solo *t)
+{
+    float zero[DIM] = { 0 };
+    struct kithi_geometry g = test_geometry(DIM, KITHI_METRIC_L2, MANY + 100);
+    g.m = 2;
+    g.ef_construction = 2;
+    test_solo_open(t, &g);
+    for (uint32_t i = 0; i < MANY; i++) {
+        char json[1024] = "{\"all\":1", id[16];
+        size_t at = strlen(json);
+        for (uint32_t n = 1; n < NUMBERS; n++)
+            at = add(json, sizeof json, at, ",\"n%u\":[%u]", n, i % 50 + n);
+        (void)add(json, sizeof json, at, "}");
+        snprintf(id, sizeof id, "%u", i);
+        struct kithi_payload p = test_payload(json);
+        struct kithi_op op = test_upsert(id, zero, DIM);
+        op.flags = KITHI_OP_PAYLOAD;
+        op.payload = p.bytes;
+        op.payload_len = p.len;
+        assert_int_equal(test_solo_commit(t, &op, 1), 0);
+        test_payload_free(&p);
+    }
+}
+
+/* Slots that die at once come free in as many turns as they have values for. */
+static void the_dead_are_freed_in_turns(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    uint32_t wait_ms, turns = 0, resting = MANY;
+    fill(&t);
+    for (uint32_t i = 0; i < MANY; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "%u", i);
+        assert_int_equal(test_solo_delete(&t, id), 0);
+    }
+    assert_true(test_solo_sweep(&t, 10000) > 0);
+    assert_int_equal(t.ix->resting.count, MANY);
+    t.now_ms += 10000;
+    while (t.ix->resting.count) {
+        assert_int_equal(kithi_sweep_begin(t.ix, t.now_ms, &wait_ms), 0);
+        assert_true(t.ix->resting.count < resting);
+        assert_true(resting - t.ix->resting.count <= KITHI_POSTINGS_TURN / NUMBERS + 1);
+        assert_true(!t.ix->resting.count || wait_ms == 1);
+        resting = t.ix->resting.count;
+        turns++;
+    }
+    assert_true(turns > MANY * NUMBERS / KITHI_POSTINGS_TURN);
+    assert_int_equal(count_of(&t, "all = %d", 1), 0);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+/* Postings are made anew in as many turns as there are values for, not slots. */
+static void postings_are_made_anew_in_turns(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    uint32_t turns = 1;
+    fill(&t);
+    kithi_postings_restart(t.ix);
+    for (; kithi_postings_rebuild(t.ix, UINT32_MAX); turns++)
+        assert_in_range(kithi_postings_work(t.ix), KITHI_POSTINGS_TURN, KITHI_POSTINGS_TURN + 1000);
+    assert_in_range(turns, MANY * NUMBERS / KITHI_POSTINGS_TURN, MANY);
+    assert_int_equal(count_of(&t, "all = %d", 1), MANY);
+    assert_int_equal(count_of(&t, "n7 = %d", 7), MANY / 50);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 /* ---- what fails, and who dies ---- */
 
 #ifdef KITH_FAULT_POINTS
@@ -657,6 +801,9 @@ int main(void)
         cmocka_unit_test(a_larger_segment_makes_them_anew),
         cmocka_unit_test(many_values_share_terms),
         cmocka_unit_test(slots_beyond_a_chunk_are_found),
+        cmocka_unit_test(old_versions_are_forgotten_in_turns),
+        cmocka_unit_test(the_dead_are_freed_in_turns),
+        cmocka_unit_test(postings_are_made_anew_in_turns),
 #ifdef KITH_FAULT_POINTS
         cmocka_unit_test(a_death_at_any_step_leaves_upper_bounds),
         cmocka_unit_test(without_memory_a_field_is_given_up),
