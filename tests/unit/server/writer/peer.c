@@ -20,7 +20,7 @@
 #include "shm/base/bytes.h"
 #include "shm/wire/op.h"
 
-#define PATIENCE_MS 30000
+#define PATIENCE_MS 90000
 
 void peer_connect(struct peer *p, const char *run_dir)
 {

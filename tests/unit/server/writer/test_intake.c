@@ -273,9 +273,12 @@ static void assert_refused(bool greeted, struct kithi_frame f, const void *bytes
 static int create_coded(uint32_t quantization, uint32_t keep, struct peer_reply *r)
 {
     unsigned char body[sizeof(struct kithi_create) + 8] = { 0 };
-    struct kithi_create c = {
-        .dim = DIM, .metric = 1, .name_len = 5, .quantization = quantization, .keep = keep
-    };
+    struct kithi_create c = { .dim = DIM,
+                              .metric = 1,
+                              .slot_max = PEER_SLOT_MAX,
+                              .name_len = 5,
+                              .quantization = quantization,
+                              .keep = keep };
     memcpy(body, &c, sizeof c);
     memcpy(body + sizeof c, "coded", 5);
     return peer_call(&good, KITHI_FRAME_CREATE, body, sizeof body, 0, r);
