@@ -26,7 +26,8 @@
 #define MERGES     256u
 /* ... as long as they have no more slots than this, all of them together: some milliseconds. */
 #define MERGE_SLOTS 65536u
-/* Terms of a payload that are looked at as it goes, and later versions that may have them, too; what is beyond keeps its slot until that goes. */
+/* Terms of a payload that are looked at as it goes, and later versions that may have them, too. What is beyond keeps its slot until the
+ * next owner makes postings anew: an upper bound still. */
 #define OLD_TERMS    1024u
 #define OLD_VERSIONS 64u
 #define NO_FIELD     UINT32_MAX
