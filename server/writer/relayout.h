@@ -14,7 +14,7 @@
  * milliseconds. A checkpoint that is being copied is waited for before, not in it. So that the copy comes to its end, writes are slowed:
  *
  *   - during the first pass over all vectors: where FREE_TIMES as many changes come as vectors are copied, or where those that
- *     are left take more memory than the copy has asked for (copy.h);
+ *     are left take more memory than the copy has asked for (copy.h); of a small collection as afterwards:
  *   - afterwards so that one change comes for two that are copied, and no more than a few milliseconds' worth at a time.
  *     What is left is halved, then, by the time that it takes to copy all that was left.
  *
