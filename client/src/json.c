@@ -18,7 +18,9 @@
 
 #include "shm/base/decimal.h"
 #include "shm/base/error.h"
+#include "shm/base/escape.h"
 #include "shm/base/sink.h"
+#include "shm/base/utf8.h"
 
 /* Digits that a 64-bit integer holds whatever they are. */
 #define DIGITS_MAX 19
@@ -131,58 +133,6 @@ static int word(struct kithi_json *j, const char *text)
 
 /* ---- strings ---- */
 
-/* Bytes of the UTF-8 character at p, 0 when there is none. The range of the second byte keeps out
- * overlong forms, surrogates and what lies beyond Unicode. */
-static size_t utf8_len(const char *text, const char *end)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    size_t left = (size_t)(end - text);
-    if (p[0] < 0x80)
-        return 1;
-    unsigned char low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
-    unsigned char high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
-    size_t len = p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : p[0] < 0xf5 ? 4 : 0;
-    if (len == 0 || len > left || p[1] < low || p[1] > high)
-        return 0;
-    for (size_t i = 2; i < len; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    }
-    return len;
-}
-
-static size_t utf8_put(char *out, uint32_t c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    size_t len = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = len - 1; i > 0; i--, c >>= 6)
-        out[i] = (char)(0x80 | (c & 0x3f));
-    out[0] = (char)((len == 2 ? 0xc0 : len == 3 ? 0xe0 : 0xf0) | c);
-    return len;
-}
-
-/* The four hexadecimal digits at p, or -1. */
-static int32_t hex4(const char *p, const char *end)
-{
-    int32_t v = 0;
-    if (end - p < 4)
-        return -1;
-    for (int i = 0; i < 4; i++) {
-        char c = p[i];
-        int d = c >= '0' && c <= '9'   ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
-        if (d < 0)
-            return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
 /*
  * One character of a string at *p, unescaped into out (4 bytes); returns its length and moves *p on,
  * or 0 with *why set. p is before end.
@@ -191,7 +141,7 @@ static size_t character(const char **p, const char *end, char out[4], const char
 {
     const char *at = *p;
     if (*at != '\\') {
-        size_t len = utf8_len(at, end);
+        size_t len = kithi_utf8_step((const unsigned char *)at, (size_t)(end - at));
         if ((unsigned char)*at < 0x20) {
             *why = "a control character in a string must be escaped";
             return 0;
@@ -209,23 +159,13 @@ static size_t character(const char **p, const char *end, char out[4], const char
         *p = at + 2;
         return 1;
     }
-    int32_t c = at + 1 < end && at[1] == 'u' ? hex4(at + 2, end) : -1;
-    if (c < 0) {
-        *why = "not an escape sequence of JSON";
+    int n = kithi_escape_unicode(&at, end, out);
+    if (n <= 0) {
+        *why = n == 0 ? "not an escape sequence of JSON" : "half of a surrogate pair";
         return 0;
     }
-    at += 6;
-    if (c >= 0xd800 && c < 0xe000) {
-        int32_t low = c < 0xdc00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u' ? hex4(at + 2, end) : -1;
-        if (low < 0xdc00 || low >= 0xe000) {
-            *why = "half of a surrogate pair";
-            return 0;
-        }
-        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-        at += 6;
-    }
     *p = at;
-    return utf8_put(out, (uint32_t)c);
+    return (size_t)n;
 }
 
 /* Read the string that comes next; out may be NULL. *out_raw, when not NULL, is how it stands in the text. */
@@ -835,7 +775,7 @@ size_t kithi_json_write_string(char *out, size_t cap, const char *text, size_t l
     const char *end = text + len;
     kithi_sink_put(&s, "\"", 1);
     for (const char *p = text; p < end;) {
-        size_t n = utf8_len(p, end);
+        size_t n = kithi_utf8_step((const unsigned char *)p, (size_t)(end - p));
         unsigned char c = (unsigned char)*p;
         if (n == 0)
             kithi_sink_put(&s, "\xef\xbf\xbd", 3);

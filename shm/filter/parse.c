@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "shm/base/decimal.h"
+#include "shm/base/escape.h"
 #include "shm/base/utf8.h"
 #include "shm/filter/build.h"
 
@@ -67,37 +68,6 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-static int hex4(const char *p, const char *end)
-{
-    int v = 0;
-    if (end - p < 4)
-        return -1;
-    for (int i = 0; i < 4; i++) {
-        char c = p[i];
-        int d = is_digit(c)            ? c - '0'
-                : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                       : -1;
-        if (d < 0)
-            return -1;
-        v = v << 4 | d;
-    }
-    return v;
-}
-
-static size_t put_utf8(char *out, uint32_t c)
-{
-    if (c < 0x80) {
-        out[0] = (char)c;
-        return 1;
-    }
-    size_t len = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = len - 1; i > 0; i--, c >>= 6)
-        out[i] = (char)(0x80 | (c & 0x3f));
-    out[0] = (char)((len == 2 ? 0xc0 : len == 3 ? 0xe0 : 0xf0) | c);
-    return len;
-}
-
 /* The escape at *at (a backslash) to out; returns its bytes, 0 when it is none, and moves *at behind it. */
 static size_t escape(const char **at, const char *end, char *out)
 {
@@ -109,19 +79,8 @@ static size_t escape(const char **at, const char *end, char *out)
         out[0] = values[name - names];
         return 1;
     }
-    int c = p < end && *p == 'u' ? hex4(p + 1, end) : -1;
-    if (c < 0)
-        return 0;
-    p += 5;
-    if (c >= 0xd800 && c < 0xe000) {
-        int low = c < 0xdc00 && end - p >= 6 && p[0] == '\\' && p[1] == 'u' ? hex4(p + 2, end) : -1;
-        if (low < 0xdc00 || low >= 0xe000)
-            return 0;
-        c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
-        p += 6;
-    }
-    *at = p;
-    return put_utf8(out, (uint32_t)c);
+    int n = kithi_escape_unicode(at, end, out);
+    return n > 0 ? (size_t)n : 0;
 }
 
 static int take_string(struct parser *p)
