@@ -34,7 +34,8 @@ static int count(kith *index, struct kithi_call *c, const char *field, const str
     if (rc < 0)
         return rc;
     do
-        rc = kithi_facet_count(kithi_call_map(c), &moment, field, strlen(field), c->payload, condition, out);
+        rc = kithi_facet_count(kithi_call_map(c), &moment, field, strlen(field), c->payload, condition,
+                               o->deadline_ns, out);
     while (kithi_call_again(index, c, &rc));
     return condition ? kithi_condition_end(condition, rc, false, o->error, NULL) : rc;
 }
@@ -45,7 +46,7 @@ int kith_facet_of(kith *index, const char *field, const struct kith_facet_opts *
     struct kithi_call *c;
     if (!index || !field || !out)
         return -EINVAL;
-    if (opts && kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
+    if (opts && kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_facet_opts, deadline_ns)) < 0)
         return -EINVAL;
     if (o.reserved)
         return -EINVAL;

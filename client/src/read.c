@@ -124,27 +124,41 @@ int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t *out_cou
     return rc;
 }
 
-int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at, uint64_t *out_count,
-                      struct kith_error *error)
+int kith_count_with(kith *index, const struct kith_count_opts *opts, uint64_t *out_count)
 {
+    struct kith_count_opts o = KITH_COUNT_OPTS_INIT;
     struct kithi_call *c;
     struct kithi_condition *condition;
     struct kithi_errmsg err;
-    const struct kithi_moment moment = kithi_moment_of(at);
-    if (!index || !filter || !out_count)
+    if (!index || !opts || !out_count || kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0)
         return -EINVAL;
+    if (!o.filter)
+        return kith_count_at(index, &o.at, out_count);
+    const struct kithi_moment moment = kithi_moment_of(&o.at);
     int rc = kithi_call_begin(index, &c);
     if (rc < 0)
         return rc;
-    rc = kithi_condition_of(c, filter, &err, &condition);
+    rc = kithi_condition_of(c, o.filter, &err, &condition);
     if (rc == KITHI_E_FILTER) {
-        kithi_report(error, &err, rc);
+        kithi_report(o.error, &err, rc);
     } else if (rc == 0) {
         do
-            rc = kithi_match_count(kithi_call_map(c), &moment, condition, out_count);
+            rc = kithi_match_count(kithi_call_map(c), &moment, condition, o.deadline_ns, out_count);
         while (kithi_call_again(index, c, &rc));
-        rc = kithi_condition_end(condition, rc, false, error, NULL);
+        rc = kithi_condition_end(condition, rc, false, o.error, NULL);
     }
     kithi_call_end(index, c);
     return rc;
+}
+
+int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at, uint64_t *out_count,
+                      struct kith_error *error)
+{
+    struct kith_count_opts o = KITH_COUNT_OPTS_INIT;
+    if (!filter)
+        return -EINVAL;
+    o.filter = filter;
+    o.at = at ? *at : o.at;
+    o.error = error;
+    return kith_count_with(index, &o, out_count);
 }

@@ -73,13 +73,22 @@ static const char *entry(struct kithi_keys *keys, struct kithi_part line)
 {
     struct kithi_part name = word(&line), rights = word(&line), names = word(&line), key = word(&line);
     struct kithi_key *k = &keys->list[keys->count];
+    static const char cert[] = "cert:";
     if (name.len == 0 || name.len > KITHI_KEY_NAME_MAX) {
         return "a line has a name of 1 to 32 bytes, read or write, collections or *, and a key";
     }
     if (!same(rights, "read") && !same(rights, "write")) {
         return "the second word is neither read nor write";
     }
-    if (key.len < KITHI_KEY_MIN || key.len > KITHI_KEY_MAX) {
+    bool certificate = key.len > sizeof cert - 1 && !memcmp(key.at, cert, sizeof cert - 1);
+    if (certificate) {
+        key.at += sizeof cert - 1;
+        key.len -= sizeof cert - 1;
+    }
+    if (certificate && key.len > KITHI_KEY_CERT_MAX) {
+        return "the fourth word, the common name of a certificate, has more than 64 characters";
+    }
+    if (!certificate && (key.len < KITHI_KEY_MIN || key.len > KITHI_KEY_MAX)) {
         return "the fourth word, the key, is not of 16 to 128 characters";
     }
     for (size_t i = 0; i < key.len; i++) {
@@ -90,11 +99,12 @@ static const char *entry(struct kithi_keys *keys, struct kithi_part line)
     if (word(&line).len) {
         return "there is a fifth word";
     }
-    *k = (struct kithi_key){ .writes = same(rights, "write") };
+    *k = (struct kithi_key){ .writes = same(rights, "write"), .certificate = certificate };
     memcpy(k->name, name.at, name.len);
     memcpy(k->key, key.at, key.len);
     for (size_t i = 0; i < keys->count; i++) {
-        if (!strcmp(keys->list[i].name, k->name) || !memcmp(keys->list[i].key, k->key, sizeof k->key)) {
+        if (!strcmp(keys->list[i].name, k->name) ||
+            (keys->list[i].certificate == certificate && !memcmp(keys->list[i].key, k->key, sizeof k->key))) {
             return "its name or its key is there twice";
         }
     }
@@ -221,9 +231,19 @@ const struct kithi_key *kithi_keys_find(const struct kithi_keys *keys, struct ki
         for (size_t k = 0; k < sizeof padded; k++) {
             differ = (unsigned char)(differ | (padded[k] ^ keys->list[i].key[k]));
         }
-        found = differ == 0 ? &keys->list[i] : found;
+        found = differ == 0 && !keys->list[i].certificate ? &keys->list[i] : found;
     }
     return found;
+}
+
+const struct kithi_key *kithi_keys_certified(const struct kithi_keys *keys, const char *name)
+{
+    for (size_t i = 0; i < keys->count; i++) {
+        if (keys->list[i].certificate && !strcmp(keys->list[i].key, name)) {
+            return &keys->list[i];
+        }
+    }
+    return NULL;
 }
 
 bool kithi_key_allows(const struct kithi_key *key, const char *collection, bool write)

@@ -5,8 +5,11 @@
  *   loader  write   docs,notes   kZ8yq0...
  *   site    read    *            n1Bf3s...
  *
+ *   site2   read    *            cert:site.example.org
+ *
  * A line has four words: a name for the log, read or write (which includes read), the collections with commas between them or * for
- * all, and the key, 16 to 128 characters of printable ASCII. Names and keys occur once. The file must not be readable by others.
+ * all, and the key, 16 to 128 characters of printable ASCII, or cert: and the common name in
+ * the subject of a client's certificate (which TLS has verified), of 1 to 64 such characters. Names and keys occur once. The file must not be readable by others.
  *
  * A presented key is compared with all keys there are, each in the same time whatever the bytes are.
  *
@@ -24,11 +27,13 @@
 #define KITHI_KEY_MIN       16u
 #define KITHI_KEY_MAX       128u
 #define KITHI_KEY_NAME_MAX  32u
+#define KITHI_KEY_CERT_MAX  64u
 #define KITHI_KEYS_FILE_MAX (1u << 20)
 
 struct kithi_key {
     char name[KITHI_KEY_NAME_MAX + 1];
     char key[KITHI_KEY_MAX]; /* zeros behind */
+    bool certificate;        /* key is a common name, and nothing that can be presented */
     bool writes;
     char *collections; /* ",docs,notes," or "*" */
 };
@@ -50,6 +55,9 @@ bool kithi_keys_presented(const struct kithi_http_head *head, struct kithi_part 
 
 /* The entry of a presented key; NULL: there is none. */
 const struct kithi_key *kithi_keys_find(const struct kithi_keys *keys, struct kithi_part presented);
+
+/* The entry of a certificate with that common name; NULL: there is none. "" has none. */
+const struct kithi_key *kithi_keys_certified(const struct kithi_keys *keys, const char *name);
 
 /* May it? collection NULL: all of them. */
 bool kithi_key_allows(const struct kithi_key *key, const char *collection, bool write);

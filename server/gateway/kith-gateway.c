@@ -14,10 +14,10 @@
 #include "server/base/log.h"
 #include "server/gateway/body.h"
 #include "server/gateway/handles.h"
-#include "server/gateway/keys.h"
 #include "server/gateway/lanes.h"
 #include "server/gateway/metrics.h"
 #include "server/gateway/options.h"
+#include "server/gateway/secrets.h"
 #include "server/gateway/server.h"
 
 #define FILES_BESIDE 512u /* descriptors for segments, kithd's socket and the like, beside connections */
@@ -29,13 +29,14 @@ static int failed(const struct kithi_errmsg *err)
     return 1;
 }
 
-/* SIGTERM and SIGINT as a descriptor, in every thread that comes. */
+/* SIGTERM, SIGINT and SIGHUP as a descriptor, in every thread that comes. */
 static int signals(struct kithi_errmsg *err)
 {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
     signal(SIGPIPE, SIG_IGN);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -69,18 +70,22 @@ int main(int argc, char **argv)
     static struct kithi_gateway gateway;
     static struct kithi_metrics metrics;
     struct kithi_errmsg err = { .text = "" };
-    struct kithi_keys keys = { NULL, 0 };
     struct kithi_lanes *lanes = NULL;
     struct kithi_server *server = NULL;
     int status = kithi_gateway_options(argc, argv, &o);
     if (status >= 0) {
         return status;
     }
-    if (o.keys[0] && kithi_keys_read(o.keys, &keys, &err) < 0) {
-        return failed(&err);
-    }
+    /* Before anything that takes time: a SIGHUP that comes early is kept, and ends nothing. */
     int stop = signals(&err);
-    if (stop < 0 || raise_files(&o, &err) < 0) {
+    struct kithi_secrets secrets = {
+        .keys_path = o.keys[0] ? o.keys : NULL,
+        .tls_files = { .certificate = o.tls_cert[0] ? o.tls_cert : NULL,
+                       .key = o.tls_key,
+                       .client_ca = o.tls_client_ca[0] ? o.tls_client_ca : NULL },
+        .alpn = KITHI_ALPN_HTTP1,
+    };
+    if (stop < 0 || kithi_secrets_load(&secrets, &err) < 0 || raise_files(&o, &err) < 0) {
         return failed(&err);
     }
     gateway = (struct kithi_gateway){
@@ -115,6 +120,10 @@ int main(int argc, char **argv)
         .port = (uint16_t)o.port,
         .connections = (uint32_t)o.connections,
         .requests = (uint32_t)o.requests,
+        .tls_listen = o.tls_listen,
+        .tls_port = (uint16_t)o.tls_port,
+        .handshakes = (uint32_t)o.handshakes,
+        .handshake_ms = (uint32_t)o.handshake_ms,
         .body_max = (uint64_t)o.body_mib << 20,
         .idle_ms = (uint32_t)o.idle_ms,
         .receive_ms = (uint32_t)o.receive_ms,
@@ -123,14 +132,20 @@ int main(int argc, char **argv)
         .admin_ms = (uint32_t)o.admin_ms,
         .drain_ms = (uint32_t)o.drain_ms,
         .access_log = o.access_log,
-        .keys = keys.count ? &keys : NULL,
+        .secrets = &secrets,
     };
     rc = kithi_server_open(&options, &gateway, lanes, stop, &server, &err);
     if (rc < 0) {
         status = failed(&err);
     } else {
         kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u keys=%zu", o.listen,
-                  kithi_server_port(server), keys.count);
+                  kithi_server_port(server),
+                  secrets.keyring ? kithi_keyring_keys(secrets.keyring)->count : 0);
+        if (secrets.tls) {
+            kithi_log(KITHI_LOG_INFO, "listening-tls", "address=%s port=%u clients=%s", o.tls_listen,
+                      kithi_server_tls_port(server),
+                      kithi_tls_knows_clients(secrets.tls) ? "certified" : "any");
+        }
         rc = kithi_server_run(server);
         status = rc < 0;
         if (rc < 0) {
@@ -144,7 +159,7 @@ int main(int argc, char **argv)
         _exit(status);
     }
     kithi_handles_close(gateway.handles);
-    kithi_keys_fini(&keys);
+    kithi_secrets_fini(&secrets);
     close(stop);
     kithi_log(KITHI_LOG_INFO, "stopped", "status=%d", status);
     return status;

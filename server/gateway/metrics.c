@@ -106,8 +106,10 @@ static void requests(const struct kithi_metrics *m, struct kithi_text *out)
 
 void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text *out)
 {
-    static const char *const events[] = { "slow_sender", "slow_receiver", "given_up",
-                                          "peer_gone",   "too_many",      "crowded" };
+    static const char *const events[] = {
+        "slow_sender", "slow_receiver", "given_up",         "peer_gone",
+        "too_many",    "crowded",       "handshake_failed", "reload_refused"
+    };
     static const char *const plans[] = { NULL, "walk", "scan", "walk_scan" };
     const struct kithi_metrics *m = gateway->metrics;
     struct kithi_lanes_load lanes;
@@ -145,6 +147,10 @@ void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text 
         { "kith_gateway_waiting_for_epoch", "gauge", "Requests that wait for an epoch.", lanes.awaiting },
         { "kith_gateway_connections", "gauge", "Open connections.", load(&m->connections) },
         { "kith_gateway_connections_total", "counter", "Connections accepted.", load(&m->accepted) },
+        { "kith_gateway_tls_handshakes_total", "counter", "Handshakes of TLS that were done.",
+          load(&m->handshakes) },
+        { "kith_gateway_tls_certificate_end_seconds", "gauge",
+          "When the certificate ends, in seconds since 1970; 0: there is none.", load(&m->certificate_ends) },
         { "kith_gateway_received_bytes_total", "counter", "Bytes of requests.", load(&m->bytes_in) },
         { "kith_gateway_sent_bytes_total", "counter", "Bytes of answers.", load(&m->bytes_out) },
         { "kith_gateway_body_memory_bytes", "gauge", "Memory of bodies and the vectors in them.",

@@ -16,12 +16,14 @@
 #define KITHI_METRICS_BOUNDS   16u
 
 enum kithi_metrics_event {
-    KITHI_EVENT_SLOW_SENDER,   /* a request was not whole in time: 408 */
-    KITHI_EVENT_SLOW_RECEIVER, /* an answer was not taken in time */
-    KITHI_EVENT_GIVEN_UP,      /* a request was not carried out in time */
-    KITHI_EVENT_PEER_GONE,     /* the client went away before its answer */
-    KITHI_EVENT_TOO_MANY,      /* 429 */
-    KITHI_EVENT_CROWDED,       /* a connection was turned away, or an idle one closed for it */
+    KITHI_EVENT_SLOW_SENDER,      /* a request was not whole in time: 408 */
+    KITHI_EVENT_SLOW_RECEIVER,    /* an answer was not taken in time */
+    KITHI_EVENT_GIVEN_UP,         /* a request was not carried out in time */
+    KITHI_EVENT_PEER_GONE,        /* the client went away before its answer */
+    KITHI_EVENT_TOO_MANY,         /* 429 */
+    KITHI_EVENT_CROWDED,          /* a connection was turned away, or an idle one closed for it */
+    KITHI_EVENT_HANDSHAKE_FAILED, /* of TLS: it failed, or was not done in time */
+    KITHI_EVENT_RELOAD_REFUSED,   /* new keys, or a new certificate, were bad */
     KITHI_EVENT_COUNT,
 };
 
@@ -41,7 +43,9 @@ struct kithi_metrics {
     _Atomic uint64_t events[KITHI_EVENT_COUNT];
     _Atomic uint64_t plans[4]; /* enum kith_plan, of searches under a filter */
     _Atomic uint64_t bytes_in, bytes_out, accepted;
-    _Atomic uint64_t connections; /* now */
+    _Atomic uint64_t connections;      /* now */
+    _Atomic uint64_t handshakes;       /* of TLS that were done */
+    _Atomic uint64_t certificate_ends; /* seconds since 1970; 0: there is none */
     struct kithi_lanes *lanes;
 };
 

@@ -16,6 +16,7 @@
 
 static const char usage[] =
     "usage: kith-gateway [--run DIR] [--listen ADDRESS] [--port N] [--keys FILE | --no-keys]\n"
+    "                    [--tls-cert FILE --tls-key FILE [--tls-client-ca FILE] [--tls-port N] [--tls-listen ADDRESS]]\n"
     "                    [--threads N] [--access-log yes|no] [--config FILE]\n"
     "       kith-gateway --help | --version\n";
 
@@ -29,6 +30,11 @@ static const char help[] =
     "  --port N             default 8080; 0: one that is free, which the log names\n"
     "  --keys FILE          API keys: name, read or write, collections or *, and the key, a line each\n"
     "  --no-keys            everybody who reaches the port may do everything, on any address\n"
+    "  --tls-cert FILE      PEM: serve TLS with this certificate (and those that it hangs on), too\n"
+    "  --tls-key FILE       PEM: its private key, without a passphrase; others must not be able to read it\n"
+    "  --tls-client-ca FILE PEM: clients of TLS need a certificate of one of these\n"
+    "  --tls-port N         default 8443; 0: one that is free\n"
+    "  --tls-listen ADDRESS default: that of --listen\n"
     "  --threads N          searching threads; default: the CPUs that there are\n"
     "  --access-log yes|no  a line for each request; default yes\n"
     "  --config FILE        key = value for all of these and more, see kith-gateway(8); options win over it\n";
@@ -77,6 +83,14 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
         { "run", KITHI_CONF_STRING, out->run, sizeof out->run, 0, 0, NULL, false },
         { "listen", KITHI_CONF_STRING, out->listen, sizeof out->listen, 0, 0, NULL, false },
         { "port", KITHI_CONF_INTEGER, &out->port, 0, 0, 65535, NULL, false },
+        { "tls_listen", KITHI_CONF_STRING, out->tls_listen, sizeof out->tls_listen, 0, 0, NULL, false },
+        { "tls_port", KITHI_CONF_INTEGER, &out->tls_port, 0, 0, 65535, NULL, false },
+        { "tls_cert", KITHI_CONF_STRING, out->tls_cert, sizeof out->tls_cert, 0, 0, NULL, false },
+        { "tls_key", KITHI_CONF_STRING, out->tls_key, sizeof out->tls_key, 0, 0, NULL, false },
+        { "tls_client_ca", KITHI_CONF_STRING, out->tls_client_ca, sizeof out->tls_client_ca, 0, 0, NULL,
+          false },
+        { "handshakes", KITHI_CONF_INTEGER, &out->handshakes, 0, 1, 100000, NULL, false },
+        { "handshake_ms", KITHI_CONF_INTEGER, &out->handshake_ms, 0, 1, 3600000, NULL, false },
         { "keys", KITHI_CONF_STRING, out->keys, sizeof out->keys, 0, 0, NULL, false },
         { "no_keys", KITHI_CONF_BOOLEAN, &out->no_keys, 0, 0, 0, NULL, false },
         { "access_log", KITHI_CONF_BOOLEAN, &out->access_log, 0, 0, 0, NULL, false },
@@ -115,12 +129,33 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
     return -1;
 }
 
-enum { RUN = 256, LISTEN, PORT, KEYS, NO_KEYS, THREADS, ACCESS_LOG, CONFIG, HELP, VERSION_ };
+enum {
+    RUN = 256,
+    LISTEN,
+    PORT,
+    TLS_LISTEN,
+    TLS_PORT,
+    TLS_CERT,
+    TLS_KEY,
+    TLS_CLIENT_CA,
+    KEYS,
+    NO_KEYS,
+    THREADS,
+    ACCESS_LOG,
+    CONFIG,
+    HELP,
+    VERSION_
+};
 
 static const struct option list[] = {
     { "run", required_argument, NULL, RUN },
     { "listen", required_argument, NULL, LISTEN },
     { "port", required_argument, NULL, PORT },
+    { "tls-listen", required_argument, NULL, TLS_LISTEN },
+    { "tls-port", required_argument, NULL, TLS_PORT },
+    { "tls-cert", required_argument, NULL, TLS_CERT },
+    { "tls-key", required_argument, NULL, TLS_KEY },
+    { "tls-client-ca", required_argument, NULL, TLS_CLIENT_CA },
     { "keys", required_argument, NULL, KEYS },
     { "no-keys", no_argument, NULL, NO_KEYS },
     { "threads", required_argument, NULL, THREADS },
@@ -160,6 +195,11 @@ static int parse(int argc, char **argv, bool configs, struct kithi_gateway_optio
         case RUN: good = copy(out->run, sizeof out->run, optarg); break;
         case LISTEN: good = copy(out->listen, sizeof out->listen, optarg); break;
         case PORT: good = number(optarg, 0, 65535, &out->port); break;
+        case TLS_LISTEN: good = copy(out->tls_listen, sizeof out->tls_listen, optarg); break;
+        case TLS_PORT: good = number(optarg, 0, 65535, &out->tls_port); break;
+        case TLS_CERT: good = copy(out->tls_cert, sizeof out->tls_cert, optarg); break;
+        case TLS_KEY: good = copy(out->tls_key, sizeof out->tls_key, optarg); break;
+        case TLS_CLIENT_CA: good = copy(out->tls_client_ca, sizeof out->tls_client_ca, optarg); break;
         case KEYS: good = copy(out->keys, sizeof out->keys, optarg); break;
         case NO_KEYS: out->no_keys = true; break;
         case THREADS: good = number(optarg, 1, 256, &out->threads); break;
@@ -182,16 +222,19 @@ int kithi_gateway_options(int argc, char **argv, struct kithi_gateway_options *o
         .listen = "127.0.0.1",
         .access_log = true,
         .port = 8080,
+        .tls_port = 8443,
         .threads = cpus < 2     ? 2
                    : cpus > 256 ? 256
                                 : cpus,
         .write_threads = 16,
         .connections = 1024,
         .requests = 256,
+        .handshakes = 256,
         .body_mib = 64,
         .bodies_mib = 512,
         .answer_mib = 64,
         .answers_mib = 512,
+        .handshake_ms = 10000,
         .idle_ms = 60000,
         .receive_ms = 30000,
         .send_ms = 30000,
@@ -210,6 +253,26 @@ int kithi_gateway_options(int argc, char **argv, struct kithi_gateway_options *o
     }
     if (out->keys[0] && out->no_keys) {
         return bad_usage("there is either --keys or --no-keys", NULL);
+    }
+    if (!out->tls_cert[0] != !out->tls_key[0]) {
+        return bad_usage("--tls-cert and --tls-key (tls_cert, tls_key) go together", NULL);
+    }
+    if (!out->tls_cert[0] && (out->tls_client_ca[0] || out->tls_listen[0])) {
+        return bad_usage(
+            "--tls-client-ca and --tls-listen (tls_client_ca, tls_listen) say how TLS is served: give --tls-cert and --tls-key, too",
+            NULL);
+    }
+    if (!out->tls_listen[0]) {
+        memcpy(out->tls_listen, out->listen, sizeof out->tls_listen);
+    }
+    if (out->tls_cert[0] && !out->keys[0] && !out->no_keys && !out->tls_client_ca[0] &&
+        !kithi_server_is_loopback(out->tls_listen)) {
+        fprintf(
+            stderr,
+            "kith-gateway: --tls-listen %s lets other machines in: give --keys FILE, --tls-client-ca FILE, or "
+            "--no-keys to let everybody do everything\n",
+            out->tls_listen);
+        return 2;
     }
     if (!out->keys[0] && !out->no_keys && !kithi_server_is_loopback(out->listen)) {
         fprintf(

@@ -21,6 +21,7 @@
 
 struct kithi_handles;
 struct kithi_key;
+struct kithi_keyring;
 struct kithi_metrics;
 
 /* What all requests share, and what never changes while they do. */
@@ -54,8 +55,9 @@ struct kithi_request {
     struct kithi_target target; /* collection and id */
     struct kithi_query query;
     struct kithi_text body;
-    bool floats;                 /* the body is one vector as octets */
-    const struct kithi_key *key; /* NULL: there are none */
+    bool floats;                   /* the body is one vector as octets */
+    const struct kithi_key *key;   /* NULL: there are none */
+    struct kithi_keyring *keyring; /* that holds it; NULL: none */
     char id[KITHI_REQUEST_ID_MAX + 1];
 
     uint64_t began_ns;       /* CLOCK_MONOTONIC, when it was whole */

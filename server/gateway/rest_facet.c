@@ -93,6 +93,7 @@ enum kithi_next kithi_rest_facet(struct kithi_request *r)
     }
     opts.filter = filter;
     opts.error = &error;
+    opts.deadline_ns = r->deadline_ns;
     int rc = kith_facet_of(handle->index, field, &opts, &found);
     rc = rc < 0 ? rc : put_facet(r, handle->index, field, found);
     next = kithi_rest_end(r, handle, rc, rc == KITH_E_FILTER ? "filter" : NULL,

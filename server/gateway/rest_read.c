@@ -163,8 +163,11 @@ enum kithi_next kithi_rest_count(struct kithi_request *r)
     int rc = kith_snapshot(handle->index, &at);
     if (rc ==
         0) { /* of now, as counting at a moment looks at every record; the epoch is one that it is not older than */
-        rc = filter ? kith_count_filter(handle->index, filter, NULL, &count, &error)
-                    : kith_count(handle->index, &count);
+        struct kith_count_opts opts = KITH_COUNT_OPTS_INIT;
+        opts.filter = filter;
+        opts.deadline_ns = r->deadline_ns;
+        opts.error = &error;
+        rc = filter ? kith_count_with(handle->index, &opts, &count) : kith_count(handle->index, &count);
     }
     if (rc >= 0) {
         kithi_text_printf(&r->answer, "{\"count\":%" PRIu64, count);

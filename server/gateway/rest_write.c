@@ -75,7 +75,95 @@ static void refuse_point(struct kithi_request *r, int rc, const char *where, kit
     kithi_refuse_kith(&r->refusal, rc, place, error.text);
 }
 
-/* One vector as octets; its id and what it waits for stand in the query. */
+/*
+ * Several vectors as octets, N of them (?points=N) and nothing behind:
+ *
+ *   N times: length of the id in bytes (u16, little-endian), the id
+ *   N rows:  as many float32 (little-endian) as the collection has dimensions, in the order of the ids
+ *
+ * so that a program writes its ids after each other, and then its matrix as it has it.
+ */
+
+/* Where the rows of such a body begin; 0: refused. */
+static size_t ids_end(struct kithi_request *r, uint64_t n)
+{
+    size_t at = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        char where[48];
+        snprintf(where, sizeof where, "points[%" PRIu64 "].id", i);
+        if (r->body.len - at < 2) {
+            return kithi_refuse(&r->refusal, 422, "octets", where,
+                                "the body ends before the length of this id"),
+                   0;
+        }
+        size_t len = (unsigned char)r->body.at[at] | (size_t)(unsigned char)r->body.at[at + 1] << 8;
+        at += 2;
+        if (len == 0 || len > KITHI_ID_MAX) {
+            return kithi_refuse(&r->refusal, 422, "id", where, "an id has 1 to %u bytes, not %zu",
+                                KITHI_ID_MAX, len),
+                   0;
+        }
+        if (r->body.len - at < len) {
+            return kithi_refuse(&r->refusal, 422, "octets", where, "the body ends in the middle of this id"),
+                   0;
+        }
+        if (memchr(r->body.at + at, 0, len)) {
+            return kithi_refuse(&r->refusal, 422, "id", where, "the id has a NUL in it"), 0;
+        }
+        at += len;
+    }
+    return at;
+}
+
+static enum kithi_next upsert_rows(struct kithi_request *r, uint64_t n, enum kith_durability wait)
+{
+    struct kith_commit done = KITH_COMMIT_INIT;
+    struct kithi_handle *handle;
+    struct kithi_floats floats;
+    kith_batch *batch = NULL;
+    size_t rows = ids_end(r, n), at = 0;
+    if (rows == 0 || !kithi_rest_open(r, true, &handle)) {
+        return KITHI_DONE;
+    }
+    const uint32_t dim = kith_dim(handle->index);
+    const size_t row = (size_t)dim * sizeof(float);
+    int rc = 0;
+    kithi_floats_init(&floats, &r->gateway->bodies);
+    if (r->body.len - rows != n * row) {
+        kithi_refuse(&r->refusal, 422, "octets", NULL,
+                     "behind %" PRIu64 " ids there are %zu bytes, and rows of %u float32 take %" PRIu64, n,
+                     r->body.len - rows, dim, n * row);
+        rc = -EINVAL;
+    } else if (kithi_floats_bytes(&floats, r->body.at + rows, r->body.len - rows) < 0) {
+        kithi_body_starved(&r->refusal);
+        rc = -ENOMEM;
+    } else if (!(batch = kith_batch_new(handle->index))) {
+        rc = -ENOMEM;
+    }
+    for (uint64_t i = 0; rc == 0 && i < n; i++) {
+        char id[KITHI_ID_MAX + 1], where[48];
+        size_t len = (unsigned char)r->body.at[at] | (size_t)(unsigned char)r->body.at[at + 1] << 8;
+        memcpy(id, r->body.at + at + 2, len);
+        id[len] = 0;
+        at += 2 + len;
+        rc = kith_batch_upsert(batch, id, floats.values + i * dim, dim);
+        if (rc < 0) {
+            snprintf(where, sizeof where, "points[%" PRIu64 "]", i);
+            refuse_point(r, rc, where, handle->index, dim, "");
+        }
+    }
+    rc = rc < 0 ? rc : commit(batch, wait, &done);
+    if (rc >= 0) {
+        kithi_text_printf(&r->answer, "{\"upserted\":%" PRIu64, n);
+        put_commit(r, handle, &done, wait);
+        kithi_text_str(&r->answer, "}\n");
+    }
+    kith_batch_free(batch);
+    kithi_floats_fini(&floats);
+    return end_write(r, handle, rc, &done, "points");
+}
+
+/* Vectors as octets: one, whose id stands in the query, or several; and what they wait for. */
 static enum kithi_next upsert_octets(struct kithi_request *r)
 {
     enum kith_durability wait = KITH_DURABILITY_DURABLE;
@@ -83,13 +171,26 @@ static enum kithi_next upsert_octets(struct kithi_request *r)
     struct kithi_handle *handle;
     struct kithi_floats floats;
     kith_batch *batch = NULL;
+    uint64_t points = UINT64_MAX;
     const char *id = kithi_query_get(&r->query, "id");
-    if (!kithi_rest_query_wait(r, &wait) || !kithi_rest_query_end(r)) {
+    if (!kithi_rest_query_u64(r, "points", UINT32_MAX, &points) || !kithi_rest_query_wait(r, &wait) ||
+        !kithi_rest_query_end(r)) {
         return KITHI_DONE;
     }
-    if (!id || !*id) {
-        kithi_refuse(&r->refusal, 400, "query", "id", "a vector as octets has its id in the query: ?id=...");
+    if (!id == (points == UINT64_MAX) || (id && !*id)) {
+        kithi_refuse(
+            &r->refusal, 400, "query", "id",
+            "a vector as octets has its id in the query, ?id=...; several of them have ?points=N there, "
+            "and their ids in the body");
         return KITHI_DONE;
+    }
+    if (!id && (points == 0 || points > r->gateway->points_max)) {
+        kithi_refuse(&r->refusal, 422, "value", "points", "points is a number from 1 to %u",
+                     r->gateway->points_max);
+        return KITHI_DONE;
+    }
+    if (!id) {
+        return upsert_rows(r, points, wait);
     }
     kithi_floats_init(&floats, &r->gateway->bodies);
     long n = kithi_floats_bytes(&floats, r->body.at, r->body.len);

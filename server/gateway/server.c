@@ -9,11 +9,13 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/random.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -21,22 +23,37 @@
 #include "server/base/log.h"
 #include "server/gateway/lanes.h"
 #include "server/gateway/metrics.h"
+#include "server/gateway/stream.h"
 
 #define IN_SIZE        (KITHI_HTTP_HEAD_MAX + 1)
 #define EVENTS         64
+#define LISTENERS      2u
 #define TICK_MS        50
 #define HALF_CLOSED_NS UINT64_C(1000000000)
 #define PARKED_MS      5 /* how often an epoch is looked for that requests wait for */
 #define LINGER_MS      2000u
+/* Steps of handshakes in one turn of the loop, a millisecond each at most (a signature of RSA): what is being served waits no longer for those
+ * that knock. The others have their turn in the next one. */
+#define HANDSHAKES_A_TURN 8u
+#define FAILURES_A_SECOND 10u /* lines of the log about handshakes */
 /* In the log and metrics, of a request whose client went away, or was left at the end of a stop, before it was answered. Never sent. */
 #define STATUS_GONE 499
 
-enum state { IDLE, READING, RUNNING, SENDING, LINGERING };
+enum state { SHAKING, IDLE, READING, RUNNING, SENDING, LINGERING };
+
+/* Where connections come from. */
+struct listener {
+    int fd; /* -1: none */
+    bool tls, loopback;
+    uint16_t port;
+};
 
 struct conn {
-    int fd;
+    struct kithi_stream stream;
     enum state state;
-    struct conn *previous, *next; /* list of all, the latest use last */
+    bool loopback;                            /* its listener's */
+    char certificate[KITHI_TLS_NAME_MAX + 1]; /* the common name of the client's; "": none */
+    struct conn *previous, *next;             /* list of all, the latest use last */
     char peer[INET6_ADDRSTRLEN + 8];
     uint64_t deadline_ns;
     uint32_t interest; /* epoll events that are asked for */
@@ -63,14 +80,17 @@ struct kithi_server {
     struct kithi_server_options options;
     struct kithi_gateway *gateway;
     struct kithi_lanes *lanes;
-    int epoll, listener, signals;
-    uint16_t port;
-    bool loopback, listening;
+    struct kithi_secrets *secrets;
+    int epoll, signals;
+    struct listener listeners[LISTENERS]; /* as it is, and TLS */
     struct conn *first, *last;
-    uint32_t count;    /* connections */
-    uint32_t running;  /* requests */
-    bool pipelined;    /* some connection has bytes of its next request */
-    uint64_t drain_ns; /* 0: it serves; else when it gives up what is under way */
+    uint32_t count;                     /* connections */
+    uint32_t shaking;                   /* of them, in handshakes */
+    uint32_t shaken;                    /* steps of handshakes in this turn */
+    uint64_t failures_second, failures; /* lines about handshakes in that second, or left out */
+    uint32_t running;                   /* requests */
+    bool pipelined;                     /* some connection has bytes of its next request */
+    uint64_t drain_ns;                  /* 0: it serves; else when it gives up what is under way */
     uint64_t id_seed, id_count;
     time_t date_of;
     char date[40];
@@ -100,6 +120,7 @@ static void link_conn(struct kithi_server *s, struct conn *c)
 /* Another state, which ends so many milliseconds from now. */
 static void enter(struct kithi_server *s, struct conn *c, enum state state, uint64_t ms)
 {
+    s->shaking += (state == SHAKING) - (c->state == SHAKING);
     c->state = state;
     c->deadline_ns = kithi_gateway_now_ns() + ms * 1000000u;
     unlink_conn(s, c);
@@ -108,12 +129,16 @@ static void enter(struct kithi_server *s, struct conn *c, enum state state, uint
 
 static void watch(struct kithi_server *s, struct conn *c, uint32_t interest)
 {
+    uint32_t wants = kithi_stream_wants(&c->stream);
+    if (wants && interest & (EPOLLIN | EPOLLOUT)) { /* TLS reads in order to write, or the other way round */
+        interest = (interest & ~(uint32_t)(EPOLLIN | EPOLLOUT)) | wants;
+    }
     if (c->half_closed) {
         interest &= ~(uint32_t)EPOLLRDHUP; /* it would be told again and again */
     }
     if (interest != c->interest) {
         struct epoll_event event = { .events = interest, .data.ptr = c };
-        epoll_ctl(s->epoll, EPOLL_CTL_MOD, c->fd, &event);
+        epoll_ctl(s->epoll, EPOLL_CTL_MOD, c->stream.fd, &event);
         c->interest = interest;
     }
 }
@@ -123,6 +148,7 @@ static void free_request(struct kithi_request *r)
     if (r) {
         kithi_text_fini(&r->body);
         kithi_text_fini(&r->answer);
+        kithi_keyring_drop(r->keyring);
         free(r);
     }
 }
@@ -165,8 +191,11 @@ static void close_conn(struct kithi_server *s, struct conn *c)
     }
     unlink_conn(s, c);
     s->count--;
+    s->shaking -= c->state == SHAKING;
+    /* What was not sent whole does not end like what was. */
+    c->stream.broken = c->stream.broken || c->state == SENDING;
     count(&s->gateway->metrics->connections, UINT64_MAX);
-    close(c->fd);
+    kithi_stream_close(&c->stream);
     free_request(c->request);
     kithi_text_fini(&c->out);
     free(c->in);
@@ -294,6 +323,13 @@ static void refuse(struct kithi_server *s, struct conn *c, int status, const cha
 
 static void read_more(struct kithi_server *s, struct conn *c);
 
+/* Tell the client that no more comes, at once or when there is room for that, and go on reading what it sends. */
+static void finish(struct kithi_server *s, struct conn *c)
+{
+    bool later = kithi_stream_finish(&c->stream) == -EAGAIN;
+    watch(s, c, later ? EPOLLOUT : EPOLLIN | EPOLLRDHUP);
+}
+
 /* The answer has been sent: the next request, or the end. */
 static void next_request(struct kithi_server *s, struct conn *c)
 {
@@ -303,10 +339,9 @@ static void next_request(struct kithi_server *s, struct conn *c)
     c->request = NULL;
     kithi_text_fini(&c->out);
     if (!keep) {
-        shutdown(c->fd, SHUT_WR);
         c->in_len = 0;
         enter(s, c, LINGERING, LINGER_MS);
-        watch(s, c, EPOLLIN | EPOLLRDHUP);
+        finish(s, c);
         return;
     }
     c->head_done = c->body_over = c->chunked = c->head_only = false;
@@ -321,6 +356,7 @@ static void next_request(struct kithi_server *s, struct conn *c)
         enter(s, c, READING, s->options.receive_ms);
         s->pipelined = true;
     }
+    s->pipelined = s->pipelined || kithi_stream_pending(&c->stream);
     watch(s, c, EPOLLIN | EPOLLRDHUP);
 }
 
@@ -330,21 +366,17 @@ static void send_more(struct kithi_server *s, struct conn *c)
     size_t all = c->out.len + (c->head_only ? 0 : body->len);
     while (c->sent < all) {
         struct iovec iov[2];
-        struct msghdr message = { .msg_iov = iov };
+        size_t parts = 0;
         if (c->sent < c->out.len) {
-            iov[message.msg_iovlen++] =
-                (struct iovec){ .iov_base = c->out.at + c->sent, .iov_len = c->out.len - c->sent };
+            iov[parts++] = (struct iovec){ .iov_base = c->out.at + c->sent, .iov_len = c->out.len - c->sent };
         }
         size_t at = c->sent > c->out.len ? c->sent - c->out.len : 0;
         if (!c->head_only && body->len > at) {
-            iov[message.msg_iovlen++] =
-                (struct iovec){ .iov_base = body->at + at, .iov_len = body->len - at };
+            iov[parts++] = (struct iovec){ .iov_base = body->at + at, .iov_len = body->len - at };
         }
-        ssize_t n = sendmsg(c->fd, &message, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        ssize_t n = kithi_stream_write(&c->stream, iov, parts);
+        if (n == -EAGAIN) {
+            watch(s, c, EPOLLOUT);
             return;
         }
         if (n < 0) {
@@ -355,6 +387,12 @@ static void send_more(struct kithi_server *s, struct conn *c)
         count(&s->gateway->metrics->bytes_out, (uint64_t)n);
     }
     next_request(s, c);
+}
+
+/* A new connection has something to say. */
+static uint64_t first_ms(const struct kithi_server *s)
+{
+    return s->options.receive_ms < s->options.idle_ms ? s->options.receive_ms : s->options.idle_ms;
 }
 
 /* ---- requests ------------------------------------------------------------------------ */
@@ -472,24 +510,33 @@ static void take_id(struct kithi_request *r, struct kithi_part given)
 }
 
 /* May whoever sent this head do that? True, or the request is refused. */
-static bool allowed(struct kithi_server *s, struct kithi_request *r, const struct kithi_http_head *head)
+static bool allowed(struct kithi_server *s, const struct conn *c, struct kithi_request *r,
+                    const struct kithi_http_head *head)
 {
     struct kithi_part presented;
     enum kithi_access access = r->route->access;
-    if (!s->options.keys) {
-        const char *why = kithi_keys_stranger(head, s->loopback);
+    if (!s->secrets->keyring) {
+        const char *why = kithi_keys_stranger(head, c->loopback);
         return !why || kithi_refuse(&r->refusal, 403, "stranger", NULL, "%s", why) == 0;
     }
     if (access == KITHI_ACCESS_OPEN) {
         return true;
     }
-    bool good = kithi_keys_presented(head, &presented);
-    r->key = good ? kithi_keys_find(s->options.keys, presented) : NULL;
+    r->keyring = kithi_keyring_hold(s->secrets->keyring);
+    const struct kithi_keys *keys = kithi_keyring_keys(r->keyring);
+    bool good = kithi_keys_presented(head, &presented), none = good && !presented.at;
+    /* A key goes before the certificate: a proxy has one of these, and passes on keys of its clients. */
+    r->key = none   ? kithi_keys_certified(keys, c->certificate)
+             : good ? kithi_keys_find(keys, presented)
+                    : NULL;
     if (!r->key) {
-        kithi_refuse(&r->refusal, 401, "key", NULL, "%s",
-                     good && !presented.at
-                         ? "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY"
-                         : "the API key is not one of those that there are");
+        kithi_refuse(
+            &r->refusal, 401, "key", NULL, "%s",
+            !none ? "the API key is not one of those that there are"
+            : c->certificate[0]
+                ? "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY, as the "
+                  "common name of the certificate has no line in the file of keys (cert:NAME)"
+                : "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY");
         return false;
     }
     bool enough = access == KITHI_ACCESS_SOME ||
@@ -561,7 +608,7 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
         kithi_refuse(&r->refusal, 405, "method", NULL, "this path takes %s", r->target.allow);
     } else {
         r->route = r->target.route;
-        if (allowed(s, r, &head) && kithi_query_parse(head.query, &r->query, &why) < 0) {
+        if (allowed(s, c, r, &head) && kithi_query_parse(head.query, &r->query, &why) < 0) {
             kithi_refuse(&r->refusal, 400, "query", NULL, "%s", why);
         }
         if (!r->refusal.status) {
@@ -579,8 +626,10 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
     if (expects && c->in_len == 0) {
         static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
         /* The answer before has left, so that there is room for 25 bytes; where not, the client goes on by itself. */
-        ssize_t n = send(c->fd, go_on, sizeof go_on - 1, MSG_NOSIGNAL);
-        if (n >= 0 && n < (ssize_t)sizeof go_on - 1) {
+        const struct iovec part = { .iov_base = (void *)go_on, .iov_len = sizeof go_on - 1 };
+        ssize_t n = kithi_stream_write(&c->stream, &part, 1);
+        /* TLS has begun a record that cannot be taken back. */
+        if ((n >= 0 && n < (ssize_t)part.iov_len) || (n < 0 && c->stream.ssl)) {
             close_conn(s, c);
             return false;
         }
@@ -632,11 +681,13 @@ static void read_more(struct kithi_server *s, struct conn *c)
     /* Some rounds at most, so that others have their turn. */
     for (unsigned round = 0; round < 16; round++) {
         enum state before = c->state;
-        ssize_t n = recv(c->fd, c->in + c->in_len, IN_SIZE - c->in_len, 0);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        ssize_t n = kithi_stream_read(&c->stream, c->in + c->in_len, IN_SIZE - c->in_len);
+        if (n == -EAGAIN) {
+            if (c->state == IDLE) { /* TLS had something to say to itself */
+                free(c->in);
+                c->in = NULL;
+            }
+            watch(s, c, EPOLLIN | EPOLLRDHUP);
             return;
         }
         if (n <= 0) {
@@ -653,6 +704,50 @@ static void read_more(struct kithi_server *s, struct conn *c)
             return;
         }
     }
+    s->pipelined = s->pipelined || kithi_stream_pending(&c->stream);
+}
+
+/* ---- handshakes ---------------------------------------------------------------------- */
+
+/* A line for a handshake that came to nothing, but not for each of thousands. */
+static void log_failure(struct kithi_server *s, const struct conn *c, const char *why)
+{
+    uint64_t second = kithi_gateway_now_ns() / 1000000000u;
+    if (second != s->failures_second) {
+        if (s->failures > FAILURES_A_SECOND) {
+            kithi_log(KITHI_LOG_INFO, "handshakes-failed", "more=%" PRIu64, s->failures - FAILURES_A_SECOND);
+        }
+        s->failures_second = second;
+        s->failures = 0;
+    }
+    if (s->failures++ < FAILURES_A_SECOND) {
+        kithi_log(KITHI_LOG_INFO, "handshake-failed", "peer=%s msg=%s", c->peer, why);
+    }
+}
+
+static void shake(struct kithi_server *s, struct conn *c)
+{
+    if (s->shaken++ >= HANDSHAKES_A_TURN) {
+        return; /* epoll tells of it again */
+    }
+    int rc = kithi_stream_handshake(&c->stream);
+    if (rc == -EAGAIN) {
+        watch(s, c, EPOLLIN);
+        return;
+    }
+    if (rc < 0) {
+        kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_HANDSHAKE_FAILED);
+        log_failure(s, c, c->stream.why);
+        close_conn(s, c);
+        return;
+    }
+    if (!kithi_stream_peer(&c->stream, c->certificate)) {
+        c->certificate[0] = 0;
+    }
+    count(&s->gateway->metrics->handshakes, 1);
+    enter(s, c, IDLE, first_ms(s));
+    watch(s, c,
+          EPOLLIN | EPOLLRDHUP); /* TLS reads no further than it has to: what came behind is on the socket */
 }
 
 /* ---- the loop ------------------------------------------------------------------------ */
@@ -731,6 +826,11 @@ static void look_at_deadlines(struct kithi_server *s)
             continue;
         }
         switch (c->state) {
+        case SHAKING:
+            kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_HANDSHAKE_FAILED);
+            log_failure(s, c, "it was not done within handshake_ms");
+            close_conn(s, c);
+            break;
         case READING:
             kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_SLOW_SENDER);
             c->body_over = false;
@@ -762,7 +862,7 @@ static bool make_room(struct kithi_server *s)
     return false;
 }
 
-static void accept_some(struct kithi_server *s)
+static void accept_some(struct kithi_server *s, const struct listener *l)
 {
     static const char full[] =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -771,30 +871,41 @@ static void accept_some(struct kithi_server *s)
     for (unsigned i = 0; i < 64; i++) {
         struct sockaddr_storage address;
         socklen_t size = sizeof address;
-        int fd = accept4(s->listener, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK),
-            one = 1;
+        int fd = accept4(l->fd, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK), one = 1;
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE) { /* or epoll would tell of it without a pause */
                 nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
             }
             return;
         }
-        struct conn *c = make_room(s) ? calloc(1, sizeof *c) : NULL;
-        if (!c) {
-            (void)!send(fd, full, sizeof full - 1, MSG_NOSIGNAL);
+        if (l->tls && s->shaking >= s->options.handshakes) {
+            kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_CROWDED);
             close(fd);
             continue;
         }
+        struct conn *c = make_room(s) ? calloc(1, sizeof *c) : NULL;
+        if (!c || (l->tls && kithi_stream_tls(&c->stream, fd, s->secrets->tls) < 0)) {
+            if (!l->tls) { /* it would be garbage to who speaks TLS, and a handshake is what there is no room for */
+                (void)!send(fd, full, sizeof full - 1, MSG_NOSIGNAL);
+            }
+            close(fd);
+            free(c);
+            continue;
+        }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        c->fd = fd;
-        c->interest = EPOLLIN | EPOLLRDHUP;
+        if (!l->tls) {
+            kithi_stream_plain(&c->stream, fd);
+        }
+        c->state = IDLE;
+        c->loopback = l->loopback;
+        c->interest = l->tls ? EPOLLIN : EPOLLIN | EPOLLRDHUP;
         if (getnameinfo((struct sockaddr *)&address, size, c->peer, sizeof c->peer, NULL, 0,
                         NI_NUMERICHOST)) {
             strcpy(c->peer, "unknown");
         }
         struct epoll_event event = { .events = c->interest, .data.ptr = c };
         if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
-            close(fd);
+            kithi_stream_close(&c->stream);
             free(c);
             continue;
         }
@@ -802,9 +913,7 @@ static void accept_some(struct kithi_server *s)
         s->count++;
         count(&s->gateway->metrics->connections, 1);
         count(&s->gateway->metrics->accepted, 1);
-        /* A new connection has something to say. */
-        enter(s, c, IDLE,
-              s->options.receive_ms < s->options.idle_ms ? s->options.receive_ms : s->options.idle_ms);
+        enter(s, c, l->tls ? SHAKING : IDLE, l->tls ? s->options.handshake_ms : first_ms(s));
     }
 }
 
@@ -814,13 +923,17 @@ static void begin_drain(struct kithi_server *s)
     s->drain_ns = kithi_gateway_now_ns() + s->options.drain_ms * UINT64_C(1000000);
     atomic_store_explicit(&s->gateway->draining, true,
                           memory_order_relaxed); /* a word for /readyz, nothing more */
-    epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->listener, NULL);
     epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->signals, NULL);
-    close(s->listener);
-    s->listener = -1;
+    for (unsigned i = 0; i < LISTENERS; i++) {
+        if (s->listeners[i].fd >= 0) {
+            epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->listeners[i].fd, NULL);
+            close(s->listeners[i].fd);
+            s->listeners[i].fd = -1;
+        }
+    }
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
-        if (c->state == IDLE) {
+        if (c->state == IDLE || c->state == SHAKING) {
             close_conn(s, c);
         } else if (c->state == READING) {
             c->body_over = false;
@@ -830,19 +943,51 @@ static void begin_drain(struct kithi_server *s)
     kithi_log(KITHI_LOG_INFO, "stopping", "connections=%u running=%u", s->count, s->running);
 }
 
+static void tell_certificate(struct kithi_server *s)
+{
+    if (s->secrets->tls) {
+        atomic_store_explicit(&s->gateway->metrics->certificate_ends,
+                              (uint64_t)kithi_tls_not_after(s->secrets->tls),
+                              memory_order_relaxed); /* a figure, nothing more */
+    }
+}
+
+static void take_signals(struct kithi_server *s)
+{
+    struct signalfd_siginfo info;
+    while (read(s->signals, &info, sizeof info) == (ssize_t)sizeof info && !s->drain_ns) {
+        if (info.ssi_signo != SIGHUP) {
+            begin_drain(s);
+            continue;
+        }
+        for (unsigned refused = kithi_secrets_reload(s->secrets); refused; refused--) {
+            kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_RELOAD_REFUSED);
+        }
+        tell_certificate(s);
+    }
+}
+
 static void handle(struct kithi_server *s, struct conn *c, uint32_t events)
 {
     if (events & EPOLLRDHUP) {
         c->half_closed = true;
     }
-    if (events & (EPOLLERR | EPOLLHUP) && c->state != READING && c->state != IDLE) {
+    if (events & (EPOLLERR | EPOLLHUP) && (c->state == RUNNING || c->state >= SENDING)) {
         close_conn(s, c);
         return;
     }
     switch (c->state) {
+    case SHAKING: shake(s, c); break;
     case SENDING:
-        if (events & EPOLLOUT) {
+        if (events & (EPOLLIN | EPOLLOUT)) {
             send_more(s, c);
+        }
+        break;
+    case LINGERING:
+        if (!c->stream.finished) {
+            finish(s, c);
+        } else {
+            read_more(s, c);
         }
         break;
     case RUNNING: watch(s, c, 0); break;
@@ -850,7 +995,7 @@ static void handle(struct kithi_server *s, struct conn *c, uint32_t events)
     }
 }
 
-/* Requests that came with the one before are in memory, where epoll does not see them. */
+/* Requests that came with the one before are in memory, and what TLS has read is, where epoll does not see them. */
 static void take_pipelined(struct kithi_server *s)
 {
     if (!s->pipelined) {
@@ -859,7 +1004,12 @@ static void take_pipelined(struct kithi_server *s)
     s->pipelined = false;
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
-        if (c->state == READING && c->in_len && c->scanned == 0 && !c->head_done) {
+        if (c->state != READING && c->state != IDLE) {
+            continue;
+        }
+        if (kithi_stream_pending(&c->stream)) {
+            read_more(s, c);
+        } else if (c->in_len && c->scanned == 0 && !c->head_done) {
             take(s, c);
         }
     }
@@ -875,18 +1025,22 @@ int kithi_server_run(struct kithi_server *s)
         if (n < 0 && errno != EINTR) {
             return -errno;
         }
-        bool accepting = false, ended = false, stop = false;
+        bool accepting[LISTENERS] = { false }, ended = false, told = false;
+        s->shaken = 0;
         for (int i = 0; i < n; i++) {
             void *what = events[i].data.ptr;
-            accepting = accepting || what == &s->listener;
+            for (unsigned l = 0; l < LISTENERS; l++) {
+                accepting[l] = accepting[l] || what == &s->listeners[l];
+            }
             ended = ended || what == &s->lanes;
-            stop = stop || what == &s->signals;
+            told = told || what == &s->signals;
         }
         /* A connection that is closed here is not met again in this turn: each has one event, and only its own closes it. What may close others
          * comes afterwards. */
         for (int i = 0; i < n; i++) {
             void *what = events[i].data.ptr;
-            if (what != &s->listener && what != &s->lanes && what != &s->signals) {
+            if (what != &s->listeners[0] && what != &s->listeners[1] && what != &s->lanes &&
+                what != &s->signals) {
                 handle(s, what, events[i].events);
             }
         }
@@ -894,11 +1048,13 @@ int kithi_server_run(struct kithi_server *s)
             take_ended(s);
         }
         take_pipelined(s);
-        if (accepting && s->listener >= 0) {
-            accept_some(s);
+        for (unsigned l = 0; l < LISTENERS; l++) {
+            if (accepting[l] && s->listeners[l].fd >= 0) {
+                accept_some(s, &s->listeners[l]);
+            }
         }
-        if (stop && !s->drain_ns) {
-            begin_drain(s);
+        if (told && !s->drain_ns) {
+            take_signals(s);
         }
         uint64_t now = kithi_gateway_now_ns();
         if (parked || now - looked_ns >= TICK_MS * UINT64_C(1000000)) {
@@ -917,7 +1073,8 @@ bool kithi_server_is_loopback(const char *address)
     return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "localhost");
 }
 
-static int listen_on(struct kithi_server *s, struct kithi_errmsg *err)
+static int listen_on(struct listener *l, const char *listen_address, uint16_t number,
+                     struct kithi_errmsg *err)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
                               .ai_flags = AI_PASSIVE | AI_NUMERICSERV | AI_NUMERICHOST },
@@ -926,24 +1083,25 @@ static int listen_on(struct kithi_server *s, struct kithi_errmsg *err)
     socklen_t size = sizeof bound;
     char port[8];
     int one = 1;
-    snprintf(port, sizeof port, "%u", s->options.port);
-    const char *address = strcmp(s->options.listen, "localhost") ? s->options.listen : "127.0.0.1";
+    snprintf(port, sizeof port, "%u", number);
+    l->loopback = kithi_server_is_loopback(listen_address);
+    const char *address = strcmp(listen_address, "localhost") ? listen_address : "127.0.0.1";
     int rc = getaddrinfo(address, port, &hints, &list);
     if (rc) {
-        return kithi_error_set(err, -EADDRNOTAVAIL, "%s is no address to listen on: %s", s->options.listen,
+        return kithi_error_set(err, -EADDRNOTAVAIL, "%s is no address to listen on: %s", listen_address,
                                gai_strerror(rc));
     }
-    s->listener = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->listener < 0 || setsockopt(s->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-        bind(s->listener, list->ai_addr, list->ai_addrlen) < 0 || listen(s->listener, 1024) < 0 ||
-        getsockname(s->listener, (struct sockaddr *)&bound, &size) < 0) {
-        rc = kithi_error_set(err, -errno, "cannot listen on %s port %s: %s", s->options.listen, port,
+    l->fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (l->fd < 0 || setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+        bind(l->fd, list->ai_addr, list->ai_addrlen) < 0 || listen(l->fd, 1024) < 0 ||
+        getsockname(l->fd, (struct sockaddr *)&bound, &size) < 0) {
+        rc = kithi_error_set(err, -errno, "cannot listen on %s port %s: %s", listen_address, port,
                              strerror(errno));
         freeaddrinfo(list);
         return rc;
     }
     freeaddrinfo(list);
-    s->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+    l->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
                                                 : ((struct sockaddr_in *)&bound)->sin_port);
     return 0;
 }
@@ -966,9 +1124,9 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
                                 .gateway = gateway,
                                 .lanes = lanes,
                                 .epoll = -1,
-                                .listener = -1,
-                                .signals = signals,
-                                .loopback = kithi_server_is_loopback(options->listen) };
+                                .secrets = options->secrets,
+                                .listeners = { { .fd = -1 }, { .fd = -1, .tls = true } },
+                                .signals = signals };
     int rc = 0;
     if (getrandom(&s->id_seed, sizeof s->id_seed, 0) != sizeof s->id_seed) {
         s->id_seed = (uint64_t)time(NULL) << 16 ^ (uint64_t)getpid();
@@ -978,10 +1136,16 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
         rc = kithi_error_set(err, -errno, "epoll: %s", strerror(errno));
     }
     if (rc == 0) {
-        rc = listen_on(s, err);
+        rc = listen_on(&s->listeners[0], options->listen, options->port, err);
     }
-    if (rc == 0 && ((rc = add(s, s->listener, &s->listener)) < 0 || (rc = add(s, signals, &s->signals)) < 0 ||
-                    (rc = add(s, kithi_lanes_fd(lanes), &s->lanes)) < 0)) {
+    if (rc == 0 && s->secrets->tls) {
+        rc = listen_on(&s->listeners[1], options->tls_listen, options->tls_port, err);
+        tell_certificate(s);
+    }
+    if (rc == 0 &&
+        ((rc = add(s, s->listeners[0].fd, &s->listeners[0])) < 0 ||
+         (s->secrets->tls && (rc = add(s, s->listeners[1].fd, &s->listeners[1])) < 0) ||
+         (rc = add(s, signals, &s->signals)) < 0 || (rc = add(s, kithi_lanes_fd(lanes), &s->lanes)) < 0)) {
         kithi_error_set(err, rc, "epoll: %s", strerror(-rc));
     }
     if (rc < 0) {
@@ -994,7 +1158,12 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
 
 uint16_t kithi_server_port(const struct kithi_server *s)
 {
-    return s->port;
+    return s->listeners[0].port;
+}
+
+uint16_t kithi_server_tls_port(const struct kithi_server *s)
+{
+    return s->listeners[1].port;
 }
 
 void kithi_server_close(struct kithi_server *s)
@@ -1005,8 +1174,10 @@ void kithi_server_close(struct kithi_server *s)
     while (s->first) {
         close_conn(s, s->first);
     }
-    if (s->listener >= 0) {
-        close(s->listener);
+    for (unsigned i = 0; i < LISTENERS; i++) {
+        if (s->listeners[i].fd >= 0) {
+            close(s->listeners[i].fd);
+        }
     }
     if (s->epoll >= 0) {
         close(s->epoll);

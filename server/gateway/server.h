@@ -4,6 +4,8 @@
  * That thread never waits for anything but its sockets, so that nothing which takes long keeps it from others. Each state of a connection
  * has a time by which it ends:
  *
+ *   (TLS: SHAKING, handshake_ms, then IDLE or closed)
+ *
  *   IDLE --first byte--> READING --whole--> RUNNING --answer--> SENDING --> IDLE
  *    | idle_ms             | receive_ms       | its lane's        | send_ms  \--the last one--> LINGERING (2 s) --> closed
  *    v closed              v 408              v 503, 504          v closed
@@ -17,33 +19,38 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "server/gateway/keys.h"
 #include "server/gateway/request.h"
+#include "server/gateway/secrets.h"
 #include "shm/base/error.h"
 
 struct kithi_server_options {
-    const char *listen;   /* an address */
-    uint16_t port;        /* 0: any that is free */
+    const char *listen;     /* an address */
+    uint16_t port;          /* 0: any that is free */
+    const char *tls_listen; /* the same for TLS, where there is a certificate */
+    uint16_t tls_port;
     uint32_t connections; /* at a time */
     uint32_t requests;    /* whole ones that are being carried out at a time */
+    uint32_t handshakes;  /* of TLS at a time */
     uint64_t body_max;    /* bytes */
+    uint32_t handshake_ms;
     uint32_t idle_ms, receive_ms, send_ms;
     uint32_t request_ms; /* of a request, from when it is whole */
     uint32_t admin_ms;   /* the same in the lane for those that take minutes */
     uint32_t drain_ms;   /* for what is under way when it stops */
     bool access_log;
-    const struct kithi_keys *keys; /* NULL: everybody may do everything */
+    struct kithi_secrets *secrets; /* loaded; read again at SIGHUP */
 };
 
 struct kithi_server;
 struct kithi_lanes;
 
-/* Listen. signals: a descriptor that becomes readable when it shall stop. 0, or -errno with err. */
+/* Listen. signals: a signalfd(2), which does not wait: SIGHUP has secrets read again, all others stop it. 0, or -errno with err. */
 int kithi_server_open(const struct kithi_server_options *options, struct kithi_gateway *gateway,
                       struct kithi_lanes *lanes, int signals, struct kithi_server **out,
                       struct kithi_errmsg *err);
-/* The port that it listens on. */
+/* The ports that it listens on; 0: no TLS. */
 uint16_t kithi_server_port(const struct kithi_server *s);
+uint16_t kithi_server_tls_port(const struct kithi_server *s);
 /* Serve until told to stop, and what is under way then to its end. 0 or -errno. */
 int kithi_server_run(struct kithi_server *s);
 void kithi_server_close(struct kithi_server *s);

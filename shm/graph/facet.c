@@ -238,7 +238,7 @@ static void clear(struct kithi_facet *f)
 /* One pass. As kithi_facet_count(), or KITHI_MATCH_AGAIN. */
 static int count_once(const struct kithi_map *map, const struct kithi_moment *at, const char *path,
                       size_t path_len, unsigned char *payload, struct kithi_condition *c,
-                      struct kithi_facet *f)
+                      uint64_t deadline_ns, struct kithi_facet *f)
 {
     struct kithi_view v;
     int rc = kithi_view_begin_at(map, at, &v);
@@ -250,9 +250,12 @@ static int count_once(const struct kithi_map *map, const struct kithi_moment *at
     rc = kithi_pass_begin(&v, c, true, &pass);
     if (rc < 0)
         return rc;
+    pass.deadline_ns = deadline_ns;
     for (uint32_t slot; (slot = kithi_pass_next(&v, &pass)) != UINT32_MAX;) {
         struct kithi_payload p;
         uint64_t birth;
+        if (kithi_pass_late(&pass))
+            return KITHI_E_TIMEOUT;
         if (!kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))
             continue;
         rc = look(&v, slot, birth, payload, c, &p);
@@ -320,11 +323,11 @@ static void sort(struct kithi_facet *f)
 
 int kithi_facet_count(const struct kithi_map *map, const struct kithi_moment *at, const char *path,
                       size_t path_len, unsigned char *payload, struct kithi_condition *c,
-                      struct kithi_facet *f)
+                      uint64_t deadline_ns, struct kithi_facet *f)
 {
     int rc = KITHI_MATCH_AGAIN;
     for (uint32_t attempt = 0; rc == KITHI_MATCH_AGAIN && attempt < KITHI_RESTART_MAX; attempt++)
-        rc = count_once(map, at, path, path_len, payload, c, f);
+        rc = count_once(map, at, path, path_len, payload, c, deadline_ns, f);
     if (rc == 0)
         sort(f);
     return rc == KITHI_MATCH_AGAIN ? KITHI_E_STALE : rc;

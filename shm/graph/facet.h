@@ -50,6 +50,6 @@ void kithi_facet_fini(struct kithi_facet *f);
  */
 int kithi_facet_count(const struct kithi_map *map, const struct kithi_moment *at, const char *path,
                       size_t path_len, unsigned char *payload, struct kithi_condition *c,
-                      struct kithi_facet *f);
+                      uint64_t deadline_ns, struct kithi_facet *f);
 
 #endif

@@ -3,6 +3,8 @@
  */
 #include "shm/graph/match.h"
 
+#include <time.h>
+
 #include "shm/base/error.h"
 #include "shm/graph/payload.h"
 #include "shm/graph/search.h"
@@ -10,7 +12,8 @@
 /* Payloads asked for ahead of the one that is looked at; records twice as far. */
 #define PASS_AHEAD 8u
 /* Times that a payload which was refilled meanwhile is looked for again, before another view is. */
-#define AGAIN_MAX 4u
+#define AGAIN_MAX   4u
+#define LATE_STRIDE 256u
 
 int kithi_match(const struct kithi_view *v, uint32_t slot, uint64_t birth, struct kithi_condition *c)
 {
@@ -93,9 +96,18 @@ uint32_t kithi_pass_next(const struct kithi_view *v, struct kithi_pass *p)
     return p->slot;
 }
 
+bool kithi_pass_late(struct kithi_pass *p)
+{
+    if (!p->deadline_ns || p->steps++ % LATE_STRIDE != 0)
+        return false;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t); /* the vDSO answers; no system call */
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec >= p->deadline_ns;
+}
+
 /* One pass. As kithi_match_count(), or KITHI_MATCH_AGAIN. */
 static int count_once(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_condition *c,
-                      uint64_t *out_count)
+                      uint64_t deadline_ns, uint64_t *out_count)
 {
     struct kithi_view v;
     uint64_t count = 0;
@@ -106,8 +118,11 @@ static int count_once(const struct kithi_map *map, const struct kithi_moment *at
     rc = kithi_pass_begin(&v, c, true, &pass);
     if (rc < 0)
         return rc;
+    pass.deadline_ns = deadline_ns;
     for (uint32_t slot; (slot = kithi_pass_next(&v, &pass)) != UINT32_MAX;) {
         uint64_t birth;
+        if (kithi_pass_late(&pass))
+            return KITHI_E_TIMEOUT;
         rc = KITHI_MATCH_NO;
         if (kithi_view_visible(&v, kithi_view_record(&v, slot), &birth))
             rc = kithi_match(&v, slot, birth, c);
@@ -124,12 +139,12 @@ static int count_once(const struct kithi_map *map, const struct kithi_moment *at
 }
 
 int kithi_match_count(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_condition *c,
-                      uint64_t *out_count)
+                      uint64_t deadline_ns, uint64_t *out_count)
 {
     int rc = KITHI_MATCH_AGAIN;
     for (uint32_t attempt = 0; rc == KITHI_MATCH_AGAIN && attempt < KITHI_RESTART_MAX; attempt++) {
         c->evaluated = c->matched = 0;
-        rc = count_once(map, at, c, out_count);
+        rc = count_once(map, at, c, deadline_ns, out_count);
     }
     return rc == KITHI_MATCH_AGAIN ? KITHI_E_STALE : rc;
 }

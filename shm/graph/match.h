@@ -45,6 +45,8 @@ int kithi_match(const struct kithi_view *v, uint32_t slot, uint64_t birth, struc
  */
 struct kithi_pass {
     const struct kithi_candidates *may; /* NULL: all slots */
+    uint64_t deadline_ns; /* CLOCK_MONOTONIC; 0: none; of whoever goes through it, for kithi_pass_late() */
+    uint32_t steps;       /* since it was looked at */
     uint32_t slot, near,
         far; /* the one at hand; the first whose payload, and record, was not asked for yet */
 };
@@ -58,13 +60,17 @@ int kithi_pass_begin(const struct kithi_view *v, struct kithi_condition *c, bool
 /* The next slot; UINT32_MAX: there is none. */
 uint32_t kithi_pass_next(const struct kithi_view *v, struct kithi_pass *p);
 
+/* Is the deadline over? Looked at once in 256 calls, which is a fraction of a millisecond. */
+bool kithi_pass_late(struct kithi_pass *p);
+
 /* Ask for the memory that kithi_match() will read, of a slot whose record was asked for before. */
 void kithi_match_prefetch(const struct kithi_view *v, uint32_t slot);
 
 /*
- * How many match at a moment. As kithi_scan_count(); KITHI_E_FILTER, too. Looks at every payload.
+ * How many match at a moment. As kithi_scan_count(); KITHI_E_FILTER, too, and KITHI_E_TIMEOUT: it was not done by deadline_ns (CLOCK_MONOTONIC; 0:
+ * none). Looks at every payload.
  */
 int kithi_match_count(const struct kithi_map *map, const struct kithi_moment *at, struct kithi_condition *c,
-                      uint64_t *out_count);
+                      uint64_t deadline_ns, uint64_t *out_count);
 
 #endif

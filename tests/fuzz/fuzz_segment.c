@@ -451,7 +451,7 @@ static void read_facet(const struct kithi_map *m, const struct kithi_moment *at,
     static unsigned char payload[KITHI_PAYLOAD_MAX];
     struct kithi_facet f;
     kithi_facet_init(&f, 50);
-    if (kithi_facet_count(m, at, "n", 1, payload, c, &f) == 0) {
+    if (kithi_facet_count(m, at, "n", 1, payload, c, 0, &f) == 0) {
         check(f.vectors <= m->geometry.slot_max && f.with <= f.vectors && f.count <= 50,
               "a facet has bounds");
         for (uint32_t i = 0; i < f.count; i++)
@@ -482,7 +482,7 @@ static void read_filtered(const struct kithi_map *m, const struct kithi_search_p
           "hops ask each slot once");
     c.only = KITHI_PLAN_NONE;
     read_facet(m, &p.at, &c);
-    if (kithi_match_count(m, &p.at, &c, &count) == 0)
+    if (kithi_match_count(m, &p.at, &c, 0, &count) == 0)
         check(count <= m->geometry.slot_max, "as many match as there are slots at most");
     kithi_candidates_fini(&c.candidates);
     kithi_filter_free(f);

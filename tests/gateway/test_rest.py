@@ -1,6 +1,7 @@
 """Every call: what it does, what it answers, what it refuses and where it says the fault is."""
 import base64
 import json
+import struct
 import threading
 
 from support import expect, floats, main, wait_until
@@ -289,6 +290,48 @@ def bad_values_are_refused_with_their_place(m):
     expect(m.post(upsert + "?id=x", b"abc", headers=octets), 422, "dimension")
     expect(m.post(upsert + "?id=o&wait=none", floats(1, 0, 0), headers=octets), 200)
     expect(m.post(search + "?top_k=x", floats(1, 0, 0), headers=octets), 400, "query", "top_k")
+
+
+def many_vectors_go_as_octets(m):
+    octets = {"Content-Type": "application/octet-stream"}
+    upsert = "/collections/rows/upsert"
+    expect(m.ask("PUT", "/collections/rows", {"dim": 3, "metric": "l2"}), 201)
+
+    def ids(*names):
+        return b"".join(struct.pack("<H", len(name)) + name for name in names)
+
+    def send(points, body, query=""):
+        return m.post(f"{upsert}?points={points}{query}", body, headers=octets)
+    two = ids(b"a", "\u00e9/2".encode())
+    done = expect(send(2, two + floats(1, 2, 3, 4, 5, 6)), 200).json
+    assert done["upserted"] == 2 and done["wait"] == "durable" and done["durable_epoch"] >= done["epoch"]
+    assert m.get("/collections/rows/vectors/%C3%A9%2F2").json["vector"] == [4, 5, 6]
+    # The same id twice: the last one stays; a payload stays, too.
+    expect(m.ask("PATCH", "/collections/rows/vectors/a/payload", {"n": 1}), 200)
+    assert expect(send(2, ids(b"a", b"a") + floats(0, 0, 0, 7, 8, 9), "&wait=applied"), 200).json["wait"] == "applied"
+    a = m.get("/collections/rows/vectors/a").json
+    assert a["vector"] == [7, 8, 9] and a["metadata"] == {"n": 1}
+    many = 5000
+    names = [b"m%d" % i for i in range(many)]
+    rows = struct.pack(f"<{3 * many}f", *range(3 * many))
+    assert expect(send(many, ids(*names) + rows), 200).json["upserted"] == many
+    assert m.get("/collections/rows/vectors/m4321").json["vector"] == [3 * 4321, 3 * 4321 + 1, 3 * 4321 + 2]
+    count = m.post("/collections/rows/count", {}).json["count"]
+    # What does not fit to the byte is refused as a whole.
+    row = floats(1, 2, 3)
+    for points, body, code, where in (
+            (2, two + row, "octets", None), (2, two + row * 3, "octets", None), (2, two + row * 2 + b"x", "octets", None), (2, (two + row * 2)[:-1], "octets", None),
+            (1, two + row, "octets", None), (3, two + row * 2, None, None), (2, ids(b"x") + b"\x05", "octets", "points[1].id"),
+            (2, ids(b"x") + b"\x05\x00abc", "octets", "points[1].id"), (1, b"\x00\x00" + row, "id", "points[0].id"),
+            (1, b"\xff\xff" + b"a" * 70000, "id", "points[0].id"), (1, ids(b"a\x00b") + row, "id", "points[0].id"),
+            (2, ids(b"new", b"\xff\xfe") + row * 2, "id", "points[1].id"), (2, ids(b"new", b"b" * 512) + row * 2, "id", "points[1].id"),
+            (2, ids(b"new", b"other") + row + floats(1, float("nan"), 1), "not_finite", "points[1].vector"), (0, row, "value", "points"),
+            (10001, row, "value", "points")):
+        expect(send(points, body), 422, code, where)
+    for query, body in (("?points=1&id=a", ids(b"a") + row), ("?points=x", row), ("?points=-1", row), ("?points=1&colour=1", ids(b"a") + row), ("", row)):
+        expect(m.post(upsert + query, body, headers=octets), 400, "query")
+    expect(m.post("/collections/none/upsert?points=1", ids(b"a") + row, headers=octets), 404, "no_collection")
+    assert m.post("/collections/rows/count", {}).json["count"] == count
     expect(m.post("/collections/none/search", {"vector": [1]}), 404, "no_collection")
 
 
@@ -339,5 +382,5 @@ def set_up(m):
 
 main([collections_are_made_described_changed_and_dropped, vectors_are_put_got_and_deleted, searches_find_what_is_near,
       scores_are_distances_or_similarities, batches_are_answered_in_their_order, payloads_change_alone, scrolls_see_every_id_once,
-      facets_count_the_values_of_a_field, a_write_can_be_read_by_its_epoch, bad_values_are_refused_with_their_place,
+      facets_count_the_values_of_a_field, a_write_can_be_read_by_its_epoch, bad_values_are_refused_with_their_place, many_vectors_go_as_octets,
       figures_are_there, a_collection_made_anew_is_found], set_up)

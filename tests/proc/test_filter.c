@@ -175,6 +175,9 @@ static void values_of_a_field_are_counted(void **state)
     expect(tool("facet c"), 2, "give one name and one field");
     expect(tool("facet c lang --filter 'lang > 5'"), 1, "field \"lang\" holds a string");
 
+    opts.deadline_ns = 1; /* long ago */
+    assert_int_equal(kith_facet_of(index, "tags", &opts, &f), KITH_E_TIMEOUT);
+    opts.deadline_ns = 0;
     opts.filter = "n < 8 and tags = \"t1\"";
     opts.error = &error;
     assert_int_equal(kith_facet_of(index, "tags", &opts, &f), 0);
@@ -289,6 +292,16 @@ static void the_library_takes_filters_of_any_make(void **state)
     }
     assert_int_equal(kith_count_filter(index, kith_filter_text(not ), NULL, &count, &error), 0);
     assert_int_equal(count, MANY - 3);
+    struct kith_count_opts counting = KITH_COUNT_OPTS_INIT;
+    assert_int_equal(kith_count_with(index, &counting, &count), 0);
+    assert_int_equal(count, MANY);
+    counting.filter = kith_filter_text(not );
+    counting.deadline_ns = 1; /* long ago */
+    assert_int_equal(kith_count_with(index, &counting, &count), KITH_E_TIMEOUT);
+    counting.deadline_ns = UINT64_MAX;
+    assert_int_equal(kith_count_with(index, &counting, &count), 0);
+    assert_int_equal(count, MANY - 3);
+    assert_int_equal(kith_count_with(index, NULL, &count), -EINVAL);
     kith_filter_free(map);
     kith_filter_free(few);
     kith_filter_free(in);

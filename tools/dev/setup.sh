@@ -8,9 +8,9 @@
 # libraries and tools that bench/ compares with. Works as root or through sudo, without a terminal.
 set -euo pipefail
 
-packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev scdoc)
+packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev libssl-dev scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
-    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema)
+    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema openssl)
 bench=(g++ fio libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {

@@ -487,6 +487,20 @@ KITH_API int kith_count_at(kith *index, const struct kith_snapshot *at, uint64_t
 KITH_API int kith_count_filter(kith *index, const char *filter, const struct kith_snapshot *at,
                                uint64_t *out_count, struct kith_error *error);
 
+struct kith_count_opts {
+    size_t struct_size;
+    const char *filter;       /* NULL: all */
+    struct kith_snapshot at;  /* all zeros: now */
+    uint64_t deadline_ns;     /* CLOCK_MONOTONIC at which to give up, under a filter; 0: none */
+    struct kith_error *error; /* may be NULL; filled when the call fails because of the filter */
+};
+/* clang-format off */
+#define KITH_COUNT_OPTS_INIT { sizeof(struct kith_count_opts), NULL, { 0, 0 }, 0, NULL }
+/* clang-format on */
+
+/* The same, in options. KITH_E_TIMEOUT: it was not done by deadline_ns, and *out_count says nothing. Thread-safe. */
+KITH_API int kith_count_with(kith *index, const struct kith_count_opts *opts, uint64_t *out_count);
+
 /* How searches under a filter would be answered, and what is known of how many match. */
 struct kith_explanation {
     size_t struct_size;
@@ -521,9 +535,10 @@ struct kith_facet_opts {
     const char *filter;       /* vectors whose payload fulfils it; NULL: all */
     struct kith_snapshot at;  /* all zeros: now */
     struct kith_error *error; /* may be NULL; filled when the call fails because of the filter */
+    uint64_t deadline_ns;     /* CLOCK_MONOTONIC at which to give up; 0: none */
 };
 /* clang-format off */
-#define KITH_FACET_OPTS_INIT { sizeof(struct kith_facet_opts), 0, 0, NULL, { 0, 0 }, NULL }
+#define KITH_FACET_OPTS_INIT { sizeof(struct kith_facet_opts), 0, 0, NULL, { 0, 0 }, NULL, 0 }
 /* clang-format on */
 
 /* How often values occur in a field. */
@@ -546,7 +561,7 @@ struct kith_facet_info {
  * Count the values of a field (a dotted path) over all vectors that fulfil a filter, exactly and at one snapshot, by looking at every payload.
  * An array counts each of its values once; 5.0 is 5. At most 65536 different values, and 16 MiB of strings, are told apart: the counts of
  * those are exact all the same, and info.other says how often others came that were met later.
- * *out is freed with kith_facet_free(). 0; KITH_E_PAYLOAD: field is no path; KITH_E_PARAMETER: limit; KITH_E_FILTER; KITH_E_STALE,
+ * *out is freed with kith_facet_free(). 0; KITH_E_TIMEOUT: it was not done by opts->deadline_ns; KITH_E_PAYLOAD: field is no path; KITH_E_PARAMETER: limit; KITH_E_FILTER; KITH_E_STALE,
  * KITH_E_EPOCH, KITH_E_REPLACED; -ENOMEM, -EINVAL. Thread-safe.
  */
 KITH_API int kith_facet_of(kith *index, const char *field, const struct kith_facet_opts *opts,

@@ -50,6 +50,34 @@ static void keys_allow_what_their_line_says(void **state)
     assert_null(kithi_keys_find(&keys, (struct kithi_part){ NULL, 0 }));
 }
 
+static void names_of_certificates_are_no_keys(void **state)
+{
+    (void)state;
+    assert_int_equal(parse("one read a cert:site.example.org\ntwo write * site.example.org0\n"
+                           "three read * site.example.org-it\nfour read * cert:x\n"),
+                     0);
+    assert_int_equal(keys.count, 4);
+    const struct kithi_key *one = kithi_keys_certified(&keys, "site.example.org");
+    assert_string_equal(one->name, "one");
+    assert_true(kithi_key_allows(one, "a", false));
+    assert_string_equal(kithi_keys_certified(&keys, "x")->name, "four");
+    /* What is presented is never a name, nor a name a key. */
+    assert_null(kithi_keys_find(&keys, part("site.example.org")));
+    assert_null(kithi_keys_find(&keys, part("cert:site.example.org")));
+    assert_null(kithi_keys_certified(&keys, "site.example.org0"));
+    assert_null(kithi_keys_certified(&keys, "site.example.or"));
+    assert_null(kithi_keys_certified(&keys, "cert:x"));
+    assert_null(kithi_keys_certified(&keys, ""));
+    /* A name may be what a key is; each is there once. */
+    assert_int_equal(parse("a read * cert:" KEY "\nb read * " KEY), 0);
+    assert_int_equal(parse("a read * cert:n\nb read * cert:n"), KITHI_E_FORMAT);
+    assert_non_null(strstr(err.text, "k:2: its name or its key is there twice"));
+    assert_int_equal(parse("a read * cert:"), KITHI_E_FORMAT);
+    assert_int_equal(parse("a read * cert:" KEY KEY KEY KEY), 0);
+    assert_int_equal(parse("a read * cert:" KEY KEY KEY KEY "1"), KITHI_E_FORMAT);
+    assert_non_null(strstr(err.text, "64"));
+}
+
 static void wrong_lines_are_named_without_the_key(void **state)
 {
     (void)state;
@@ -120,6 +148,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_allow_what_their_line_says),
+        cmocka_unit_test(names_of_certificates_are_no_keys),
         cmocka_unit_test(wrong_lines_are_named_without_the_key),
         cmocka_unit_test(a_key_is_presented_in_two_ways),
         cmocka_unit_test(strangers_are_seen_by_origin_site_and_host),

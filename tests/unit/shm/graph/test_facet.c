@@ -69,7 +69,7 @@ static void count(struct test_solo *t, const char *path, struct kithi_condition 
                   struct kithi_facet *f)
 {
     kithi_facet_init(f, value_max);
-    assert_int_equal(kithi_facet_count(test_solo_map(t), &now, path, strlen(path), buffer, c, f), 0);
+    assert_int_equal(kithi_facet_count(test_solo_map(t), &now, path, strlen(path), buffer, c, 0, f), 0);
 }
 
 /* The count of a string; 0: it is not among the values. */
@@ -239,10 +239,22 @@ static void a_snapshot_is_counted_by_what_its_payloads_were(void **state)
     assert_int_equal(f.epoch, then.epoch + 1);
     kithi_facet_fini(&f);
     kithi_facet_init(&f, UINT32_MAX);
-    assert_int_equal(kithi_facet_count(test_solo_map(t), &then, "lang", 4, buffer, NULL, &f), 0);
+    assert_int_equal(kithi_facet_count(test_solo_map(t), &then, "lang", 4, buffer, NULL, 0, &f), 0);
     assert_int_equal(count_of(&f, "l1"), before);
     assert_int_equal(count_of(&f, "another"), 0);
     assert_int_equal(f.epoch, then.epoch);
+    kithi_facet_fini(&f);
+}
+
+static void a_count_is_given_up_at_its_deadline(void **state)
+{
+    struct test_solo *t = *state;
+    struct kithi_facet f;
+    kithi_facet_init(&f, UINT32_MAX);
+    assert_int_equal(kithi_facet_count(test_solo_map(t), &now, "lang", 4, buffer, NULL, 1, &f),
+                     KITHI_E_TIMEOUT);
+    assert_int_equal(kithi_facet_count(test_solo_map(t), &now, "lang", 4, buffer, NULL, UINT64_MAX, &f), 0);
+    assert_true(f.count > 1);
     kithi_facet_fini(&f);
 }
 
@@ -250,6 +262,7 @@ int main(void)
 {
     struct CMUnitTest tests[] = {
         cmocka_unit_test(values_of_every_type_are_counted_and_sorted),
+        cmocka_unit_test(a_count_is_given_up_at_its_deadline),
         cmocka_unit_test(an_array_counts_each_of_its_values_once),
         cmocka_unit_test(what_is_no_value_is_not_counted),
         cmocka_unit_test(a_condition_leaves_what_fulfils_it),

@@ -409,7 +409,12 @@ static void counting_and_scrolling_find_what_matches(void **state)
         struct kithi_moment now = { 0 };
         for (uint32_t i = 0; i < MANY; i++)
             want += is_match(&w->docs[i], BELOW, number);
-        assert_int_equal(kithi_match_count(test_solo_map(&w->t), &now, &c, &count), 0);
+        assert_int_equal(kithi_match_count(test_solo_map(&w->t), &now, &c, 0, &count), 0);
+        assert_int_equal(count, want);
+        /* A moment that has passed ends it, one that is far away changes nothing. */
+        if (want > 0) /* else postings may leave nothing to look at */
+            assert_int_equal(kithi_match_count(test_solo_map(&w->t), &now, &c, 1, &count), KITHI_E_TIMEOUT);
+        assert_int_equal(kithi_match_count(test_solo_map(&w->t), &now, &c, UINT64_MAX, &count), 0);
         assert_int_equal(count, want);
 
         struct kithi_scroll_scratch s;
@@ -441,7 +446,7 @@ static void types_that_do_not_mix_end_the_search(void **state)
         assert_int_equal(c.look.holds, KITHI_PAYLOAD_INT64);
         assert_int_equal(c.look.against, KITHI_FILTER_STRING);
     }
-    assert_int_equal(kithi_match_count(test_solo_map(&w->t), &now, &c, &count), KITHI_E_FILTER);
+    assert_int_equal(kithi_match_count(test_solo_map(&w->t), &now, &c, 0, &count), KITHI_E_FILTER);
     condition_free(&c);
 }
 
