@@ -241,7 +241,8 @@ def what_is_wrong_is_said_at_its_place(m):
 
 
 def names_and_payloads_are_text(m):
-    payload = {"title": "</script><script>window.hacked=2</script>", HOSTILE: [HOSTILE, {"a": "javascript:window.hacked=3"}], "long": "x" * 3000}
+    docs(m)
+    payload = {"title": "</script><script>window.hacked=2</script>", HOSTILE: [HOSTILE, "b"], "link": {"a": "javascript:window.hacked=3"}, "long": "x" * 3000}
     expect(m.post("/collections/docs/upsert", {"points": [{"id": HOSTILE, "vector": vector(7), "metadata": payload},
                                                          {"id": "l" * 500, "vector": vector(7), "metadata": {"deep": {"er": {"est": [1, 2, 3]}}}}]}), 200)
     for width in (1280, 360):
