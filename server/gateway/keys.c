@@ -285,9 +285,23 @@ static bool names_loopback(struct kithi_part host)
     return true;
 }
 
-const char *kithi_keys_stranger(const struct kithi_http_head *head, bool loopback)
+/* Is the origin, http://example.org:8080, the very host that the request is for? */
+static bool is_own(struct kithi_part origin, struct kithi_part host)
 {
-    if (head->origin.at) {
+    static const char *const schemes[] = { "http://", "https://" };
+    for (unsigned i = 0; i < 2; i++) {
+        size_t len = strlen(schemes[i]);
+        if (host.len && origin.len == len + host.len && !memcmp(origin.at, schemes[i], len) &&
+            !strncasecmp(origin.at + len, host.at, host.len)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const char *kithi_keys_stranger(const struct kithi_http_head *head, bool loopback, bool writes)
+{
+    if (head->origin.at && (writes || !is_own(head->origin, head->host))) {
         return "it comes from a page in a browser (Origin), and there are no API keys; start kith-gateway with --keys";
     }
     if (head->fetch_site.at && !kithi_part_is(head->fetch_site, "none") &&

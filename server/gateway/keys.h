@@ -65,8 +65,9 @@ bool kithi_key_allows(const struct kithi_key *key, const char *collection, bool 
 /*
  * Without keys whoever reaches the port may do everything, and that must not be a page in somebody's browser: a request that a
  * browser makes for another site says so (Origin, Sec-Fetch-Site), and one that was led here by a name that was bound to a
- * loopback address has that name as its Host. NULL, or a sentence why it is refused.
+ * loopback address has that name as its Host. A page that comes from here itself, which is the status page, names this host as its Origin,
+ * and may ask for what writes nothing. NULL, or a sentence why it is refused.
  */
-const char *kithi_keys_stranger(const struct kithi_http_head *head, bool loopback);
+const char *kithi_keys_stranger(const struct kithi_http_head *head, bool loopback, bool writes);
 
 #endif

@@ -4,7 +4,10 @@
 #include "server/gateway/metrics.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "server/gateway/handles.h"
 #include "server/gateway/lanes.h"
@@ -104,13 +107,36 @@ static void requests(const struct kithi_metrics *m, struct kithi_text *out)
     }
 }
 
+/* By the names that Prometheus' own libraries give them. */
+static void process(struct kithi_text *out)
+{
+    struct rusage usage = { 0 };
+    unsigned long pages = 0;
+    FILE *statm = fopen("/proc/self/statm", "re");
+    getrusage(RUSAGE_SELF, &usage);
+    head(out, "process_cpu_seconds_total", "counter", "CPU time of kith-gateway.");
+    kithi_text_printf(out, "process_cpu_seconds_total %.6f\n",
+                      (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                          (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+    head(out, "process_resident_memory_bytes", "gauge",
+         "Memory of kith-gateway, that of mapped segments included.");
+    if (statm && fscanf(statm, "%*u %lu", &pages) == 1) {
+        kithi_text_printf(out, "process_resident_memory_bytes %llu\n",
+                          (unsigned long long)pages * (unsigned long long)sysconf(_SC_PAGESIZE));
+    }
+    if (statm) {
+        fclose(statm);
+    }
+}
+
 void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text *out)
 {
     static const char *const events[] = {
         "slow_sender", "slow_receiver", "given_up",         "peer_gone",
         "too_many",    "crowded",       "handshake_failed", "reload_refused"
     };
-    static const char *const plans[] = { NULL, "walk", "scan", "walk_scan" };
+    static const char *const plans[] = { NULL, "walk", "scan", "walk_scan", "hops" };
+    _Static_assert(KITH_PLAN_HOPS + 1 == KITHI_METRICS_PLANS, "a count for each plan");
     const struct kithi_metrics *m = gateway->metrics;
     struct kithi_lanes_load lanes;
     kithi_lanes_load(m->lanes, &lanes);
@@ -126,7 +152,7 @@ void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text 
     }
     head(out, "kith_gateway_filter_plans_total", "counter",
          "Searches under a filter, by what answered them.");
-    for (unsigned i = 1; i < 4; i++) {
+    for (unsigned i = 1; i < KITHI_METRICS_PLANS; i++) {
         kithi_text_printf(out, "kith_gateway_filter_plans_total{plan=\"%s\"} %" PRIu64 "\n", plans[i],
                           load(&m->plans[i]));
     }
@@ -164,4 +190,5 @@ void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text 
         head(out, single[i].name, single[i].type, single[i].help);
         kithi_text_printf(out, "%s %" PRIu64 "\n", single[i].name, single[i].value);
     }
+    process(out);
 }

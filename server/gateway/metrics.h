@@ -14,6 +14,7 @@
 
 #define KITHI_METRICS_STATUSES 32u /* that a route is answered with, at most; what is beyond counts as 0 */
 #define KITHI_METRICS_BOUNDS   16u
+#define KITHI_METRICS_PLANS    5u
 
 enum kithi_metrics_event {
     KITHI_EVENT_SLOW_SENDER,      /* a request was not whole in time: 408 */
@@ -41,7 +42,7 @@ struct kithi_lanes;
 struct kithi_metrics {
     struct kithi_metrics_route routes[KITHI_REST_IDS + 1];
     _Atomic uint64_t events[KITHI_EVENT_COUNT];
-    _Atomic uint64_t plans[4]; /* enum kith_plan, of searches under a filter */
+    _Atomic uint64_t plans[KITHI_METRICS_PLANS]; /* enum kith_plan, of searches under a filter */
     _Atomic uint64_t bytes_in, bytes_out, accepted;
     _Atomic uint64_t connections;      /* now */
     _Atomic uint64_t handshakes;       /* of TLS that were done */

@@ -12,6 +12,7 @@ static kithi_rest_fn *const calls[KITHI_REST_IDS] = {
     [KITHI_REST_HEALTH] = kithi_rest_health,
     [KITHI_REST_METRICS] = kithi_rest_metrics,
     [KITHI_REST_OPENAPI] = kithi_rest_openapi,
+    [KITHI_REST_PAGE] = kithi_rest_page,
     [KITHI_REST_LIST] = kithi_rest_list,
     [KITHI_REST_CREATE] = kithi_rest_create,
     [KITHI_REST_DESCRIBE] = kithi_rest_describe,

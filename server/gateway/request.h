@@ -67,8 +67,9 @@ struct kithi_request {
     bool anew;               /* it was begun again, as its collection had been replaced */
 
     struct kithi_refusal refusal;
-    int status;       /* of an answer; 0: 200 */
-    const char *type; /* of an answer; NULL: application/json */
+    int status;         /* of an answer; 0: 200 */
+    const char *type;   /* of an answer; NULL: application/json */
+    const char *policy; /* Content-Security-Policy of an answer that is a page; NULL: none */
     struct kithi_text answer;
     uint64_t search_us; /* of a search, for the headers */
     bool searched;
@@ -77,10 +78,10 @@ struct kithi_request {
 /* The calls. */
 typedef enum kithi_next kithi_rest_fn(struct kithi_request *r);
 kithi_rest_fn kithi_rest_livez, kithi_rest_readyz, kithi_rest_health, kithi_rest_metrics, kithi_rest_openapi,
-    kithi_rest_list, kithi_rest_create, kithi_rest_describe, kithi_rest_alter, kithi_rest_drop,
-    kithi_rest_stats, kithi_rest_search, kithi_rest_search_batch, kithi_rest_upsert, kithi_rest_delete,
-    kithi_rest_scroll, kithi_rest_count, kithi_rest_facet, kithi_rest_get_vector, kithi_rest_delete_vector,
-    kithi_rest_payload, kithi_rest_checkpoint;
+    kithi_rest_page, kithi_rest_list, kithi_rest_create, kithi_rest_describe, kithi_rest_alter,
+    kithi_rest_drop, kithi_rest_stats, kithi_rest_search, kithi_rest_search_batch, kithi_rest_upsert,
+    kithi_rest_delete, kithi_rest_scroll, kithi_rest_count, kithi_rest_facet, kithi_rest_get_vector,
+    kithi_rest_delete_vector, kithi_rest_payload, kithi_rest_checkpoint;
 
 /* Carry it out, in the thread of its lane. Not KITHI_AGAIN. */
 enum kithi_next kithi_request_run(struct kithi_request *r);

@@ -186,7 +186,7 @@ static int run(struct kithi_request *r, kith *index, const struct search *q, uin
     }
     if (q->filter) {
         const char *notice = kith_results_notice(hits);
-        if (info.plan < 4) {
+        if (info.plan < KITHI_METRICS_PLANS) {
             atomic_fetch_add_explicit(&r->gateway->metrics->plans[info.plan], 1, memory_order_relaxed);
         }
         if (notice) {

@@ -293,6 +293,10 @@ static void answer(struct kithi_server *s, struct conn *c)
                           "X-Search-Latency-Ms: %.3f\r\nServer-Timing: search;dur=%.3f, total;dur=%.3f\r\n",
                           (double)r->search_us / 1e3, (double)r->search_us / 1e3, (double)us / 1e3);
     }
+    if (r->policy && !r->refusal.status) {
+        kithi_text_printf(&c->out, "Content-Security-Policy: %s\r\nReferrer-Policy: no-referrer\r\n",
+                          r->policy);
+    }
     kithi_text_str(&c->out, "\r\n");
     c->sent = 0;
     kithi_metrics_answer(s->gateway->metrics, r->route, c->status, us);
@@ -515,8 +519,11 @@ static bool allowed(struct kithi_server *s, const struct conn *c, struct kithi_r
 {
     struct kithi_part presented;
     enum kithi_access access = r->route->access;
+    if (r->route->call == KITHI_REST_PAGE) {
+        return true; /* the same bytes for everybody, and a link on any page may lead there; what it asks for is judged then */
+    }
     if (!s->secrets->keyring) {
-        const char *why = kithi_keys_stranger(head, c->loopback);
+        const char *why = kithi_keys_stranger(head, c->loopback, r->route->writes);
         return !why || kithi_refuse(&r->refusal, 403, "stranger", NULL, "%s", why) == 0;
     }
     if (access == KITHI_ACCESS_OPEN) {

@@ -477,7 +477,7 @@ void kithi_admin_stats_answer(const struct kithi_collection *c, struct kithi_req
     struct kithi_errmsg err;
     char readers[KITHI_BOARDS_JSON_SIZE], recall[KITHI_SAMPLING_JSON_SIZE],
         relayout[KITHI_RELAYOUT_JSON_SIZE];
-    char text[KITHI_BOARDS_JSON_SIZE + 6656]; /* a path in it may take 3 KiB */
+    char text[KITHI_BOARDS_JSON_SIZE + 6720]; /* a path in it may take 3 KiB */
     kithi_boards_json(&c->boards, kithi_now_ms(), readers);
     kithi_sampling_json(c, recall);
     kithi_relayout_json(c, relayout);

@@ -330,6 +330,7 @@ static void log_done(void *arg, int status)
     }
     p->sync_us[bucket]++;
     p->sync_us_last = us;
+    p->sync_us_sum += us;
     p->sync_us_max = us > p->sync_us_max ? us : p->sync_us_max;
     p->unlogged--;
     status = KITHI_FAULT("wal-write-eio") ? KITHI_E_LOG_FAILED : status;
@@ -928,9 +929,9 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         ",\"unlogged_groups\":%u,\"lag_ms\":%u,\"waiting\":%u,\"requests\":%" PRIu64 ",\"refused\":%" PRIu64
         ",\"groups\":%" PRIu64 ",\"ops\":%" PRIu64 ",\"op_bytes\":%" PRIu64
         ",\"ops_per_group\":%.1f,\"sync_us_last\":%" PRIu64 ",\"sync_us_max\":%" PRIu64
-        ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64 ",\"wal_writes\":%" PRIu64
-        ",\"wal_recycled\":%" PRIu64 ",\"wal_bytes\":%" PRIu64 ",\"wal_files\":%" PRIu64
-        ",\"wal_direct\":%s,\"wal_file\":\"%s\""
+        ",\"sync_us_sum\":%" PRIu64 ",\"sync_us_below_pow2\":[%s],\"wal_groups\":%" PRIu64
+        ",\"wal_writes\":%" PRIu64 ",\"wal_recycled\":%" PRIu64 ",\"wal_bytes\":%" PRIu64
+        ",\"wal_files\":%" PRIu64 ",\"wal_direct\":%s,\"wal_file\":\"%s\""
         ",\"wal_file_off\":%" PRIu64 ",\"checkpoint_epoch\":%" PRIu64 ",\"checkpoint_older_epoch\":%" PRIu64
         ",\"checkpoint_running\":%s,\"checkpoints\":%" PRIu64 ",\"checkpoint_failures\":%" PRIu64
         ",\"checkpoint_bytes\":%" PRIu64 ",\"checkpoint_ms\":%" PRIu64 ",\"checkpoint_log_bytes\":%" PRIu64
@@ -945,7 +946,7 @@ int kithi_pipeline_stats(const struct kithi_collection *c, const char *relayout,
         c->settings.name, kithi_index_epoch(c->index), kithi_index_durable_epoch(c->index),
         kithi_index_live(c->index), p->unlogged, d->lag_ms, p->outstanding, p->requests, p->refused,
         p->groups, p->ops, p->bytes, p->groups ? (double)p->ops / (double)p->groups : 0.0, p->sync_us_last,
-        p->sync_us_max, histogram, wal.groups, wal.writes, wal.recycled, wal.bytes, wal.files,
+        p->sync_us_max, p->sync_us_sum, histogram, wal.groups, wal.writes, wal.recycled, wal.bytes, wal.files,
         wal.direct ? "true" : "false", wal.file, wal.file_off, k->last_epoch, k->older_epoch,
         k->step == CHECKPOINTER_REST ? "false" : "true", k->count, k->failures, k->image_bytes, k->took_ms,
         wal.bytes - k->log_bytes, k->last_time, p->sweeping ? "true" : "false", tally(&h->tally_sweeps),

@@ -101,7 +101,7 @@ struct kithi_pipeline {
 
     /* For stats. */
     uint64_t requests, refused, groups, ops, bytes;
-    uint64_t sync_us_last, sync_us_max;
+    uint64_t sync_us_last, sync_us_max, sync_us_sum;
     uint64_t sync_us[KITHI_SYNC_BUCKETS]; /* [i]: syncs that took below 2^i us */
 };
 

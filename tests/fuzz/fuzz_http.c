@@ -132,7 +132,8 @@ static void head_of(const char *text, size_t len)
     }
     must(kithi_query_parse(head.query, &query, &why) == 0 || why);
     kithi_keys_presented(&head, &key);
-    kithi_keys_stranger(&head, true);
+    kithi_keys_stranger(&head, true, true);
+    kithi_keys_stranger(&head, false, false);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

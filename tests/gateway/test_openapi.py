@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from support import expect, main
 
 ORDER = ["createCollection", "listCollections", "upsert", "describeCollection", "search", "searchBatch", "scroll", "count", "facet",
-         "getVector", "changePayload", "stats", "checkpoint", "deleteVectors", "deleteVector", "alterCollection", "livez", "readyz", "health", "metrics", "openapi",
+         "getVector", "changePayload", "stats", "checkpoint", "deleteVectors", "deleteVector", "alterCollection", "livez", "readyz", "health", "metrics", "openapi", "page",
          "dropCollection"]
 METHODS = ("get", "put", "post", "patch", "delete")
 ROUTES = os.path.join(os.path.dirname(__file__), "../../server/gateway/route.c")

@@ -7,7 +7,7 @@
 #   setup    the Debian packages that the others need (tools/dev/setup.sh --tests)
 #   format   the sources are formatted
 #   dev      gcc, warnings are errors: every test there is
-#   asan     clang, AddressSanitizer and UndefinedBehaviorSanitizer: all but the statistical tests, and
+#   asan     clang, AddressSanitizer and UndefinedBehaviorSanitizer: all but the statistical tests and the browser, and
 #            of the longest ones, which are three times as long here, the runs with bits alone
 #   tsan     clang, ThreadSanitizer: the protocol, by threads that share one mapping
 #   aarch64  cross build, the unit tests under qemu-user
@@ -134,7 +134,7 @@ run_dev() {
 }
 
 run_asan() {
-    preset asan && tests asan -LE recall \
+    preset asan && tests asan -LE "recall|browser" \
         -E '^(crash\.crash_kill(\.applied)?|proc\.(growth|backup)(\.sq8-none|\.f16-f16)?)$'
 }
 

@@ -127,21 +127,52 @@ static void strangers_are_seen_by_origin_site_and_host(void **state)
     struct kithi_http_head head = { .status = 0 };
     for (unsigned i = 0; i < sizeof own / sizeof own[0]; i++) {
         head.host = part(own[i]);
-        assert_null(kithi_keys_stranger(&head, true));
+        assert_null(kithi_keys_stranger(&head, true, true));
     }
     for (unsigned i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         head.host = part(foreign[i]);
-        assert_non_null(kithi_keys_stranger(&head, true));
-        assert_null(kithi_keys_stranger(&head, false));
+        assert_non_null(kithi_keys_stranger(&head, true, true));
+        assert_null(kithi_keys_stranger(&head, false, true));
     }
     head.host = part("localhost");
     head.fetch_site = part("same-origin");
-    assert_null(kithi_keys_stranger(&head, true));
+    assert_null(kithi_keys_stranger(&head, true, true));
     head.fetch_site = part("cross-site");
-    assert_non_null(kithi_keys_stranger(&head, false));
+    assert_non_null(kithi_keys_stranger(&head, false, true));
     head.fetch_site.at = NULL;
     head.origin = part("null");
-    assert_non_null(kithi_keys_stranger(&head, true));
+    assert_non_null(kithi_keys_stranger(&head, true, true));
+}
+
+static void the_page_of_the_gateway_itself_reads_and_does_not_write(void **state)
+{
+    (void)state;
+    static const char *const foreign[] = { "null",
+                                           "http://",
+                                           "http://localhost",
+                                           "http://localhost:8080.",
+                                           "http://localhost:80801",
+                                           "http://localhost:8081",
+                                           "http://a.localhost:8080",
+                                           "ftp://localhost:8080",
+                                           "localhost:8080",
+                                           "http://example.org" };
+    struct kithi_http_head head = { .host = part("localhost:8080"), .origin = part("http://localhost:8080") };
+    assert_null(kithi_keys_stranger(&head, true, false));
+    assert_non_null(kithi_keys_stranger(&head, true, true));
+    head.origin = part("https://LOCALHOST:8080");
+    assert_null(kithi_keys_stranger(&head, true, false));
+    for (unsigned i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        head.origin = part(foreign[i]);
+        assert_non_null(kithi_keys_stranger(&head, true, false));
+    }
+    /* A name that a page has made to mean this address is still no loopback name. */
+    head.host = part("example.org");
+    head.origin = part("http://example.org");
+    assert_non_null(kithi_keys_stranger(&head, true, false));
+    assert_null(kithi_keys_stranger(&head, false, false));
+    head.host = (struct kithi_part){ NULL, 0 };
+    assert_non_null(kithi_keys_stranger(&head, true, false));
 }
 
 int main(void)
@@ -152,6 +183,7 @@ int main(void)
         cmocka_unit_test(wrong_lines_are_named_without_the_key),
         cmocka_unit_test(a_key_is_presented_in_two_ways),
         cmocka_unit_test(strangers_are_seen_by_origin_site_and_host),
+        cmocka_unit_test(the_page_of_the_gateway_itself_reads_and_does_not_write),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     kithi_keys_fini(&keys);
