@@ -104,6 +104,12 @@ struct kithi_index_room {
 };
 void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out);
 
+/*
+ * Which fields of payloads have postings (shm/postings/declared.h): as it is until then, auto, every one. Another text than before has all postings made
+ * anew, between groups; readers look at payloads until then. 0, or KITHI_E_PARAMETER: then it is as it was.
+ */
+int kithi_index_declare(struct kithi_index *ix, const char *text, struct kithi_errmsg *err);
+
 /* ---- commit groups ---- */
 
 struct kithi_group_result {

@@ -475,7 +475,7 @@ static bool length_fits(const struct kithi_frame *f)
     case KITHI_FRAME_BACKUP:
     case KITHI_FRAME_STATS: return f->len == 16;
     case KITHI_FRAME_WRITE: return f->len >= 16;
-    case KITHI_FRAME_ALTER: return f->len == sizeof(struct kithi_alter);
+    case KITHI_FRAME_ALTER: return f->len >= sizeof(struct kithi_alter) && f->len <= SMALL_BODY_MAX;
     case KITHI_FRAME_CREATE: return f->len >= sizeof(struct kithi_create) && f->len <= SMALL_BODY_MAX;
     case KITHI_FRAME_RESTORE:
         return f->len >= sizeof(struct kithi_restore) &&

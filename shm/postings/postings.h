@@ -13,6 +13,7 @@
 #include "shm/filter/filter.h"
 #include "shm/graph/view.h"
 #include "shm/layout/postings.h"
+#include "shm/postings/declared.h"
 #include "shm/postings/terms.h"
 
 /*
@@ -61,13 +62,22 @@ void kithi_candidates_fini(struct kithi_candidates *c);
  */
 struct kithi_field_seen {
     enum kithi_postings_state state;
+    enum kithi_declared_type declared;
     uint32_t path_len;
     char path[KITHI_POSTINGS_PATH];
-    uint32_t terms;                        /* that are in use */
-    uint64_t slots;                        /* of all of them together */
-    uint64_t bytes;                        /* of terms, directories and containers */
+    uint32_t terms;   /* that are in use */
+    uint64_t slots;   /* of all of them together */
+    uint64_t bytes;   /* of terms, directories and containers */
+    uint64_t misfits; /* payloads, or once: whose value is of another type than declared */
     uint32_t kinds[KITHI_TERM_KIND_COUNT]; /* terms by their kind */
 };
+
+/* Which fields were declared to have postings; those of a segment, in its order. False: what stands there makes no sense, or is being changed. */
+bool kithi_postings_declared(const struct kithi_view *v, struct kithi_declared *out);
+
+/* What there is of a field: UNKNOWN: no postings, as it was not declared, no payload has it, or there are too many. */
+enum kithi_path_state { KITHI_PATH_UNKNOWN, KITHI_PATH_KEPT, KITHI_PATH_GIVEN_UP };
+enum kithi_path_state kithi_postings_path(const struct kithi_view *v, const char *path, uint32_t len);
 
 /* Field number i; false: there is none. */
 bool kithi_postings_field(const struct kithi_view *v, uint32_t i, struct kithi_field_seen *out);
