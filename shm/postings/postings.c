@@ -339,20 +339,44 @@ static int condition(struct look *l, const struct kithi_filter_node *n, uint32_t
 
 /* ---- what joins them ---- */
 
-/* Room for one level more; -ENOMEM is told by c->words being NULL. */
-static bool clear(struct look *l, uint32_t i)
+/* Take so many bytes of the budget. */
+static bool charge(struct kithi_bitmap_budget *b, uint64_t bytes)
+{
+    if (!b)
+        return true;
+    uint64_t left = atomic_load_explicit(&b->left, memory_order_relaxed);
+    while (left >= bytes)
+        if (atomic_compare_exchange_weak_explicit(&b->left, &left, left - bytes, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void give_back(struct kithi_bitmap_budget *b, uint64_t bytes)
+{
+    if (b)
+        atomic_fetch_add_explicit(&b->left, bytes, memory_order_relaxed);
+}
+
+/* Room for one level more, all zeros: KNOWN; UNKNOWN: the budget has none; -ENOMEM. */
+static int clear(struct look *l, uint32_t i)
 {
     struct kithi_candidates *c = l->c;
     size_t want = (size_t)(i + 1) * c->width;
     if (want > c->capacity) {
+        uint64_t more = (want - c->capacity) * sizeof *c->words;
+        if (!charge(c->budget, more))
+            return UNKNOWN;
         uint64_t *words = realloc(c->words, want * sizeof *words);
-        if (!words)
-            return false;
+        if (!words) {
+            give_back(c->budget, more);
+            return -ENOMEM;
+        }
         c->words = words;
         c->capacity = want;
     }
     memset(level(l, i), 0, c->width * sizeof *c->words);
-    return true;
+    return KNOWN;
 }
 
 static void join(struct look *l, uint32_t to, uint32_t from, bool both)
@@ -375,8 +399,11 @@ static int node(struct look *l, uint32_t *at, uint32_t to, bool negated, uint64_
     const bool either = n->op == (negated ? KITHI_FILTER_AND : KITHI_FILTER_OR);
     bool known = either, first = true;
     *most = either ? 0 : l->v->slots_used;
-    if (l->c && !clear(l, to))
-        return -ENOMEM;
+    int room = l->c ? clear(l, to) : KNOWN;
+    if (room != KNOWN) {
+        *at = behind;
+        return room;
+    }
     if (n->op >= KITHI_FILTER_EQ) {
         *at = behind;
         return negated ? UNKNOWN : condition(l, n, to, most);
@@ -470,7 +497,8 @@ uint32_t kithi_candidates_next(const struct kithi_candidates *c, uint32_t slot)
 void kithi_candidates_fini(struct kithi_candidates *c)
 {
     free(c->words);
-    *c = (struct kithi_candidates){ 0 };
+    give_back(c->budget, c->capacity * sizeof *c->words);
+    *c = (struct kithi_candidates){ .budget = c->budget };
 }
 
 /* ---- for those who look at all of it ---- */

@@ -8,7 +8,9 @@
  * Fork:        the child may go on reading with the same handle; it opens its own socket at
  *              its first write; its searches are counted with its parent's. A kith_pipe does not
  *              survive a fork.
- * Memory:      results are copied out; nothing points into the segment.
+ * Memory:      results are copied out; nothing points into the segment. A call under a filter takes bitmaps, a bit for
+ *              each slot of the collection, one and as many more as `and` and `or` are nested; those of all calls on a
+ *              handle take 256 MiB at most. One for which there is no room goes without postings, and looks at all payloads.
  * Reading:     searches run on the mapped segment: no system call, no lock, no wait, and
  *              they go on when the daemon is gone.
  * Writing:     goes to kithd over its socket. A write that was acknowledged is durable and

@@ -495,6 +495,51 @@ static void values_of_another_type_are_counted(void **state)
     test_solo_close(&t);
 }
 
+/* ---- bitmaps ---- */
+
+/* What bitmaps take is charged, level by level; without room for one nothing is known, and no more is true of what one was joined with. */
+static void bitmaps_are_charged(void **state)
+{
+    (void)state;
+    enum { LEVEL = (4000 / 64 + 1) * 8 };
+    struct kithi_bitmap_budget budget;
+    struct kithi_candidates c = { .budget = &budget }, all_of = { 0 };
+    struct kithi_filter *f;
+    struct kithi_view v;
+    struct test_solo t;
+    const char *text = "n < 30 and (lang = \"L1\" or n < 10)";
+    begin(&t);
+    for (unsigned i = 0; i < 30; i++)
+        random_group(&t);
+    settle(&t);
+    kithi_view_begin(test_solo_map(&t), &v);
+    const uint64_t level = (v.slots_used / 64 + 1) * 8;
+    assert_true(level <= LEVEL);
+    assert_int_equal(kithi_filter_parse(text, strlen(text), &f, NULL), 0);
+    assert_int_equal(kithi_candidates_find(&v, f, &all_of), 1);
+    for (uint64_t levels = 0; levels < 5; levels++) {
+        uint64_t all = (levels + 1) * level - 1; /* a byte is missing for one more */
+        atomic_store(&budget.left, all);
+        assert_int_equal(kithi_candidates_find(&v, f, &c), levels > 0);
+        assert_int_equal(atomic_load(&budget.left), all - c.capacity * 8);
+        assert_true(c.capacity * 8 == (levels < 3 ? levels : 3) * level);
+        /* Twice what there is already costs nothing. */
+        assert_int_equal(kithi_candidates_find(&v, f, &c), levels > 0);
+        assert_int_equal(atomic_load(&budget.left), all - c.capacity * 8);
+        /* Also where `or` had no room for its second part. */
+        for (uint32_t slot = 0; levels > 0 && slot < v.slots_used; slot++)
+            assert_true(kithi_candidates_next(&all_of, slot) != slot ||
+                        kithi_candidates_next(&c, slot) == slot);
+        assert_int_equal(c.count == all_of.count, levels > 2);
+        kithi_candidates_fini(&c);
+        assert_int_equal(atomic_load(&budget.left), all);
+        assert_ptr_equal(c.budget, &budget);
+    }
+    kithi_candidates_fini(&all_of);
+    kithi_filter_free(f);
+    test_solo_close(&t);
+}
+
 /* ---- many values ---- */
 
 static uint64_t count_of(const struct test_solo *t, const char *fmt, ...)
@@ -1077,6 +1122,7 @@ int main(void)
         cmocka_unit_test(a_larger_segment_makes_them_anew),
         cmocka_unit_test(what_is_declared_does_not_change_what_is_found),
         cmocka_unit_test(values_of_another_type_are_counted),
+        cmocka_unit_test(bitmaps_are_charged),
         cmocka_unit_test(many_values_share_terms),
         cmocka_unit_test(slots_beyond_a_chunk_are_found),
         cmocka_unit_test(old_versions_are_forgotten_in_turns),
