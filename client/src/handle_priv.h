@@ -151,6 +151,9 @@ int kithi_items_note(struct kithi_items *items, uint32_t count, const struct kit
 int kithi_items_found(const struct kithi_items *items, uint32_t item);
 void kithi_items_fini(struct kithi_items *items);
 
+/* Add the deletion of id if its payload fulfils a filter, which was parsed before, when its turn comes. As kith_batch_delete(). */
+int kithi_batch_delete_if(kith_batch *b, const char *id, const char *filter);
+
 struct kith_batch {
     struct kith *index;
     unsigned char *ops; /* as op.h encodes them */

@@ -802,8 +802,9 @@ KITH_API int kith_set_payload(kith *index, const char *id, enum kith_payload_cha
 /* KITH_E_NOT_FOUND when there was nothing to delete. */
 KITH_API int kith_delete(kith *index, const char *id, uint64_t *out_epoch);
 /*
- * Delete every vector that fulfils a filter: those that are found as the collection is gone through once, in batches of 1000, each of them
- * visible whole. A vector that begins or ceases to fulfil it meanwhile may be met before or after. Gives how many were deleted, and the
+ * Delete every vector that fulfils a filter: those that are found as the collection is gone through once, in batches of up to 1000, each of them
+ * visible whole. The daemon asks each once more when it deletes it: one that has ceased to fulfil the filter stays, whoever changed it; one that begins to fulfil it
+ * meanwhile may be met before or after. Gives how many were deleted, and the
  * epoch of the last (both may be NULL), also when the call fails in the middle: what was deleted until then stays so. 0, KITH_E_FILTER with
  * error (may be NULL) filled, or as kith_scroll() and kith_batch_commit(). Thread-safe.
  */
