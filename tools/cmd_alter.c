@@ -8,7 +8,8 @@
 #include "tools/out.h"
 
 /* "sift: 1,000,000 vectors laid out anew ...". */
-static void print_info(const struct kithi_tool *t, const char *name, const struct kith_alter_info *info)
+static void print_info(const struct kithi_tool *t, const char *name, bool indexed,
+                       const struct kith_alter_info *info)
 {
     static const char *const DONE[] = { "nothing", "settings", "copied" };
     const char *done = info->done < sizeof DONE / sizeof *DONE ? DONE[info->done] : "?";
@@ -31,7 +32,11 @@ static void print_info(const struct kithi_tool *t, const char *name, const struc
     switch (info->done) {
     case KITH_ALTER_NOTHING: printf("%s is laid out so already: nothing was done\n", name); break;
     case KITH_ALTER_SETTINGS:
-        printf("%s is laid out so already; that it shall stay so is noted now\n", name);
+        printf(indexed
+                   ? "%s: the fields that have postings are noted; they are made now, and filters look at "
+                     "payloads until then\n"
+                   : "%s is laid out so already; that it shall stay so is noted now\n",
+               name);
         break;
     default:
         printf("%s: %s vectors laid out anew in %.1f s; writes waited for %.1f ms at the end\n"
@@ -60,14 +65,14 @@ int kithi_cmd_optimize(struct kithi_tool *t, int argc, char **argv)
     kith_close(index);
     if (rc != 0)
         return kithi_tool_fail_with(t, argv[1], rc, error.text);
-    print_info(t, argv[1], &info);
+    print_info(t, argv[1], false, &info);
     return KITHI_TOOL_OK;
 }
 
 int kithi_cmd_alter(struct kithi_tool *t, int argc, char **argv)
 {
     kith *index = NULL;
-    const char *quantization = NULL, *keep = NULL, *dim = NULL, *metric = NULL;
+    const char *quantization = NULL, *keep = NULL, *dim = NULL, *metric = NULL, *fields = NULL;
     struct kith_error error = { 0 };
     struct kith_alter_info info = KITH_ALTER_INFO_INIT;
     struct kith_alter_opts opts = KITH_ALTER_OPTS_INIT;
@@ -77,6 +82,7 @@ int kithi_cmd_alter(struct kithi_tool *t, int argc, char **argv)
         { "--quantization", KITHI_ARG_STRING, &quantization, 0, 0 },
         { "--keep", KITHI_ARG_STRING, &keep, 0, 0 },
         { "--max-vectors", KITHI_ARG_NUMBER, &opts.max_vectors, 1, KITHI_SLOT_MAX_LIMIT },
+        { "--index", KITHI_ARG_STRING, &fields, 0, 0 },
         { "--dim", KITHI_ARG_STRING, &dim, 0, 0 },
         { "--metric", KITHI_ARG_STRING, &metric, 0, 0 },
     };
@@ -96,9 +102,14 @@ int kithi_cmd_alter(struct kithi_tool *t, int argc, char **argv)
     if (keep != NULL && !kithi_tool_keep(keep, &opts.keep))
         return kithi_tool_usage(t, "--keep is f32, f16 or none, not \"%s\"", keep);
     if (quantization == NULL && keep == NULL && opts.m == 0 && opts.ef_construction == 0 &&
-        opts.max_vectors == 0)
-        return kithi_tool_usage(
-            t, "say what shall be another: --quantization, --keep, --m, --ef-construction or --max-vectors");
+        opts.max_vectors == 0 && fields == NULL)
+        return kithi_tool_usage(t,
+                                "say what shall be another: --quantization, --keep, --m, --ef-construction, "
+                                "--max-vectors or --index");
+    status = kithi_tool_index(t, fields);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    opts.index = fields;
     status = kithi_tool_open(t, argv[1], &index);
     if (status != KITHI_TOOL_OK)
         return status;
@@ -107,6 +118,6 @@ int kithi_cmd_alter(struct kithi_tool *t, int argc, char **argv)
     kith_close(index);
     if (rc != 0)
         return kithi_tool_fail_with(t, argv[1], rc, error.text);
-    print_info(t, argv[1], &info);
+    print_info(t, argv[1], fields != NULL, &info);
     return KITHI_TOOL_OK;
 }

@@ -34,6 +34,9 @@ static void print_json(const struct kith_explanation *e, uint32_t k, uint32_t ef
     kithi_object_bool(&o, "exact", NULL, e->exact != 0);
     kithi_object_bool(&o, "indexed", NULL, e->indexed != 0);
     kithi_object_count(&o, "looks", NULL, e->looks);
+    kithi_object_count(&o, "fields", NULL, e->fields);
+    kithi_object_count(&o, "fields_unknown", NULL, e->fields_unknown);
+    kithi_object_count(&o, "fields_given_up", NULL, e->fields_given_up);
     kithi_object_count(&o, "k", NULL, k);
     kithi_object_count(&o, "ef", NULL, ef);
     kithi_object_text(&o, "plan", NULL, kithi_tool_plan(e->plan));
@@ -84,6 +87,13 @@ static void print_text(const struct kith_explanation *e)
         printf("postings leave %s payloads that a scan looks at\n", kithi_out_count(text[0], e->looks));
     else
         printf("postings do not know the condition: a scan looks at all payloads\n");
+    if (e->fields_given_up > 0)
+        printf("of %u of its %u fields postings were given up, as memory was short\n", e->fields_given_up,
+               e->fields);
+    if (e->fields_unknown > 0)
+        printf(
+            "%u of its %u fields have no postings: they were not declared (--index), or no payload has them\n",
+            e->fields_unknown, e->fields);
     kithi_table_begin(&t, "lrrl");
     kithi_table_cell(&t, "PLAN");
     kithi_table_cell(&t, "EF");

@@ -168,19 +168,26 @@ static void path_of(const struct kithi_field_seen *f, char out[KITHI_POSTINGS_PA
     out[len] = '\0';
 }
 
+static bool is_declared(const struct kithi_view *v)
+{
+    return atomic_load_explicit(&v->header->declared, memory_order_relaxed) != 0;
+}
+
 static void print_fields_json(const struct kithi_view *v)
 {
     struct kithi_field_seen f;
     char path[KITHI_POSTINGS_PATH + 1];
-    printf(",\"postings\":{\"whole\":%s,\"generation\":%u,\"era\":%u,\"fields\":[",
-           kithi_postings_whole(v->postings) ? "true" : "false", kithi_postings_generation(v->postings),
-           kithi_postings_era(v->postings));
+    printf(",\"postings\":{\"whole\":%s,\"declared\":%s,\"generation\":%u,\"era\":%u,\"fields\":[",
+           kithi_postings_whole(v->postings) ? "true" : "false", is_declared(v) ? "true" : "false",
+           kithi_postings_generation(v->postings), kithi_postings_era(v->postings));
     for (uint32_t i = 0; kithi_postings_field(v, i, &f); i++) {
         path_of(&f, path);
         printf("%s{\"field\":", i > 0 ? "," : "");
         kithi_out_quote(stdout, path);
-        printf(",\"kept\":%s,\"terms\":%u,\"slots\":%" PRIu64 ",\"bytes\":%" PRIu64 "}",
-               f.state == KITHI_POSTINGS_KEPT ? "true" : "false", f.terms, f.slots, f.bytes);
+        printf(",\"type\":\"%s\",\"kept\":%s,\"terms\":%u,\"slots\":%" PRIu64 ",\"misfits\":%" PRIu64
+               ",\"bytes\":%" PRIu64 "}",
+               kithi_declared_type_name(f.declared), f.state == KITHI_POSTINGS_KEPT ? "true" : "false",
+               f.terms, f.slots, f.misfits, f.bytes);
     }
     fputs("]}", stdout);
 }
@@ -271,21 +278,27 @@ static void print_fields(const struct kithi_view *v)
 {
     struct kithi_field_seen f;
     char path[KITHI_POSTINGS_PATH + 1], terms[KITHI_OUT_TEXT_SIZE], slots[KITHI_OUT_TEXT_SIZE];
-    char bytes[KITHI_OUT_TEXT_SIZE];
+    char bytes[KITHI_OUT_TEXT_SIZE], misfits[KITHI_OUT_TEXT_SIZE];
     if (!kithi_postings_whole(v->postings)) {
         puts("postings: being made anew of the payloads; filters look at payloads until then\n");
         return;
     }
-    if (!kithi_postings_field(v, 0, &f))
+    if (!kithi_postings_field(v, 0, &f)) {
+        if (is_declared(v))
+            puts("postings: none, as was asked for (--index none); filters look at all payloads\n");
         return;
-    printf("%10s %14s %12s  FIELD\n", "TERMS", "SLOTS", "MEMORY");
+    }
+    if (is_declared(v))
+        puts("postings of declared fields; MISFITS: payloads whose value is of another type than TYPE");
+    printf("%10s %14s %12s %12s  %-8s  FIELD\n", "TERMS", "SLOTS", "MEMORY", "MISFITS", "TYPE");
     for (uint32_t i = 0; kithi_postings_field(v, i, &f); i++) {
         path_of(&f, path);
         if (f.state == KITHI_POSTINGS_KEPT)
-            printf("%10s %14s %12s  ", kithi_out_count(terms, f.terms), kithi_out_count(slots, f.slots),
-                   kithi_out_bytes(bytes, f.bytes));
+            printf("%10s %14s %12s %12s  ", kithi_out_count(terms, f.terms), kithi_out_count(slots, f.slots),
+                   kithi_out_bytes(bytes, f.bytes), kithi_out_count(misfits, f.misfits));
         else
-            printf("%10s %14s %12s  ", "-", "-", "given up");
+            printf("%10s %14s %12s %12s  ", "-", "-", "given up", "-");
+        printf("%-8s  ", kithi_declared_type_name(f.declared));
         kithi_out_plain(stdout, path);
         putchar('\n');
     }

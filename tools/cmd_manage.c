@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "client/src/json.h"
+#include "shm/postings/declared.h"
 #include "tools/args.h"
 #include "tools/memory.h"
 #include "tools/out.h"
@@ -16,7 +17,7 @@
 int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
 {
     uint32_t dim = 0, m = KITHI_M_DEFAULT, ef = KITHI_EF_CONSTRUCTION_DEFAULT, max = KITHI_SLOT_MAX_DEFAULT;
-    const char *metric = NULL, *quantization = "auto", *keep = "f32";
+    const char *metric = NULL, *quantization = "auto", *keep = "f32", *fields = "auto";
     bool fixed = false;
     const struct kithi_arg args[] = {
         { "--dim", KITHI_ARG_NUMBER, &dim, 1, KITHI_DIM_MAX },
@@ -27,6 +28,7 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         { "--keep", KITHI_ARG_STRING, &keep, 0, 0 },
         { "--max-vectors", KITHI_ARG_NUMBER, &max, 1, KITHI_SLOT_MAX_LIMIT },
         { "--fixed", KITHI_ARG_FLAG, &fixed, 0, 0 },
+        { "--index", KITHI_ARG_STRING, &fields, 0, 0 },
     };
     int count = 0;
     int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
@@ -50,6 +52,10 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
     if (opts.quantization == KITH_QUANTIZATION_NONE && opts.keep != KITH_KEEP_F32)
         return kithi_tool_usage(
             t, "--keep %s needs codes: use --quantization f16, sq8, bits or auto, or --keep f32", keep);
+    status = kithi_tool_index(t, fields);
+    if (status != KITHI_TOOL_OK)
+        return status;
+    opts.index = strcmp(fields, "auto") != 0 ? fields : NULL;
     opts.dim = dim;
     opts.metric = kithi_tool_metric(metric);
     opts.m = m;
@@ -74,10 +80,12 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         kithi_object_text(&o, "keep", NULL, keep);
         kithi_object_count(&o, "max_vectors", NULL, max);
         kithi_object_bool(&o, "fixed", NULL, fixed);
+        kithi_object_text(&o, "index", NULL, fields);
         kithi_object_end(&o);
     } else {
-        printf("created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s\n", argv[1],
-               dim, metric, m, ef, quantization, keep);
+        printf(
+            "created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s, index %s\n",
+            argv[1], dim, metric, m, ef, quantization, keep, fields);
     }
     return KITHI_TOOL_OK;
 }
@@ -286,6 +294,37 @@ static void put_codes(struct kithi_object *o, const struct kith_stats *s)
     else
         snprintf(text, sizeof text, "%s%s", keep, s->keep != s->keep_wanted ? " until auto has chosen" : "");
     kithi_object_text(o, "", "kept vectors", text);
+}
+
+/* Which fields of payloads have postings, and what is not as it was asked for. */
+static void put_index(struct kithi_object *o, kith *index, const struct kith_stats *s)
+{
+    char fields[KITHI_DECLARED_TEXT_MAX + 1], text[160];
+    if (kith_index_text(index, fields, sizeof fields) < 0)
+        fields[0] = '\0';
+    kithi_object_text(o, "index", "index", fields);
+    if (o->json) {
+        kithi_object_count(o, "index_fields", NULL, s->index_fields);
+        kithi_object_count(o, "index_given_up", NULL, s->index_given_up);
+        kithi_object_count(o, "index_misfits", NULL, s->index_misfits);
+        kithi_object_bool(o, "index_whole", NULL, s->index_whole != 0);
+        return;
+    }
+    if (!s->index_whole)
+        kithi_object_text(o, "", "", "being made of the payloads, which filters look at until then");
+    if (s->index_given_up) {
+        snprintf(
+            text, sizeof text,
+            "%u fields given up, as memory was short (kith inspect names them); kith alter --index tries again",
+            s->index_given_up);
+        kithi_object_text(o, "", "", text);
+    }
+    if (s->index_misfits) {
+        snprintf(text, sizeof text,
+                 "%" PRIu64 " values are of another type than declared (kith inspect has the fields)",
+                 s->index_misfits);
+        kithi_object_text(o, "", "", text);
+    }
 }
 
 /* Is it served, or still on its way back after a start of the daemon? */
@@ -551,6 +590,7 @@ int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
         kithi_object_count(&o, "slots_max", "slots at most", s.slot_max);
         kithi_object_count(&o, "payloads", "payloads", s.payload_count);
         kithi_object_bytes(&o, "payload_bytes", "bytes in them", s.payload_bytes);
+        put_index(&o, index, &s);
         kithi_object_bytes(&o, "bytes_taken", "memory taken", s.bytes_taken);
         put_memory(&o, &m);
         kithi_object_bytes(&o, "bytes_per_vector", "a vector",

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "shm/base/assert.h"
+#include "shm/postings/declared.h"
 #include "tools/out.h"
 #include "tools/ready.h"
 #include "tools/tool.h"
@@ -27,7 +28,7 @@ static const struct command COMMANDS[] = {
     { "create", kithi_cmd_create,
       "NAME --dim D --metric l2|cosine|ip [--m 16] [--ef-construction 200]\n"
       "              [--quantization none|f16|sq8|bits|auto] [--keep f32|f16|none]\n"
-      "              [--max-vectors N [--fixed]]",
+      "              [--max-vectors N [--fixed]] [--index auto|none|FIELD:TYPE,...]",
       "make a new collection" },
     { "drop", kithi_cmd_drop, "NAME", "remove a collection and its log for good" },
     { "list", kithi_cmd_list, "", "name all collections" },
@@ -74,7 +75,7 @@ static const struct command COMMANDS[] = {
       "build the segment anew: neighbours beside each other, no empty space" },
     { "alter", kithi_cmd_alter,
       "NAME [--quantization none|f16|sq8|bits|auto] [--keep f32|f16|none] [--m M]\n"
-      "             [--ef-construction N] [--max-vectors N]",
+      "             [--ef-construction N] [--max-vectors N] [--index auto|none|FIELD:TYPE,...]",
       "lay a collection out in another way" },
     { "wal", kithi_cmd_wal,
       "NAME [--data DIR] [--groups] [--records] [--from EPOCH] [--to EPOCH]\n"
@@ -186,6 +187,15 @@ int kithi_tool_filter(const struct kithi_tool *t, const char *text)
         return KITHI_TOOL_OK;
     print_lines(t, error.text);
     return rc == KITH_E_FILTER ? KITHI_TOOL_USAGE : KITHI_TOOL_FAILED;
+}
+
+int kithi_tool_index(const struct kithi_tool *t, const char *text)
+{
+    struct kithi_declared ignored;
+    struct kithi_errmsg err;
+    if (text == NULL || kithi_declared_read(text, &ignored, &err) == 0)
+        return KITHI_TOOL_OK;
+    return kithi_tool_usage(t, "--%s", err.text);
 }
 
 int kithi_tool_fail_filter(const struct kithi_tool *t, const char *name, int rc,

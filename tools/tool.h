@@ -49,6 +49,8 @@ int kithi_tool_usage(const struct kithi_tool *t, const char *fmt, ...) KITHI_PRI
 
 /* Is text (NULL: it was not given) a filter? Returns an exit status; what is none is bad usage, and is shown with its place. */
 int kithi_tool_filter(const struct kithi_tool *t, const char *text);
+/* The same of an --index. */
+int kithi_tool_index(const struct kithi_tool *t, const char *text);
 
 /* A call under a filter failed with rc: because of the filter when error says so, else as kithi_tool_fail_with() puts it. */
 int kithi_tool_fail_filter(const struct kithi_tool *t, const char *name, int rc,

@@ -82,6 +82,20 @@ static int pad_name(const char *name, uint64_t padded[], struct iovec *out, stru
     return 0;
 }
 
+int kithi_index_part(const char *text, unsigned char out[KITHI_DECLARED_TEXT_MAX + 1], struct iovec *part,
+                     uint16_t *out_len, struct kithi_errmsg *err)
+{
+    struct kithi_declared d;
+    int rc = kithi_declared_read(text, &d, err);
+    if (rc < 0)
+        return rc;
+    memset(out, 0, KITHI_DECLARED_TEXT_MAX + 1);
+    kithi_declared_print(&d, (char *)out);
+    *out_len = (uint16_t)strlen((char *)out);
+    *part = (struct iovec){ .iov_base = out, .iov_len = ((size_t)*out_len + 7) / 8 * 8 };
+    return 0;
+}
+
 _Static_assert((int)KITH_QUANTIZATION_AUTO == (int)KITHI_QUANTIZATION_AUTO &&
                    (int)KITH_QUANTIZATION_BITS == (int)KITHI_QUANTIZATION_BITS &&
                    (int)KITH_QUANTIZATION_SQ8 == (int)KITHI_QUANTIZATION_SQ8 &&
@@ -96,7 +110,9 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
     struct kithi_answer answer;
     struct kithi_conn conn;
     uint64_t padded[(KITHI_NAME_MAX + 8) / 8];
-    struct iovec body[2];
+    unsigned char text[KITHI_DECLARED_TEXT_MAX + 1];
+    struct iovec body[3];
+    int parts = 2;
 
     if (!name || !opts || kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_create_opts, keep)) < 0 ||
         o.fixed > 1)
@@ -120,12 +136,19 @@ int kith_create(const char *name, const struct kith_create_opts *opts)
     kithi_geometry_want(&g, o.quantization, o.keep);
     kithi_conn_init(&conn);
     int rc = pad_name(name, padded, &body[1], &err);
+    if (rc == 0 && o.index) {
+        rc = kithi_index_part(o.index, text, &body[2], &create.index_len, &err);
+        parts = 3;
+    }
     if (rc == 0)
         rc = kithi_geometry_check(&g, &err);
     if (rc == 0) {
-        create.name_len = (uint32_t)strlen(name);
+        create.name_len = (uint16_t)strlen(name);
         body[0] = (struct iovec){ .iov_base = &create, .iov_len = sizeof create };
-        rc = ask(o.run_dir, KITHI_FRAME_CREATE, body, 2, "made the collection", &conn, &answer, &err);
+        rc = ask(o.run_dir, KITHI_FRAME_CREATE, body, parts, "made the collection", &conn, &answer, &err);
+        if (rc == KITHI_E_PROTOCOL && o.index)
+            rc = kithi_error_set(&err, KITHI_E_UNSUPPORTED,
+                                 "this kithd is older and knows no index: create the collection without one");
     }
     kithi_conn_close(&conn);
     return kithi_report(o.error, &err, rc);

@@ -54,9 +54,12 @@ static int judge(const struct kith *index, int rc, const struct kithi_answer *an
     return 0;
 }
 
-static int ask(struct kith *index, const struct kithi_alter *alter, struct kith_alter_info *out,
+/* text: of an index, or NULL. */
+static int ask(struct kith *index, struct kithi_alter *alter, const char *text, struct kith_alter_info *out,
                struct kith_error *error)
 {
+    unsigned char padded[KITHI_DECLARED_TEXT_MAX + 1];
+    struct iovec body[2] = { { .iov_base = alter, .iov_len = sizeof *alter } };
     struct kithi_errmsg err = { 0 };
     struct kithi_answer answer;
     struct kithi_conn conn;
@@ -65,8 +68,13 @@ static int ask(struct kith *index, const struct kithi_alter *alter, struct kith_
     if (out && kithi_opts_out(out, &info, sizeof info, sizeof info) < 0)
         return -EINVAL;
     kithi_conn_init(&conn);
-    int rc = kithi_handle_connect(index, &conn, kithi_admin_hello_ms, NULL);
-    if (rc == -EAGAIN) {
+    int rc = text ? kithi_index_part(text, padded, &body[1], &alter->index_len, &err) : 0;
+    const bool asks = rc == 0;
+    if (asks)
+        rc = kithi_handle_connect(index, &conn, kithi_admin_hello_ms, NULL);
+    if (!asks) {
+        ; /* it has been said */
+    } else if (rc == -EAGAIN) {
         rc = kithi_error_set(
             &err, KITHI_E_TIMEOUT,
             "the daemon of %.200s has not answered for %u ms: it is stopped, or hangs; nothing "
@@ -75,9 +83,8 @@ static int ask(struct kith *index, const struct kithi_alter *alter, struct kith_
     } else if (rc < 0) {
         kithi_error_set(&err, rc, "%s", kithi_error_text(rc));
     } else {
-        struct iovec body = { .iov_base = (void *)(uintptr_t)alter, .iov_len = sizeof *alter };
         kithi_conn_patience(&conn, kithi_admin_answer_ms / 2);
-        rc = kithi_conn_call_slow(&conn, KITHI_FRAME_ALTER, &body, 1, &answer);
+        rc = kithi_conn_call_slow(&conn, KITHI_FRAME_ALTER, body, text ? 2 : 1, &answer);
         rc = judge(index, rc, &answer, &info, &err);
     }
     kithi_conn_close(&conn);
@@ -89,7 +96,8 @@ static int ask(struct kith *index, const struct kithi_alter *alter, struct kith_
 int kith_alter(kith *index, const struct kith_alter_opts *opts, struct kith_alter_info *out)
 {
     struct kith_alter_opts o;
-    if (!index || !opts || kithi_opts_in(&o, opts, sizeof o, sizeof o) < 0 || o.reserved)
+    if (!index || !opts || kithi_opts_in(&o, opts, sizeof o, offsetof(struct kith_alter_opts, index)) < 0 ||
+        o.reserved)
         return -EINVAL;
     struct kithi_alter alter = { .m = o.m ? o.m : KITHI_AS_IS,
                                  .ef_construction = o.ef_construction ? o.ef_construction : KITHI_AS_IS,
@@ -97,7 +105,7 @@ int kith_alter(kith *index, const struct kith_alter_opts *opts, struct kith_alte
                                  .keep = o.keep,
                                  .slot_max = o.max_vectors ? o.max_vectors : KITHI_AS_IS };
     memcpy(alter.uid, index->uid, sizeof alter.uid);
-    return ask(index, &alter, out, o.error);
+    return ask(index, &alter, o.index, out, o.error);
 }
 
 int kith_optimize(kith *index, struct kith_alter_info *out, struct kith_error *error)
@@ -111,5 +119,5 @@ int kith_optimize(kith *index, struct kith_alter_info *out, struct kith_error *e
     if (!index)
         return -EINVAL;
     memcpy(alter.uid, index->uid, sizeof alter.uid);
-    return ask(index, &alter, out, error);
+    return ask(index, &alter, NULL, out, error);
 }

@@ -165,6 +165,14 @@ int kith_batch_set_payload(kith_batch *b, const char *id, enum kith_payload_chan
     return rc < 0 ? rc : add(b, id, &op);
 }
 
+int kithi_batch_delete_if(kith_batch *b, const char *id, const char *filter)
+{
+    struct kithi_op op = { .type = KITHI_OP_DELETE_IF,
+                           .payload = filter,
+                           .payload_len = (uint32_t)strlen(filter) };
+    return add(b, id, &op);
+}
+
 int kith_batch_delete(kith_batch *b, const char *id)
 {
     if (!b || !id)

@@ -56,6 +56,7 @@ static struct kithi_call *add_slot(struct kith *index, struct kithi_generation *
     /* Relaxed: any number will do. */
     c->board_lane = kithi_board_lane(&index->board,
                                      atomic_fetch_add_explicit(&index->call_count, 1, memory_order_relaxed));
+    c->bitmaps = &index->bitmaps;
     c->next = atomic_load(&index->calls);
     while (!atomic_compare_exchange_weak(&index->calls, &c->next, c)) {
     }
@@ -252,6 +253,8 @@ bool kithi_call_again(struct kith *index, struct kithi_call *c, int *rc)
 
 void kithi_call_end(struct kith *index, struct kithi_call *c)
 {
+    if (c->conditions)
+        kithi_conditions_end(c->conditions);
     /* Release: what this call read from the segment was read before somebody unmaps it. */
     atomic_store_explicit(&c->hazard, NULL, memory_order_release);
     if (KITHI_UNLIKELY(atomic_load_explicit(&index->retired, memory_order_relaxed) != NULL) &&

@@ -18,22 +18,52 @@ struct known {
 
 struct kithi_conditions {
     uint64_t turn;
+    struct known *user;              /* of the bitmaps, whose condition has them; NULL: they are here */
+    struct kithi_candidates bitmaps; /* one for all: a call has one condition at a time */
     struct known known[KITHI_CONDITIONS];
     unsigned char payload[KITHI_PAYLOAD_MAX]; /* of whichever is used */
 };
 
-static void forget(struct known *k)
+uint64_t kithi_bitmap_bytes = UINT64_C(256) << 20;
+
+static void take_bitmaps(struct kithi_conditions *all)
 {
+    if (all->user)
+        all->bitmaps = all->user->condition.candidates;
+    all->user = NULL;
+}
+
+static void give_bitmaps(struct kithi_conditions *all, struct known *k)
+{
+    take_bitmaps(all);
+    k->condition.candidates = all->bitmaps;
+    all->user = k;
+}
+
+static void forget(struct kithi_conditions *all, struct known *k)
+{
+    if (all->user == k)
+        take_bitmaps(all);
     free(k->text);
     kithi_filter_free(k->filter);
-    kithi_candidates_fini(&k->condition.candidates);
     *k = (struct known){ 0 };
+}
+
+void kithi_conditions_end(struct kithi_conditions *all)
+{
+    take_bitmaps(all);
+    uint64_t left = atomic_load_explicit(&all->bitmaps.budget->left, memory_order_relaxed);
+    if (all->bitmaps.capacity && left < kithi_bitmap_bytes / 2)
+        kithi_candidates_fini(&all->bitmaps);
 }
 
 void kithi_conditions_free(struct kithi_conditions *all)
 {
-    for (uint32_t i = 0; all && i < KITHI_CONDITIONS; i++)
-        forget(&all->known[i]);
+    if (!all)
+        return;
+    for (uint32_t i = 0; i < KITHI_CONDITIONS; i++)
+        forget(all, &all->known[i]);
+    kithi_candidates_fini(&all->bitmaps);
     free(all);
 }
 
@@ -63,7 +93,7 @@ static int compile(struct kithi_conditions *all, struct known *k, const char *te
         kithi_filter_free(f);
         return -ENOMEM;
     }
-    forget(k);
+    forget(all, k);
     *k = (struct known){ .text = memcpy(copy, text, len), .len = len, .filter = f };
     k->condition.filter = f;
     k->condition.payload = all->payload;
@@ -74,15 +104,18 @@ int kithi_condition_of(struct kithi_call *c, const char *text, struct kithi_errm
                        struct kithi_condition **out)
 {
     size_t len = strnlen(text, KITHI_FILTER_TEXT_MAX + 1);
-    if (!c->conditions)
+    if (!c->conditions) {
         c->conditions = calloc(1, sizeof *c->conditions);
-    if (!c->conditions)
-        return -ENOMEM;
+        if (!c->conditions)
+            return -ENOMEM;
+        c->conditions->bitmaps.budget = c->bitmaps;
+    }
     struct known *k = find(c->conditions, text, len);
     bool is_known = k->text && k->len == len && memcmp(k->text, text, len) == 0;
     int rc = is_known ? 0 : compile(c->conditions, k, text, len, err);
     if (rc < 0)
         return rc;
+    give_bitmaps(c->conditions, k);
     k->used = ++c->conditions->turn;
     k->condition.look.holds = (enum kithi_payload_type)0;
     k->condition.plan = KITHI_PLAN_NONE;

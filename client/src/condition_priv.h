@@ -14,7 +14,13 @@
 
 struct kithi_conditions;
 
+/* Bytes of bitmaps that all slots of a handle may have; of handles that are opened from here on. Tests lower it. */
+extern uint64_t kithi_bitmap_bytes;
+
 void kithi_conditions_free(struct kithi_conditions *all);
+
+/* The call has ended: its bitmaps are kept for the next one, unless more than half of the handle's budget is taken. */
+void kithi_conditions_end(struct kithi_conditions *all);
 
 /*
  * The condition that text says, in *out until the call ends: compiled, when this slot has not done so. 0, KITH_E_FILTER with err filled, or

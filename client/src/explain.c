@@ -9,6 +9,19 @@
 #include "client/src/condition_priv.h"
 #include "client/src/opts_priv.h"
 #include "shm/graph/search.h"
+#include "shm/postings/postings.h"
+
+/* What postings there are of the fields of a filter. */
+static void look_at_fields(const struct kithi_view *v, const struct kithi_filter *f,
+                           struct kith_explanation *out)
+{
+    out->fields = f->field_count;
+    for (uint32_t i = 0; i < f->field_count; i++) {
+        enum kithi_path_state state = kithi_postings_path(v, f->text + f->fields[i].off, f->fields[i].len);
+        out->fields_unknown += state == KITHI_PATH_UNKNOWN;
+        out->fields_given_up += state == KITHI_PATH_GIVEN_UP;
+    }
+}
 
 /* By a sample of its own, so that the answer is of now. What the filter has learned stays. */
 static int explain(const struct kithi_map *map, const struct kithi_condition *known, uint32_t k, uint32_t ef,
@@ -41,6 +54,7 @@ static int explain(const struct kithi_map *map, const struct kithi_condition *kn
         .indexed = e.indexed,
         .looks = e.looks,
     };
+    look_at_fields(&v, c.filter, out);
     return kithi_view_moved(&v) ? KITHI_E_MOVED : 0;
 }
 
@@ -72,5 +86,5 @@ int kith_explain(kith *index, const char *filter, uint32_t k, uint32_t ef, struc
         rc = 0;
     }
     kithi_call_end(index, c);
-    return rc < 0 ? rc : kithi_opts_out(out, &found, sizeof found, sizeof found);
+    return rc < 0 ? rc : kithi_opts_out(out, &found, sizeof found, offsetof(struct kith_explanation, fields));
 }

@@ -26,6 +26,7 @@
 #include "shm/graph/results.h"
 #include "shm/graph/scratch.h"
 #include "shm/map/map.h"
+#include "shm/postings/postings.h"
 
 struct kithi_generation {
     struct kithi_map map;
@@ -47,6 +48,7 @@ struct kithi_call {
     struct kithi_scratch scratch;
     struct kithi_scratch *lanes; /* KITHI_LANES for searches in turns; NULL until a batch needs them */
     struct kithi_conditions *conditions; /* filters that it knows; NULL until a call needs one */
+    struct kithi_bitmap_budget *bitmaps; /* the handle's. Constant */
     float *vector;                       /* dim floats; NULL until a call needs them */
     unsigned char *payload;              /* room for two; NULL likewise */
     uint32_t attempts;                   /* how often this call attached again */
@@ -59,8 +61,9 @@ struct kith {
     _Atomic(struct kithi_generation *) retired; /* replaced, maybe still in use */
     _Atomic bool replaced; /* another collection has the name: nothing helps but to open again */
     struct kithi_lock attach_lock;
-    _Atomic uint32_t call_count; /* slots that were added, to spread them over lanes */
-    struct kithi_board board;    /* constant once the handle is open */
+    _Atomic uint32_t call_count;        /* slots that were added, to spread them over lanes */
+    struct kithi_board board;           /* constant once the handle is open */
+    struct kithi_bitmap_budget bitmaps; /* of all slots */
 
     uint64_t number; /* of the handle, never used twice in a process */
     char *name;
@@ -147,6 +150,9 @@ int kithi_items_note(struct kithi_items *items, uint32_t count, const struct kit
 /* 1, 0 or -EINVAL. */
 int kithi_items_found(const struct kithi_items *items, uint32_t item);
 void kithi_items_fini(struct kithi_items *items);
+
+/* Add the deletion of id if its payload fulfils a filter, which was parsed before, when its turn comes. As kith_batch_delete(). */
+int kithi_batch_delete_if(kith_batch *b, const char *id, const char *filter);
 
 struct kith_batch {
     struct kith *index;

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "client/src/condition_priv.h"
 #include "client/src/handle_priv.h"
 #include "client/src/opts_priv.h"
 #include "client/src/rundir_priv.h"
@@ -154,6 +155,7 @@ int kith_open(const char *name, const struct kith_open_opts *opts, kith **out)
         goto out;
     }
     kithi_conn_init(&index->conn);
+    atomic_init(&index->bitmaps.left, kithi_bitmap_bytes);
     index->number = 1 + atomic_fetch_add_explicit(&numbers, 1, memory_order_relaxed);
     rc = name_paths(index, name, o.run_dir, &err);
     if (rc < 0)

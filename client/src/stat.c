@@ -10,6 +10,8 @@
 #include "client/src/json.h"
 #include "client/src/opts_priv.h"
 #include "shm/graph/recall.h"
+#include "shm/graph/search.h"
+#include "shm/postings/postings.h"
 
 /* A daemon that says nothing for so long is not called alive. */
 #define ALIVE_PATIENCE_MS 1000u
@@ -106,6 +108,11 @@ int kith_stats(kith *index, struct kith_stats *out)
         .timeline = word(&h->timeline),
         .payload_count = word(&h->tally_payloads),
         .payload_bytes = word(&h->tally_payload_bytes),
+        .index_declared = atomic_load_explicit(&h->declared, memory_order_relaxed) != 0,
+        .index_fields = atomic_load_explicit(&h->tally_fields, memory_order_relaxed),
+        .index_given_up = atomic_load_explicit(&h->tally_given_up, memory_order_relaxed),
+        .index_whole = kithi_postings_whole(word(&h->postings)),
+        .index_misfits = word(&h->tally_misfits),
     };
     s.durable_epoch = s.durable_epoch < s.epoch ? s.durable_epoch : s.epoch;
     for (unsigned r = 0; r < KITHI_REGION_COUNT; r++) {
@@ -115,6 +122,33 @@ int kith_stats(kith *index, struct kith_stats *out)
     kithi_call_end(index, c);
     ask_daemon(index, &s);
     return kithi_opts_out(out, &s, sizeof s, offsetof(struct kith_stats, quantization));
+}
+
+int kith_index_text(kith *index, char *out, size_t cap)
+{
+    char text[KITHI_DECLARED_TEXT_MAX + 1];
+    struct kithi_declared d;
+    struct kithi_call *c;
+    struct kithi_view v;
+    if (!index || (!out && cap))
+        return -EINVAL;
+    int rc = kithi_call_begin(index, &c);
+    if (rc < 0)
+        return rc;
+    bool read = false;
+    for (unsigned tries = 0; !read && tries < KITHI_RESTART_MAX; tries++) {
+        kithi_view_begin(kithi_call_map(c), &v);
+        read = kithi_postings_declared(&v, &d) && kithi_declared_print(&d, text);
+    }
+    kithi_call_end(index, c);
+    if (!read)
+        return KITHI_E_CORRUPT;
+    if (cap) {
+        size_t n = strlen(text) < cap ? strlen(text) : cap - 1;
+        memcpy(out, text, n);
+        out[n] = '\0';
+    }
+    return (int)strlen(text);
 }
 
 int kith_recall_curve(kith *index, struct kith_recall *out)

@@ -12,6 +12,7 @@
 
 #define CRC_OFF   (KITHI_BACKUP_BLOCK - 4)
 #define NAME_OFF  96u
+#define INDEX_OFF 160u
 #define BYTES_MAX (UINT64_C(1) << 50) /* so that sums of them do not wrap */
 
 _Static_assert(KITHI_BACKUP_BLOCK == KITHI_CHECKPOINT_BLOCK, "a checkpoint's offsets stay aligned");
@@ -32,6 +33,7 @@ void kithi_backup_header_encode(void *out, const struct kithi_backup_header *h)
     for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
         kithi_put32(p + 72 + 4 * i, words[i]);
     memcpy(p + NAME_OFF, h->name, strnlen(h->name, KITHI_NAME_MAX));
+    memcpy(p + INDEX_OFF, h->index, strnlen(h->index, KITHI_DECLARED_TEXT_MAX));
     kithi_put32(p + CRC_OFF, kithi_crc32c(0, p, CRC_OFF));
 }
 
@@ -48,7 +50,9 @@ static bool is_possible(const struct kithi_backup_header *h)
     bool codes = h->wanted <= KITHI_QUANTIZATION_AUTO && h->keep <= KITHI_KEEP_NONE && h->chosen <= 1 &&
                  h->quantization < KITHI_QUANTIZATION_AUTO &&
                  (h->chosen || h->wanted == KITHI_QUANTIZATION_AUTO);
-    return lengths && epochs && codes && h->fixed <= 1 && kithi_name_valid(h->name, strlen(h->name));
+    struct kithi_declared declared;
+    return lengths && epochs && codes && kithi_declared_read(h->index, &declared, NULL) == 0 &&
+           h->fixed <= 1 && kithi_name_valid(h->name, strlen(h->name));
 }
 
 int kithi_backup_header_decode(const void *buf, uint64_t size, struct kithi_backup_header *out,
@@ -96,6 +100,7 @@ int kithi_backup_header_decode(const void *buf, uint64_t size, struct kithi_back
     h.code_bits = kithi_get32(p + 88);
     h.fixed = kithi_get32(p + 92);
     memcpy(h.name, p + NAME_OFF, KITHI_NAME_MAX);
+    memcpy(h.index, p + INDEX_OFF, KITHI_DECLARED_TEXT_MAX);
     if (!is_possible(&h))
         return kithi_error_set(err, KITHI_E_CORRUPT,
                                "the back-up's header checks, and its numbers are impossible");

@@ -23,6 +23,7 @@
 
 #include "shm/base/error.h"
 #include "shm/base/id.h"
+#include "shm/postings/declared.h"
 
 #define KITHI_BACKUP_VERSION 1u
 #define KITHI_BACKUP_BLOCK   4096u
@@ -43,7 +44,9 @@
  *   92..95   1: the collection keeps its ceiling (kith create --fixed); 0: it grows. Was zero before it was defined, which says
  *            that it grows; a kithd from then restores files that have a 1 all the same, as a collection that grows
  *   96..159  name that the collection had, padded with zeros
- *  160..4091 zero                    4092..4095 crc32c of bytes 0..4091
+ *  160..2207 which fields have postings (shm/postings/declared.h), padded with zeros; none: auto. Was zero before it was defined; a
+ *            kithd from then restores such files all the same, as auto
+ * 2208..4091 zero                    4092..4095 crc32c of bytes 0..4091
  */
 struct kithi_backup_header {
     uint8_t uid[16];
@@ -54,6 +57,7 @@ struct kithi_backup_header {
     uint32_t chosen, quantization, code_bits;
     uint32_t fixed;
     char name[KITHI_NAME_MAX + 1];
+    char index[KITHI_DECLARED_TEXT_MAX + 1];
 };
 
 static inline uint64_t kithi_backup_size(const struct kithi_backup_header *h)

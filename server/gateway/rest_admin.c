@@ -65,7 +65,8 @@ enum kithi_next kithi_rest_create(struct kithi_request *r)
         !kithi_body_choice(&o, "quantization", quantizations, 5, &opts.quantization) ||
         !kithi_body_choice(&o, "keep", keeps, 3, &opts.keep) ||
         !kithi_body_u32(&o, "max_vectors", 1, UINT32_MAX, &opts.max_vectors) ||
-        !kithi_body_bool(&o, "fixed", &fixed) || !kithi_body_end(&o)) {
+        !kithi_body_bool(&o, "fixed", &fixed) || !kithi_body_string(&o, "index", &opts.index) ||
+        !kithi_body_end(&o)) {
         goto out;
     }
     if (opts.dim == 0 || metric == UINT32_MAX) {
@@ -88,6 +89,23 @@ out:
     return KITHI_DONE;
 }
 
+/* Which fields of payloads have postings; null while that cannot be told. */
+static void put_index(struct kithi_request *r, kith *index, const struct kith_stats *s)
+{
+    char text[2048];
+    int n = kith_index_text(index, text, sizeof text);
+    kithi_text_str(&r->answer, ",\"index\":");
+    if (n < 0) {
+        kithi_text_str(&r->answer, "null");
+    } else {
+        kithi_text_json(&r->answer, text, strlen(text));
+    }
+    kithi_text_printf(
+        &r->answer,
+        ",\"index_fields\":%u,\"index_given_up\":%u,\"index_misfits\":%" PRIu64 ",\"index_whole\":%s",
+        s->index_fields, s->index_given_up, s->index_misfits, s->index_whole ? "true" : "false");
+}
+
 enum kithi_next kithi_rest_describe(struct kithi_request *r)
 {
     struct kith_stats s = KITH_STATS_INIT;
@@ -106,6 +124,7 @@ enum kithi_next kithi_rest_describe(struct kithi_request *r)
             name_of(quantizations, 5, s.quantization), name_of(quantizations, 5, s.quantization_wanted),
             name_of(keeps, 3, s.keep), s.slot_max, s.live_count, s.payload_count,
             s.daemon_alive ? "true" : "false");
+        put_index(r, handle->index, &s);
         kithi_rest_put_epoch(r, handle->index, s.epoch);
         kithi_text_str(&r->answer, "}\n");
     }
@@ -126,12 +145,14 @@ enum kithi_next kithi_rest_alter(struct kithi_request *r)
         !kithi_body_u32(&o, "ef_construction", 1, 65536, &opts.ef_construction) ||
         !kithi_body_choice(&o, "quantization", quantizations, 5, &opts.quantization) ||
         !kithi_body_choice(&o, "keep", keeps, 3, &opts.keep) ||
-        !kithi_body_u32(&o, "max_vectors", 1, UINT32_MAX, &opts.max_vectors) || !kithi_body_end(&o)) {
+        !kithi_body_u32(&o, "max_vectors", 1, UINT32_MAX, &opts.max_vectors) ||
+        !kithi_body_string(&o, "index", &opts.index) || !kithi_body_end(&o)) {
         goto out;
     }
     if (json_object_size(body) == 0) {
-        kithi_refuse(&r->refusal, 422, "value", NULL,
-                     "there is nothing to change: m, ef_construction, quantization, keep or max_vectors");
+        kithi_refuse(
+            &r->refusal, 422, "value", NULL,
+            "there is nothing to change: m, ef_construction, quantization, keep, max_vectors or index");
         goto out;
     }
     opts.error = &error;

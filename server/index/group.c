@@ -65,6 +65,8 @@ static int check_vector(const struct kithi_geometry *g, const float *vector, str
 static int check_op(const struct kithi_index *ix, const struct kithi_op *op, struct kithi_errmsg *err)
 {
     const struct kithi_geometry *g = &ix->map.geometry;
+    if (op->type == KITHI_OP_NOTHING)
+        return 0;
     if (!kithi_id_valid(op->id, op->id_len))
         return kithi_error_set(err, KITHI_E_ID, "%s (this one has %u bytes)", kithi_error_text(KITHI_E_ID),
                                op->id_len);
@@ -176,6 +178,8 @@ static int survey(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n
             out->failed_item = i;
             return rc;
         }
+        if (ops[i].type == KITHI_OP_NOTHING)
+            continue;
         ix->payload_lens[i] = survey_payload(ix, ops, i, d);
         if (ops[i].type == KITHI_OP_SET) {
             d->changes++;
@@ -455,8 +459,11 @@ int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t
     if (n)
         memset(ix->missing, 0, (n + 7) / 8);
     for (uint32_t i = 0; i < n; i++) {
-        bool existed = ops[i].type == KITHI_OP_SET ? stage_payload(ix, &ops[i])
-                                                   : stage(ix, &ops[i], ix->levels[i], ix->places[i]);
+        bool existed = false;
+        if (ops[i].type == KITHI_OP_SET)
+            existed = stage_payload(ix, &ops[i]);
+        else if (ops[i].type != KITHI_OP_NOTHING)
+            existed = stage(ix, &ops[i], ix->levels[i], ix->places[i]);
         if (ops[i].type == KITHI_OP_UPSERT)
             continue;
         out->found += existed;

@@ -104,6 +104,12 @@ struct kithi_index_room {
 };
 void kithi_index_room(const struct kithi_index *ix, struct kithi_index_room *out);
 
+/*
+ * Which fields of payloads have postings (shm/postings/declared.h): as it is until then, auto, every one. Another text than before has all postings made
+ * anew, between groups; readers look at payloads until then. 0, or KITHI_E_PARAMETER: then it is as it was.
+ */
+int kithi_index_declare(struct kithi_index *ix, const char *text, struct kithi_errmsg *err);
+
 /* ---- commit groups ---- */
 
 struct kithi_group_result {
@@ -118,7 +124,7 @@ struct kithi_group_result {
  * everything that applying them can need, allot slots. All or nothing: on error (KITHI_E_ID,
  * KITHI_E_DIMENSION, KITHI_E_NOT_FINITE, KITHI_E_ZERO_VECTOR, KITHI_E_FULL, KITHI_E_NO_SPACE,
  * -ENOMEM) the group is as before. The same id again, in this request or an earlier one of the
- * group: the last wins. It is staged behind the groups that are sealed, as if they were published. Not to be called once
+ * group: the last wins. Ops are UPSERT, DELETE and SET; NOTHING is one that did not find its id. It is staged behind the groups that are sealed, as if they were published. Not to be called once
  * jobs of the open group have begun.
  */
 int kithi_group_add(struct kithi_index *ix, const struct kithi_op *ops, uint32_t n,

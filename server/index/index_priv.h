@@ -388,6 +388,13 @@ void kithi_postings_fini(struct kithi_index *ix);
  * there are no slots yet, they are whole at once.
  */
 void kithi_postings_restart(struct kithi_index *ix);
+/*
+ * Terms that lead to slots in vain, since versions were replaced faster than they could be looked at, are got rid of: as many as a turn allows. True:
+ * there is more to do now.
+ */
+bool kithi_postings_clean(struct kithi_index *ix, uint64_t now_ms);
+/* Whether there are none. */
+bool kithi_postings_is_clean(const struct kithi_index *ix);
 /* Look at so many slots more, or as many as a turn allows. True: there are more to look at. */
 bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots);
 /* [P1 commit] Before the births of a group: its slots are found by the payloads that it gives them. Cannot fail: a field for which there is no

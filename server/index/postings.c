@@ -17,6 +17,7 @@
 #include "shm/base/assert.h"
 #include "shm/graph/payload.h"
 #include "shm/layout/postings.h"
+#include "shm/postings/declared.h"
 #include "shm/postings/terms.h"
 #include "shm/sync/slotbytes.h"
 
@@ -26,11 +27,15 @@
 #define MERGES     256u
 /* ... as long as they have no more slots than this, all of them together: some milliseconds. */
 #define MERGE_SLOTS 65536u
-/* Terms of a payload that are looked at as it goes, and later versions that may have them, too. What is beyond keeps its slot until the
- * next owner makes postings anew: an upper bound still. */
-#define OLD_TERMS    1024u
+/* Terms that a payload has in fields with postings. */
+#define OLD_TERMS (KITHI_POSTINGS_FIELDS * KITHI_TERMS_ELEMENTS)
+/* Later versions that are asked, as a payload goes, whether they have its terms, too. Where there are more, the terms are noted, and looked at again
+ * when these have gone: a slot that a term leads to in vain is an upper bound still. */
 #define OLD_VERSIONS 64u
-#define NO_FIELD     UINT32_MAX
+/* Where there are more notes than that, or no memory for them, all postings are made anew instead, but not again before so long. */
+#define STALE_MOST 65536u
+#define STALE_MS   300000u
+#define NO_FIELD   UINT32_MAX
 
 /* Of a field: an interval of keys, and the place that has it. By kind and keys. */
 struct term {
@@ -42,6 +47,7 @@ struct term {
 struct field {
     char path[KITHI_POSTINGS_PATH];
     uint32_t path_len;
+    enum kithi_declared_type declared;
     bool given_up;
     struct term *terms;
     uint32_t count, capacity;
@@ -57,6 +63,13 @@ struct gone {
     uint8_t what, class, field;
 };
 
+/* A term that may lead to a slot in vain. */
+struct stale {
+    uint64_t key; /* in it */
+    uint32_t slot;
+    uint8_t field, kind;
+};
+
 /* A term of a payload that goes. */
 struct old {
     uint32_t field, place;
@@ -64,6 +77,8 @@ struct old {
 };
 
 struct postings {
+    struct kithi_declared declared; /* stays when all else is forgotten, ... */
+    uint64_t anew_ms;               /* ... and when that was last done for the sake of stale terms */
     bool whole;
     uint32_t generation, era;
     uint64_t era_ms[2]; /* when the last era ended, and the one before */
@@ -79,6 +94,9 @@ struct postings {
     struct old old[OLD_TERMS];
     uint32_t old_count, old_left; /* of them, that no later version has */
     uint64_t work;                /* of this turn */
+    struct stale *stale;
+    uint32_t stale_count, stale_capacity, stale_at; /* the one that is looked at next */
+    bool stale_lost;                                /* some were not noted */
 };
 
 /* ---- words ---- */
@@ -213,7 +231,9 @@ static void let_go(struct kithi_index *ix, const struct gone *g)
     if (g->what == RESTING_BLOCK) {
         give_block(ix, g->ref, g->class);
     } else if (g->what == RESTING_PLACE) {
-        (void)kithi_stack_push(&p->fields[g->field].places_free, g->ref); /* lost until the next restart */
+        if (!p->fields[g->field].given_up)
+            (void)kithi_stack_push(&p->fields[g->field].places_free,
+                                   g->ref); /* lost until the next restart */
     } else {
         /* Nobody comes to it from here on; who is at it gets two eras more. */
         struct kithi_postings_term *t = term_at(ix, g->field, g->ref);
@@ -416,6 +436,8 @@ static bool add_slot(struct kithi_index *ix, uint32_t field, struct kithi_postin
         uint32_t ref = take_block(ix, 0);
         if (ref && !place)
             place = grow_directory(ix, field, t);
+        if (ref && !place)
+            give_block(ix, ref, 0); /* nobody has met it */
         if (!ref || !place)
             return false;
         atomic_store_explicit((_Atomic uint16_t *)block_at(ix, ref), (uint16_t)at, memory_order_relaxed);
@@ -522,12 +544,29 @@ static bool add_all(struct kithi_index *ix, uint32_t field, struct kithi_posting
 
 /* ---- terms of a field ---- */
 
+/*
+ * Its memory comes free: whoever reads its terms is done with them in two eras, or finds out that he has been too slow. Terms that went before
+ * rest in front of the pages that they are in, and are let go before these.
+ */
 static void give_up(struct kithi_index *ix, uint32_t field)
 {
     struct field *f = &ix->postings->fields[field];
+    struct kithi_postings_field *shared = field_at(ix, field);
     f->given_up = true;
     /* Relaxed: ordered by the epoch of the first group of which it has not everything. */
-    atomic_store_explicit(&field_at(ix, field)->state, KITHI_POSTINGS_GIVEN_UP, memory_order_relaxed);
+    atomic_store_explicit(&shared->state, KITHI_POSTINGS_GIVEN_UP, memory_order_relaxed);
+    for (uint32_t i = 0; i < f->count; i++)
+        rest_blocks(ix, field, term_at(ix, field, f->terms[i].place));
+    for (uint32_t i = 0; i < KITHI_POSTINGS_PAGES; i++) {
+        uint32_t page = atomic_load_explicit(&shared->pages[i], memory_order_relaxed);
+        if (page && i * KITHI_POSTINGS_PAGE_TERMS < f->place_end)
+            rest(ix, RESTING_BLOCK, field, page, KITHI_POSTINGS_PAGE_CLASS);
+    }
+    free(f->terms);
+    free(f->places_free.items);
+    f->terms = NULL;
+    f->places_free = (struct stack){ 0 };
+    f->count = f->capacity = f->place_end = 0;
 }
 
 static int by_key(const struct term *t, enum kithi_term_kind kind, uint64_t key)
@@ -607,8 +646,11 @@ static bool merge_pair(struct kithi_index *ix, uint32_t field, uint32_t i)
     uint32_t place = take_place(ix, field);
     struct kithi_postings_term *t = place == UINT32_MAX ? NULL : make_term(ix, field, place, a->low, b->high);
     if (!t || !add_all(ix, field, t, term_at(ix, field, a->place)) ||
-        !add_all(ix, field, t, term_at(ix, field, b->place)))
+        !add_all(ix, field, t, term_at(ix, field, b->place))) {
+        if (t)
+            rest_blocks(ix, field, t); /* of a term that nobody has met; the field is given up */
         return false;
+    }
     publish_term(ix, field, place, (enum kithi_term_kind)a->kind);
     rest(ix, RESTING_TERM, field, a->place, 0);
     rest(ix, RESTING_TERM, field, b->place, 0);
@@ -741,8 +783,22 @@ static uint32_t find_field(const struct postings *p, const char *path, uint32_t 
     return NO_FIELD;
 }
 
+static void publish_field(struct kithi_index *ix, uint32_t i, enum kithi_postings_state state)
+{
+    const struct field *f = &ix->postings->fields[i];
+    struct kithi_postings_field *shared = field_at(ix, i);
+    uint32_t type = f->declared;
+    kithi_slot_store(&shared->path_len, &f->path_len, sizeof f->path_len);
+    kithi_slot_store(&shared->declared, &type, sizeof type);
+    kithi_slot_store(shared->path, f->path, f->path_len);
+    atomic_store_explicit(&shared->term_end, 0, memory_order_relaxed);
+    /* [P19 postings] release: the path stands before the state. Other half: state_of(). */
+    atomic_store_explicit(&shared->state, state, memory_order_release);
+}
+
 /* A field that no payload had before. NO_FIELD: there are too many, its path is too long, or there is no memory for it; then it never has postings. */
-static uint32_t new_field(struct kithi_index *ix, const char *path, uint32_t len)
+static uint32_t new_field(struct kithi_index *ix, const char *path, uint32_t len,
+                          enum kithi_declared_type declared)
 {
     struct postings *p = ix->postings;
     struct kithi_errmsg ignored;
@@ -754,16 +810,16 @@ static uint32_t new_field(struct kithi_index *ix, const char *path, uint32_t len
     struct field *f = &p->fields[i];
     memcpy(f->path, path, len);
     f->path_len = len;
+    f->declared = declared;
     f->given_up = !room; /* later payloads would not be all that have it */
     p->field_count++;
     if (!room)
         return NO_FIELD;
-    struct kithi_postings_field *shared = field_at(ix, i);
-    kithi_slot_store(&shared->path_len, &len, sizeof len);
-    kithi_slot_store(shared->path, path, len);
-    atomic_store_explicit(&shared->term_end, 0, memory_order_relaxed);
-    /* [P19 postings] release: the path stands before the state. Other half: state_of(). */
-    atomic_store_explicit(&shared->state, KITHI_POSTINGS_KEPT, memory_order_release);
+    /* There is room for those before it, too, which had none when they came. */
+    for (uint32_t before = 0; before < i; before++)
+        if (atomic_load_explicit(&field_at(ix, before)->state, memory_order_relaxed) == KITHI_POSTINGS_UNUSED)
+            publish_field(ix, before, KITHI_POSTINGS_GIVEN_UP);
+    publish_field(ix, i, KITHI_POSTINGS_KEPT);
     return i;
 }
 
@@ -774,17 +830,19 @@ struct posting {
     uint32_t slot;
 };
 
-static bool post_term(void *arg, const struct kithi_term *t)
+static bool post_term(void *arg, const struct kithi_term *told)
 {
     const struct posting *to = arg;
     struct postings *p = to->ix->postings;
-    uint32_t place, field = find_field(p, t->path, t->path_len);
+    struct kithi_term t = *told;
+    uint32_t place, field = find_field(p, t.path, t.path_len);
     p->work++;
-    if (field == NO_FIELD)
-        field = new_field(to->ix, t->path, t->path_len);
+    if (field == NO_FIELD && p->declared.automatic)
+        field = new_field(to->ix, t.path, t.path_len, KITHI_DECLARED_ANY);
     if (field == NO_FIELD || p->fields[field].given_up)
         return true;
-    if (!term_for(to->ix, field, t->kind, t->key, &place) ||
+    kithi_term_fit(&t, p->fields[field].declared);
+    if (!term_for(to->ix, field, t.kind, t.key, &place) ||
         !add_slot(to->ix, field, term_at(to->ix, field, place), to->slot))
         give_up(to->ix, field);
     return true;
@@ -815,14 +873,16 @@ void kithi_postings_group(struct kithi_index *ix, const struct kithi_group *g)
 }
 
 /* The term that the index has for one of a payload. False: none, or its field was given up. */
-static bool find_term(struct postings *p, const struct kithi_term *t, struct old *out)
+static bool find_term(struct postings *p, const struct kithi_term *told, struct old *out)
 {
-    uint32_t field = find_field(p, t->path, t->path_len);
+    struct kithi_term t = *told;
+    uint32_t field = find_field(p, t.path, t.path_len);
     bool there;
     p->work++;
     if (field == NO_FIELD || p->fields[field].given_up)
         return false;
-    uint32_t at = seek(&p->fields[field], t->kind, t->key, &there);
+    kithi_term_fit(&t, p->fields[field].declared);
+    uint32_t at = seek(&p->fields[field], t.kind, t.key, &there);
     if (there)
         *out = (struct old){ .field = field, .place = p->fields[field].terms[at].place };
     return there;
@@ -842,8 +902,10 @@ static bool note_old(void *arg, const struct kithi_term *t)
     struct old old;
     if (!find_term(p, t, &old))
         return true;
-    if (p->old_count == OLD_TERMS)
+    if (p->old_count == OLD_TERMS) {
+        p->stale_lost = true; /* no payload has so many, if its bytes are what they were */
         return false;
+    }
     p->old[p->old_count++] = old;
     return true;
 }
@@ -906,26 +968,122 @@ static void remove_old(struct kithi_index *ix, uint32_t slot)
     }
 }
 
+/* ---- terms that lead to a slot in vain ---- */
+
+static void note_stale(struct postings *p, const struct stale *s)
+{
+    if (p->stale_count == p->stale_capacity) {
+        uint32_t capacity = p->stale_capacity ? 2 * p->stale_capacity : 64;
+        struct stale *items = capacity <= STALE_MOST ? realloc(p->stale, capacity * sizeof *items) : NULL;
+        if (!items) {
+            p->stale_lost = true;
+            return;
+        }
+        p->stale = items;
+        p->stale_capacity = capacity;
+    }
+    p->stale[p->stale_count++] = *s;
+}
+
+/* Terms of the payload that goes, which have not been met in a later version yet. */
+static void note_all_stale(struct kithi_index *ix, uint32_t slot)
+{
+    struct postings *p = ix->postings;
+    for (uint32_t i = 0; i < p->old_count; i++) {
+        const struct old *old = &p->old[i];
+        const struct kithi_postings_term *t = term_at(ix, old->field, old->place);
+        const struct stale s = {
+            .key = own(&t->low),
+            .slot = slot,
+            .field = (uint8_t)old->field,
+            .kind = (uint8_t)atomic_load_explicit(&t->kind, memory_order_relaxed),
+        };
+        if (!old->kept)
+            note_stale(p, &s);
+    }
+}
+
+/* Ask the payloads of slot, the newest first and down to `until` (0: all), which of p->old they have. False: there are too many to tell. */
+static bool ask_versions(struct kithi_index *ix, uint32_t slot, uint32_t until)
+{
+    struct kithi_payload_blob b;
+    uint32_t refs[OLD_VERSIONS], n = 0;
+    uint32_t newer = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
+    while (newer && newer != until) {
+        if (n == OLD_VERSIONS)
+            return false;
+        if (!kithi_view_payload_blob(&ix->view, newer, &b) ||
+            atomic_load_explicit(&b.blob->owner, memory_order_relaxed) != slot + 1)
+            break; /* freed before: the slot is another one's by now */
+        refs[n++] = newer;
+        newer = atomic_load_explicit(&b.head->prev, memory_order_relaxed);
+    }
+    for (uint32_t i = 0; i < n && ix->postings->old_left; i++)
+        each_term(ix, refs[i], keep_old, ix);
+    return true;
+}
+
+/* True: it is settled. */
+static bool settle_stale(struct kithi_index *ix, const struct stale *s)
+{
+    struct postings *p = ix->postings;
+    const struct field *f = &p->fields[s->field];
+    bool there;
+    uint32_t at = seek(f, (enum kithi_term_kind)s->kind, s->key, &there);
+    p->work += 2;
+    if (f->given_up || !there)
+        return true;
+    p->old[0] = (struct old){ .field = s->field, .place = f->terms[at].place };
+    p->old_count = p->old_left = 1;
+    if (!ask_versions(ix, s->slot, 0))
+        return false;
+    remove_old(ix, s->slot);
+    return true;
+}
+
+bool kithi_postings_clean(struct kithi_index *ix, uint64_t now_ms)
+{
+    struct postings *p = ix->postings;
+    if (!p->whole)
+        return false;
+    if (p->stale_lost && (p->anew_ms == 0 || now_ms - p->anew_ms >= STALE_MS)) {
+        kithi_postings_restart(ix);
+        p->anew_ms = now_ms ? now_ms : 1;
+        return true;
+    }
+    const uint32_t before = p->stale_count;
+    kithi_postings_turn(ix);
+    for (uint32_t left = before; left > 0 && !kithi_postings_has_worked(ix); left--) {
+        if (p->stale_at >= p->stale_count)
+            p->stale_at = 0;
+        if (settle_stale(ix, &p->stale[p->stale_at]))
+            p->stale[p->stale_at] = p->stale[--p->stale_count];
+        else
+            p->stale_at++;
+    }
+    /* Else all that could be settled is, or it is not worth while: versions still come as fast. */
+    return p->stale_count < before && kithi_postings_has_worked(ix);
+}
+
+bool kithi_postings_is_clean(const struct kithi_index *ix)
+{
+    return ix->postings->stale_count == 0 && !ix->postings->stale_lost;
+}
+
 void kithi_postings_forget(struct kithi_index *ix, uint32_t ref)
 {
     struct postings *p = ix->postings;
     struct kithi_payload_blob b;
     if (p->field_count == 0 || !kithi_view_payload_blob(&ix->view, ref, &b))
         return;
-    uint32_t slot = atomic_load_explicit(&b.blob->owner, memory_order_relaxed) - 1, n = 0;
+    uint32_t slot = atomic_load_explicit(&b.blob->owner, memory_order_relaxed) - 1;
     if (slot >= ix->slots_used)
         return;
     note_all_old(ix, ref);
-    uint32_t newer = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
-    for (; newer && newer != ref && n < OLD_VERSIONS && p->old_left; n++) {
-        if (!kithi_view_payload_blob(&ix->view, newer, &b) ||
-            atomic_load_explicit(&b.blob->owner, memory_order_relaxed) != slot + 1)
-            break; /* freed before: the slot is another one's by now */
-        each_term(ix, newer, keep_old, ix);
-        newer = atomic_load_explicit(&b.head->prev, memory_order_relaxed);
-    }
-    if (n < OLD_VERSIONS)
+    if (ask_versions(ix, slot, ref))
         remove_old(ix, slot);
+    else
+        note_all_stale(ix, slot);
 }
 
 void kithi_postings_free(struct kithi_index *ix, uint32_t slot)
@@ -943,11 +1101,16 @@ void kithi_postings_free(struct kithi_index *ix, uint32_t slot)
 int kithi_postings_init(struct kithi_index *ix)
 {
     ix->postings = calloc(1, sizeof *ix->postings);
-    return ix->postings ? 0 : -ENOMEM;
+    if (!ix->postings)
+        return -ENOMEM;
+    ix->postings->declared.automatic = true;
+    return 0;
 }
 
+/* All but what stays. */
 static void forget_all(struct postings *p)
 {
+    const size_t from = offsetof(struct postings, whole);
     for (uint32_t i = 0; i < KITHI_POSTINGS_FIELDS; i++) {
         free(p->fields[i].terms);
         free(p->fields[i].places_free.items);
@@ -955,7 +1118,8 @@ static void forget_all(struct postings *p)
     for (unsigned c = 0; c < KITHI_POSTINGS_CLASSES; c++)
         free(p->free[c].items);
     free(p->gone);
-    memset(p, 0, sizeof *p);
+    free(p->stale);
+    memset((unsigned char *)p + from, 0, sizeof *p - from);
 }
 
 void kithi_postings_fini(struct kithi_index *ix)
@@ -975,8 +1139,25 @@ void kithi_postings_restart(struct kithi_index *ix)
     store_state(ix);
     for (uint32_t i = 0; i < ix->taken[KITHI_REGION_DICT] / sizeof(struct kithi_postings_field); i++)
         atomic_store_explicit(&field_at(ix, i)->state, KITHI_POSTINGS_UNUSED, memory_order_relaxed);
+    /* Relaxed: for people. */
+    atomic_store_explicit(&ix->header->declared, !p->declared.automatic, memory_order_relaxed);
     KITHI_FAULT_CRASH("crash-after-restart");
+    for (uint32_t i = 0; i < p->declared.count; i++) {
+        const struct kithi_declared_field *f = &p->declared.fields[i];
+        (void)new_field(ix, f->path, f->path_len, f->type);
+    }
     (void)kithi_postings_rebuild(ix, 0);
+}
+
+int kithi_index_declare(struct kithi_index *ix, const char *text, struct kithi_errmsg *err)
+{
+    struct kithi_declared d;
+    int rc = kithi_declared_read(text, &d, err);
+    if (rc == 0 && memcmp(&d, &ix->postings->declared, sizeof d) != 0) {
+        ix->postings->declared = d;
+        kithi_postings_restart(ix);
+    }
+    return rc;
 }
 
 bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots)
@@ -1006,6 +1187,17 @@ void kithi_postings_tallies(const struct kithi_index *ix)
 {
     const struct postings *p = ix->postings;
     struct kithi_header *h = ix->header;
+    uint32_t kept = 0, given_up = 0;
+    uint64_t misfits = 0;
+    for (uint32_t i = 0; i < p->field_count; i++) {
+        const struct field *f = &p->fields[i];
+        *(f->given_up ? &given_up : &kept) += 1;
+        if (f->count && f->terms[f->count - 1].kind == KITHI_TERM_MISFIT) /* the last of kinds */
+            misfits += weight(ix, i, f->count - 1);
+    }
+    atomic_store_explicit(&h->tally_fields, kept, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_given_up, given_up, memory_order_relaxed);
+    atomic_store_explicit(&h->tally_misfits, misfits, memory_order_relaxed);
     /* Relaxed: for people. */
     atomic_store_explicit(&h->tally_cells, p->cells_used, memory_order_relaxed);
     atomic_store_explicit(&h->tally_cells_free, p->cells_free, memory_order_relaxed);

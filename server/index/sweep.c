@@ -157,6 +157,7 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         return 0;
     }
     kithi_postings_tick(ix, now_ms);
+    rebuilding |= kithi_postings_clean(ix, now_ms);
 
     /* With more to be freed no pass begins: it would be seconds until the next turn, and what rests would become more and more. */
     bool more = free_rested(ix, now_ms);
@@ -174,7 +175,7 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
     }
     if (rebuilding)
         wait_until(&wait, now_ms, now_ms);
-    if (kithi_postings_resting(ix))
+    if (kithi_postings_resting(ix) || !kithi_postings_is_clean(ix))
         wait_until(&wait, now_ms + kithi_postings_wait(ix, now_ms), now_ms);
     if (ix->dead.count && n == 0)
         wait_until(&wait, ix->dead.items[ix->dead.head].since_ms + patience_ms(ix), now_ms);

@@ -139,10 +139,12 @@ static void make_done(struct kithi_io_op *op, int status)
         kithi_collection_free(a->collection);
     } else {
         kithi_daemon_add(a->daemon, a->collection);
-        kithi_log(KITHI_LOG_INFO, "collection-created",
-                  "name=%s dim=%u metric=%s m=%u ef_construction=%u quantization=%s keep=%s slot_max=%u",
-                  s->name, g->dim, kithi_metric_name(g->metric), g->m, g->ef_construction,
-                  kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), g->slot_max);
+        kithi_log(
+            KITHI_LOG_INFO, "collection-created",
+            "name=%s dim=%u metric=%s m=%u ef_construction=%u quantization=%s keep=%s slot_max=%u index=%s",
+            s->name, g->dim, kithi_metric_name(g->metric), g->m, g->ef_construction,
+            kithi_quantization_name(s->wanted), kithi_keep_name(s->keep), g->slot_max,
+            s->index[0] ? s->index : "auto");
     }
     finish(a->daemon, status);
 }
@@ -186,7 +188,12 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
     struct kithi_settings settings;
     char name[KITHI_NAME_MAX + 1];
     memcpy(&c, r->body, sizeof c); /* the frame's length was checked */
-    int status = kithi_admin_name(r->body + sizeof c, r->frame.len - sizeof c, c.name_len, name, &err);
+    size_t rest = r->frame.len - sizeof c, name_size = kithi_round_up(c.name_len, 8);
+    size_t index_size = kithi_round_up(c.index_len, 8);
+    const unsigned char *index = r->body + sizeof c + name_size;
+    bool whole = name_size + index_size == rest || !index_size;
+    int status = whole ? kithi_admin_name(r->body + sizeof c, rest - index_size, c.name_len, name, &err)
+                       : kithi_error_set(&err, KITHI_E_PROTOCOL, "the request is not as long as its parts");
     struct kithi_geometry g = { .dim = c.dim,
                                 .metric = c.metric,
                                 .m = c.m ? c.m : KITHI_M_DEFAULT,
@@ -199,6 +206,9 @@ void kithi_admin_create(struct kithi_daemon *d, struct kithi_request *r)
     if (!status) {
         status = kithi_settings_new(&settings, name, &g, &err);
         settings.fixed = (c.slot_max & KITHI_CREATE_FIXED) != 0;
+    }
+    if (!status && c.index_len) {
+        status = kithi_settings_index(&settings, index, c.index_len, &err);
     }
     if (status) {
         kithi_request_refuse(r, KITHI_NO_ITEM, &err);

@@ -254,6 +254,7 @@ void kithi_backup_open(struct kithi_collection *c, struct kithi_request *r)
     };
     memcpy(b->header.uid, s->uid, sizeof b->header.uid);
     memcpy(b->header.name, s->name, strlen(s->name) + 1);
+    memcpy(b->header.index, s->index, strlen(s->index) + 1);
     b->collection = c;
     b->begun = r;
     c->checkpointer.giving++;

@@ -272,6 +272,7 @@ int kithi_collection_build(struct kithi_collection *c, struct kithi_settings *s,
     }
     if (!status) {
         kithi_index_set_timeline(ix, s->timeline);
+        status = kithi_index_declare(ix, s->index, err);
     }
     if (!status) {
         status = kithi_collection_share(c, c->segment_next, err);

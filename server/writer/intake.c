@@ -260,7 +260,7 @@ static void op_fault(const unsigned char *p, size_t left, char *out, size_t size
     } else if ((p[4] == KITHI_OP_DELETE || (p[4] == KITHI_OP_UPSERT && !p[5])) && kithi_get32(p + 12)) {
         snprintf(out, size, "type %u, flags %02x, with a payload of %u bytes: it can have none", p[4], p[5],
                  kithi_get32(p + 12));
-    } else if ((p[4] == KITHI_OP_MERGE || p[4] == KITHI_OP_REMOVE) && !kithi_get32(p + 12)) {
+    } else if (kithi_op_is_made(p[4]) && !kithi_get32(p + 12)) {
         snprintf(out, size, "type %u without a payload", p[4]);
     } else {
         snprintf(
@@ -315,12 +315,12 @@ static int decode_ops(struct kithi_request *r, uint32_t *out_item, struct kithi_
                                    i, op->type);
         }
         struct kithi_errmsg why;
-        int rc = kithi_merge_check(op, &why);
+        int rc = kithi_merge_check(op, i ? op - 1 : NULL, &why);
         if (rc < 0) {
             return kithi_error_set(err, rc, "item %u: %.200s", i, why.text);
         }
         r->upserts += op->type == KITHI_OP_UPSERT;
-        r->merges += op->type == KITHI_OP_MERGE || op->type == KITHI_OP_REMOVE;
+        r->merges += kithi_op_is_made(op->type);
         at += (size_t)step;
     }
     *out_item = KITHI_NO_ITEM;
@@ -475,7 +475,7 @@ static bool length_fits(const struct kithi_frame *f)
     case KITHI_FRAME_BACKUP:
     case KITHI_FRAME_STATS: return f->len == 16;
     case KITHI_FRAME_WRITE: return f->len >= 16;
-    case KITHI_FRAME_ALTER: return f->len == sizeof(struct kithi_alter);
+    case KITHI_FRAME_ALTER: return f->len >= sizeof(struct kithi_alter) && f->len <= SMALL_BODY_MAX;
     case KITHI_FRAME_CREATE: return f->len >= sizeof(struct kithi_create) && f->len <= SMALL_BODY_MAX;
     case KITHI_FRAME_RESTORE:
         return f->len >= sizeof(struct kithi_restore) &&

@@ -132,6 +132,8 @@ static int fill(struct load *l, struct kithi_errmsg *err)
         return status;
     }
     status = kithi_restore_end(l->restore, kithi_collection_stop(c), &c->index, err);
+    if (!status)
+        status = kithi_index_declare(c->index, c->settings.index, err);
     return status ? status : kithi_collection_share(c, c->segment_next, err);
 }
 

@@ -11,6 +11,7 @@
 #include "shm/base/assert.h"
 #include "shm/base/bytes.h"
 #include "shm/base/hash.h"
+#include "shm/filter/filter.h"
 #include "shm/payload/change.h"
 #include "shm/wire/op.h"
 
@@ -32,15 +33,29 @@ struct make {
     struct state *states; /* of each op */
     uint32_t *table;      /* of ops by their ids: index + 1, open addressing */
     uint32_t mask;
+    struct kithi_filter *filter; /* of the last condition, and the op that has its text */
+    const struct kithi_op *asked;
     unsigned char base[KITHI_PAYLOAD_MAX], result[KITHI_PAYLOAD_MAX];
 };
 
-int kithi_merge_check(const struct kithi_op *op, struct kithi_errmsg *err)
+static bool same_condition(const struct kithi_op *a, const struct kithi_op *b)
+{
+    return a && a->type == KITHI_OP_DELETE_IF && a->payload_len == b->payload_len &&
+           memcmp(a->payload, b->payload, b->payload_len) == 0;
+}
+
+int kithi_merge_check(const struct kithi_op *op, const struct kithi_op *before, struct kithi_errmsg *err)
 {
     const char *why = NULL;
     const unsigned char *p = op->payload;
     if (!op->payload_len) {
         return 0;
+    }
+    if (op->type == KITHI_OP_DELETE_IF) {
+        struct kithi_filter *f = NULL;
+        int rc = same_condition(before, op) ? 0 : kithi_filter_parse(op->payload, op->payload_len, &f, err);
+        kithi_filter_free(f);
+        return rc == -ENOMEM ? kithi_error_set(err, rc, "no memory for a condition") : rc;
     }
     if (op->type != KITHI_OP_REMOVE) {
         return kithi_payload_check(p, op->payload_len, &why) == 0
@@ -161,6 +176,34 @@ static int merge(struct make *k, const struct kithi_op *op, const struct state *
     return kithi_payload_delete(&base, fields, count, k->result);
 }
 
+/* Does what an id has fulfil the condition of op? 1, 0, or -ENOMEM. Types that do not go together fulfil none. */
+static int fulfils(struct make *k, const struct kithi_op *op, const struct state *s)
+{
+    struct kithi_filter_look look = { 0 };
+    struct kithi_payload p = { .bytes = k->base, .len = s->len };
+    if (!same_condition(k->asked, op)) {
+        kithi_filter_free(k->filter);
+        k->filter = NULL;
+        k->asked = NULL;
+        int rc = kithi_filter_parse(op->payload, op->payload_len, &k->filter, NULL); /* it was checked */
+        if (rc < 0) {
+            return rc;
+        }
+        k->asked = op;
+    }
+    if (s->len) { /* what is made grows, and moves */
+        memcpy(k->base, s->bytes ? s->bytes : k->out->bytes + s->off, s->len);
+    }
+    return s->there && kithi_filter_eval(k->filter, &p, &look) == 1;
+}
+
+/* An op that changes nothing, in the place of one whose condition was not fulfilled. */
+static int put_nothing(struct make *k, struct kithi_errmsg *err)
+{
+    const struct kithi_op nothing = { .type = KITHI_OP_NOTHING, .flags = KITHI_OP_SKIPPABLE, .id = "" };
+    return put(k, &nothing, err);
+}
+
 static int make_op(struct make *k, uint32_t i, struct kithi_errmsg *err)
 {
     struct kithi_op op = k->r->ops[i];
@@ -168,6 +211,15 @@ static int make_op(struct make *k, uint32_t i, struct kithi_errmsg *err)
     bool given = op.type == KITHI_OP_SET || op.flags & KITHI_OP_PAYLOAD;
     int rc = 0;
     *after = s;
+    if (op.type == KITHI_OP_DELETE_IF) {
+        rc = fulfils(k, &k->r->ops[i], &s);
+        if (rc <= 0) {
+            return rc < 0 ? rc : put_nothing(k, err);
+        }
+        op.type = KITHI_OP_DELETE;
+        op.payload = NULL;
+        op.payload_len = 0;
+    }
     if (op.type == KITHI_OP_MERGE || op.type == KITHI_OP_REMOVE) {
         bool nothing =
             !s.there || (op.type == KITHI_OP_REMOVE && !s.len); /* no payload is left as that, not as {} */
@@ -244,6 +296,7 @@ int kithi_merge_make(struct kithi_index *ix, struct kithi_request *r, uint32_t *
         }
     }
     if (k) {
+        kithi_filter_free(k->filter);
         free(k->states);
         free(k->table);
         free(k);

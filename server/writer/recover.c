@@ -815,6 +815,7 @@ static int adopt(struct kithi_collection *c, struct kithi_errmsg *err)
         kithi_index_adopt(c->segment, &id, &c->daemon->tuning, kithi_collection_stop(c), &c->index, err);
     switch (status) {
     case 0:
+        (void)kithi_index_declare(c->index, c->settings.index, err); /* it was read with the settings */
         kithi_log(KITHI_LOG_INFO, "adopted", "name=%s epoch=%" PRIu64 " live=%" PRIu64, c->settings.name,
                   kithi_index_epoch(c->index), kithi_index_live(c->index));
         return 1;

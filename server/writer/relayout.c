@@ -14,6 +14,7 @@
 #include "server/base/fault.h"
 #include "server/base/log.h"
 #include "server/writer/collection.h"
+#include "shm/base/bytes.h"
 
 /* During the first pass so many changes may come for each vector that is copied, and so many besides. */
 #define FREE_TIMES 4u
@@ -186,9 +187,17 @@ static void refuse_asked(struct kithi_collection *c, const struct kithi_errmsg *
 
 /* ---- ends ---- */
 
+/* The segment's postings are those that the settings want: where they were others, they are made anew between groups from here on. */
+static void declare(struct kithi_collection *c)
+{
+    (void)kithi_index_declare(c->index, c->settings.index, NULL); /* it was read when it was asked for */
+    c->pipeline.sweep_at_ms = 0;
+}
+
 static void rest(struct kithi_collection *c)
 {
     struct kithi_relayout *r = &c->relayout;
+    declare(c);
     r->step = RELAYOUT_REST;
     r->anew = r->closing = r->slowing = r->following = false;
     r->held_us = 0;
@@ -552,6 +561,7 @@ static void copy_begin(struct kithi_collection *c)
         r->step = RELAYOUT_GROW;
         kithi_growth_ask(c);
     } else { /* it has that layout already */
+        declare(c);
         answer_asked(c, KITHI_ALTER_SETTINGS, 0);
         rest(c);
     }
@@ -619,8 +629,8 @@ static int refuse_second(const struct kithi_collection *c, struct kithi_errmsg *
 }
 
 /* 1: to be done; 0: nothing is. */
-static int judge(struct kithi_collection *c, const struct kithi_alter *a, struct kithi_settings *out,
-                 struct kithi_errmsg *err)
+static int judge(struct kithi_collection *c, const struct kithi_alter *a, const void *index,
+                 struct kithi_settings *out, struct kithi_errmsg *err)
 {
     uint64_t live = kithi_index_live(c->index);
     *out = c->settings;
@@ -628,6 +638,9 @@ static int judge(struct kithi_collection *c, const struct kithi_alter *a, struct
         return refuse_second(c, err);
     }
     int status = kithi_settings_alter(out, a, err);
+    if (!status && a->index_len) {
+        status = kithi_settings_index(out, index, a->index_len, err);
+    }
     if (status) {
         return status;
     }
@@ -651,8 +664,10 @@ void kithi_relayout_request(struct kithi_collection *c, struct kithi_request *q)
     struct kithi_errmsg err;
     struct kithi_settings wanted;
     struct kithi_alter a;
-    memcpy(&a, q->body, sizeof a); /* the frame's length was checked */
-    int status = judge(c, &a, &wanted, &err);
+    memcpy(&a, q->body, sizeof a); /* the frame is that long at least */
+    int status = q->frame.len == sizeof a + kithi_round_up(a.index_len, 8)
+                     ? judge(c, &a, q->body + sizeof a, &wanted, &err)
+                     : kithi_error_set(&err, KITHI_E_PROTOCOL, "the request is not as long as its parts");
     if (status < 0) {
         kithi_request_refuse(q, KITHI_NO_ITEM, &err);
     } else if (status == 0) {

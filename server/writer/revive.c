@@ -474,6 +474,9 @@ static int settle(const struct kithi_revive *v, const struct kithi_geometry *ima
     asked.quantization = h->wanted;
     asked.keep = h->keep;
     int status = kithi_settings_new(out, v->name, &asked, err);
+    if (!status) {
+        status = kithi_settings_index(out, h->index, strlen(h->index), err);
+    }
     if (status) {
         return status;
     }

@@ -100,10 +100,31 @@ int kithi_settings_alter(struct kithi_settings *s, const struct kithi_alter *a, 
     return kithi_geometry_check(g, err);
 }
 
+int kithi_settings_index(struct kithi_settings *s, const void *text, size_t len, struct kithi_errmsg *err)
+{
+    char copy[KITHI_DECLARED_TEXT_MAX + 1];
+    struct kithi_declared d;
+    if (len > KITHI_DECLARED_TEXT_MAX || memchr(text, 0, len)) {
+        return kithi_error_set(err, KITHI_E_PARAMETER, "index: its text has up to %u bytes, and no NUL",
+                               KITHI_DECLARED_TEXT_MAX);
+    }
+    memcpy(copy, text, len);
+    copy[len] = 0;
+    int status = kithi_declared_read(copy, &d, err);
+    if (status) {
+        return status;
+    }
+    kithi_declared_print(&d, s->index);
+    if (d.automatic) {
+        s->index[0] = 0;
+    }
+    return 0;
+}
+
 bool kithi_settings_same(const struct kithi_settings *a, const struct kithi_settings *b)
 {
-    return a->wanted == b->wanted && a->keep == b->keep && a->chosen == b->chosen &&
-           memcmp(&a->geometry, &b->geometry, sizeof a->geometry) == 0;
+    return !strcmp(a->index, b->index) && a->wanted == b->wanted && a->keep == b->keep &&
+           a->chosen == b->chosen && memcmp(&a->geometry, &b->geometry, sizeof a->geometry) == 0;
 }
 
 uint32_t kithi_settings_highest(const struct kithi_settings *s)
@@ -189,7 +210,7 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
 {
     struct kithi_settings s = { 0 };
     char path[KITHI_PATH_MAX], uid[64], hash_key[64], metric[16];
-    char quantization[16], keep[16] = "f32", layout[16] = "";
+    char quantization[16], keep[16] = "f32", layout[16] = "", index[KITHI_DECLARED_TEXT_MAX + 1] = "";
     int64_t fixed = 0, code_bits = 1, version = 0, dim = 0, m = 0, ef = 0, slot_max = 0, timeline = 0,
             generation = 0, slot_most = 0;
     const struct kithi_conf_key keys[] = {
@@ -209,6 +230,7 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
         { "code_bits", KITHI_CONF_INTEGER, &code_bits, 0, 0, UINT32_MAX, NULL, false },
         { "slot_max", KITHI_CONF_INTEGER, &slot_max, 0, 0, UINT32_MAX, NULL, true },
         { "fixed", KITHI_CONF_INTEGER, &fixed, 0, 0, 1, NULL, false },
+        { "index", KITHI_CONF_STRING, index, sizeof index, 0, 0, NULL, false },
         { "slot_most", KITHI_CONF_INTEGER, &slot_most, 0, 0, KITHI_SLOT_MAX_LIMIT, NULL, false },
     };
     int status = kithi_path(path, err, "%s/%s", dir, KITHI_SETTINGS_NAME);
@@ -244,6 +266,11 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     s.geometry.slot_max = (uint32_t)slot_max;
     s.fixed = fixed != 0;
     s.slot_most = (uint32_t)slot_most;
+    if (kithi_settings_index(&s, index, strlen(index), err)) {
+        char why[sizeof err->text];
+        snprintf(why, sizeof why, "%s", err ? err->text : "");
+        return kithi_error_set(err, KITHI_E_FORMAT, "%s: %.400s", path, why);
+    }
     status = codes_read(path, quantization, keep, layout, code_bits, &s, err);
     if (!status) {
         status = kithi_geometry_check(&s.geometry, err);
@@ -255,9 +282,31 @@ int kithi_settings_read(const char *dir, struct kithi_settings *out, struct kith
     return 0;
 }
 
+/* Each byte of an index may be one that is written as two. */
+#define INDEX_LINE_MAX (2 * KITHI_DECLARED_TEXT_MAX + 16)
+
+/* Nothing for auto: kithd that knows no index reads settings without. */
+static void index_line(const char *index, char out[INDEX_LINE_MAX])
+{
+    size_t at = 0;
+    out[0] = 0;
+    if (!index[0]) {
+        return;
+    }
+    at = (size_t)snprintf(out, INDEX_LINE_MAX, "index = \"");
+    for (; *index; index++) { /* no control character is among them */
+        if (*index == '"' || *index == '\\') {
+            out[at++] = '\\';
+        }
+        out[at++] = *index;
+    }
+    memcpy(out + at, "\"\n", 3);
+}
+
 int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct kithi_errmsg *err)
 {
-    char text[1024], uid[33], hash_key[33], layout[64] = "", most[64] = "";
+    char text[1024 + INDEX_LINE_MAX], index[INDEX_LINE_MAX], uid[33], hash_key[33], layout[64] = "",
+                                                                                    most[64] = "";
     const struct kithi_geometry *g = &s->geometry;
     kithi_uid_text(s->uid, uid);
     kithi_uid_text(s->hash_key, hash_key);
@@ -268,6 +317,7 @@ int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct
     if (s->slot_most > g->slot_max) { /* kithd that knows of no other ceiling reads settings without */
         snprintf(most, sizeof most, "slot_most = %u\n", s->slot_most);
     }
+    index_line(s->index, index);
     int n =
         snprintf(text, sizeof text,
                  "# What this collection is. Written by kithd; the log and the segment repeat it.\n"
@@ -285,10 +335,10 @@ int kithi_settings_write(const char *dir, const struct kithi_settings *s, struct
                  "keep = \"%s\"\n"
                  "%s"
                  "slot_max = %u\n"
-                 "%s%s",
+                 "%s%s%s",
                  SETTINGS_VERSION, s->name, uid, hash_key, s->timeline, s->generation, g->dim,
                  kithi_metric_name(g->metric), g->m, g->ef_construction, kithi_quantization_name(s->wanted),
-                 kithi_keep_name(s->keep), layout, g->slot_max, most, s->fixed ? "fixed = 1\n" : "");
+                 kithi_keep_name(s->keep), layout, g->slot_max, most, s->fixed ? "fixed = 1\n" : "", index);
     if (KITHI_FAULT("settings-write-eio")) {
         return kithi_error_set(err, -EIO, "cannot write %s/%s: %s", dir, KITHI_SETTINGS_NAME, strerror(EIO));
     }

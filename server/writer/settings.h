@@ -12,6 +12,7 @@
 
 #include "shm/base/id.h"
 #include "shm/layout/geometry.h"
+#include "shm/postings/declared.h"
 #include "shm/wire/frame.h"
 
 #define KITHI_SETTINGS_NAME "collection.conf"
@@ -29,6 +30,8 @@ struct kithi_settings {
     struct kithi_geometry
         geometry;       /* of segments that are begun now; of AUTO that has not chosen: plain vectors */
     uint32_t slot_most; /* a ceiling that it had before, if that was higher; else 0 */
+    char index[KITHI_DECLARED_TEXT_MAX +
+               1]; /* which fields have postings, as kithi_declared_print() has it; "": auto */
 };
 
 /*
@@ -52,6 +55,8 @@ void kithi_settings_choose(struct kithi_settings *s, uint32_t quantization);
  * what is to be kept changes. What kithi_geometry_check() says; then s is of no use.
  */
 int kithi_settings_alter(struct kithi_settings *s, const struct kithi_alter *a, struct kithi_errmsg *err);
+/* The text of an index, len bytes that are not checked yet, is put into s. KITHI_E_PARAMETER; then s is as it was. */
+int kithi_settings_index(struct kithi_settings *s, const void *text, size_t len, struct kithi_errmsg *err);
 /* Whether a collection of the one has to be changed in nothing to be one of the other. */
 bool kithi_settings_same(const struct kithi_settings *a, const struct kithi_settings *b);
 /* The ceiling within which everything fits that was ever written. */

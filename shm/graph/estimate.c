@@ -149,6 +149,8 @@ bool kithi_estimate(const struct kithi_view *v, struct kithi_condition *c, struc
     e.looks = s->indexed && s->candidates < v->slots_used ? s->candidates : v->slots_used;
     if (e.indexed && !e.exact)
         keep_below(&e);
+    if (e.indexed && e.looks == 0 && s->epoch == v->epoch)
+        e.exact = true; /* an upper bound of none is a lower one, too */
     *out = e;
     return taken;
 }

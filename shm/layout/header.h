@@ -93,9 +93,14 @@ struct kithi_header {
     _Atomic uint64_t tally_cells;         /* 768..775 cells of postings that were ever used, ... */
     _Atomic uint64_t tally_cells_free;    /* 776..783 ... of them those that are free again, ... */
     _Atomic uint64_t tally_cells_resting; /* 784..791 ... and those that were replaced and rest */
-    uint8_t reserved4[224];               /* 792..1015 zero */
-    _Atomic uint32_t prefetch_row;        /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
-    _Atomic uint32_t prefetch_code;       /* 1020..1023 the same of a code; measured here by the writer */
+    _Atomic uint32_t declared;            /* 792..795 1: the fields that have postings were declared */
+    _Atomic uint32_t tally_fields;        /* 796..799 fields with postings */
+    _Atomic uint32_t tally_given_up;      /* 800..803 fields that were given up, for want of memory */
+    uint32_t reserved5;                   /* 804..807 zero */
+    _Atomic uint64_t tally_misfits; /* 808..815 values of payloads that are of another type than declared */
+    uint8_t reserved4[200];         /* 816..1015 zero */
+    _Atomic uint32_t prefetch_row;  /* 1016..1019 lines of a row worth a prefetch; 0: unknown */
+    _Atomic uint32_t prefetch_code; /* 1020..1023 the same of a code; measured here by the writer */
     /* 1024..1983: curve.h; 1984..2367: ledger.h; to 4095: reserved, zero */
     /* 4096..65535: notes.h, for the owner's successor */
 };

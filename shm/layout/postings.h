@@ -11,7 +11,7 @@
  *   +-------------------+
  *
  * A term is an interval of keys of one kind, and the slots that have a value in it, or had one a while ago. A key is a number that
- * has the order of the values (numbers, booleans), or a keyed hash (strings). Terms of a field do not overlap, but for those that are about to go, so
+ * has the order of the values; of strings it has that of their first five bytes, and a keyed hash of the rest. Terms of a field do not overlap, but for those that are about to go, so
  * a field of few values has one term for each, and one of many values has wider ones. Slots of a term are in chunks of 65536; a chunk's
  * container is an array of their low halves, in no order and with repetitions, or a bitmap.
  *
@@ -40,8 +40,18 @@
 
 enum kithi_postings_state { /* of a field; the numbers are format */
                             KITHI_POSTINGS_UNUSED = 0,
-                            KITHI_POSTINGS_KEPT = 1,
-                            KITHI_POSTINGS_GIVEN_UP = 2, /* memory was short: its terms say nothing */
+                            /* 1: kept, by a kithd whose keys of strings were hashes; nobody reads those any more */
+                            KITHI_POSTINGS_GIVEN_UP = 2, /* memory was short: it has no terms */
+                            KITHI_POSTINGS_KEPT = 3,
+};
+
+/* What the values of a field were declared to be (postings/declared.h); the numbers are format. */
+enum kithi_declared_type {
+    KITHI_DECLARED_ANY = 0, /* nothing was declared */
+    KITHI_DECLARED_KEYWORD = 1,
+    KITHI_DECLARED_INTEGER = 2,
+    KITHI_DECLARED_NUMBER = 3,
+    KITHI_DECLARED_BOOL = 4,
 };
 
 enum kithi_term_kind { /* the numbers are format; the first are those of enum kithi_filter_kind */
@@ -49,9 +59,10 @@ enum kithi_term_kind { /* the numbers are format; the first are those of enum ki
                        KITHI_TERM_STRING = 1,
                        KITHI_TERM_NUMBER = 2,
                        KITHI_TERM_BOOL = 3,
-                       KITHI_TERM_OTHER = 4, /* objects, empty arrays */
-                       KITHI_TERM_MANY = 5,  /* arrays that are too long to have a term for each element */
-                       KITHI_TERM_KIND_COUNT = 6,
+                       KITHI_TERM_OTHER = 4,  /* objects, empty arrays */
+                       KITHI_TERM_MANY = 5,   /* arrays that are too long to have a term for each element */
+                       KITHI_TERM_MISFIT = 6, /* of another type than the field was declared with */
+                       KITHI_TERM_KIND_COUNT = 7,
 };
 
 struct kithi_postings_term {
@@ -70,7 +81,7 @@ struct kithi_postings_field {
     _Atomic uint32_t state;                       /*   0..3   enum kithi_postings_state; stored last */
     uint32_t path_len;                            /*   4..7   bytes */
     _Atomic uint32_t term_end;                    /*   8..11  places of terms that were ever used */
-    uint32_t reserved;                            /*  12..15  0 */
+    uint32_t declared;                            /*  12..15  enum kithi_declared_type */
     _Atomic uint32_t pages[KITHI_POSTINGS_PAGES]; /*  16..271 first cell + 1 */
     unsigned char path[KITHI_POSTINGS_PATH];      /* 272..503 dotted */
     uint8_t reserved1[8];                         /* 504..511 0 */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shm/base/utf8.h"
 #include "shm/postings/terms.h"
 #include "shm/sync/slotbytes.h"
 
@@ -58,6 +59,13 @@ static uint32_t state_of(const struct kithi_postings_field *f)
     return atomic_load_explicit(&f->state, memory_order_acquire);
 }
 
+static enum kithi_declared_type declared_of(const struct kithi_postings_field *f)
+{
+    uint32_t declared;
+    kithi_slot_load(&declared, &f->declared, sizeof declared);
+    return declared <= KITHI_DECLARED_BOOL ? (enum kithi_declared_type)declared : KITHI_DECLARED_ANY;
+}
+
 /* Number of the field of a path that has postings, UINT32_MAX: none. */
 static uint32_t find_field(const struct kithi_view *v, const char *path, uint32_t len)
 {
@@ -104,54 +112,90 @@ bool kithi_postings_fresh(const struct kithi_view *v)
 
 /* ---- which terms a condition asks for ---- */
 
-/* All values of the field fulfil it as far as terms can tell: hashes have no order, and two strings may share one. */
-static bool asks_for_all(const struct kithi_filter_node *n)
+/* What a condition asks for, of the terms of its kind. */
+enum asked_for {
+    ASKED_ALL,    /* of every one */
+    ASKED_RANGE,  /* of those that reach into from..to; from > to: of none */
+    ASKED_KEYS,   /* of those that have one of the keys */
+    ASKED_OTHERS, /* of all but those that have one of the keys and nothing else */
+};
+
+struct asked {
+    enum asked_for what;
+    uint64_t from, to;
+    uint32_t count;
+    uint64_t keys[ASKED_MAX]; /* they rise */
+};
+
+static const char *text_of(const struct look *l, const struct kithi_filter_literal *literal)
 {
-    return n->op == KITHI_FILTER_EXISTS || n->op == KITHI_FILTER_NE || n->op == KITHI_FILTER_NOT_IN ||
-           n->op == KITHI_FILTER_PREFIX ||
-           (n->kind == KITHI_FILTER_STRING && n->op != KITHI_FILTER_EQ && n->op != KITHI_FILTER_IN);
+    return l->f->text + literal->off;
 }
 
 static uint64_t key_of(const struct look *l, const struct kithi_filter_literal *literal)
 {
     switch (literal->type) {
     case KITHI_PAYLOAD_STRING:
-        return kithi_term_string(l->v->map->hash_key, l->f->text + literal->off, literal->len);
+        return kithi_term_string(l->v->map->hash_key, text_of(l, literal), literal->len);
     case KITHI_PAYLOAD_BOOL: return (uint64_t)literal->integer;
     case KITHI_PAYLOAD_DOUBLE: return kithi_term_number(literal->number);
     default: return kithi_term_integer(literal->integer);
     }
 }
 
-/* No integer but the equal one is rounded to this double. */
+/* No other value has the key of this one: a short string; a number where no integer but the equal one is rounded to this double. */
 static bool has_own_key(const struct kithi_filter_literal *literal)
 {
     double v = literal->type == KITHI_PAYLOAD_DOUBLE ? literal->number : (double)literal->integer;
-    return literal->type == KITHI_PAYLOAD_BOOL ||
-           (literal->type != KITHI_PAYLOAD_STRING && v > -0x1p53 && v < 0x1p53);
+    if (literal->type == KITHI_PAYLOAD_STRING)
+        return literal->len <= KITHI_TERM_HEAD;
+    return literal->type == KITHI_PAYLOAD_BOOL || (v > -0x1p53 && v < 0x1p53);
 }
 
-/* What a condition asks for: keys that rise. */
-struct asked {
-    bool all;
-    enum kithi_filter_op op;
-    bool strict; /* the value of the condition has its key for itself */
-    uint32_t count;
-    uint64_t keys[ASKED_MAX];
-};
-
-/* False: these are more than can be looked for. */
-static bool ask(const struct look *l, const struct kithi_filter_node *n, struct asked *out)
+/* Keys of values that stand on one side of a literal: below it, or above. */
+static void ask_side(const struct look *l, const struct kithi_filter_node *n, bool below, bool equal,
+                     struct asked *out)
 {
-    out->all = asks_for_all(n);
-    out->op = (enum kithi_filter_op)n->op;
+    const struct kithi_filter_literal *literal = &l->f->literals[n->first];
+    uint64_t key = key_of(l, literal);
+    bool loose = equal || !has_own_key(literal);
+    if (literal->type == KITHI_PAYLOAD_STRING &&
+        !has_own_key(literal)) /* those that begin alike are on either side */
+        key = below ? kithi_term_string_high(text_of(l, literal), literal->len)
+                    : kithi_term_string_low(text_of(l, literal), literal->len);
+    out->what = ASKED_RANGE;
+    out->from = 0;
+    out->to = UINT64_MAX;
+    if (!loose && key == (below ? 0 : UINT64_MAX))
+        out->from = 1, out->to = 0;
+    else if (below)
+        out->to = loose ? key : key - 1;
+    else
+        out->from = loose ? key : key + 1;
+}
+
+static void ask_prefix(const struct look *l, const struct kithi_filter_node *n, struct asked *out)
+{
+    const struct kithi_filter_literal *literal = &l->f->literals[n->first];
+    const char *text = text_of(l, literal);
+    out->what = ASKED_RANGE;
+    out->from =
+        literal->len > KITHI_TERM_HEAD ? kithi_term_string_low(text, literal->len) : key_of(l, literal);
+    out->to = kithi_term_prefix_high(text, literal->len);
+}
+
+/* Keys of a list; with `own`, those that have their key for themselves. False: these are more than can be looked for. */
+static bool ask_keys(const struct look *l, const struct kithi_filter_node *n, bool own, struct asked *out)
+{
     out->count = 0;
-    out->strict = n->count && has_own_key(&l->f->literals[n->first]);
-    for (uint32_t i = 0; !out->all && i < n->count; i++) {
-        uint64_t key = key_of(l, &l->f->literals[n->first + i]);
+    for (uint32_t i = 0; i < n->count; i++) {
+        const struct kithi_filter_literal *literal = &l->f->literals[n->first + i];
+        if (own && !has_own_key(literal))
+            continue;
         if (out->count == ASKED_MAX)
-            return false;
-        uint32_t at = out->count++; /* numbers rise already */
+            return own; /* the others are left to the payload */
+        uint64_t key = key_of(l, literal);
+        uint32_t at = out->count++; /* they rise already, but for long strings */
         for (; at > 0 && out->keys[at - 1] > key; at--)
             out->keys[at] = out->keys[at - 1];
         out->keys[at] = key;
@@ -159,17 +203,31 @@ static bool ask(const struct look *l, const struct kithi_filter_node *n, struct 
     return true;
 }
 
+/* False: these are more than can be looked for. */
+static bool ask(const struct look *l, const struct kithi_filter_node *n, struct asked *out)
+{
+    switch (n->op) {
+    case KITHI_FILTER_LT: ask_side(l, n, true, false, out); return true;
+    case KITHI_FILTER_LE: ask_side(l, n, true, true, out); return true;
+    case KITHI_FILTER_GT: ask_side(l, n, false, false, out); return true;
+    case KITHI_FILTER_GE: ask_side(l, n, false, true, out); return true;
+    case KITHI_FILTER_PREFIX: ask_prefix(l, n, out); return true;
+    case KITHI_FILTER_EQ:
+    case KITHI_FILTER_IN: out->what = ASKED_KEYS; return ask_keys(l, n, false, out);
+    case KITHI_FILTER_NE:
+    case KITHI_FILTER_NOT_IN: out->what = ASKED_OTHERS; return ask_keys(l, n, true, out);
+    default: out->what = ASKED_ALL; return true; /* exists() */
+    }
+}
+
 /* May a value between two keys, of the condition's kind, fulfil it? */
 static bool asks_for(const struct asked *a, uint64_t low, uint64_t high)
 {
     uint32_t from = 0, to = a->count;
-    switch (a->op) {
-    case KITHI_FILTER_LT: return a->strict ? low < a->keys[0] : low <= a->keys[0];
-    case KITHI_FILTER_LE: return low <= a->keys[0];
-    case KITHI_FILTER_GT: return a->strict ? high > a->keys[0] : high >= a->keys[0];
-    case KITHI_FILTER_GE: return high >= a->keys[0];
-    default: break;
-    }
+    if (a->what == ASKED_ALL)
+        return true;
+    if (a->what == ASKED_RANGE)
+        return low <= a->to && high >= a->from && a->from <= a->to;
     while (from < to) { /* the first key that is not below the interval */
         uint32_t middle = from + (to - from) / 2;
         if (a->keys[middle] < low)
@@ -177,7 +235,8 @@ static bool asks_for(const struct asked *a, uint64_t low, uint64_t high)
         else
             to = middle;
     }
-    return from < a->count && a->keys[from] <= high;
+    bool has = from < a->count && a->keys[from] <= high;
+    return a->what == ASKED_KEYS ? has : !has || low != high;
 }
 
 /* Is the budget enough for n words more? */
@@ -267,9 +326,8 @@ static int condition(struct look *l, const struct kithi_filter_node *n, uint32_t
         if (l->c)
             l->c->fields |= UINT64_C(1) << n->field;
         /* Those of another kind are an error of the filter, or none: the payload decides. */
-        if (!asked.all && kind == n->kind &&
-            !asks_for(&asked, atomic_load_explicit(&t->low, memory_order_relaxed),
-                      atomic_load_explicit(&t->high, memory_order_relaxed)))
+        if (kind == n->kind && !asks_for(&asked, atomic_load_explicit(&t->low, memory_order_relaxed),
+                                         atomic_load_explicit(&t->high, memory_order_relaxed)))
             continue;
         *most += atomic_load_explicit(&t->count, memory_order_relaxed);
         if (l->c && !add_term(l, t, to))
@@ -281,20 +339,44 @@ static int condition(struct look *l, const struct kithi_filter_node *n, uint32_t
 
 /* ---- what joins them ---- */
 
-/* Room for one level more; -ENOMEM is told by c->words being NULL. */
-static bool clear(struct look *l, uint32_t i)
+/* Take so many bytes of the budget. */
+static bool charge(struct kithi_bitmap_budget *b, uint64_t bytes)
+{
+    if (!b)
+        return true;
+    uint64_t left = atomic_load_explicit(&b->left, memory_order_relaxed);
+    while (left >= bytes)
+        if (atomic_compare_exchange_weak_explicit(&b->left, &left, left - bytes, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
+    return false;
+}
+
+static void give_back(struct kithi_bitmap_budget *b, uint64_t bytes)
+{
+    if (b)
+        atomic_fetch_add_explicit(&b->left, bytes, memory_order_relaxed);
+}
+
+/* Room for one level more, all zeros: KNOWN; UNKNOWN: the budget has none; -ENOMEM. */
+static int clear(struct look *l, uint32_t i)
 {
     struct kithi_candidates *c = l->c;
     size_t want = (size_t)(i + 1) * c->width;
     if (want > c->capacity) {
+        uint64_t more = (want - c->capacity) * sizeof *c->words;
+        if (!charge(c->budget, more))
+            return UNKNOWN;
         uint64_t *words = realloc(c->words, want * sizeof *words);
-        if (!words)
-            return false;
+        if (!words) {
+            give_back(c->budget, more);
+            return -ENOMEM;
+        }
         c->words = words;
         c->capacity = want;
     }
     memset(level(l, i), 0, c->width * sizeof *c->words);
-    return true;
+    return KNOWN;
 }
 
 static void join(struct look *l, uint32_t to, uint32_t from, bool both)
@@ -307,25 +389,29 @@ static void join(struct look *l, uint32_t to, uint32_t from, bool both)
 
 /*
  * The node at *at; *at moves behind it. KNOWN: its slots are at level `to`, as many as *most; UNKNOWN: it may be true of any;
- * -ENOMEM. As deep as the filter, which its making has bounded.
+ * -ENOMEM. `not` goes down to the conditions: of `and` it makes `or`, and the other way round. Where it stands before a condition nothing
+ * is known, as that is true of whoever does not have the field. As deep as the filter, which its making has bounded.
  */
-static int node(struct look *l, uint32_t *at, uint32_t to, uint64_t *most)
+static int node(struct look *l, uint32_t *at, uint32_t to, bool negated, uint64_t *most)
 {
     const struct kithi_filter_node *n = &l->f->nodes[*at];
     const uint32_t behind = n->behind;
-    const bool either = n->op == KITHI_FILTER_OR;
+    const bool either = n->op == (negated ? KITHI_FILTER_AND : KITHI_FILTER_OR);
     bool known = either, first = true;
     *most = either ? 0 : l->v->slots_used;
-    if (l->c && !clear(l, to))
-        return -ENOMEM;
+    int room = l->c ? clear(l, to) : KNOWN;
+    if (room != KNOWN) {
+        *at = behind;
+        return room;
+    }
     if (n->op >= KITHI_FILTER_EQ) {
         *at = behind;
-        return condition(l, n, to, most);
+        return negated ? UNKNOWN : condition(l, n, to, most);
     }
-    for (++*at; *at < behind && n->op != KITHI_FILTER_NOT;) {
+    for (++*at; *at < behind;) {
         uint64_t part;
         const uint32_t part_to = first ? to : to + 1;
-        int rc = node(l, at, part_to, &part);
+        int rc = node(l, at, part_to, negated != (n->op == KITHI_FILTER_NOT), &part);
         if (rc < 0)
             return rc;
         if (either && rc == UNKNOWN) {
@@ -362,7 +448,7 @@ void kithi_postings_bounds(const struct kithi_view *v, const struct kithi_filter
     struct look l = begin(v, f, NULL);
     uint32_t at = 0;
     uint64_t most = 0;
-    bool known = is_able(v) && node(&l, &at, 0, &most) == KNOWN && kithi_postings_fresh(v);
+    bool known = is_able(v) && node(&l, &at, 0, false, &most) == KNOWN && kithi_postings_fresh(v);
     *out = (struct kithi_match_bounds){
         .known = known,
         .most = known && most < v->slots_used ? most : v->slots_used,
@@ -382,7 +468,7 @@ int kithi_candidates_find(const struct kithi_view *v, const struct kithi_filter 
     c->fields = 0;
     if (!is_able(v))
         return 0;
-    int rc = node(&l, &at, 0, &most);
+    int rc = node(&l, &at, 0, false, &most);
     if (rc < 0)
         return rc;
     c->known = rc == KNOWN && kithi_postings_fresh(v);
@@ -411,7 +497,8 @@ uint32_t kithi_candidates_next(const struct kithi_candidates *c, uint32_t slot)
 void kithi_candidates_fini(struct kithi_candidates *c)
 {
     free(c->words);
-    *c = (struct kithi_candidates){ 0 };
+    give_back(c->budget, c->capacity * sizeof *c->words);
+    *c = (struct kithi_candidates){ .budget = c->budget };
 }
 
 /* ---- for those who look at all of it ---- */
@@ -431,13 +518,49 @@ static uint64_t term_bytes(const struct kithi_view *v, const struct kithi_postin
     return bytes;
 }
 
+enum kithi_path_state kithi_postings_path(const struct kithi_view *v, const char *path, uint32_t len)
+{
+    for (uint32_t i = 0; i < field_limit(v); i++) {
+        const struct kithi_postings_field *f = field_at(v, i);
+        uint32_t state = state_of(f), path_len;
+        kithi_slot_load(&path_len, &f->path_len, sizeof path_len);
+        if (path_len == len && len <= KITHI_POSTINGS_PATH && kithi_slot_compare(path, f->path, len) == 0 &&
+            state != KITHI_POSTINGS_UNUSED)
+            return state == KITHI_POSTINGS_KEPT       ? KITHI_PATH_KEPT
+                   : state == KITHI_POSTINGS_GIVEN_UP ? KITHI_PATH_GIVEN_UP
+                                                      : KITHI_PATH_UNKNOWN;
+    }
+    return KITHI_PATH_UNKNOWN;
+}
+
+bool kithi_postings_declared(const struct kithi_view *v, struct kithi_declared *out)
+{
+    struct kithi_field_seen f;
+    memset(out, 0, sizeof *out);
+    /* Relaxed: for people. */
+    out->automatic = !atomic_load_explicit(&v->header->declared, memory_order_relaxed);
+    for (uint32_t i = 0; !out->automatic && kithi_postings_field(v, i, &f); i++) {
+        struct kithi_declared_field *to = &out->fields[out->count];
+        if (f.path_len == 0 || f.declared == KITHI_DECLARED_ANY || !kithi_utf8_valid(f.path, f.path_len))
+            return false;
+        to->path_len = f.path_len;
+        to->type = f.declared;
+        memcpy(to->path, f.path, f.path_len);
+        out->count++;
+    }
+    /* Else what was read may be of another declaration, or of two. */
+    atomic_thread_fence(memory_order_acquire);
+    return kithi_postings_generation(atomic_load_explicit(&v->header->postings, memory_order_relaxed)) ==
+           kithi_postings_generation(v->postings);
+}
+
 bool kithi_postings_field(const struct kithi_view *v, uint32_t i, struct kithi_field_seen *out)
 {
     if (i >= field_limit(v))
         return false;
     const struct kithi_postings_field *f = field_at(v, i);
     uint32_t state = state_of(f), end = term_end(f);
-    *out = (struct kithi_field_seen){ .state = (enum kithi_postings_state)state };
+    *out = (struct kithi_field_seen){ .state = (enum kithi_postings_state)state, .declared = declared_of(f) };
     kithi_slot_load(&out->path_len, &f->path_len, sizeof out->path_len);
     if ((state != KITHI_POSTINGS_KEPT && state != KITHI_POSTINGS_GIVEN_UP) ||
         out->path_len > KITHI_POSTINGS_PATH)
@@ -450,6 +573,8 @@ bool kithi_postings_field(const struct kithi_view *v, uint32_t i, struct kithi_f
             continue;
         out->terms++;
         out->kinds[kind]++;
+        if (kind == KITHI_TERM_MISFIT)
+            out->misfits += atomic_load_explicit(&t->count, memory_order_relaxed);
         out->slots += atomic_load_explicit(&t->count, memory_order_relaxed);
         out->bytes += sizeof *t + term_bytes(v, t);
     }
@@ -474,14 +599,16 @@ static bool has_slot(const struct kithi_view *v, uint64_t word, uint32_t slot, u
     return false;
 }
 
-bool kithi_postings_leads(const struct kithi_view *v, const struct kithi_term *term, uint32_t slot,
+bool kithi_postings_leads(const struct kithi_view *v, const struct kithi_term *told, uint32_t slot,
                           uint64_t *budget)
 {
-    uint32_t number = find_field(v, term->path, term->path_len);
+    uint32_t number = find_field(v, told->path, told->path_len);
     if (number == UINT32_MAX)
         return true;
     const struct kithi_postings_field *f = field_at(v, number);
     const uint32_t end = term_end(f);
+    struct kithi_term own = *told, *term = &own;
+    kithi_term_fit(term, declared_of(f));
     for (uint32_t at = 0; at < end && *budget; at++, --*budget) {
         const struct kithi_postings_term *t = term_at(v, f, at);
         if (!t || atomic_load_explicit(&t->kind, memory_order_acquire) != term->kind ||

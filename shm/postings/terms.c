@@ -20,9 +20,59 @@ struct walk {
     char path[KITHI_PAYLOAD_DEPTH_MAX * (KITHI_PAYLOAD_KEY_MAX + 1)];
 };
 
+#define TAIL_BITS 24u
+#define TAIL_MAX  ((UINT64_C(1) << TAIL_BITS) - 1)
+#define TAIL_LONG (KITHI_TERM_HEAD + 1) /* the lowest tail of a string that is longer than its head */
+
+/* The first bytes, as the top ones of a key; behind the end of a shorter string stands fill. */
+static uint64_t head_of(const unsigned char *bytes, size_t len, unsigned char fill)
+{
+    uint64_t head = 0;
+    for (size_t i = 0; i < KITHI_TERM_HEAD; i++)
+        head = head << 8 | (i < len ? bytes[i] : fill);
+    return head << TAIL_BITS;
+}
+
 uint64_t kithi_term_string(const uint8_t hash_key[16], const void *bytes, size_t len)
 {
-    return kithi_hash(hash_key, bytes, len);
+    if (len <= KITHI_TERM_HEAD)
+        return head_of(bytes, len, 0) | len;
+    return head_of(bytes, len, 0) |
+           (TAIL_LONG + kithi_hash(hash_key, bytes, len) % (TAIL_MAX + 1 - TAIL_LONG));
+}
+
+uint64_t kithi_term_string_low(const void *bytes, size_t len)
+{
+    return head_of(bytes, len, 0) | TAIL_LONG;
+}
+
+uint64_t kithi_term_string_high(const void *bytes, size_t len)
+{
+    return head_of(bytes, len, 0) | TAIL_MAX;
+}
+
+uint64_t kithi_term_prefix_high(const void *bytes, size_t len)
+{
+    return head_of(bytes, len, 0xff) | TAIL_MAX;
+}
+
+void kithi_term_fit(struct kithi_term *t, enum kithi_declared_type type)
+{
+    bool string = t->type == KITHI_PAYLOAD_STRING || t->type == KITHI_PAYLOAD_STRINGS;
+    bool integer =
+        t->type == KITHI_PAYLOAD_INT32 || t->type == KITHI_PAYLOAD_INT64 || kithi_payload_is_ints(t->type);
+    bool fits = t->kind == KITHI_TERM_OTHER && kithi_payload_is_array(t->type); /* an empty one */
+    switch (type) {
+    case KITHI_DECLARED_KEYWORD: fits |= string; break;
+    case KITHI_DECLARED_INTEGER: fits |= integer; break;
+    case KITHI_DECLARED_NUMBER: fits |= integer || t->type == KITHI_PAYLOAD_DOUBLE; break;
+    case KITHI_DECLARED_BOOL: fits |= t->type == KITHI_PAYLOAD_BOOL; break;
+    default: fits = true; break;
+    }
+    if (!fits) {
+        t->kind = KITHI_TERM_MISFIT;
+        t->key = 0;
+    }
 }
 
 uint64_t kithi_term_number(double v)
@@ -38,9 +88,12 @@ uint64_t kithi_term_integer(int64_t v)
     return kithi_term_number((double)v); /* rounding keeps the order, if not the difference */
 }
 
-static bool tell(struct walk *w, uint32_t path_len, enum kithi_term_kind kind, uint64_t key)
+static bool tell(struct walk *w, uint32_t path_len, enum kithi_payload_type type, enum kithi_term_kind kind,
+                 uint64_t key)
 {
-    const struct kithi_term t = { .path = w->path, .path_len = path_len, .kind = kind, .key = key };
+    const struct kithi_term t = {
+        .path = w->path, .path_len = path_len, .kind = kind, .type = type, .key = key
+    };
     return w->fn(w->arg, &t);
 }
 
@@ -48,16 +101,18 @@ static bool tell_value(struct walk *w, uint32_t path_len, const struct kithi_val
 {
     switch (v->type) {
     case KITHI_PAYLOAD_NULL: return true;
-    case KITHI_PAYLOAD_BOOL: return tell(w, path_len, KITHI_TERM_BOOL, (uint64_t)v->integer);
+    case KITHI_PAYLOAD_BOOL: return tell(w, path_len, v->type, KITHI_TERM_BOOL, (uint64_t)v->integer);
     case KITHI_PAYLOAD_INT32:
-    case KITHI_PAYLOAD_INT64: return tell(w, path_len, KITHI_TERM_NUMBER, kithi_term_integer(v->integer));
-    case KITHI_PAYLOAD_DOUBLE: return tell(w, path_len, KITHI_TERM_NUMBER, kithi_term_number(v->number));
+    case KITHI_PAYLOAD_INT64:
+        return tell(w, path_len, v->type, KITHI_TERM_NUMBER, kithi_term_integer(v->integer));
+    case KITHI_PAYLOAD_DOUBLE:
+        return tell(w, path_len, v->type, KITHI_TERM_NUMBER, kithi_term_number(v->number));
     case KITHI_PAYLOAD_STRING:
         w->bytes += v->len;
         return w->bytes <= KITHI_PAYLOAD_MAX &&
-               tell(w, path_len, KITHI_TERM_STRING,
+               tell(w, path_len, v->type, KITHI_TERM_STRING,
                     kithi_term_string(w->hash_key, w->p->bytes + v->off, v->len));
-    default: return tell(w, path_len, KITHI_TERM_OTHER, 0);
+    default: return tell(w, path_len, v->type, KITHI_TERM_OTHER, 0);
     }
 }
 
@@ -65,9 +120,9 @@ static bool tell_array(struct walk *w, uint32_t path_len, const struct kithi_val
 {
     struct kithi_value element;
     if (array->len == 0)
-        return tell(w, path_len, KITHI_TERM_OTHER, 0);
+        return tell(w, path_len, array->type, KITHI_TERM_OTHER, 0);
     if (array->len > KITHI_TERMS_ELEMENTS)
-        return tell(w, path_len, KITHI_TERM_MANY, 0);
+        return tell(w, path_len, array->type, KITHI_TERM_MANY, 0);
     for (uint32_t i = 0; i < array->len; i++)
         if (kithi_payload_element(w->p, array, i, &element) && !tell_value(w, path_len, &element))
             return false;

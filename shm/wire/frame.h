@@ -13,7 +13,7 @@
  *
  * Bodies, requests (count = 0 where not said):
  *   HELLO   u32 protocol version, u32 zero. First frame of a connection; later, a question for a sign of life
- *   CREATE  struct kithi_create (below), then the name
+ *   CREATE  struct kithi_create (below), then the name, then the text of the index, if there is one (postings/declared.h; both padded)
  *   DROP    name                     (names are zero-padded to 8 bytes)
  *   LIST    nothing: names; or u32 form, u32 bytes of a name, then the name. Form 1 (states): JSON, how far
  *           kithd's start is with that collection, or with all when the name has no bytes; `found` of
@@ -27,7 +27,7 @@
  *   BACKUP  16 bytes uid: as CHECKPOINT; then it can be read, one on a connection -> struct kithi_backup_begun; epoch is the
  *           last one that it holds
  *   BACKUP_NEXT  nothing -> the next bytes of the back-up, none at its end
- *   ALTER   struct kithi_alter (below): answered when the collection is laid out so -> struct kithi_altered; epoch is the one
+ *   ALTER   struct kithi_alter (below), then the text of the index, if there is one, padded: answered when the collection is laid out so -> struct kithi_altered; epoch is the one
  *           that the new segment began with
  *   RESTORE struct kithi_restore (below), then the name: begins to bring back a collection under it, one on a connection
  *   RESTORE_DATA  the next bytes of the back-up, a multiple of 8, from byte 4096 of it on
@@ -111,8 +111,10 @@ struct kithi_create {
     uint32_t ef_construction; /* 12..15 */
     uint32_t quantization;    /* 16..19 enum kithi_quantization, AUTO among them */
     uint32_t slot_max; /* 20..23 ceiling of vectors, dead ones included; KITHI_CREATE_FIXED beside it */
-    uint32_t name_len; /* 24..27 */
-    uint32_t keep;     /* 28..31 enum kithi_keep */
+    uint16_t name_len; /* 24..25 */
+    uint16_t
+        index_len; /* 26..27 0: auto. A kithd that knows no index takes both for one number, and refuses it */
+    uint32_t keep; /* 28..31 enum kithi_keep */
 };
 /* The ceiling is the last word; else it is where the collection begins, and it grows. A kithd that knows no growth refuses it. */
 #define KITHI_CREATE_FIXED 0x80000000u
@@ -148,7 +150,8 @@ _Static_assert(sizeof(struct kithi_written) == 16, "written body is format");
 /* Another layout for a collection, or its segment built anew. */
 struct kithi_alter {
     uint8_t uid[16];          /*  0..15 */
-    uint32_t anew;            /* 16..19 1: build it anew, even when nothing else is to be changed; else 0 */
+    uint16_t anew;            /* 16..17 1: build it anew, even when nothing else is to be changed; else 0 */
+    uint16_t index_len;       /* 18..19 bytes of the text behind it; 0: the index stays as it is */
     uint32_t m;               /* 20..23 this and the rest: as in struct kithi_create, or KITHI_AS_IS */
     uint32_t ef_construction; /* 24..27 */
     uint32_t quantization;    /* 28..31 */

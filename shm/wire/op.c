@@ -25,6 +25,7 @@ const char *kithi_op_name(uint8_t type)
     case KITHI_OP_SET: return "set-payload";
     case KITHI_OP_MERGE: return "merge-payload";
     case KITHI_OP_REMOVE: return "remove-keys";
+    case KITHI_OP_DELETE_IF: return "delete-if";
     default: return NULL;
     }
 }
@@ -105,9 +106,8 @@ int64_t kithi_op_decode(const void *buf, size_t len, struct kithi_op *out)
         return KITHI_E_PROTOCOL;
     if ((op.type != KITHI_OP_UPSERT) != (op.dim == 0))
         return KITHI_E_PROTOCOL;
-    /* Merging nothing and removing nothing are no changes. */
-    bool has = op.type == KITHI_OP_SET || (op.flags & KITHI_OP_PAYLOAD),
-         must = op.type == KITHI_OP_MERGE || op.type == KITHI_OP_REMOVE;
+    /* Merging nothing and removing nothing are no changes, and a condition has a text. */
+    bool has = op.type == KITHI_OP_SET || (op.flags & KITHI_OP_PAYLOAD), must = kithi_op_is_made(op.type);
     if (op.payload_len ? !has && !must : must)
         return KITHI_E_PROTOCOL;
     if (op_len != kithi_op_size_with(op.id_len, op.dim, op.payload_len))

@@ -15,7 +15,8 @@
  *
  * An upsert without OP_PAYLOAD leaves the payload as it is and has no bytes of one; with it the payload is what it says, and none
  * at all without bytes. SET says the same of an id that is there, without a vector. MERGE and REMOVE change what is there, by
- * members that are given or by the keys of members: the daemon makes SETs of them, so that no log has any.
+ * members that are given or by the keys of members: the daemon makes SETs of them, so that no log has any. DELETE_IF deletes an id whose payload
+ * fulfils the filter that its own payload is, as a text: the daemon makes a DELETE of it, or a NOTHING, when its turn comes.
  *
  * A decoder skips ops of a type it does not know only when OP_SKIPPABLE is set.
  */
@@ -35,6 +36,7 @@ enum kithi_op_type {
     KITHI_OP_SET = 4,     /* the payload of an id */
     KITHI_OP_MERGE = 5,   /* the same: its members take the place of those that are there */
     KITHI_OP_REMOVE = 6,  /* the same: those members go */
+    KITHI_OP_DELETE_IF = 7,
 };
 
 #define KITHI_OP_SKIPPABLE 0x80u /* flags: an unknown type with this bit is ignored */
@@ -55,7 +57,12 @@ struct kithi_op {
 static inline bool kithi_op_is_known(uint8_t type)
 {
     return type == KITHI_OP_UPSERT || type == KITHI_OP_DELETE ||
-           (type >= KITHI_OP_SET && type <= KITHI_OP_REMOVE);
+           (type >= KITHI_OP_SET && type <= KITHI_OP_DELETE_IF);
+}
+/* Does what becomes of it depend on what is there when its turn comes? */
+static inline bool kithi_op_is_made(uint8_t type)
+{
+    return type >= KITHI_OP_MERGE && type <= KITHI_OP_DELETE_IF;
 }
 /* Is it about a payload alone? */
 static inline bool kithi_op_is_payload(uint8_t type)

@@ -1,6 +1,6 @@
 /*
  * fuzz_filter.c - any text as a filter, on a payload of any bytes: never beyond either, always to an end; a filter that is taken is
- * printed as one that is the same and worth the same.
+ * printed as one that is the same and worth the same. Any text as an index (postings/declared.h), too.
  *
  * The text ends with the first NUL; the payload is what follows.
  */
@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "shm/filter/filter.h"
+#include "shm/postings/declared.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -18,6 +19,25 @@ static void must(int truth)
         abort();
 }
 
+/* The same text as that of an index, which is one or is told why not; one is written as one that is the same. */
+static void read_as_index(const uint8_t *data, size_t len)
+{
+    static struct kithi_declared d, e;
+    char again[KITHI_DECLARED_TEXT_MAX + 1];
+    struct kithi_errmsg err = { .code = 0 };
+    char *text = malloc(len + 1);
+    must(text != NULL);
+    memcpy(text, data, len);
+    text[len] = '\0';
+    int rc = kithi_declared_read(text, &d, &err);
+    must(rc == 0 || (rc == KITHI_E_PARAMETER && err.code == rc && err.text[0]));
+    if (rc == 0) {
+        must(kithi_declared_print(&d, again));
+        must(kithi_declared_read(again, &e, NULL) == 0 && memcmp(&d, &e, sizeof d) == 0);
+    }
+    free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const uint8_t *nul = memchr(data, '\0', size);
@@ -25,6 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *text = malloc(text_len ? text_len : 1);
     unsigned char *bytes = malloc(rest ? rest : 1);
     must(text && bytes);
+    read_as_index(data, text_len);
     memcpy(text, data, text_len);
     if (rest)
         memcpy(bytes, nul + 1, rest);

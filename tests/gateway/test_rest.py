@@ -34,6 +34,15 @@ def collections_are_made_described_changed_and_dropped(m):
     assert expect(m.ask("PATCH", "/collections/box", {"m": 12}), 200).json["done"] == "copied"
     assert m.get("/collections/box").json["m"] == 12
     expect(m.ask("PATCH", "/collections/box", {}), 422, "value")
+    a = m.get("/collections/box").json
+    assert (a["index"], a["index_fields"], a["index_misfits"]) == ("auto", 0, 0), a
+    assert expect(m.ask("PATCH", "/collections/box", {"index": "lang:keyword,n:float"}), 200).json["done"] == "settings"
+    assert m.get("/collections/box").json["index"] == "lang:keyword,n:number"
+    expect(m.ask("PATCH", "/collections/box", {"index": "lang:text"}), 422)
+    expect(m.ask("PUT", "/collections/box2", {"dim": 4, "metric": "l2", "index": "lang"}), 422)
+    expect(m.ask("PUT", "/collections/box2", {"dim": 4, "metric": "l2", "index": "none"}), 201)
+    assert m.get("/collections/box2").json["index"] == "none"
+    expect(m.ask("DELETE", "/collections/box2"), 200)
     expect(m.ask("DELETE", "/collections/box"), 200)
     expect(m.ask("DELETE", "/collections/box"), 404, "no_collection")
     expect(m.get("/collections/box"), 404, "no_collection")

@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -323,6 +325,114 @@ static void what_fulfils_a_filter_is_deleted(void **state)
     expect(tool("verify c"), 0, "every rule holds");
 }
 
+/* ---- deleting beside a writer ---- */
+
+enum { PRESENT = 2000, BATCH = 40, ROUNDS = 6, WRITERS = 2 };
+
+struct changer {
+    kith *index;
+    unsigned seed;
+    _Atomic bool *stop;
+    bool kept[PRESENT]; /* ids whose change was acknowledged, and which were there */
+};
+
+static void name_of(int number, char id[16])
+{
+    snprintf(id, 16, "r%d", number);
+}
+
+/* Changes what others are about to delete, a batch of ids at a time. */
+static void *change(void *arg)
+{
+    struct changer *w = arg;
+    kith_batch *batch = kith_batch_new(w->index);
+    while (!atomic_load(w->stop)) {
+        int numbers[BATCH];
+        struct kith_commit commit = KITH_COMMIT_INIT;
+        kith_batch_clear(batch);
+        for (int i = 0; i < BATCH; i++) {
+            char id[16];
+            numbers[i] = (int)((unsigned)rand_r(&w->seed) % PRESENT);
+            name_of(numbers[i], id);
+            if (kith_batch_set_payload(batch, id, KITH_PAYLOAD_REPLACE, "{\"state\":\"kept\"}") != 0)
+                test_die("no room for a change");
+        }
+        if (kith_batch_commit(batch, &commit) != 0)
+            test_die("a change: %s", commit.error.text);
+        for (int i = 0; i < BATCH; i++)
+            w->kept[numbers[i]] |= kith_batch_found(batch, (uint32_t)i) == 1;
+    }
+    kith_batch_free(batch);
+    return NULL;
+}
+
+static void put_all(kith *index)
+{
+    kith_batch *batch = kith_batch_new(index);
+    struct kith_commit commit = KITH_COMMIT_INIT;
+    for (int i = 0; i < PRESENT; i++) {
+        const float v[] = { (float)i, 1 };
+        char id[16];
+        name_of(i, id);
+        assert_int_equal(kith_batch_upsert_payload(batch, id, v, 2, "{\"state\":\"old\"}"), 0);
+    }
+    assert_int_equal(kith_batch_commit(batch, &commit), 0);
+    kith_batch_free(batch);
+}
+
+/* What was changed so that it fulfils the filter no more, before its turn to be deleted came, stays: each change that was acknowledged. */
+static void what_is_changed_meanwhile_is_not_deleted(void **state)
+{
+    (void)state;
+    static struct changer w[WRITERS];
+    struct kith_open_opts opts = KITH_OPEN_OPTS_INIT;
+    char run[TEST_PATH_SIZE + 8];
+    kith *index = NULL;
+    uint64_t met = 0;
+    expect(tool("create race --dim 2 --metric l2 --m 4 --ef-construction 10 --quantization none"), 0,
+           "created");
+    snprintf(run, sizeof run, "%s/run", d.run.path);
+    opts.run_dir = run;
+    assert_int_equal(kith_open("race", &opts, &index), 0);
+    assert_int_equal(kith_set_durability(index, KITH_DURABILITY_APPLIED), 0);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        pthread_t threads[WRITERS];
+        _Atomic bool stop = false;
+        uint64_t deleted = 0, count = 0, kept = 0;
+        struct kith_error error = { 0 };
+        put_all(index);
+        for (unsigned i = 0; i < WRITERS; i++) {
+            w[i] = (struct changer){ .index = NULL, .seed = 10 * round + i, .stop = &stop };
+            assert_int_equal(kith_open("race", &opts, &w[i].index), 0);
+            assert_int_equal(kith_set_durability(w[i].index, KITH_DURABILITY_APPLIED), 0);
+            assert_int_equal(pthread_create(&threads[i], NULL, change, &w[i]), 0);
+        }
+        if (kith_delete_filter(index, "state = \"old\"", &deleted, NULL, &error) != 0)
+            fail_msg("%s", error.text);
+        atomic_store(&stop, true);
+        for (unsigned i = 0; i < WRITERS; i++) {
+            pthread_join(threads[i], NULL);
+            kith_close(w[i].index);
+        }
+        for (unsigned i = 0; i < PRESENT; i++)
+            kept += w[0].kept[i] || w[1].kept[i];
+        assert_int_equal(kith_count_filter(index, "state = \"kept\"", NULL, &count, NULL), 0);
+        assert_int_equal(count, kept);
+        assert_int_equal(kith_count_filter(index, "state = \"old\"", NULL, &count, NULL), 0);
+        assert_int_equal(count, 0);
+        assert_int_equal(deleted + kept, PRESENT);
+        met += kept > 0 && deleted > 0;
+        assert_int_equal(kith_delete_filter(index, "exists(state)", &deleted, NULL, NULL), 0);
+        assert_int_equal(deleted, kept);
+    }
+    assert_true(met > 0); /* else neither was beside the other */
+    kith_close(index);
+    expect(tool("verify race"), 0, "every rule holds");
+    /* The log has what became of them, and no condition. */
+    expect(tool("wal race --records | grep -c ' delete r'"), 0, "");
+    expect(tool("wal race --records | grep -c 'delete-if'"), 1, "0\n");
+}
+
 int main(void)
 {
     if (getenv("KITH_TEST_KITH") == NULL)
@@ -334,6 +444,7 @@ int main(void)
         cmocka_unit_test(what_is_wrong_with_a_filter_is_said),
         cmocka_unit_test(the_library_takes_filters_of_any_make),
         cmocka_unit_test(what_fulfils_a_filter_is_deleted),
+        cmocka_unit_test(what_is_changed_meanwhile_is_not_deleted),
     };
     test_daemon_init(&d);
     if (test_daemon_start(&d) < 0)

@@ -8,7 +8,9 @@
  * Fork:        the child may go on reading with the same handle; it opens its own socket at
  *              its first write; its searches are counted with its parent's. A kith_pipe does not
  *              survive a fork.
- * Memory:      results are copied out; nothing points into the segment.
+ * Memory:      results are copied out; nothing points into the segment. A call under a filter takes bitmaps, a bit for
+ *              each slot of the collection, one and as many more as `and` and `or` are nested; those of all calls on a
+ *              handle take 256 MiB at most. One for which there is no room goes without postings, and looks at all payloads.
  * Reading:     searches run on the mapped segment: no system call, no lock, no wait, and
  *              they go on when the daemon is gone.
  * Writing:     goes to kithd over its socket. A write that was acknowledged is durable and
@@ -516,9 +518,13 @@ struct kith_explanation {
     uint64_t looks;            /* payloads that a scan looks at: those that postings leave, or all */
     /* What each costs, in payloads that a scan looks at, some 50 ns each; INFINITY: it cannot answer. */
     double walk_cost, hops_cost, scan_cost;
+    uint32_t fields;          /* different ones that the filter has, ... */
+    uint32_t fields_unknown;  /* ... of them those without postings: not declared, or no payload has them, */
+    uint32_t fields_given_up; /* and those of which they were given up, as memory was short */
+    uint32_t reserved;
 };
 /* clang-format off */
-#define KITH_EXPLANATION_INIT { sizeof(struct kith_explanation), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0 }
+#define KITH_EXPLANATION_INIT { sizeof(struct kith_explanation), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0, 0 }
 /* clang-format on */
 
 /*
@@ -640,11 +646,25 @@ struct kith_stats {
     uint64_t payload_count;       /* vectors that have a payload */
     uint64_t
         payload_bytes; /* in these, as they are kept; the regions of blobs (kith_memory()) have the memory of them */
+    /* Which fields of payloads have postings; kith_index_text() names them. As of the last commit, or some time after it. */
+    uint32_t index_declared; /* 1: by kith_create_opts.index or kith_alter_opts.index; 0: auto */
+    uint32_t index_fields;   /* fields that have */
+    uint32_t
+        index_given_up; /* fields that have none any more, as memory was short; theirs was given back. Filters on them look at payloads */
+    uint32_t index_whole;   /* 0: they are being made anew; filters look at payloads until then */
+    uint64_t index_misfits; /* payloads, for each declared field, whose value in it is of another type */
 };
 /* clang-format off */
-#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define KITH_STATS_INIT { sizeof(struct kith_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 /* clang-format on */
 KITH_API int kith_stats(kith *index, struct kith_stats *out);
+
+/*
+ * Which fields of payloads have postings, as kith_create_opts.index has it: "auto", "none", or the fields with their types. Writes at most cap bytes to
+ * out (may be NULL if cap is 0), NUL included; returns the length of the whole, up to 2047, or KITH_E_CORRUPT, KITH_E_REPLACED, -ENOMEM. Of the segment: no
+ * daemon is asked. Thread-safe.
+ */
+KITH_API int kith_index_text(kith *index, char *out, size_t cap);
 
 #define KITH_MEMORY_REGIONS 20
 
@@ -797,8 +817,9 @@ KITH_API int kith_set_payload(kith *index, const char *id, enum kith_payload_cha
 /* KITH_E_NOT_FOUND when there was nothing to delete. */
 KITH_API int kith_delete(kith *index, const char *id, uint64_t *out_epoch);
 /*
- * Delete every vector that fulfils a filter: those that are found as the collection is gone through once, in batches of 1000, each of them
- * visible whole. A vector that begins or ceases to fulfil it meanwhile may be met before or after. Gives how many were deleted, and the
+ * Delete every vector that fulfils a filter: those that are found as the collection is gone through once, in batches of up to 1000, each of them
+ * visible whole. The daemon asks each once more when it deletes it: one that has ceased to fulfil the filter stays, whoever changed it; one that begins to fulfil it
+ * meanwhile may be met before or after. Gives how many were deleted, and the
  * epoch of the last (both may be NULL), also when the call fails in the middle: what was deleted until then stays so. 0, KITH_E_FILTER with
  * error (may be NULL) filled, or as kith_scroll() and kith_batch_commit(). Thread-safe.
  */
@@ -993,10 +1014,30 @@ struct kith_create_opts {
     struct kith_error *error; /* may be NULL */
     uint32_t keep;            /* enum kith_keep */
     uint32_t fixed;           /* 1: it is full with max_vectors; 0: it grows before it is */
+    const char *index;        /* which fields of payloads have postings, see below; NULL: auto */
 };
 /* clang-format off */
-#define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0 }
+#define KITH_CREATE_OPTS_INIT { sizeof(struct kith_create_opts), 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL }
 /* clang-format on */
+
+/*
+ * Postings lead from a value to the vectors whose payload has it, so that filters do not look at every payload. What a filter finds does not
+ * depend on them, only what it costs. An index says which fields have postings:
+ *
+ *   auto                          every field that a payload has, with values of any type; the first 64
+ *   none                          no field
+ *   lang:keyword,chars:integer    these fields, 64 at most, and no other: a dotted path, a colon, and what its values are:
+ *
+ *     keyword   strings         =, !=, in, not in, exists; <, <=, >, >= and prefix go by the first five bytes
+ *     integer   whole numbers   =, !=, in, not in, <, <=, >, >=, exists
+ *     number    any numbers     the same; float is another name for it. In both, numbers beyond 2^53 share postings with their neighbours
+ *     bool      true and false  =, !=, in, not in, exists; boolean is another name for it
+ *
+ * A key with other characters than letters, digits, _ and - is written in "quotes", with \" and \\ for these two. Arrays have the type of their
+ * elements. A value of another type than its field was declared with is stored like any other, and has no postings of its own: all such vectors of a
+ * field are in one set, which is looked at under every condition on it; kith_stats.index_misfits counts them. The text has up to 2047 bytes; what is wrong with it is
+ * KITH_E_PARAMETER.
+ */
 
 /*
  * Calls about collections do not wait for ever on a daemon that is stopped or hangs: after 5 s without a greeting, or 30 s
@@ -1019,16 +1060,18 @@ struct kith_alter_opts {
     uint32_t max_vectors;     /* ceiling of slots, no lower than the vectors that are there; 0: as it is */
     uint32_t reserved;        /* 0 */
     struct kith_error *error; /* may be NULL; filled on failure */
+    const char *index;        /* as in kith_create_opts; NULL: as it is */
 };
 /* clang-format off */
-#define KITH_ALTER_OPTS_INIT { sizeof(struct kith_alter_opts), 0, 0, KITH_AS_IS, KITH_AS_IS, 0, 0, NULL }
+#define KITH_ALTER_OPTS_INIT { sizeof(struct kith_alter_opts), 0, 0, KITH_AS_IS, KITH_AS_IS, 0, 0, NULL, NULL }
 /* clang-format on */
 
 /*
  * What came of it.
  *
  *   NOTHING   it was so already
- *   SETTINGS  what was asked for is noted, and the segment was so already: what AUTO had chosen was asked for by name
+ *   SETTINGS  what was asked for is noted, and the segment goes on: what AUTO had chosen was asked for by name, or other fields are to have
+ *             postings, which are being made of the payloads when this returns. Searches go on, and look at payloads until they are there
  *   COPIED    the collection has another segment
  */
 enum kith_alter_done { KITH_ALTER_NOTHING = 0, KITH_ALTER_SETTINGS = 1, KITH_ALTER_COPIED = 2 };

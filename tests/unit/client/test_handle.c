@@ -24,10 +24,12 @@
 
 #include <cmocka.h>
 
+#include "client/src/condition_priv.h"
 #include "server/index/sampler.h"
 #include "shm/base/compiler.h"
 #include "shm/graph/search.h"
 #include "tests/support/index.h"
+#include "tests/support/payload.h"
 #include "tests/support/rand.h"
 #include "tests/support/tmp.h"
 
@@ -166,6 +168,81 @@ static void refused(const char *name, const char *run_dir, int code, const char 
         fail_msg("%s in %s: %s (%s), not %s with '%s'", name, run_dir, kith_errname(rc), err.text,
                  kith_errname(code), word);
     assert_null(index);
+}
+
+/* What an exact search under a filter looks at, which must find 7 all the same. */
+static uint64_t looks_of(kith *index, kith_results *r, uint32_t *out_indexed)
+{
+    struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
+    struct kith_search_info info = KITH_SEARCH_INFO_INIT;
+    float q[DIM];
+    uint64_t count = 0;
+    fill(q, 8);
+    o.exact = 1;
+    o.filter = "n < 20 and odd = true";
+    assert_int_equal(kith_search(index, q, DIM, 3, &o, r), 3);
+    assert_string_equal(kith_results_id(r, 0), "7");
+    assert_int_equal(kith_count_filter(index, o.filter, NULL, &count, NULL), 0);
+    assert_int_equal(count, 10);
+    assert_int_equal(kith_results_info(r, &info), 0);
+    *out_indexed = info.indexed;
+    return info.evaluated_count;
+}
+
+/* Bitmaps of one handle have one budget: what has no room in it goes without, and room comes back. */
+static void bitmaps_beyond_the_budget_are_done_without(void **state)
+{
+    (void)state;
+    const uint64_t before = kithi_bitmap_bytes;
+    struct world w;
+    kith *index = NULL;
+    kith_results *r = kith_results_new();
+    uint32_t indexed;
+    world_make(&w, KITH_METRIC_L2);
+    for (int i = 0; i < COUNT; i++) {
+        char id[16], json[40];
+        struct kithi_errmsg err;
+        snprintf(id, sizeof id, "%d", i);
+        snprintf(json, sizeof json, "{\"n\":%d,\"odd\":%s}", i, i % 2 ? "true" : "false");
+        struct kithi_payload p = test_payload(json);
+        struct kithi_op op = { .type = KITHI_OP_SET,
+                               .id = id,
+                               .id_len = (uint16_t)strlen(id),
+                               .payload = p.bytes,
+                               .payload_len = p.len };
+        assert_int_equal(test_index_commit(w.index, &op, 1, &err), 0);
+        test_payload_free(&p);
+    }
+    const uint64_t level = (COUNT / 64 + 1) * 8;
+    assert_int_equal(open_in(&w, &index), 0);
+    assert_int_equal(looks_of(index, r, &indexed), 10);
+    assert_int_equal(indexed, 1);
+    assert_int_equal(before - atomic_load(&index->bitmaps.left), 2 * level);
+    /* Other filters have the same bitmaps, one after the other. */
+    for (int i = 0; i < 20; i++) {
+        char text[60];
+        uint64_t count;
+        snprintf(text, sizeof text, "n >= %d and odd = false", 10 * i);
+        assert_int_equal(kith_count_filter(index, text, NULL, &count, NULL), 0);
+        assert_int_equal(count, (COUNT - 10 * i) / 2);
+        assert_int_equal(before - atomic_load(&index->bitmaps.left), 2 * level);
+    }
+    kith_close(index);
+    /* Room for no bitmap, one, two of them; and for two that are not kept between calls. */
+    static const uint64_t looks[] = { COUNT, 20, 10 };
+    for (uint64_t levels = 0; levels < 3; levels++) {
+        kithi_bitmap_bytes = levels * level;
+        assert_int_equal(open_in(&w, &index), 0);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(looks_of(index, r, &indexed), looks[levels]);
+            assert_int_equal(indexed, levels > 0);
+            assert_int_equal(atomic_load(&index->bitmaps.left), kithi_bitmap_bytes);
+        }
+        kith_close(index);
+    }
+    kithi_bitmap_bytes = before;
+    kith_results_free(r);
+    world_remove(&w);
 }
 
 static void opening_says_what_is_wrong_and_where(void **state)
@@ -1074,6 +1151,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_collection_opens_by_name_and_by_path),
+        cmocka_unit_test(bitmaps_beyond_the_budget_are_done_without),
         cmocka_unit_test(opening_says_what_is_wrong_and_where),
         cmocka_unit_test(hits_come_nearest_first_with_their_distances),
         cmocka_unit_test(estimates_are_counted_where_rows_hold_codes),

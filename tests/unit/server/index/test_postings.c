@@ -29,7 +29,7 @@
 #define DIM     2u
 #define IDS     60u
 #define OPS_MAX 8u
-#define FIELDS  15u /* of random_payload() */
+#define FIELDS  16u /* of random_payload() */
 
 static const char *const texts[] = {
     "lang = \"L1\"",
@@ -57,6 +57,29 @@ static const char *const texts[] = {
     "not lang = \"L1\" and n = 7",
     "not lang = \"L1\"",
     "nowhere = 1",
+    "n != 5",
+    "n not in (1, 2, 3) and flag != true",
+    "lang not in (\"L1\", \"L2\")",
+    "prefix(lang, \"L3\")",
+    "lang < \"L3\"",
+    "lang > \"L3\" and lang <= \"L5\"",
+    "not (lang = \"L1\" or not n = 7)",
+    "not (not lang = \"L2\" and not n < 3)",
+    "title = \"abcdef3\"",
+    "title != \"abcde\"",
+    "title != \"abcdef3\"",
+    "title not in (\"abcde\", \"abcdef3\", \"a\")",
+    "prefix(title, \"\")",
+    "prefix(title, \"ab\")",
+    "prefix(title, \"abcde\")",
+    "prefix(title, \"abcdef\")",
+    "title < \"abcdef3\"",
+    "title <= \"abcde\"",
+    "title < \"abcde\"",
+    "title > \"abcde\"",
+    "title > \"abcdef\"",
+    "title >= \"abd\"",
+    "title > \"\\u0000\"",
 };
 #define TEXTS (sizeof texts / sizeof *texts)
 /* Of them those that few values decide: once everything has rested, candidates are the matches. */
@@ -92,6 +115,27 @@ static struct kithi_payload random_payload(void)
         at = add(json, cap, at, ",\"flag\":%s", test_rand_below(&r, 2) ? "true" : "false");
     if (test_rand_below(&r, 10) == 0)
         at = add(json, cap, at, ",\"rare\":1");
+    /* Strings that are a head, begin with one, or stand beside one in their order. */
+    static const char *const titles[] = { "",
+                                          "a",
+                                          "ab",
+                                          "abc",
+                                          "abcd",
+                                          "abcdd~",
+                                          "abcde",
+                                          "abcdef",
+                                          "abcdef3",
+                                          "abcdef34",
+                                          "abcdf",
+                                          "abd",
+                                          "b",
+                                          "\\u0000",
+                                          "ab\\u0000",
+                                          "abcde\\u0000",
+                                          "\xc3\xbf\xc3\xbf\xc3\xbf" };
+    if (test_rand_below(&r, 4))
+        at = add(json, cap, at, ",\"title\":\"%s\"",
+                 titles[test_rand_below(&r, sizeof titles / sizeof *titles)]);
     if (test_rand_below(&r, 2))
         at = add(json, cap, at, ",\"wide\":%lld", (long long)(test_rand_u64(&r) >> test_rand_below(&r, 40)));
     if (test_rand_below(&r, 2))
@@ -340,10 +384,165 @@ static void a_larger_segment_makes_them_anew(void **state)
     test_solo_close(&t);
 }
 
-/* ---- many values ---- */
+/* ---- what was declared ---- */
+
+/* Types that the values of random_payload() have, and some that they have not. */
+static const char *const declarations[] = {
+    "auto",
+    "lang:keyword,n:integer,tags:keyword,flag:bool,title:keyword,of.n:number,mixed:integer",
+    "lang:integer,n:bool,tags:number,flag:keyword,score:integer,many:keyword,title:bool,of:number,wide:number",
+    "none",
+    "of.n:integer,many:integer,mixed:keyword,score:float,nobody:keyword",
+};
+#define DECLARATIONS (sizeof declarations / sizeof *declarations)
+
+static uint32_t fields_kept(const struct test_solo *t)
+{
+    struct kithi_field_seen seen;
+    struct kithi_view v;
+    uint32_t kept = 0;
+    kithi_view_begin(test_solo_map(t), &v);
+    for (uint32_t i = 0; kithi_postings_field(&v, i, &seen); i++)
+        kept += seen.state == KITHI_POSTINGS_KEPT;
+    return kept;
+}
+
+/* Whatever is declared, and whatever types values have: the same is found; while postings are made anew, without them. */
+static void what_is_declared_does_not_change_what_is_found(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    struct kithi_errmsg err;
+    struct kithi_view before, v;
+    struct kithi_declared seen;
+    char text[KITHI_DECLARED_TEXT_MAX + 1];
+    begin(&t);
+    for (size_t round = 0; round < 3 * DECLARATIONS; round++) {
+        const char *declaration = declarations[round % DECLARATIONS];
+        for (unsigned i = 0; i < 20; i++) {
+            random_group(&t);
+            (void)test_solo_sweep(&t, 60);
+        }
+        kithi_view_begin(test_solo_map(&t), &before);
+        assert_int_equal(kithi_index_declare(t.ix, "lang:what", &err), KITHI_E_PARAMETER);
+        assert_true(kithi_postings_fresh(&before)); /* nothing was done */
+        assert_int_equal(kithi_index_declare(t.ix, declaration, &err), 0);
+        if (round % 2) { /* the next owner is told again */
+            test_solo_leave(&t);
+            assert_int_equal(test_solo_adopt(&t, &err), 0);
+            assert_int_equal(kithi_index_declare(t.ix, declaration, &err), 0);
+            before.map = test_solo_map(&t);
+            before.header = test_solo_header(&t);
+        }
+        if (round > 0) { /* it was auto at first */
+            assert_false(kithi_postings_fresh(&before));
+            assert_false(check_now(&t, false));
+        }
+        random_group(&t);
+        for (unsigned i = 0; i < 10; i++) {
+            (void)test_solo_sweep(&t, 60);
+            random_group(&t);
+            (void)check_now(&t, false);
+        }
+        settle(&t);
+        assert_int_equal(check_now(&t, strcmp(declaration, "auto") == 0), strcmp(declaration, "none") != 0);
+        assert_true(test_solo_clean(&t));
+        kithi_view_begin(test_solo_map(&t), &v);
+        assert_true(kithi_postings_declared(&v, &seen) && kithi_declared_print(&seen, text));
+        if (strstr(declaration, "float") == NULL)
+            assert_string_equal(text, declaration);
+        assert_int_equal(atomic_load(&test_solo_header(&t)->tally_fields), fields_kept(&t));
+    }
+    test_solo_close(&t);
+}
+
+static void put_payload(struct test_solo *t, const char *id, const char *json)
+{
+    float zero[DIM] = { 0 };
+    struct kithi_payload p = test_payload(json);
+    struct kithi_op op = test_upsert(id, zero, DIM);
+    op.flags = KITHI_OP_PAYLOAD;
+    op.payload = p.bytes;
+    op.payload_len = p.len;
+    assert_int_equal(test_solo_commit(t, &op, 1), 0);
+    test_payload_free(&p);
+}
 
 /* Slots that a filter leads to. */
-static uint64_t KITHI_PRINTF(2, 3) count_of(const struct test_solo *t, const char *fmt, ...)
+static uint64_t count_of(const struct test_solo *t, const char *fmt, ...) KITHI_PRINTF(2, 3);
+
+static void values_of_another_type_are_counted(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    begin(&t);
+    assert_int_equal(kithi_index_declare(t.ix, "lang:keyword,n:integer", NULL), 0);
+    put_payload(&t, "1", "{\"lang\":\"de\",\"n\":1}");
+    put_payload(&t, "2", "{\"lang\":5,\"n\":2}");
+    put_payload(&t, "3", "{\"lang\":{\"a\":1},\"n\":2.5,\"other\":1}");
+    put_payload(&t, "4", "{\"lang\":[\"de\",\"en\"],\"n\":[]}");
+    put_payload(&t, "5", "{\"lang\":[1,2],\"n\":null}");
+    settle(&t);
+    assert_int_equal(atomic_load(&test_solo_header(&t)->tally_misfits), 3 + 1);
+    assert_int_equal(count_of(&t, "lang = \"de\""), 2 + 3); /* the misfits are looked at, too */
+    assert_int_equal(count_of(&t, "lang = \"fr\""), 3);
+    assert_int_equal(count_of(&t, "exists(lang)"), 5);
+    assert_int_equal(count_of(&t, "n >= 2"), 3); /* 2, 2.5, and the array without elements */
+    put_payload(&t, "2", "{\"lang\":\"fr\",\"n\":2}");
+    settle(&t);
+    assert_int_equal(atomic_load(&test_solo_header(&t)->tally_misfits), 2 + 1);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+/* ---- bitmaps ---- */
+
+/* What bitmaps take is charged, level by level; without room for one nothing is known, and no more is true of what one was joined with. */
+static void bitmaps_are_charged(void **state)
+{
+    (void)state;
+    enum { LEVEL = (4000 / 64 + 1) * 8 };
+    struct kithi_bitmap_budget budget;
+    struct kithi_candidates c = { .budget = &budget }, all_of = { 0 };
+    struct kithi_filter *f;
+    struct kithi_view v;
+    struct test_solo t;
+    const char *text = "n < 30 and (lang = \"L1\" or n < 10)";
+    begin(&t);
+    for (unsigned i = 0; i < 30; i++)
+        random_group(&t);
+    settle(&t);
+    kithi_view_begin(test_solo_map(&t), &v);
+    const uint64_t level = (v.slots_used / 64 + 1) * 8;
+    assert_true(level <= LEVEL);
+    assert_int_equal(kithi_filter_parse(text, strlen(text), &f, NULL), 0);
+    assert_int_equal(kithi_candidates_find(&v, f, &all_of), 1);
+    for (uint64_t levels = 0; levels < 5; levels++) {
+        uint64_t all = (levels + 1) * level - 1; /* a byte is missing for one more */
+        atomic_store(&budget.left, all);
+        assert_int_equal(kithi_candidates_find(&v, f, &c), levels > 0);
+        assert_int_equal(atomic_load(&budget.left), all - c.capacity * 8);
+        assert_true(c.capacity * 8 == (levels < 3 ? levels : 3) * level);
+        /* Twice what there is already costs nothing. */
+        assert_int_equal(kithi_candidates_find(&v, f, &c), levels > 0);
+        assert_int_equal(atomic_load(&budget.left), all - c.capacity * 8);
+        /* Also where `or` had no room for its second part. */
+        for (uint32_t slot = 0; levels > 0 && slot < v.slots_used; slot++)
+            assert_true(kithi_candidates_next(&all_of, slot) != slot ||
+                        kithi_candidates_next(&c, slot) == slot);
+        assert_int_equal(c.count == all_of.count, levels > 2);
+        kithi_candidates_fini(&c);
+        assert_int_equal(atomic_load(&budget.left), all);
+        assert_ptr_equal(c.budget, &budget);
+    }
+    kithi_candidates_fini(&all_of);
+    kithi_filter_free(f);
+    test_solo_close(&t);
+}
+
+/* ---- many values ---- */
+
+static uint64_t count_of(const struct test_solo *t, const char *fmt, ...)
 {
     struct kithi_filter *f;
     struct kithi_view v;
@@ -534,6 +733,97 @@ static void old_versions_are_forgotten_in_turns(void **state)
     test_solo_close(&t);
 }
 
+static void replace_fast(struct test_solo *t, uint32_t versions, uint32_t *number)
+{
+    uint32_t turns;
+    for (uint32_t i = 0; i < versions; i++) {
+        char json[40];
+        snprintf(json, sizeof json, "{\"n\":%u}", ++*number);
+        struct kithi_payload p = test_payload(json);
+        struct kithi_op op = {
+            .type = KITHI_OP_SET, .id = "a", .id_len = 1, .payload = p.bytes, .payload_len = p.len
+        };
+        assert_int_equal(test_solo_commit(t, &op, 1), 0);
+        test_payload_free(&p);
+    }
+    (void)forget(t, 1000, &turns);
+}
+
+static uint32_t terms_of_first(const struct test_solo *t)
+{
+    struct kithi_field_seen seen;
+    struct kithi_view v;
+    kithi_view_begin(test_solo_map(t), &v);
+    assert_true(kithi_postings_field(&v, 0, &seen));
+    return seen.terms;
+}
+
+/* Versions that come faster than they can be looked at leave terms behind, which go as soon as these have gone; the slot's next owner keeps his. */
+static void terms_of_versions_that_come_too_fast_go(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    float zero[DIM] = { 0 };
+    uint32_t number = 0;
+    begin(&t);
+    assert_int_equal(test_solo_put(&t, "a", zero), 0);
+    uint32_t generation = kithi_postings_generation(atomic_load(&test_solo_header(&t)->postings));
+    for (unsigned round = 0; round < 5; round++) {
+        replace_fast(&t, 500, &number);
+        assert_int_equal(count_of(&t, "n = %u", number), 1);
+    }
+    settle(&t);
+    assert_true(kithi_postings_is_clean(t.ix));
+    assert_int_equal(terms_of_first(&t), 1);
+    assert_int_equal(count_of(&t, "n = %u", number), 1);
+    assert_int_equal(count_of(&t, "n < %u", number), 0);
+    /* So they do where the slot goes meanwhile, and another vector takes it. */
+    replace_fast(&t, 500, &number);
+    struct kithi_op gone = test_delete("a");
+    assert_int_equal(test_solo_commit(&t, &gone, 1), 0);
+    for (unsigned i = 0; i < 8; i++)
+        (void)test_solo_sweep(&t, 1000);
+    put_payload(&t, "b", "{\"n\":1}");
+    settle(&t);
+    assert_int_equal(terms_of_first(&t), 1);
+    assert_int_equal(count_of(&t, "n = %u", 1), 1);
+    /* No note was lost, so nothing was made anew. */
+    assert_int_equal(kithi_postings_generation(atomic_load(&test_solo_header(&t)->postings)), generation);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
+/* As many terms as a payload can have. */
+static void all_terms_of_a_large_payload_go(void **state)
+{
+    (void)state;
+    struct test_solo t;
+    static char json[65536];
+    begin(&t);
+    for (uint32_t own = 0; own < 2; own++) {
+        size_t at = add(json, sizeof json, 0, "{\"own\":%u", own);
+        for (uint32_t i = 1; i < KITHI_POSTINGS_FIELDS; i++) {
+            at = add(json, sizeof json, at, ",\"f%u\":[0", i);
+            for (uint32_t n = 1; n < KITHI_TERMS_ELEMENTS; n++)
+                at = add(json, sizeof json, at, ",%u", own * 100 + n);
+            at = add(json, sizeof json, at, "]");
+        }
+        (void)add(json, sizeof json, at, "}");
+        put_payload(&t, "a", json);
+    }
+    settle(&t);
+    struct kithi_field_seen seen;
+    struct kithi_view v;
+    kithi_view_begin(test_solo_map(&t), &v);
+    uint32_t terms = 0;
+    assert_int_equal(fields_kept(&t), KITHI_POSTINGS_FIELDS);
+    for (uint32_t i = 0; kithi_postings_field(&v, i, &seen); i++)
+        terms += seen.terms;
+    assert_int_equal(terms, 1 + (KITHI_POSTINGS_FIELDS - 1) * KITHI_TERMS_ELEMENTS);
+    assert_true(test_solo_clean(&t));
+    test_solo_close(&t);
+}
+
 enum { MANY = 3000, NUMBERS = 20 };
 
 /* So many vectors with so many values each; and their end. */
@@ -688,6 +978,26 @@ static void a_death_at_any_step_leaves_upper_bounds(void **state)
     die_at("crash-after-freeing", 4);
 }
 
+/* Of fields that are not given up. */
+static uint64_t cells_kept(const struct test_solo *t)
+{
+    const struct kithi_map *map = test_solo_map(t);
+    const struct kithi_postings_field *fields =
+        (const void *)(map->base + map->layout.off[KITHI_REGION_DICT]);
+    struct kithi_field_seen seen;
+    struct kithi_view v;
+    uint64_t cells = 0;
+    kithi_view_begin(map, &v);
+    for (uint32_t i = 0; kithi_postings_field(&v, i, &seen); i++) {
+        uint32_t pages =
+            (atomic_load(&fields[i].term_end) + KITHI_POSTINGS_PAGE_TERMS - 1) / KITHI_POSTINGS_PAGE_TERMS;
+        if (seen.state == KITHI_POSTINGS_KEPT)
+            cells += ((uint64_t)pages << KITHI_POSTINGS_PAGE_CLASS) +
+                     (seen.bytes - seen.terms * sizeof(struct kithi_postings_term)) / KITHI_POSTINGS_CELL;
+    }
+    return cells;
+}
+
 static void write_short_of_memory(void *arg)
 {
     struct test_solo *t = arg;
@@ -702,6 +1012,15 @@ static void write_short_of_memory(void *arg)
         kept += seen.state == KITHI_POSTINGS_KEPT;
     if (kept == FIELDS || !test_solo_clean(t))
         test_die("no field was given up, or some should have been");
+    /* What a field had that was given up is free again. */
+    const struct kithi_header *h = test_solo_header(t);
+    uint64_t busy = atomic_load(&h->tally_cells) - atomic_load(&h->tally_cells_free) -
+                    atomic_load(&h->tally_cells_resting);
+    if (busy != cells_kept(t))
+        test_die("%llu cells of postings are in use, and fields have %llu", (unsigned long long)busy,
+                 (unsigned long long)cells_kept(t));
+    if (atomic_load(&h->tally_given_up) == 0 || atomic_load(&h->tally_fields) != kept)
+        test_die("what was given up is not told");
 }
 
 /* A field that cannot be kept is given up, and says so; nothing else is refused. */
@@ -801,9 +1120,14 @@ int main(void)
         cmocka_unit_test(a_moment_in_the_past_is_not_asked_of_postings),
         cmocka_unit_test(an_owner_makes_postings_anew),
         cmocka_unit_test(a_larger_segment_makes_them_anew),
+        cmocka_unit_test(what_is_declared_does_not_change_what_is_found),
+        cmocka_unit_test(values_of_another_type_are_counted),
+        cmocka_unit_test(bitmaps_are_charged),
         cmocka_unit_test(many_values_share_terms),
         cmocka_unit_test(slots_beyond_a_chunk_are_found),
         cmocka_unit_test(old_versions_are_forgotten_in_turns),
+        cmocka_unit_test(terms_of_versions_that_come_too_fast_go),
+        cmocka_unit_test(all_terms_of_a_large_payload_go),
         cmocka_unit_test(the_dead_are_freed_in_turns),
         cmocka_unit_test(postings_are_made_anew_in_turns),
 #ifdef KITH_FAULT_POINTS

@@ -121,7 +121,7 @@ int peer_create(struct peer *p, const char *name, uint32_t dim, uint32_t slot_ma
     struct kithi_create c = { .dim = dim,
                               .metric = 1,
                               .slot_max = slot_max ? slot_max : PEER_SLOT_MAX,
-                              .name_len = (uint32_t)strlen(name) };
+                              .name_len = (uint16_t)strlen(name) };
     memcpy(body, &c, sizeof c);
     memcpy(body + sizeof c, name, strlen(name));
     return peer_call(p, KITHI_FRAME_CREATE, body, sizeof c + kithi_round_up(strlen(name), 8), 0, out);

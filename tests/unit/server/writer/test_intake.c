@@ -284,6 +284,31 @@ static int create_coded(uint32_t quantization, uint32_t keep, struct peer_reply 
     return peer_call(&good, KITHI_FRAME_CREATE, body, sizeof body, 0, r);
 }
 
+/* With the text of an index, and as many bytes more as are wanted. */
+static int create_indexed(const char *text, size_t more, struct peer_reply *r)
+{
+    unsigned char body[sizeof(struct kithi_create) + 8 + 256] = { 0 };
+    struct kithi_create c = {
+        .dim = DIM, .metric = 1, .slot_max = PEER_SLOT_MAX, .name_len = 7, .index_len = (uint16_t)strlen(text)
+    };
+    memcpy(body, &c, sizeof c);
+    memcpy(body + sizeof c, "indexed", 7);
+    memcpy(body + sizeof c + 8, text, strlen(text));
+    return peer_call(&good, KITHI_FRAME_CREATE, body, sizeof c + 8 + (strlen(text) + 7) / 8 * 8 + more, 0, r);
+}
+
+static void a_collection_is_made_with_the_index_that_was_asked_for(void **state)
+{
+    struct peer_reply r;
+    (void)state;
+    assert_int_equal(create_indexed("lang:text", 0, &r), KITHI_E_PARAMETER);
+    assert_non_null(strstr(r.text, "a type is keyword"));
+    assert_int_equal(create_indexed("lang:keyword", 8, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(create_indexed("", 8, &r), KITHI_E_PROTOCOL);
+    assert_int_equal(create_indexed("lang:keyword", 0, &r), 0);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_DROP, "indexed", 8, 0, &r), 0);
+}
+
 static void a_collection_is_opened_with_the_codes_that_were_asked_for(void **state)
 {
     struct peer_reply r;
@@ -748,6 +773,7 @@ int main(void)
         cmocka_unit_test(a_change_removes_64_fields_at_most),
         cmocka_unit_test(an_id_of_512_bytes_is_called_that),
         cmocka_unit_test(collections_are_checked_as_they_are_made),
+        cmocka_unit_test(a_collection_is_made_with_the_index_that_was_asked_for),
         cmocka_unit_test(a_collection_is_opened_with_the_codes_that_were_asked_for),
         cmocka_unit_test(bytes_that_are_no_frame_get_a_reply_and_the_end),
         cmocka_unit_test(a_list_says_which_collections_are_served),

@@ -19,6 +19,7 @@
 
 #include "server/base/log.h"
 #include "server/writer/collection.h"
+#include "shm/postings/postings.h"
 #include "tests/unit/server/writer/peer.h"
 #include "tests/unit/server/writer/served.h"
 
@@ -187,6 +188,75 @@ static void optimize_and_alter_are_answered_when_they_are_done(void **state)
     assert_int_equal(peer_stat(&peer, "live"), COUNT);
     for (unsigned i = 0; i < COUNT; i += EACH)
         assert_int_equal(peer_write(&peer, "d", i, EACH, DIM, (float)i, NULL), 0);
+}
+
+/* The request with a text behind it. */
+static int alter_index(struct kithi_alter a, const char *text)
+{
+    static unsigned char body[sizeof a + 4096];
+    memset(body, 0, sizeof body);
+    a.index_len = (uint16_t)strlen(text);
+    memcpy(body, &a, sizeof a);
+    memcpy(body + sizeof a, text, strlen(text));
+    int status = peer_call(&peer, KITHI_FRAME_ALTER, body, sizeof a + (strlen(text) + 7) / 8 * 8, 0, &r);
+    if (status == 0)
+        memcpy(&done, r.text, sizeof done);
+    return status;
+}
+
+/* What the segment says is declared. */
+static void assert_declared(const char *want)
+{
+    char path[TEST_PATH_SIZE + 64], text[KITHI_DECLARED_TEXT_MAX + 1];
+    struct kithi_declared d;
+    struct kithi_errmsg err;
+    struct kithi_map map;
+    struct kithi_view v;
+    snprintf(path, sizeof path, "%s/docs/segment", served.run.path);
+    assert_int_equal(kithi_map_attach_path(path, false, &map, &err), 0);
+    kithi_view_begin(&map, &v);
+    assert_true(kithi_postings_declared(&v, &d) && kithi_declared_print(&d, text));
+    kithi_map_detach(&map);
+    assert_string_equal(text, want);
+}
+
+static void an_index_is_another_without_a_copy(void **state)
+{
+    (void)state;
+    assert_declared("auto");
+    assert_int_equal(alter_index(as_it_is(), "lang:keyword,n:float"), 0);
+    assert_int_equal(done.done, KITHI_ALTER_SETTINGS);
+    assert_int_equal(done.generation, 1);
+    assert_declared("lang:keyword,n:number");
+    assert_int_equal(alter_index(as_it_is(), " lang:keyword,n:number"), 0);
+    assert_int_equal(done.done, KITHI_ALTER_NOTHING);
+    /* It lasts: over a start, in a copy, and beside another layout. */
+    stop();
+    start();
+    assert_int_equal(peer_use(&peer, "docs", NULL), 0);
+    assert_declared("lang:keyword,n:number");
+    struct kithi_alter a = anew();
+    assert_int_equal(alter(&a), 0);
+    assert_int_equal(done.done, KITHI_ALTER_COPIED);
+    assert_declared("lang:keyword,n:number");
+    a = as_it_is();
+    a.m = 8;
+    assert_int_equal(alter_index(a, "none"), 0);
+    assert_int_equal(done.done, KITHI_ALTER_COPIED);
+    assert_declared("none");
+    a = as_it_is(); /* what is larger is the same segment, grown */
+    a.slot_max = 2 * opened().slot_max;
+    assert_int_equal(alter_index(a, "lang:bool"), 0);
+    assert_declared("lang:bool");
+    assert_int_equal(alter_index(as_it_is(), "auto"), 0);
+    assert_declared("auto");
+    /* What is none is refused, and so is a request that is not as long as it says. */
+    assert_int_equal(alter_index(as_it_is(), "lang:text"), KITHI_E_PARAMETER);
+    assert_non_null(strstr(r.text, "a type is keyword"));
+    a = as_it_is();
+    a.index_len = 8;
+    assert_int_equal(alter(&a), KITHI_E_PROTOCOL);
+    assert_declared("auto");
 }
 
 static void what_auto_has_chosen_is_only_noted_when_it_is_asked_for(void **state)
@@ -442,6 +512,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(optimize_and_alter_are_answered_when_they_are_done),
+        TEST(an_index_is_another_without_a_copy),
         TEST(what_auto_has_chosen_is_only_noted_when_it_is_asked_for),
         TEST(what_cannot_be_is_refused_and_changes_nothing),
 #ifdef KITH_FAULT_POINTS

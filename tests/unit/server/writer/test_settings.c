@@ -120,6 +120,50 @@ static void what_auto_has_chosen_lasts(void **state)
     assert_true(back.chosen);
 }
 
+static void an_index_comes_back_as_it_was_asked_for(void **state)
+{
+    static const char *const texts[][2] = {
+        { "auto", "" },
+        { "none", "none" },
+        { "lang : keyword,chars:integer", "lang:keyword,chars:integer" },
+        { "\"q\\\"b\\\\ '#'\".x:float", "\"q\\\"b\\\\ '#'\".x:number" },
+    };
+    struct kithi_settings s, before, back;
+    struct kithi_errmsg err;
+    (void)state;
+    assert_int_equal(kithi_settings_new(&s, "docs", &geometry, NULL), 0);
+    assert_string_equal(s.index, "");
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        before = s;
+        assert_int_equal(kithi_settings_index(&s, texts[i][0], strlen(texts[i][0]), &err), 0);
+        assert_string_equal(s.index, texts[i][1]);
+        assert_int_equal(kithi_settings_same(&s, &before), i == 0);
+        assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+        assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
+        assert_string_equal(back.index, texts[i][1]);
+        assert_same(&s, &back);
+    }
+    /* The longest that there is, of what is written as two bytes. */
+    char text[KITHI_DECLARED_TEXT_MAX + 2] = "";
+    for (unsigned i = 0; i < 8; i++) {
+        size_t at = strlen(text);
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s\"%u", i ? "," : "", i);
+        for (unsigned n = 0; n < 115; n++)
+            at += (size_t)snprintf(text + at, sizeof text - at, "\\\"");
+        snprintf(text + at, sizeof text - at, "\":bool");
+    }
+    assert_int_equal(kithi_settings_index(&s, text, strlen(text), &err), 0);
+    assert_int_equal(kithi_settings_write(tmp.path, &s, NULL), 0);
+    assert_int_equal(kithi_settings_read(tmp.path, &back, NULL), 0);
+    assert_string_equal(back.index, text);
+    /* What is wrong changes nothing. */
+    assert_int_equal(kithi_settings_index(&s, "lang", 4, &err), KITHI_E_PARAMETER);
+    assert_int_equal(kithi_settings_index(&s, "a\0b", 3, &err), KITHI_E_PARAMETER);
+    memset(text, 'x', sizeof text);
+    assert_int_equal(kithi_settings_index(&s, text, sizeof text, &err), KITHI_E_PARAMETER);
+    assert_string_equal(s.index, back.index);
+}
+
 /* Write the file with one line replaced, and read it. */
 static void assert_read(const char *line, const char *instead, int status, const char *word)
 {
@@ -156,6 +200,7 @@ static void wrong_settings_are_refused_by_name(void **state)
     assert_read("layout =", "layout = \"auto\"", KITHI_E_FORMAT, "layout");
     assert_read("layout =", "layout = \"sq8\"", KITHI_E_FORMAT, "does not go with quantization \"none\"");
     assert_read("slot_max =", "", KITHI_E_FORMAT, "slot_max");
+    assert_read("slot_max =", "slot_max = 1\nindex = \"lang:text\"", KITHI_E_FORMAT, "a type is keyword");
     assert_read("dim =", "dim = 256\ndim = 3", KITHI_E_FORMAT, "dim");
 }
 
@@ -172,6 +217,7 @@ int main(void)
         cmocka_unit_test(settings_come_back_as_they_were_written),
         cmocka_unit_test(every_codec_comes_back_as_it_was_asked_for),
         cmocka_unit_test(what_auto_has_chosen_lasts),
+        cmocka_unit_test(an_index_comes_back_as_it_was_asked_for),
         cmocka_unit_test(identities_differ),
         cmocka_unit_test(wrong_settings_are_refused_by_name),
         cmocka_unit_test(a_missing_file_is_an_error_of_the_system),
