@@ -285,10 +285,10 @@ static void each_id_is_there_once_while_segments_replace_each_other(void **state
         test_child_start(&children[1 + i], "reader", reader, s);
 
     static const struct kith_alter_opts alters[] = {
-        { sizeof alters[0], 12, 0, KITH_AS_IS, KITH_AS_IS, 0, 0, NULL },
-        { sizeof alters[0], 0, 0, KITH_QUANTIZATION_BITS, KITH_AS_IS, 0, 0, NULL },
-        { sizeof alters[0], 0, 0, KITH_AS_IS, KITH_AS_IS, 5 * FILLERS, 0, NULL },
-        { sizeof alters[0], 0, 40, KITH_QUANTIZATION_SQ8, KITH_AS_IS, FILLERS + IDS + 1000, 0, NULL },
+        { sizeof alters[0], 12, 0, KITH_AS_IS, KITH_AS_IS, 0, 0, NULL, NULL },
+        { sizeof alters[0], 0, 0, KITH_QUANTIZATION_BITS, KITH_AS_IS, 0, 0, NULL, NULL },
+        { sizeof alters[0], 0, 0, KITH_AS_IS, KITH_AS_IS, 5 * FILLERS, 0, NULL, NULL },
+        { sizeof alters[0], 0, 40, KITH_QUANTIZATION_SQ8, KITH_AS_IS, FILLERS + IDS + 1000, 0, NULL, NULL },
     };
     for (unsigned i = 0; i < (test_long() ? 40u : 5u); i++) {
         struct kith_alter_opts opts = alters[i % 5 % 4];
