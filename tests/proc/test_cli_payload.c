@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -261,6 +262,34 @@ static void fields_are_indexed_as_they_were_declared(void **state)
     expect(tool("verify ix"), 0, "every rule holds");
 }
 
+#ifdef KITH_FAULT_POINTS
+/* A kithd that dies while it is told of another index has the one before, or the one that was asked for once that is written down. */
+static void a_death_leaves_one_index_or_the_other(void **state)
+{
+    (void)state;
+    static const char *const points[][2] = { { "crash-before-choice", "\"index\":\"auto\"" },
+                                             { "crash-after-choice",
+                                               "\"index\":\"lang:keyword\",\"index_fields\":1" } };
+    for (size_t i = 0; i < sizeof points / sizeof points[0]; i++) {
+        int status = 0;
+        assert_int_equal(test_daemon_stop(&d), 0);
+        snprintf(d.fault, sizeof d.fault, "%s", points[i][0]);
+        assert_int_equal(test_daemon_start(&d), 0);
+        expect(tool("alter ix --index lang:keyword"), 1, "went away");
+        for (uint64_t by_ms = test_now_ms() + 20000; test_daemon_alive(&d, &status); test_nap())
+            if (test_now_ms() > by_ms)
+                fail_msg("kithd never came to %s", points[i][0]);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        d.fault[0] = '\0';
+        assert_int_equal(test_daemon_start(&d), 0);
+        await("--json stats ix", points[i][1]);
+        await("--json stats ix", "\"index_whole\":true");
+        expect(tool("count ix --filter 'lang = \"l1\"'"), 0, "10");
+        expect(tool("verify ix"), 0, "every rule holds");
+    }
+}
+#endif
+
 int main(void)
 {
     if (getenv("KITH_TEST_KITH") == NULL)
@@ -270,6 +299,9 @@ int main(void)
         cmocka_unit_test(what_is_no_payload_is_named),
         cmocka_unit_test(payloads_are_loaded_and_exported),
         cmocka_unit_test(fields_are_indexed_as_they_were_declared),
+#ifdef KITH_FAULT_POINTS
+        cmocka_unit_test(a_death_leaves_one_index_or_the_other),
+#endif
     };
     test_daemon_init(&d);
     if (test_daemon_start(&d) < 0)

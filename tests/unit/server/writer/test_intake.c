@@ -18,6 +18,7 @@
 #include "server/base/log.h"
 #include "shm/base/bytes.h"
 #include "shm/wire/op.h"
+#include "tests/support/payload.h"
 #include "tests/support/rand.h"
 #include "tests/unit/server/writer/peer.h"
 #include "tests/unit/server/writer/served.h"
@@ -156,6 +157,77 @@ static void a_change_that_is_none_is_named_with_its_field(void **state)
         assert_non_null(strstr(r.text, "item 1, "));
         assert_non_null(strstr(r.text, bad[i].text));
     }
+    assert_daemon_goes_on();
+}
+
+/* Deletes under a condition are asked of what their id has when their turn comes, in the same write, too. */
+static void a_delete_under_a_condition_is_one_or_nothing(void **state)
+{
+    static const float vector[DIM] = { 1, 2, 3, 4 };
+    enum { UPSERT = KITHI_OP_UPSERT, IF = KITHI_OP_DELETE_IF, SET = KITHI_OP_SET };
+    static const struct {
+        uint8_t type;
+        const char *id, *text; /* a payload, or a condition */
+        bool found;
+    } ops[] = {
+        { UPSERT, "da", "{\"n\":1}", true }, { IF, "da", "n = 2", false },
+        { IF, "da", "n = 1", true },         { IF, "da", "n = 1", false },
+        { UPSERT, "db", "{\"n\":1}", true }, { SET, "db", "{\"n\":2}", true },
+        { IF, "db", "n = 1", false },        { IF, "db", "n = \"x\"", false },
+        { IF, "nobody", "n = 1", false },    { IF, "db", "not n = 1 and exists(n)", true },
+        { UPSERT, "db", "{\"n\":3}", true }, { IF, "db", "n < 3", false },
+    };
+    const uint32_t n = sizeof ops / sizeof ops[0];
+    unsigned char body[2048], written[4];
+    struct peer_reply r;
+    (void)state;
+    uint64_t live = peer_stat(&good, "live");
+    memcpy(body, good.uid, 16);
+    size_t len = 16;
+    for (uint32_t i = 0; i < n; i++) {
+        struct kithi_payload p = { .bytes = NULL };
+        struct kithi_op op = { .type = ops[i].type, .id = ops[i].id, .id_len = (uint16_t)strlen(ops[i].id) };
+        if (op.type == IF) {
+            op.payload = ops[i].text;
+            op.payload_len = (uint32_t)strlen(ops[i].text);
+        } else {
+            p = test_payload(ops[i].text);
+            op.payload = p.bytes;
+            op.payload_len = p.len;
+        }
+        if (op.type == UPSERT) {
+            op.flags = KITHI_OP_PAYLOAD;
+            op.dim = DIM;
+            op.vector = vector;
+        }
+        len += kithi_op_put(body + len, &op);
+        test_payload_free(&p);
+    }
+    assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, len, n, &r), 0);
+    assert_int_equal(r.reply.found, 1 + 1 + 1); /* a delete, a payload that was set, another delete */
+    memcpy(written, r.text + sizeof(struct kithi_written), sizeof written);
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(written[i / 8] >> i % 8 & 1, !ops[i].found);
+    assert_int_equal(peer_stat(&good, "live"), live + 1);
+
+    /* One that is no condition is refused, with its place, and all of its write. */
+    struct kithi_op op = {
+        .type = KITHI_OP_DELETE_IF, .id = "db", .id_len = 2, .payload = "n = 3", .payload_len = 5
+    };
+    len = 16 + kithi_op_put(body + 16, &op);
+    op.payload = "n = ";
+    op.payload_len = 4;
+    len += kithi_op_put(body + len, &op);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, len, 2, &r), KITHI_E_FILTER);
+    assert_int_equal(r.reply.item, 1);
+    op.payload_len = 0;
+    len = 16 + kithi_op_put(body + 16, &op);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, len, 1, &r), KITHI_E_PROTOCOL);
+    assert_non_null(strstr(r.text, "without a payload"));
+    assert_int_equal(peer_stat(&good, "live"), live + 1);
+    op = (struct kithi_op){ .type = KITHI_OP_DELETE, .id = "db", .id_len = 2 };
+    len = 16 + kithi_op_put(body + 16, &op);
+    assert_int_equal(peer_call(&good, KITHI_FRAME_WRITE, body, len, 1, &r), 0);
     assert_daemon_goes_on();
 }
 
@@ -769,6 +841,7 @@ int main(void)
         cmocka_unit_test(pipelined_writes_are_answered_in_order_and_flush_after_them),
         cmocka_unit_test(a_refused_write_names_its_item_and_leaves_nothing),
         cmocka_unit_test(a_change_that_is_none_is_named_with_its_field),
+        cmocka_unit_test(a_delete_under_a_condition_is_one_or_nothing),
         cmocka_unit_test(a_list_of_fields_to_remove_that_is_cut_off_is_called_that),
         cmocka_unit_test(a_change_removes_64_fields_at_most),
         cmocka_unit_test(an_id_of_512_bytes_is_called_that),
