@@ -57,7 +57,7 @@ struct kithi_request {
     struct kithi_text body;
     bool floats;                   /* the body is one vector as octets */
     const struct kithi_key *key;   /* NULL: there are none */
-    struct kithi_keyring *keyring; /* that holds it; NULL: none */
+    struct kithi_keyring *keyring; /* which key is of, and held by the request; NULL: none */
     char id[KITHI_REQUEST_ID_MAX + 1];
 
     uint64_t began_ns;       /* CLOCK_MONOTONIC, when it was whole */

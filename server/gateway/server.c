@@ -789,6 +789,7 @@ static void give_up(struct kithi_server *s, struct conn *c)
     owed->route = r->route;
     owed->method = r->method;
     owed->key = r->key;
+    owed->keyring = kithi_keyring_hold(r->keyring);
     owed->began_ns = r->began_ns;
     memcpy(owed->id, r->id, sizeof owed->id);
     enum kithi_drop drop = kithi_lanes_drop(s->lanes, job);

@@ -214,7 +214,7 @@ static int choose(SSL *ssl, const unsigned char **out, unsigned char *out_len, c
     const struct {
         unsigned bit;
         const char *name;
-    } ours[] = { { KITHI_ALPN_H2, "h2" }, { KITHI_ALPN_HTTP1, "http/1.1" } };
+    } ours[] = { { KITHI_ALPN_HTTP1, "http/1.1" }, { KITHI_ALPN_H2, "h2" } };
     unsigned offered = (unsigned)(uintptr_t)arg;
     (void)ssl;
     for (unsigned i = 0; i < sizeof ours / sizeof ours[0]; i++) {

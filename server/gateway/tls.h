@@ -32,7 +32,8 @@ struct kithi_tls_files {
 struct kithi_tls;
 
 /*
- * Load. alpn: enum kithi_alpn, those that are offered; when a client offers h2 and http/1.1, it is h2. 0; -errno or KITHI_E_FORMAT: err says
+ * Load. alpn: enum kithi_alpn, those that are offered; when a client offers both, it is http/1.1: over HTTP/2 there is gRPC alone, whose clients
+ * offer nothing else, and browsers and curl, which offer both, come for the rest. 0; -errno or KITHI_E_FORMAT: err says
  * which file, what is wrong and what to do, and never anything of the key.
  */
 int kithi_tls_load(const struct kithi_tls_files *files, unsigned alpn, struct kithi_tls **out,

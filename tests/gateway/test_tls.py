@@ -47,11 +47,11 @@ def install(m, name):
         os.rename(m.path("new"), m.path("live." + end))
 
 
-def start(m, *options, idle_ms=IDLE_MS):
+def start(m, *options, idle_ms=IDLE_MS, more=""):
     if m.gateway:
         m.stop_gateway()
     before = len(m.log()) if os.path.exists(m.path("gateway.log")) else 0
-    m.start_gateway("--tls-cert", m.path("live.pem"), "--tls-key", m.path("live.key"), *options, config=CONFIG + f"idle_ms = {idle_ms}\n")
+    m.start_gateway("--tls-cert", m.path("live.pem"), "--tls-key", m.path("live.key"), *options, config=CONFIG + f"idle_ms = {idle_ms}\n" + more)
     m.tls_port = int(wait_until("it listens for TLS", lambda: re.search(r"event=listening-tls .*port=(\d+)", m.log()[before:]))[1])
 
 
@@ -307,7 +307,7 @@ def new_certificates_and_keys_are_taken(m):
     with open(m.path("keys"), "w", encoding="ascii") as f:
         f.write(f"one write * {KEY}\n")
     os.chmod(m.path("keys"), 0o600)
-    start(m, "--keys", m.path("keys"), idle_ms=60000)
+    start(m, "--keys", m.path("keys"), idle_ms=60000, more=f"request_ms = {int(3000 * SLOWNESS)}\n")
     by = {"Authorization": "Bearer " + KEY}
 
     def hup(*events):
@@ -353,6 +353,12 @@ def new_certificates_and_keys_are_taken(m):
     hup("keys-kept")
     assert serial() == new
     expect(ask(m, "GET", "/collections", headers=by), 200)
+    # One that is given up after its key has gone still has a name in the log.
+    waiting = connect(m)
+    wants = b'{"like":"p7","min_epoch":1000000}'
+    waiting.sendall(request("/collections/big/search", f"Authorization: Bearer {KEY}\r\nContent-Type: application/json\r\nContent-Length: {len(wants)}\r\n",
+                            "POST", wants))
+    wait_until("it waits", lambda: b"kith_gateway_waiting_for_epoch 1\n" in ask(m, "GET", "/metrics", headers=by).body)
     second = "s" * 32
     with open(m.path("keys"), "w", encoding="ascii") as f:
         f.write(f"two read * {second}\n")
@@ -365,10 +371,13 @@ def new_certificates_and_keys_are_taken(m):
     expect(one_answer(under_way), 200)
     kept.sendall(request("/collections", f"Authorization: Bearer {KEY}\r\n"))
     expect(one_answer(kept), 401, "key")
+    expect(one_answer(waiting), 504, "epoch_not_visible")
+    assert re.search(r"key=one .*status=504", m.log())
     read_all_metrics = ask(m, "GET", "/metrics", headers={"X-API-Key": second}).body.decode()
     refusals = float(re.search(r'kith_gateway_events_total\{kind="reload_refused"\} (\d+)', read_all_metrics)[1])
     assert refusals == count + 4, refusals  # the last with both
     kept.close()
+    waiting.close()
     under_way.close()
 
 

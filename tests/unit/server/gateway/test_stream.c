@@ -71,6 +71,8 @@ struct pair {
     int fd;
 };
 
+static const char *offer = "\x02h2\x08http/1.1";
+
 static void open_pair(struct pair *p, bool tls, bool certified)
 {
     int fds[2], small = 4096;
@@ -95,7 +97,7 @@ static void open_pair(struct pair *p, bool tls, bool certified)
         SSL_CTX_use_certificate_file(p->context, pem, SSL_FILETYPE_PEM);
         SSL_CTX_use_PrivateKey_file(p->context, key, SSL_FILETYPE_PEM);
     }
-    SSL_CTX_set_alpn_protos(p->context, (const unsigned char *)"\x08http/1.1\x02h2", 12);
+    SSL_CTX_set_alpn_protos(p->context, (const unsigned char *)offer, (unsigned)strlen(offer));
     p->client = SSL_new(p->context);
     SSL_set_fd(p->client, p->fd);
     SSL_set_connect_state(p->client);
@@ -271,7 +273,26 @@ static void a_handshake_that_fails_says_why(void **state)
     close_pair(&p);
 }
 
-static void h2_goes_first_and_names_are_single_and_plain(void **state)
+static void h2_is_for_those_who_want_nothing_else(void **state)
+{
+    (void)state;
+    const struct {
+        const char *offer;
+        enum kithi_alpn chosen;
+    } list[] = { { "\x02h2", KITHI_ALPN_H2 },
+                 { "\x08grpc-exp\x02h2", KITHI_ALPN_H2 },
+                 { "\x02h2\x08http/1.1", KITHI_ALPN_HTTP1 },
+                 { "\x08http/1.1", KITHI_ALPN_HTTP1 } };
+    for (unsigned i = 0; i < sizeof list / sizeof list[0]; i++) {
+        struct pair p;
+        offer = list[i].offer;
+        open_pair(&p, true, false);
+        assert_int_equal(kithi_stream_protocol(&p.stream), list[i].chosen);
+        close_pair(&p);
+    }
+}
+
+static void names_are_single_and_plain(void **state)
 {
     (void)state;
     const struct {
@@ -288,7 +309,6 @@ static void h2_goes_first_and_names_are_single_and_plain(void **state)
         char name[KITHI_TLS_NAME_MAX + 1];
         make(list[i].name, list[i].times, "client");
         open_pair(&p, true, true);
-        assert_int_equal(kithi_stream_protocol(&p.stream), KITHI_ALPN_H2);
         assert_int_equal(kithi_stream_peer(&p.stream, name), list[i].good);
         if (list[i].good) {
             assert_string_equal(name, list[i].name);
@@ -330,7 +350,8 @@ int main(void)
         cmocka_unit_test(an_end_is_told_and_reading_goes_on),
         cmocka_unit_test(a_peer_that_says_nothing_of_its_end_has_gone),
         cmocka_unit_test(a_handshake_that_fails_says_why),
-        cmocka_unit_test(h2_goes_first_and_names_are_single_and_plain),
+        cmocka_unit_test(h2_is_for_those_who_want_nothing_else),
+        cmocka_unit_test(names_are_single_and_plain),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
