@@ -36,7 +36,7 @@ def keys_decide_about_each_call(m):
     assert m.get("/collections", headers=bearer(READER)).json["collections"] == ["a", "b"]
     expect(m.get("/metrics", headers=bearer(ONE)), 403, "rights")
     expect(m.get("/metrics", headers=bearer(READER)), 200)
-    for path in ("/livez", "/readyz", "/health", "/openapi.json"):
+    for path in ("/livez", "/readyz", "/health", "/openapi.json", "/"):
         assert WRITER not in expect(m.get(path), 200).body.decode()
     assert "key=one " in m.log()
     for key in (WRITER, READER, ONE):
@@ -55,6 +55,21 @@ def without_keys_browsers_and_names_are_refused(m):
         expect(m.post("/collections/a/search", {"vector": [1, 0]}, headers=headers), 403, "stranger")
     for headers in ({"Sec-Fetch-Site": "none"}, {"Host": "localhost"}, {"Host": "LOCALHOST:80"}, {"Host": "127.1.2.3:8080"}, {"Host": "[::1]:8080"}):
         expect(m.get("/livez", headers=headers), 200)
+
+
+def the_page_of_the_gateway_itself_may_read(m):
+    # A link on another site's page leads to it; what that page asks for itself is refused as ever.
+    expect(m.get("/", headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}), 200)
+    own = {"Origin": f"http://127.0.0.1:{m.port}", "Sec-Fetch-Site": "same-origin"}
+    search = {"vector": [1, 0]}
+    expect(m.post("/collections/a/search", search, headers=own), 200)
+    expect(m.get("/metrics?of=gateway", headers=own), 200)
+    for headers in ({**own, "Sec-Fetch-Site": "cross-site"}, {**own, "Origin": "http://127.0.0.1:1"}, {**own, "Origin": "http://example.org"},
+                    {"Host": "example.org", "Origin": "http://example.org"}):
+        expect(m.post("/collections/a/search", search, headers=headers), 403, "stranger")
+    for method, path, body in (("PUT", "/collections/new", {"dim": 1, "metric": "l2"}), ("DELETE", "/collections/a", None),
+                               ("POST", "/collections/a/upsert", {"points": [{"id": "k", "vector": [1, 1]}]})):
+        expect(m.ask(method, path, body, headers=own), 403, "stranger")
 
 
 def bad_options_are_told(m):
@@ -97,4 +112,4 @@ def set_up(m):
         expect(m.ask("PUT", "/collections/" + name, {"dim": 2, "metric": "l2"}, headers=bearer(WRITER)), 201)
 
 
-main([keys_decide_about_each_call, bad_options_are_told, without_keys_browsers_and_names_are_refused], set_up)
+main([keys_decide_about_each_call, bad_options_are_told, without_keys_browsers_and_names_are_refused, the_page_of_the_gateway_itself_may_read], set_up)
