@@ -81,10 +81,10 @@ enum kithi_checkpoint_verdict kithi_checkpoint_header_decode(const void *buf, co
     }
     if (!kithi_checkpoint_plan(out, &plan))
         return KITHI_CHECKPOINT_BAD;
-    /* Regions of another segment format are bytes that nobody here can read, but those of versions 2 and 3: items are the same. In version 2
-     * no record has a payload, and postings (version 4) are in no checkpoint. */
+    /* Regions of another segment format are bytes that nobody here can read, but those of versions 2 to 4: items are the same. In version 2
+     * no record has a payload, and postings (versions 4 and 5) are in no checkpoint. */
     bool known = version == 1 ? out->segment_version == 2
-                              : out->segment_version == 3 || out->segment_version == KITHI_FORMAT_VERSION;
+                              : out->segment_version >= 3 && out->segment_version <= KITHI_FORMAT_VERSION;
     if (!known)
         return KITHI_CHECKPOINT_NEWER;
     return uid && memcmp(out->uid, uid, 16) != 0 ? KITHI_CHECKPOINT_FOREIGN : KITHI_CHECKPOINT_OK;

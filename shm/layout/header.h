@@ -28,7 +28,7 @@
 #include "shm/layout/geometry.h"
 
 #define KITHI_SEGMENT_MAGIC  UINT64_C(0x0147455348544b89) /* reads wrong when byte-swapped */
-#define KITHI_FORMAT_VERSION 4u
+#define KITHI_FORMAT_VERSION 5u
 #define KITHI_HEADER_SIZE    65536u     /* bytes of the header's region */
 #define KITHI_MARK_ALL       UINT64_MAX /* a mark that sends every search to a newer generation */
 

@@ -40,9 +40,8 @@
 
 enum kithi_postings_state { /* of a field; the numbers are format */
                             KITHI_POSTINGS_UNUSED = 0,
-                            /* 1: kept, by a kithd whose keys of strings were hashes; nobody reads those any more */
+                            KITHI_POSTINGS_KEPT = 1,
                             KITHI_POSTINGS_GIVEN_UP = 2, /* memory was short: it has no terms */
-                            KITHI_POSTINGS_KEPT = 3,
 };
 
 /* What the values of a field were declared to be (postings/declared.h); the numbers are format. */

@@ -45,6 +45,8 @@ static const struct golden goldens[] = {
     { "v3/bits", 3, "bits", "none", 0.06f, 1e-2f, 2 },
     { "v4/none", 4, "none", "f32", 1e-4f, 1e-5f, 2 },
     { "v4/bits", 4, "bits", "none", 0.06f, 1e-2f, 2 },
+    { "v5/none", 5, "none", "f32", 1e-4f, 1e-5f, 2 },
+    { "v5/bits", 5, "bits", "none", 0.06f, 1e-2f, 2 },
 };
 
 /* What a start finds. */
