@@ -389,7 +389,8 @@ static void an_estimate_has_the_number_within_its_bounds(void **state)
         assert_true(kithi_estimate(&v, &c, &e));
         assert_true(e.low <= e.matches && e.matches <= e.high && e.high <= e.of && e.of == MANY);
         assert_true(e.exact ? matches == e.low && matches == e.high : e.share > 0 && e.share <= 1);
-        assert_true(e.exact == (number == 0)); /* nothing is below the least: that alone is known without counting */
+        assert_true(e.exact ==
+                    (number == 0)); /* nothing is below the least: that alone is known without counting */
         outside += matches < e.low || matches > e.high;
         assert_false(kithi_estimate(&v, &c, &e)); /* the sample is kept */
         condition_free(&c);
