@@ -12,7 +12,7 @@ import time
 from support import PATIENCE, SLOWNESS, Answer, expect, floats, main, read_all, wait_until
 
 KEY = "k" * 32
-SHAKE_MS = int(1500 * SLOWNESS)
+SHAKE_MS = int(3000 * SLOWNESS)
 SHAKES = 20
 CONFIG = f"tls_port = 0\nhandshake_ms = {SHAKE_MS}\nhandshakes = {SHAKES}\nconnections = 400\n"
 IDLE_MS = int(3000 * SLOWNESS)
