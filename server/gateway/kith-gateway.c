@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/base/notify.h"
 #include "server/gateway/body.h"
 #include "server/gateway/handles.h"
 #include "server/gateway/keys.h"
@@ -131,7 +132,9 @@ int main(int argc, char **argv)
     } else {
         kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u keys=%zu", o.listen,
                   kithi_server_port(server), keys.count);
+        kithi_notify("READY=1\nSTATUS=listening on %s, port %u", o.listen, kithi_server_port(server));
         rc = kithi_server_run(server);
+        kithi_notify("STOPPING=1");
         status = rc < 0;
         if (rc < 0) {
             kithi_log(KITHI_LOG_ERROR, "loop-failed", "msg=%s", strerror(-rc));
