@@ -36,19 +36,22 @@ for function in $functions; do
         fail "$function of kith.map has no page: name it in an @functions line of tools/man/*.3.scd"
         continue
     fi
-    to=$(sed -n '1s/^\.so //p' "$page")
-    page=$man/${to:-man3/$function.3}
-    [ -e "$page" ] || fail "$function.3 leads to $to, which is not there"
-    # Its prototype, and its name in the first section, where apropos looks.
-    grep -q "[ *]$function(" "$page" || fail "$page has no prototype of $function"
+    read -r to <"$page"
+    if [[ $to == ".so "* ]]; then
+        page=$man/${to#.so }
+        [ -e "$page" ] || fail "$function.3 leads to $to, which is not there"
+    fi
+    [[ $(<"$page") == *[\ \*]"$function("* ]] || fail "$page has no prototype of $function"
 done
 
 for source in tools/man/kith_*.3.scd; do
+    page=$(<"$source")
     for section in NAME SYNOPSIS DESCRIPTION "RETURN VALUE" ERRORS THREADS EXAMPLE "SEE ALSO"; do
-        grep -qx "# $section" "$source" || fail "$source has no section $section"
+        [[ $page == *$'\n'"# $section"$'\n'* ]] || fail "$source has no section $section"
     done
     for function in $(sed -n 's/^@functions //p' "$source"); do
-        sed -n '/^# NAME/,/^# SYNOPSIS/p' "$source" | grep -qw "$function" || [ "$function" = "$(basename "$source" .3.scd)" ] ||
+        # Where apropos looks.
+        [[ ${page%%# SYNOPSIS*} =~ [^_a-z]$function[^_a-z] ]] ||
             fail "$source: NAME does not name $function"
     done
     # The example is the body of a function with a collection and two vectors.
@@ -76,7 +79,7 @@ expect() {
     local text=$1 page=$2 option
     shift 2
     for option in "$@"; do
-        grep -qE -- "(^|[^-a-z])$option([^-a-z]|$)" <<<"$text" || fail "$page does not speak of $option"
+        [[ " $text " =~ [^-a-z]$option[^-a-z] ]] || fail "$page does not speak of $option"
     done
 }
 
