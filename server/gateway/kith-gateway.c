@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "server/base/log.h"
+#include "server/base/notify.h"
 #include "server/gateway/body.h"
 #include "server/gateway/handles.h"
 #include "server/gateway/lanes.h"
@@ -146,7 +147,9 @@ int main(int argc, char **argv)
                       kithi_server_tls_port(server),
                       kithi_tls_knows_clients(secrets.tls) ? "certified" : "any");
         }
+        kithi_notify("READY=1\nSTATUS=listening on %s, port %u", o.listen, kithi_server_port(server));
         rc = kithi_server_run(server);
+        kithi_notify("STOPPING=1");
         status = rc < 0;
         if (rc < 0) {
             kithi_log(KITHI_LOG_ERROR, "loop-failed", "msg=%s", strerror(-rc));

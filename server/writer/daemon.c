@@ -129,6 +129,7 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
     d->run.lock_fd = d->data.lock_fd = d->listen_fd = d->signal_fd = -1;
     d->accept_at_ms = d->stop_by_ms = d->signal_at_ms = KITHI_NEVER;
     d->started_ms = kithi_now_ms();
+    kithi_manager_init(&d->manager);
     d->no_counters = o->no_counters;
     d->session_max = (unsigned)(o->clients ? o->clients : KITHI_CLIENTS_DEFAULT);
     unsigned threads = o->threads ? (unsigned)o->threads : cpu_count();
@@ -341,7 +342,8 @@ int kithi_daemon_run(struct kithi_daemon *d)
             kithi_intake_stop(d);
             kithi_revive_stop(d);
         }
-        uint64_t again_ms = turn(d, now_ms);
+        uint64_t again_ms = turn(d, now_ms), manager_ms = kithi_manager_turn(d, now_ms);
+        again_ms = manager_ms < again_ms ? manager_ms : again_ms;
         if (stopped && !work_left(d)) {
             if (d->stop_by_ms == KITHI_NEVER) {
                 d->stop_by_ms = now_ms + LEAVE_MS;

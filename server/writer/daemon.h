@@ -16,6 +16,7 @@
 #include "server/base/pool.h"
 #include "server/index/index.h"
 #include "server/writer/dirs.h"
+#include "server/writer/manager.h"
 #include "server/writer/rights.h"
 
 #define KITHI_NEVER UINT64_MAX
@@ -85,7 +86,7 @@ struct kithi_daemon {
     struct kithi_revive *revives; /* restores that have all of their back-up, or are being removed */
 
     struct kithi_start *start;   /* collections that are coming back; NULL once all of them are served */
-    void (*on_ready)(void *arg); /* called when they are; may be NULL */
+    void (*on_ready)(void *arg); /* called when they are, for tests; may be NULL */
     void *ready_arg;
     struct kithi_refused *refused; /* collections that cannot be brought back, sorted by name (refused.h) */
     struct kithi_errmsg start_err; /* why the start failed; code 0: it did not */
@@ -97,6 +98,8 @@ struct kithi_daemon {
     bool failing;          /* a log failed: what waits is refused */
     uint64_t stop_by_ms;   /* when to stop waiting for clients that do not read; KITHI_NEVER before */
     int exit_status;
+
+    struct kithi_manager manager;
 };
 
 /* Set up everything but collections and socket. On failure: fini. */

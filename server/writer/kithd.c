@@ -3,13 +3,9 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "server/base/conf.h"
 #include "server/base/log.h"
@@ -201,31 +197,6 @@ static int read_config(struct options *out, struct kithi_errmsg *err)
     return 0;
 }
 
-/* All collections are served: say so to a service manager that waits for it (systemd's Type=notify). */
-static void tell_manager(void *arg)
-{
-    static const char text[] = "READY=1";
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    size_t len = path ? strlen(path) : 0;
-    (void)arg;
-    if (len < 2 || len > sizeof address.sun_path) {
-        return;
-    }
-    memcpy(address.sun_path, path, len);
-    if (path[0] == '@') { /* a name that is no file */
-        address.sun_path[0] = 0;
-    }
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
-    if (fd < 0 || sendto(fd, text, sizeof text - 1, MSG_NOSIGNAL, (struct sockaddr *)&address, size) < 0) {
-        kithi_log(KITHI_LOG_WARN, "manager-not-told", "socket=%s msg=%s", path, strerror(errno));
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-}
-
 int main(int argc, char **argv)
 {
     static struct options options;
@@ -247,7 +218,6 @@ int main(int argc, char **argv)
         kithi_log(KITHI_LOG_ERROR, "start-failed", "status=%s msg=%s", kithi_error_name(status), err.text);
         return EXIT_FAILED;
     }
-    daemon.on_ready = tell_manager;
     status = kithi_start_begin(&daemon, &err);
     if (!status) {
         status = kithi_intake_open(&daemon, &err);

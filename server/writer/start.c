@@ -499,8 +499,11 @@ void kithi_start_turn(struct kithi_daemon *d)
                   s->left);
     }
     kithi_start_fini(d);
-    if (ready && d->on_ready) {
-        d->on_ready(d->ready_arg);
+    if (ready) {
+        kithi_manager_ready(d);
+        if (d->on_ready) {
+            d->on_ready(d->ready_arg);
+        }
     }
 }
 

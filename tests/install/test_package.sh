@@ -50,6 +50,25 @@ read -ra flags <<<"$(pkg-config --cflags --libs kith)"
 read -ra flags <<<"$(pkg-config --cflags --libs --static kith)"
 "$cc" -std=c11 -static -o "$work/use_pc_static" "$here/outside/use.c" "${flags[@]}"
 "$work/use_pc_static"
+read -ra flags <<<"$(pkg-config --cflags --libs kith)"
+"$cxx" -std=c++11 -o "$work/use_pc_cpp" "$here/outside/use.cpp" "${flags[@]}" -Wl,-rpath,"$libdir"
+"$work/use_pc_cpp"
+
+step "another minor version is refused, whose interface may differ"
+pkg-config --exists 'kith >= 0.1' && ! pkg-config --exists 'kith >= 99'
+cat >"$work/CMakeLists.txt" <<'EOF'
+cmake_minimum_required(VERSION 3.20)
+project(later LANGUAGES C)
+find_package(kith 0.99 REQUIRED)
+EOF
+if cmake -G "$generator" -S "$work" -B "$work/later" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" >"$work/log" 2>&1; then
+    echo "FAILED: find_package(kith 0.99) took this version"
+    exit 1
+fi
+tr -s ' \n' '  ' <"$work/log" | grep -q 'compatible with requested version "0.99"' || {
+    cat "$work/log"
+    exit 1
+}
 
 step "the library needs libc alone and exports kith_ names alone"
 needed=$(readelf -d "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')

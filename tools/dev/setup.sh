@@ -4,14 +4,14 @@
 #   tools/dev/setup.sh [--tests] [--bench]
 #
 # Without an option: what builds and runs kithd, kith and the demo. --tests adds what the whole test
-# run needs (clang, sanitizers, cmocka, relacy, the aarch64 cross compiler, qemu, a browser for the status page); --bench adds the
+# run needs (clang, sanitizers, cmocka, relacy, the aarch64 cross compiler, qemu, lintian, a browser for the status page); --bench adds the
 # libraries and tools that bench/ compares with. Works as root or through sudo, without a terminal.
 set -euo pipefail
 
 packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev libssl-dev scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
     gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema openssl
-    chromium chromium-driver)
+    chromium chromium-driver dpkg-dev lintian man-db systemd zsh)
 bench=(g++ fio libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {

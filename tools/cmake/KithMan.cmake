@@ -1,0 +1,35 @@
+# A man page with declarations from the public header: cmake -DSOURCE=page.scd -DHEADER=kith.h -DOUTPUT=out.scd -P KithMan.cmake
+#
+#   @functions kith_open kith_close    their prototypes, as a literal block
+#   @struct kith_open_opts             its definition, with the comments
+#
+# A name that the header does not have is an error: a page cannot outlive what it describes.
+file(READ "${HEADER}" header)
+file(READ "${SOURCE}" page)
+string(REGEX MATCHALL "\n@(functions|struct) [^\n]*" lines "${page}")
+foreach(line IN LISTS lines)
+    set(block "\n```\n")
+    string(REGEX MATCHALL "kith_[a-z_]+" names "${line}")
+    foreach(name IN LISTS names)
+        if(line MATCHES "^\n@struct")
+            string(FIND "${header}" "\nstruct ${name} {\n" begin)
+            set(found "")
+            if(begin GREATER -1)
+                math(EXPR begin "${begin} + 1")
+                string(SUBSTRING "${header}" ${begin} -1 rest)
+                string(FIND "${rest}" "\n};" end)
+                string(SUBSTRING "${rest}" 0 ${end} found)
+            endif()
+            string(APPEND block "${found}\n};\n")
+        else()
+            string(REGEX MATCH "KITH_API ([^(;]*[ *]${name}\\([^;]*\\);)" found "${header}")
+            string(REGEX REPLACE "\n *" "\n        " prototype "${CMAKE_MATCH_1}")
+            string(APPEND block "${prototype}\n")
+        endif()
+        if(NOT found)
+            message(FATAL_ERROR "${SOURCE} speaks of ${name}, and kith.h does not")
+        endif()
+    endforeach()
+    string(REPLACE "${line}\n" "${block}```\n" page "${page}")
+endforeach()
+file(WRITE "${OUTPUT}" "${page}")
