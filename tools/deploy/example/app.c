@@ -8,7 +8,8 @@
  * tried for S seconds (--wait, 60), as containers of a pod start in any order. It prints a line of JSON a second, and one at its end. SIGTERM ends it. Exit
  * status 0 when no search failed and none found less than it had to, 1 otherwise, 2 for bad usage.
  *
- * A vector is a function of its id, so that a reader knows by itself what the nearest neighbour is.
+ * A vector is a function of its id, so that a reader knows by itself what the nearest neighbour is. It searches for those that
+ * are there when it begins; others may add what they like.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -165,18 +166,19 @@ static int read_on(const struct job *job)
         kith_results_free(hits);
         return 1;
     }
-    uint64_t began = now_us(), said = began, id = 0, count = 0;
+    uint64_t began = now_us(), said = began, id = 0, count = 0, known = 0;
     while (!stop && (job->seconds == 0 || now_us() - began < (uint64_t)job->seconds * 1000000u)) {
-        int status = count == 0 || t.searches % 256 == 0 ? kith_count(index, &count) : 0;
+        int status = known == 0 || t.searches % 256 == 0 ? kith_count(index, &count) : 0;
         if (status < 0) {
             t.failed++;
             snprintf(t.last_error, sizeof t.last_error, "%s", kith_strerror(status));
         }
-        if (count == 0) { /* nobody has filled it yet */
+        known = known > 0 ? known : count;
+        if (known == 0) { /* nobody has filled it yet */
             nap_ms(20);
             continue;
         }
-        id = (id * 5 + 3) % count;
+        id = (id * 5 + 3) % known;
         search(index, id, hits, &t);
         if (now_us() - said >= 1000000u || t.searches == 1) {
             said = now_us();

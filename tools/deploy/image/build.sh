@@ -106,7 +106,7 @@ else
     options+=(--build-arg BASE=localhost/kith-base --pull-never)
 fi
 
-buildah "${storage[@]}" build "${options[@]}" .
+buildah "${storage[@]}" build "${options[@]}" . >&2
 rm -f "$output"
 buildah "${storage[@]}" push --quiet --signature-policy "$policy" "kith-build:$target" \
     "$format-archive:$output:localhost/$([ "$target" = kith ] && echo kith || echo kith-example-app):$version"
