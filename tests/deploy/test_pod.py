@@ -155,7 +155,7 @@ class Pod:
         return self.kithd
 
     def start_app(self, *args, gid=APP_UID):
-        return self.start("app", ["/usr/bin/kith-example-app", "demo", "--run", RUN, *args], APP_UID, gid, [READ_GROUP],
+        return self.start("app", ["/usr/bin/kith-example-app", "demo", "--run", RUN, "--pause-ms", "1", "--report-ms", "100", *args], APP_UID, gid, [READ_GROUP],
                           [[self.run, "/run/kith", True]])
 
     def start_gateway(self):
@@ -202,7 +202,7 @@ def last(container):
     return json.loads(lines[-1]) if lines else {"searches": 0}
 
 
-def searched_on(app, more=100):
+def searched_on(app, more=50):
     """The application has searched so often again, and none of it failed."""
     before = last(app)["searches"]
     wait_until("the application searches", lambda: last(app)["searches"] >= before + more or not app.running())
@@ -272,7 +272,7 @@ def whole_pod(where, root, permitted, io):
         for container in (app, gateway, pod.kithd):
             container.stop()
         end = last(app)
-        assert end["event"] == "end" and end["failed"] == 0 and end["odd"] == 0 and end["searches"] > 1000, end
+        assert end["event"] == "end" and end["failed"] == 0 and end["odd"] == 0 and end["searches"] > 500, end
         return pod, end
     except BaseException:
         pod.show()

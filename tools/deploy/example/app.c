@@ -1,11 +1,11 @@
 /*
  * app.c - the application beside the sidecar: attaches to a collection and searches it without a pause.
  *
- *   kith-example-app COLLECTION [--run DIR] [--fill N] [--seconds S] [--pause-ms MS] [--wait S]
+ *   kith-example-app COLLECTION [--run DIR] [--fill N] [--seconds S] [--pause-ms MS] [--wait S] [--report-ms MS]
  *
  * With --fill it makes the collection if there is none, and puts N points into it (it has to be in kithd's write group then);
  * otherwise it only reads: a read-only mount of the run directory and membership of the read group are enough. Attaching is
- * tried for S seconds (--wait, 60), as containers of a pod start in any order. It prints a line of JSON a second, and one at its end. SIGTERM ends it. Exit
+ * tried for S seconds (--wait, 60), as containers of a pod start in any order. It prints a line of JSON a second (--report-ms), and one at its end. SIGTERM ends it. Exit
  * status 0 when no search failed and none found less than it had to, 1 otherwise, 2 for bad usage.
  *
  * A vector is a function of its id, so that a reader knows by itself what the nearest neighbour is. It searches for those that
@@ -27,7 +27,7 @@ enum { DIM = 64, BATCH = 200, K = 5 };
 
 struct job {
     const char *collection, *run;
-    long fill, seconds, pause_ms, wait_s; /* seconds 0: until it is told to stop */
+    long fill, seconds, pause_ms, wait_s, report_ms; /* seconds 0: until it is told to stop */
 };
 
 struct tally {
@@ -180,7 +180,7 @@ static int read_on(const struct job *job)
         }
         id = (id * 5 + 3) % known;
         search(index, id, hits, &t);
-        if (now_us() - said >= 1000000u || t.searches == 1) {
+        if (now_us() - said >= (uint64_t)job->report_ms * 1000u || t.searches == 1) {
             said = now_us();
             print("searching", &t, count);
         }
@@ -204,9 +204,9 @@ static bool number(const char *text, long *out)
 int main(int argc, char **argv)
 {
     static const char usage[] = "usage: kith-example-app COLLECTION [--run DIR] [--fill N] [--seconds S]\n"
-                                "                        [--pause-ms MS] [--wait S]\n"
+                                "                        [--pause-ms MS] [--wait S] [--report-ms MS]\n"
                                 "       kith-example-app --help\n";
-    struct job job = { .wait_s = 60 };
+    struct job job = { .wait_s = 60, .report_ms = 1000 };
     for (int i = 1; i < argc; i++) {
         const struct {
             const char *name;
@@ -214,7 +214,8 @@ int main(int argc, char **argv)
         } numbers[] = { { "--fill", &job.fill },
                         { "--seconds", &job.seconds },
                         { "--pause-ms", &job.pause_ms },
-                        { "--wait", &job.wait_s } };
+                        { "--wait", &job.wait_s },
+                        { "--report-ms", &job.report_ms } };
         bool known = false;
         if (strcmp(argv[i], "--help") == 0) {
             fputs(usage, stdout);
