@@ -5,8 +5,9 @@
  *
  * With --fill it makes the collection if there is none, and puts N points into it (it has to be in kithd's write group then);
  * otherwise it only reads: a read-only mount of the run directory and membership of the read group are enough. Attaching is
- * tried for S seconds (--wait, 60), as containers of a pod start in any order. It prints a line of JSON a second (--report-ms), and one at its end. SIGTERM ends it. Exit
- * status 0 when no search failed and none found less than it had to, 1 otherwise, 2 for bad usage.
+ * tried for S seconds (--wait, 60), as containers of a pod start in any order. It prints a line of JSON a second
+ * (--report-ms), and one at its end. SIGTERM ends it. Exit status 0 when no search failed and each found what it looked for,
+ * 1 otherwise, 2 for bad usage.
  *
  * A vector is a function of its id, so that a reader knows by itself what the nearest neighbour is. It searches for those that
  * are there when it begins; others may add what they like.
