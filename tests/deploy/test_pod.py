@@ -25,7 +25,7 @@ import sandbox
 
 SOURCE = os.environ["KITH_TEST_SOURCE"]
 PROGRAMS = os.environ["KITH_TEST_PROGRAMS"]
-PATIENCE = 40
+PATIENCE = 100
 SKIP = 77
 KITHD_UID, GATEWAY_UID, APP_UID = 10001, 10011, 10010
 READ_GROUP, WRITE_GROUP = 10002, 10003
@@ -321,7 +321,7 @@ def payload_file(pod, rows, size):
     return [path, "/var/lib/kith", True]
 
 
-def fill_up(pod, rows=2600, size=50000):
+def fill_up(pod, rows, size=50000):
     """Load until kithd refuses; what it says."""
     volume = payload_file(pod, rows, size)
     status, out, err = pod.kith("load", "demo", "/var/lib/kith/rows.jsonl", binds=[volume])
@@ -336,7 +336,7 @@ def a_full_tmpfs_refuses_writes_and_searches_go_on(where, root):
         pod.fill()
         app = pod.start_app()
         searched_on(app)
-        err = fill_up(pod)
+        err = fill_up(pod, 1200)
         assert re.search(r"no room|run directory", err), err
         print("        kith says: " + err.strip().splitlines()[0][:300])
         searched_on(app)
@@ -412,7 +412,7 @@ def a_memory_limit_refuses_writes_and_searches_go_on(where, root):
         pod.fill()
         app = pod.start_app()
         searched_on(app)
-        err = fill_up(pod)
+        err = fill_up(pod, 1900)
         print("        kith says: " + err.strip().splitlines()[0][:300])
         assert re.search(r"memory|room", err), err
         assert pod.kithd.running() and group.oom_kills() == 0, "the OOM killer was there"
