@@ -522,8 +522,11 @@ static void put_memory(struct kithi_object *o, const struct kith_memory *m)
     free(text);
 }
 
-/* What a probe asks: exit status 0 once kithd serves the collection, or all of them. */
-static int print_ready(struct kithi_tool *t, const char *name)
+/*
+ * What a probe asks: exit status 0 once kithd serves the collection, or all of them; or (alive) as soon as it answers,
+ * whatever it still has before it: who ends a kithd that is loading has it begin again.
+ */
+static int print_ready(struct kithi_tool *t, const char *name, bool alive)
 {
     struct kith_error error = { 0 };
     struct kithi_ready_state state;
@@ -545,20 +548,25 @@ static int print_ready(struct kithi_tool *t, const char *name)
                        state.reason[0] != '\0' ? ": " : "", state.reason);
     }
     free(json);
-    return missing == 0 ? KITHI_TOOL_OK : KITHI_TOOL_FAILED;
+    return missing == 0 || alive ? KITHI_TOOL_OK : KITHI_TOOL_FAILED;
 }
 
 int kithi_cmd_stats(struct kithi_tool *t, int argc, char **argv)
 {
     kith *index = NULL;
-    bool ready = false;
+    bool ready = false, alive = false;
     int count = 0;
-    const struct kithi_arg args[] = { { "--ready", KITHI_ARG_FLAG, &ready, 0, 0 } };
-    int status = kithi_args_parse(t, argc, argv, args, 1, &count);
+    const struct kithi_arg args[] = { { "--ready", KITHI_ARG_FLAG, &ready, 0, 0 },
+                                      { "--alive", KITHI_ARG_FLAG, &alive, 0, 0 } };
+    int status = kithi_args_parse(t, argc, argv, args, sizeof args / sizeof *args, &count);
     if (status != KITHI_TOOL_OK)
         return status;
+    if (alive && (ready || count > 0))
+        return kithi_tool_usage(t, "--alive asks for kithd itself: it takes no name, and not --ready");
+    if (alive)
+        return print_ready(t, NULL, true);
     if (ready && count <= 1)
-        return print_ready(t, count == 1 ? argv[1] : NULL);
+        return print_ready(t, count == 1 ? argv[1] : NULL, false);
     if (count != 1)
         return kithi_tool_usage(t, ready ? "give one name, or none for all collections" : "give one name");
     status = kithi_tool_open(t, argv[1], &index);

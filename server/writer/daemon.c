@@ -186,10 +186,11 @@ int kithi_daemon_init(struct kithi_daemon *d, const struct kithi_options *o, str
                   d->data.path);
     }
     if (!d->run.tmpfs) {
-        kithi_log(KITHI_LOG_WARN, "run-not-tmpfs",
-                  "dir=%s msg=the run directory is not on a tmpfs; segments will be "
-                  "written to its disk",
-                  d->run.path);
+        kithi_log(
+            KITHI_LOG_WARN, "run-not-tmpfs",
+            "dir=%s msg=the run directory is not on a tmpfs: it works, but the kernel writes segments to "
+            "its disk, which wears it out and makes writes wait; mount a tmpfs there",
+            d->run.path);
     }
     kithi_log(KITHI_LOG_INFO, "start", "data=%s run=%s io=%s why=%s workers=%u", d->data.path, d->run.path,
               kithi_io_name(d->io), kithi_io_reason(d->io), threads);

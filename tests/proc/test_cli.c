@@ -115,6 +115,7 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"bytes_taken\":", "\"epoch\":1,\"state\":\"served\"}", NULL);
     expect_says(KITH("list"), "views", "METRIC", NULL);
     expect_ok(KITH("stats", "--ready"), "ready\n");
+    expect_ok(KITH("stats", "--alive"), "ready\n");
     expect_ok(KITH("--json", "stats", "--ready", "views"),
               "{\"ready\":true,\"served\":1,\"coming\":0,\"collections\":[{\"name\":\"views\","
               "\"state\":\"served\"}],\"refused\":0}\n");

@@ -284,6 +284,10 @@ static void a_collection_is_served_while_another_comes_back(void **state)
     assert_non_null(strstr(error.text, "% of its checkpoint is loaded"));
     assert_int_equal(kith_says(t, "stats --ready"), 1);
     expect_said("1 not served yet\nlarge: loading, ");
+    assert_int_equal(kith_says(t, "stats --alive"),
+                     0); /* it answers, which is all that a liveness probe may ask */
+    expect_said("1 not served yet\nlarge: loading, ");
+    assert_int_equal(kith_says(t, "stats --alive large"), 2);
     assert_int_equal(kith_says(t, "--json stats --ready large"), 1);
     expect_said("{\"ready\":false,\"served\":0,\"coming\":1,\"collections\":[{\"name\":\"large\",\"state\":");
     assert_int_equal(kith_says(t, "stats large"), 1);
@@ -314,6 +318,7 @@ static void a_collection_is_served_while_another_comes_back(void **state)
     kith_close(small);
     assert_int_equal(test_daemon_stop(&t->d), 0);
     assert_int_equal(kith_says(t, "stats --ready"), 1); /* nobody there is not ready */
+    assert_int_equal(kith_says(t, "stats --alive"), 1);
 }
 
 /* A message with this in it comes, and none with the other until then. */
