@@ -9,21 +9,9 @@ import numpy as np
 from ._errors import fail
 from ._hits import F32, FLOATS
 from ._library import ffi, lib
+from ._text import c_text
 
 Id = Union[str, int, "np.integer[Any]"]
-
-
-def c_text(value: Any, code: int, what: str) -> bytes:
-    """A text as the library takes it. It would end at a NUL: that is an error of its own here."""
-    if not isinstance(value, str):
-        raise TypeError(f"{what} is text, not {type(value).__name__}")
-    try:
-        encoded = value.encode()
-    except UnicodeEncodeError:
-        fail(code, None, repr(value))
-    if b"\0" in encoded:
-        fail(code, None, repr(value))
-    return encoded
 
 
 def id_bytes(id: Id) -> bytes:

@@ -9,11 +9,12 @@ from typing import Any, Iterable, Iterator, Literal, Sequence
 
 import numpy as np
 
-from ._args import Id, c_text, floats_of, id_bytes, rows_of
+from ._args import Id, floats_of, id_bytes, rows_of
 from ._errors import Error, fail
 from ._errors import TimeoutError as EpochTimeout
 from ._hits import F32, FLOATS, BatchHits, Hits, Page, Record, distances_of, ids_of, info_of, payload_of, results, results_new
 from ._library import NULL, ffi, lib, name_bytes, opts, taken, text
+from ._text import c_text
 from ._types import (DURABILITIES, KEEPS, METRICS, QUANTIZATIONS, Explanation, Facet, Loaded, Payload, Relayout, SearchOptions, Snapshot, Stats,
                      at_of, filled, number_of, paths, word_of)
 from ._writer import KEEP, MERGE, REMOVE, REPLACE, SLICE_MS, Batch, Writer, _Keep, checked, load, payload_text

@@ -5,7 +5,8 @@ import json
 from dataclasses import dataclass, fields as fields_of
 from typing import Any, Mapping, NamedTuple, Sequence, Union
 
-from ._library import NULL, ffi, opts
+from ._library import NULL, ffi, lib, opts
+from ._text import c_text
 
 Payload = Union[Mapping[str, Any], str, None]
 """A payload on its way in: a mapping, JSON text as it is, or None for none."""
@@ -200,7 +201,7 @@ def paths(names: Sequence[str]) -> tuple[Any, list[Any]]:
     """Dotted paths as const char *const *, and what keeps them alive."""
     if isinstance(names, str):
         raise TypeError("fields is a sequence of dotted paths, not one string")
-    texts = [ffi.new("char[]", name.encode()) for name in names]
+    texts = [ffi.new("char[]", c_text(name, lib.KITH_E_PAYLOAD, "a field")) for name in names]
     return ffi.new("const char *[]", texts), texts
 
 
@@ -230,7 +231,7 @@ class SearchOptions:
             o.field_count = len(texts)
             self._alive.append(pointer_and_texts)
         if filter is not None:
-            condition = ffi.new("char[]", filter.encode())
+            condition = ffi.new("char[]", c_text(filter, lib.KITH_E_FILTER, "a filter"))
             o.filter = condition
             self._alive.append(condition)
         if timeout is not None and not timeout >= 0:

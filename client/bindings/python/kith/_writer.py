@@ -9,10 +9,11 @@ from typing import Any, Iterable, Literal, Sequence
 
 import numpy as np
 
-from ._args import Id, c_text, floats_of, id_bytes, rows_of
+from ._args import Id, floats_of, id_bytes, rows_of
 from ._errors import Error, error_of, fail
 from ._hits import FLOATS
 from ._library import NULL, ffi, lib, opts
+from ._text import c_text
 from ._types import DURABILITIES, Commit, Loaded, Payload, number_of, payload_bytes
 
 SLICE_MS = 100       # a wait comes back so often, for Python's signals
