@@ -24,7 +24,8 @@ class Examples(support.WithDaemon):
         lines = [line.split() for line in self.run_example("search", "circle", "10", "2").splitlines()]
         self.assertEqual(sorted(line[0] for line in lines), ["11", "9"])
         self.assertAlmostEqual(float(lines[0][1]), (6.28318530718 / 1000) ** 2, places=7)
-        self.assertEqual(self.run_example("threads", "circle", "4", "500"), "4 threads found 2000 vectors of 2000\n")
+        self.run_example("write", "small", "100") # as many as a search looks at by default: each finds itself
+        self.assertEqual(self.run_example("threads", "small", "4", "500"), "4 threads found 2000 vectors of 2000\n")
         self.assertIn("1 to 64 threads", self.run_example("threads", "circle", "65", "1", status=2))
         self.assertIn("no collection", self.run_example("threads", "nobody", "1", "1", status=1))
 

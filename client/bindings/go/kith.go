@@ -42,6 +42,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 )
@@ -63,8 +64,9 @@ func LibraryVersion() string { return C.GoString(C.kith_version()) }
 
 // Index is an open collection.
 type Index struct {
-	mu     sync.RWMutex // held for reading by every call, for writing by Close
 	handle *C.kith
+	users  atomic.Int64 // calls and writers under way, and 1 until Close; the last of them detaches
+	closed atomic.Bool
 	dim    int
 }
 
@@ -130,6 +132,7 @@ func Open(ctx context.Context, name string, o OpenOptions) (*Index, error) {
 		rc := C.kith_open(cname, &opts, &handle)
 		if rc == 0 {
 			index := &Index{handle: handle, dim: int(C.kith_dim(handle))}
+			index.users.Store(1)
 			runtime.SetFinalizer(index, (*Index).Close)
 			return index, nil
 		}
@@ -142,27 +145,36 @@ func Open(ctx context.Context, name string, o OpenOptions) (*Index, error) {
 	}
 }
 
-// Close detaches; calls that run end first. Always nil; a second one does nothing.
+// Close ends the index: later calls return ErrClosed. Calls and writers that are under way may end before it is detached. Always nil; a second one
+// does nothing.
 func (x *Index) Close() error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	C.kith_close(x.handle)
-	x.handle = nil
-	runtime.SetFinalizer(x, nil)
+	if x.closed.CompareAndSwap(false, true) {
+		runtime.SetFinalizer(x, nil)
+		x.release()
+	}
 	return nil
 }
 
-// use keeps the handle open until the function that it returns is called.
+// use keeps the handle from being closed until release.
 func (x *Index) use(ctx context.Context) (*C.kith, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	x.mu.RLock()
-	if x.handle == nil {
-		x.mu.RUnlock()
-		return nil, ErrClosed
+	for {
+		n := x.users.Load()
+		if n == 0 || x.closed.Load() {
+			return nil, ErrClosed
+		}
+		if x.users.CompareAndSwap(n, n+1) {
+			return x.handle, nil
+		}
 	}
-	return x.handle, nil
+}
+
+func (x *Index) release() {
+	if x.users.Add(-1) == 0 {
+		C.kith_close(x.handle)
+	}
 }
 
 // Dim is the number of dimensions.
@@ -281,7 +293,7 @@ func (x *Index) search(ctx context.Context, o SearchOptions, about string, call 
 		return nil, err
 	}
 	rc := call(handle, &opts, r.r)
-	x.mu.RUnlock()
+	x.release()
 	if rc < 0 {
 		return nil, failed(rc, opts.error, about)
 	}
@@ -350,7 +362,7 @@ func (x *Index) withID(ctx context.Context, id string, call func(*C.kith, *C.cha
 		return err
 	}
 	rc := call(handle, cid)
-	x.mu.RUnlock()
+	x.release()
 	if rc < 0 {
 		return failed(rc, nil, fmt.Sprintf("%q", id))
 	}
@@ -363,7 +375,7 @@ func (x *Index) Snapshot(ctx context.Context) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	defer x.mu.RUnlock()
+	defer x.release()
 	var s C.struct_kith_snapshot
 	if rc := C.kith_snapshot(handle, &s); rc < 0 {
 		return Snapshot{}, failed(rc, nil, "")
@@ -377,7 +389,7 @@ func (x *Index) Epoch() uint64 {
 	if err != nil {
 		return 0
 	}
-	defer x.mu.RUnlock()
+	defer x.release()
 	return uint64(C.kith_epoch(handle))
 }
 
@@ -394,7 +406,7 @@ func (x *Index) Stats(ctx context.Context) (Stats, error) {
 	if err != nil {
 		return Stats{}, err
 	}
-	defer x.mu.RUnlock()
+	defer x.release()
 	s := C.stats_init
 	if rc := C.kith_stats(handle, &s); rc < 0 {
 		return Stats{}, failed(rc, nil, "")
@@ -410,7 +422,7 @@ func (x *Index) WaitEpoch(ctx context.Context, epoch uint64) error {
 			return err
 		}
 		rc := C.kith_wait_epoch(handle, C.uint64_t(epoch), C.int(slice.Milliseconds()))
-		x.mu.RUnlock()
+		x.release()
 		if rc == 0 {
 			return nil
 		}

@@ -87,8 +87,8 @@ type Writer struct {
 	Epoch uint64 // the highest of theirs
 }
 
-// NewWriter makes a writer with up to depth batches (1 to 4096; 8 is enough for most) of size writes (256) on their way. The index is not closed
-// before the writer is: Close of the index waits for it.
+// NewWriter makes a writer with up to depth batches (1 to 4096; 8 is enough for most) of size writes (256) on their way. The index
+// may be closed meanwhile: the writer keeps what it needs.
 func (x *Index) NewWriter(ctx context.Context, depth, size int) (*Writer, error) {
 	if size < 1 {
 		return nil, failed(C.int(Parameter), nil, fmt.Sprintf("a batch of %d writes", size))
@@ -99,13 +99,13 @@ func (x *Index) NewWriter(ctx context.Context, depth, size int) (*Writer, error)
 	}
 	w := &Writer{index: x, size: size, sent: map[uint64]int{}}
 	if rc := C.kith_pipe_open(handle, C.uint32_t(depth), &w.pipe); rc < 0 {
-		x.mu.RUnlock()
+		x.release()
 		return nil, failed(rc, nil, "")
 	}
 	w.batch = C.kith_batch_new(handle)
 	if w.batch == nil {
 		C.kith_pipe_close(w.pipe)
-		x.mu.RUnlock()
+		x.release()
 		return nil, failed(-12, nil, "")
 	}
 	return w, nil
@@ -240,7 +240,7 @@ func (w *Writer) Close() error {
 		C.kith_batch_free(w.batch)
 		C.kith_pipe_close(w.pipe)
 		w.pipe, w.batch = nil, nil
-		w.index.mu.RUnlock()
+		w.index.release()
 	}
 	return nil
 }
