@@ -27,11 +27,31 @@ static uint64_t monotonic_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static const struct kith_open_opts open_init = KITH_OPEN_OPTS_INIT;
-static const struct kith_search_opts search_init = KITH_SEARCH_OPTS_INIT;
-static const struct kith_search_info info_init = KITH_SEARCH_INFO_INIT;
-static const struct kith_create_opts create_init = KITH_CREATE_OPTS_INIT;
-static const struct kith_stats stats_init = KITH_STATS_INIT;
+static struct kith_open_opts open_init(void)
+{
+    struct kith_open_opts o = KITH_OPEN_OPTS_INIT;
+    return o;
+}
+static struct kith_search_opts search_init(void)
+{
+    struct kith_search_opts o = KITH_SEARCH_OPTS_INIT;
+    return o;
+}
+static struct kith_search_info info_init(void)
+{
+    struct kith_search_info o = KITH_SEARCH_INFO_INIT;
+    return o;
+}
+static struct kith_create_opts create_init(void)
+{
+    struct kith_create_opts o = KITH_CREATE_OPTS_INIT;
+    return o;
+}
+static struct kith_stats stats_init(void)
+{
+    struct kith_stats o = KITH_STATS_INIT;
+    return o;
+}
 */
 import "C"
 
@@ -112,7 +132,7 @@ func Open(ctx context.Context, name string, o OpenOptions) (*Index, error) {
 	defer C.free(unsafe.Pointer(dir))
 	said := newError()
 	defer C.free(unsafe.Pointer(said))
-	opts := C.open_init
+	opts := C.open_init()
 	opts.run_dir = dir
 	opts.error = said
 	if o.Prefault {
@@ -229,7 +249,7 @@ func take() (*results, error) {
 
 func (r *results) found(n int, payloads bool) *Found {
 	f := &Found{Hits: make([]Hit, n)}
-	info := C.info_init
+	info := C.info_init()
 	C.kith_results_info(r.r, &info)
 	f.Epoch, f.Ef, f.Cut = uint64(info.epoch), int(info.ef), info.deadline_hit != 0
 	if n == 0 {
@@ -253,7 +273,7 @@ func (r *results) found(n int, payloads bool) *Found {
 
 // search runs one call with the options in C's form, and reads what it found.
 func (x *Index) search(ctx context.Context, o SearchOptions, about string, call func(*C.kith, *C.struct_kith_search_opts, *C.kith_results) C.int) (*Found, error) {
-	opts := C.search_init
+	opts := C.search_init()
 	opts.ef = C.uint32_t(o.Ef)
 	opts.target_recall = C.double(o.Recall)
 	opts.at.epoch, opts.at.timeline = C.uint64_t(o.At.Epoch), C.uint64_t(o.At.Timeline)
@@ -407,7 +427,7 @@ func (x *Index) Stats(ctx context.Context) (Stats, error) {
 		return Stats{}, err
 	}
 	defer x.release()
-	s := C.stats_init
+	s := C.stats_init()
 	if rc := C.kith_stats(handle, &s); rc < 0 {
 		return Stats{}, failed(rc, nil, "")
 	}
@@ -454,7 +474,7 @@ type CreateOptions struct {
 
 // Create asks kithd for a new collection.
 func Create(ctx context.Context, name string, o CreateOptions) error {
-	opts := C.create_init
+	opts := C.create_init()
 	opts.dim, opts.metric = C.uint32_t(o.Dim), C.uint32_t(o.Metric)
 	opts.m, opts.ef_construction, opts.max_vectors = C.uint32_t(o.M), C.uint32_t(o.EfConstruction), C.uint32_t(o.MaxVectors)
 	return named(ctx, name, o.RunDir, func(cname, dir *C.char, said *C.struct_kith_error) C.int {

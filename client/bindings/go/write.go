@@ -4,7 +4,11 @@ package kith
 #include <stdlib.h>
 #include <kith/kith.h>
 
-static const struct kith_commit commit_init = KITH_COMMIT_INIT;
+static struct kith_commit commit_init(void)
+{
+    struct kith_commit o = KITH_COMMIT_INIT;
+    return o;
+}
 */
 import "C"
 
@@ -192,7 +196,7 @@ func (w *Writer) take(ctx context.Context) error {
 		}
 		var token C.uint64_t
 		var status C.int
-		commit := C.commit_init
+		commit := C.commit_init()
 		rc := C.kith_pipe_next(w.pipe, C.int(slice.Milliseconds()), &token, &status, &commit)
 		switch {
 		case rc < 0: // of what is on its way nobody knows what came of it

@@ -5,8 +5,7 @@
     curl 'http://127.0.0.1:8091/like?id=north&k=5'
     curl 'http://127.0.0.1:8091/memory'       who maps the segment, and what of it counts for each
 
-The index is opened before the workers are forked: they go on reading with their parent's handle, on the same pages. /memory shows PSS, the
-proportional set size, in which a page that N processes map counts 1/N for each: all workers together take one copy.
+/memory shows PSS, the proportional set size, in which a page that N processes map counts 1/N for each: all workers together take one copy.
 """
 from __future__ import annotations
 
@@ -42,10 +41,10 @@ def segment_memory(pid: int) -> dict[str, int]:
 
 
 def siblings() -> list[int]:
-    """The processes of the service: the parent of this one, and all of its children."""
+    """The workers: the children of the parent of this one."""
     parent = os.getppid()
     with open(f"/proc/{parent}/task/{parent}/children", encoding="ascii") as children:
-        return [parent, *map(int, children.read().split())]
+        return [int(pid) for pid in children.read().split()]
 
 
 class Service(BaseHTTPRequestHandler):
@@ -102,7 +101,7 @@ def main() -> int:
     args = parser.parse_args()
 
     try:
-        index = kith.open(args.collection, run_dir=args.run, prefault=True)
+        kith.open(args.collection, run_dir=args.run).close() # what is wrong is said once, and not by every worker
     except kith.Error as e:
         print(e, file=sys.stderr)
         return 1
@@ -110,11 +109,15 @@ def main() -> int:
     print(f"listening on port {listening.getsockname()[1]}", flush=True)
 
     def work() -> int:
-        """A worker: from the fork on, the same index, the same pages, the same socket."""
+        """A worker: the same socket, the same pages of the same segment.
+
+        It could go on with the index of its parent. But a fork does not inherit which pages of a shared mapping are mapped; opening it once more,
+        with prefault, maps all of them before the first request comes. Either way there is one copy.
+        """
         pid = os.fork()
         if pid == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            Service.index = index
+            Service.index = kith.open(args.collection, run_dir=args.run, prefault=True)
             Server(listening).serve_forever()
         return pid
 

@@ -1,6 +1,7 @@
 """Exceptions: one for each code of kith.h, all of them below Error, and below what Python calls such a thing where it has a name for it."""
 from __future__ import annotations
 
+import builtins
 from typing import Any, NoReturn
 
 from ._library import lib, text
@@ -59,7 +60,7 @@ class TooLargeError(InvalidError): """KITH_E_TOO_LARGE: more than a commit takes
 class ProtocolError(Error): """KITH_E_PROTOCOL: bytes that are not a request, or no answer."""
 class NoDaemonError(Error, ConnectionError): """KITH_E_NO_DAEMON: nothing was sent; try again when kithd is back."""
 class LogFailedError(Error): """KITH_E_LOG_FAILED: nobody knows what the disk holds; an upsert or delete may be repeated."""
-class TimeoutError(Error, TimeoutError): """KITH_E_TIMEOUT: the time given has passed."""
+class TimeoutError(Error, builtins.TimeoutError): """KITH_E_TIMEOUT: the time given has passed."""
 class KError(InvalidError): """KITH_E_K: k out of range."""
 class EfError(InvalidError): """KITH_E_EF: ef out of range."""
 class MovedError(Error): """KITH_E_MOVED: the segment has moved to its next generation."""

@@ -140,15 +140,16 @@ class Hits(_Answer, Sequence[Hit]):
     def __init__(self, r: Any, count: int) -> None:
         self._r = r
         self._count = count
-        self._id_list = self._payload_list = self._distance_array = None
+        self._id_list = self._payload_list = None
+        self._distance_array: Any = None
 
     @property
     def distances(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """float32, written by the library into the array itself. Smaller is nearer: l2 squared, 1 - cos, 1 - dot."""
         found: Any = self._distance_array
         if found is None:
-            found = self._distance_array = distances_of(self._r, self._count)
-        return found
+            self._distance_array = found = distances_of(self._r, self._count)
+        return found  # type: ignore[no-any-return]
 
     @property
     def notice(self) -> str | None:

@@ -311,9 +311,9 @@ class Index:
             else:
                 v = bool(value.integer) if value.type == lib.KITH_FILTER_BOOL else int(value.integer)
             values.append((v, int(times[0])))
-        i = opts("facet_info")
-        lib.kith_facet_info(f, i)
-        return Facet(i.epoch, i.vectors, getattr(i, "with"), i.distinct, i.other, tuple(values))
+        info = opts("facet_info")
+        lib.kith_facet_info(f, info)
+        return Facet(info.epoch, info.vectors, getattr(info, "with"), info.distinct, info.other, tuple(values))
 
     def explain(self, filter: str, k: int = 10, ef: int = 0) -> Explanation:
         """What a search under a filter would do now."""

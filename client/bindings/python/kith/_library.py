@@ -25,7 +25,7 @@ def _load() -> Any:
         there = ffi.string(library.kith_version()).decode()
         for symbol in dir(library):
             getattr(library, symbol)
-    except AttributeError as e:
+    except (AttributeError, ffi.error) as e:
         raise ImportError(f"kith: {name} is older than this package, or no libkith ({e}); install both of one version") from None
     wanted = f"{library.KITH_VERSION_MAJOR}.{library.KITH_VERSION_MINOR}"
     if there.split(".")[:2] != wanted.split("."):

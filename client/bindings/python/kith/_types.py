@@ -60,7 +60,8 @@ class Commit(NamedTuple):
     lag_ms: int
 
 
-class Loaded(NamedTuple):
+@dataclass(frozen=True)
+class Loaded:
     """What came of a load."""
 
     count: int  # vectors that were acknowledged
@@ -189,7 +190,7 @@ def filled(kind: Any, struct: Any) -> Any:
     for f in fields_of(kind):
         value = getattr(struct, f.name)
         word = _WORDS.get(f.name)
-        values[f.name] = word(value) if word else bool(value) if f.type == "bool" else value
+        values[f.name] = word(value) if word else bool(value) if str(f.type) == "bool" else value
     return kind(**values)
 
 
