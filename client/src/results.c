@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/src/opts_priv.h"
 
@@ -62,6 +63,29 @@ size_t kith_results_id_len(const kith_results *r, uint32_t i)
 float kith_results_distance(const kith_results *r, uint32_t i)
 {
     return i < r->found.count ? r->found.hits[i].distance : NAN;
+}
+
+uint32_t kith_results_distances(const kith_results *r, float *out, uint32_t n)
+{
+    uint32_t count = r->found.count < n ? r->found.count : n;
+    for (uint32_t i = 0; i < count; i++)
+        out[i] = r->found.hits[i].distance;
+    return count;
+}
+
+size_t kith_results_ids(const kith_results *r, char *out, size_t size)
+{
+    size_t len = 0, at = 0;
+    for (uint32_t i = 0; i < r->found.count; i++)
+        len += (size_t)r->found.hits[i].id_len + 1;
+    if (len > size)
+        return len;
+    for (uint32_t i = 0; i < r->found.count; i++) {
+        size_t piece = (size_t)r->found.hits[i].id_len + 1;
+        memcpy(out + at, r->found.ids + r->found.hits[i].id_off, piece);
+        at += piece;
+    }
+    return len;
 }
 
 const float *kith_results_vector(const kith_results *r, uint32_t i)

@@ -222,11 +222,20 @@ KITH_API size_t kith_results_id_len(const kith_results *r, uint32_t i);
 KITH_API float kith_results_distance(const kith_results *r, uint32_t i);
 
 /*
+ * All hits at once, for callers to whom each call costs, as from other languages. kith_results_distances copies the distances of the first n
+ * hits to out and returns how many these are. kith_results_ids copies all ids, nearest first, each with its NUL, to out if size bytes hold them
+ * (out may be NULL with size 0), and returns the bytes that they take.
+ */
+KITH_API uint32_t kith_results_distances(const kith_results *r, float *out, uint32_t n);
+KITH_API size_t kith_results_ids(const kith_results *r, char *out, size_t size);
+
+/*
  * Where it was asked for: the payload of hit i as of the epoch of the answer, as JSON text without white space and with keys in the order of their
  * bytes. NULL: the id has none, or it was not asked for. Valid until r is used again.
  */
 KITH_API const char *kith_results_payload(const kith_results *r, uint32_t i);
-/* Of kith_scroll() and kith_fetch(): the vector of id i, as kith_get() gives it; NULL when it was not asked for. Valid until r is used again. */
+/* Of kith_scroll() and kith_fetch(): the vector of id i, as kith_get() gives it; NULL when it was not asked for. That of i + 1 stands
+ * right behind it. Valid until r is used again. */
 KITH_API const float *kith_results_vector(const kith_results *r, uint32_t i);
 /* Of a search under a filter: what is worth knowing about it, as that nothing has a field that it asks for; NULL: nothing. Valid until r is used again. */
 KITH_API const char *kith_results_notice(const kith_results *r);
