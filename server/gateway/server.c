@@ -373,6 +373,7 @@ static void begin(struct kithi_server *s, struct conn *c)
     r->began_ns = kithi_gateway_now_ns();
     r->deadline_ns = r->began_ns + ms * 1000000u;
     r->lane = r->route->lane;
+    r->call = kithi_request_call(r->route);
     if (r->route->writes || r->lane == KITHI_LANE_HERE || r->lane == KITHI_LANE_WATCH) {
         /* Small, and owed also when large answers that nobody fetches have used up the budget: a write is done by then. */
         kithi_text_init(&r->answer, s->gateway->answer_max, NULL);
