@@ -1,5 +1,5 @@
 /*
- * kith-gateway.c - HTTP for programs that cannot link libkith: puts the parts together, and takes them apart at SIGTERM.
+ * kith-gateway.c - HTTP and gRPC for programs that cannot link libkith: puts the parts together, and takes them apart at SIGTERM.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -113,6 +113,8 @@ int main(int argc, char **argv)
     const struct kithi_server_options options = {
         .listen = o.listen,
         .port = (uint16_t)o.port,
+        .grpc_port = (uint16_t)o.grpc_port,
+        .grpc = (enum kithi_grpc)o.grpc,
         .connections = (uint32_t)o.connections,
         .requests = (uint32_t)o.requests,
         .body_max = (uint64_t)o.body_mib << 20,
@@ -129,8 +131,8 @@ int main(int argc, char **argv)
     if (rc < 0) {
         status = failed(&err);
     } else {
-        kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u keys=%zu", o.listen,
-                  kithi_server_port(server), keys.count);
+        kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u grpc_port=%u keys=%zu", o.listen,
+                  kithi_server_port(server), kithi_server_grpc_port(server), keys.count);
         rc = kithi_server_run(server);
         status = rc < 0;
         if (rc < 0) {

@@ -15,18 +15,19 @@
 #include "server/gateway/server.h"
 
 static const char usage[] =
-    "usage: kith-gateway [--run DIR] [--listen ADDRESS] [--port N] [--keys FILE | --no-keys]\n"
-    "                    [--threads N] [--access-log yes|no] [--config FILE]\n"
+    "usage: kith-gateway [--run DIR] [--listen ADDRESS] [--port N] [--grpc-port N|same|off]\n"
+    "                    [--keys FILE | --no-keys] [--threads N] [--access-log yes|no] [--config FILE]\n"
     "       kith-gateway --help | --version\n";
 
 static const char help[] =
     "\n"
-    "Serves the collections of this machine over HTTP: searches them itself, forwards writes to kithd. Runs in\n"
+    "Serves the collections of this machine over HTTP and gRPC: searches them itself, forwards writes to kithd. Runs in\n"
     "the foreground, logs to stderr, stops cleanly on SIGTERM.\n"
     "\n"
     "  --run DIR            where segments and kithd's socket are; default $KITH_RUN, /dev/shm/kith, /run/kith\n"
     "  --listen ADDRESS     default 127.0.0.1; others want keys\n"
     "  --port N             default 8080; 0: one that is free, which the log names\n"
+    "  --grpc-port N        default 9090; 0: one that is free; same: that of HTTP; off: no gRPC\n"
     "  --keys FILE          API keys: name, read or write, collections or *, and the key, a line each\n"
     "  --no-keys            everybody who reaches the port may do everything, on any address\n"
     "  --threads N          searching threads; default: the CPUs that there are\n"
@@ -61,6 +62,15 @@ static bool number(const char *text, int64_t min, int64_t max, int64_t *out)
     return true;
 }
 
+/* N, same or off. */
+static bool grpc_port(const char *text, struct kithi_gateway_options *out)
+{
+    out->grpc = !strcmp(text, "same")  ? KITHI_GRPC_SAME
+                : !strcmp(text, "off") ? KITHI_GRPC_OFF
+                                       : KITHI_GRPC_OWN;
+    return out->grpc != KITHI_GRPC_OWN || number(text, 0, 65535, &out->grpc_port);
+}
+
 static bool yes_or_no(const char *text, bool *out)
 {
     *out = !strcmp(text, "yes");
@@ -72,11 +82,13 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
 {
     struct kithi_errmsg err = { .text = "" };
     enum kithi_log_level level;
-    char log_level[16] = "";
+    char log_level[16] = "", grpc[8] = "";
     const struct kithi_conf_key keys[] = {
         { "run", KITHI_CONF_STRING, out->run, sizeof out->run, 0, 0, NULL, false },
         { "listen", KITHI_CONF_STRING, out->listen, sizeof out->listen, 0, 0, NULL, false },
         { "port", KITHI_CONF_INTEGER, &out->port, 0, 0, 65535, NULL, false },
+        { "grpc", KITHI_CONF_STRING, grpc, sizeof grpc, 0, 0, NULL, false },
+        { "grpc_port", KITHI_CONF_INTEGER, &out->grpc_port, 0, 0, 65535, NULL, false },
         { "keys", KITHI_CONF_STRING, out->keys, sizeof out->keys, 0, 0, NULL, false },
         { "no_keys", KITHI_CONF_BOOLEAN, &out->no_keys, 0, 0, 0, NULL, false },
         { "access_log", KITHI_CONF_BOOLEAN, &out->access_log, 0, 0, 0, NULL, false },
@@ -104,6 +116,13 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
         fprintf(stderr, "kith-gateway: %s\n", err.text);
         return 2;
     }
+    if (grpc[0] && strcmp(grpc, "own") != 0) {
+        if (strcmp(grpc, "same") != 0 && strcmp(grpc, "off") != 0) {
+            fprintf(stderr, "kith-gateway: %s: grpc \"%s\" is none of own, same, off\n", path, grpc);
+            return 2;
+        }
+        grpc_port(grpc, out);
+    }
     if (log_level[0]) {
         if (kithi_log_level_parse(log_level, &level)) {
             fprintf(stderr, "kith-gateway: %s: log_level \"%s\" is none of error, warn, info, debug\n", path,
@@ -115,20 +134,15 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
     return -1;
 }
 
-enum { RUN = 256, LISTEN, PORT, KEYS, NO_KEYS, THREADS, ACCESS_LOG, CONFIG, HELP, VERSION_ };
+enum { RUN = 256, LISTEN, PORT, GRPC_PORT, KEYS, NO_KEYS, THREADS, ACCESS_LOG, CONFIG, HELP, VERSION_ };
 
 static const struct option list[] = {
-    { "run", required_argument, NULL, RUN },
-    { "listen", required_argument, NULL, LISTEN },
-    { "port", required_argument, NULL, PORT },
-    { "keys", required_argument, NULL, KEYS },
-    { "no-keys", no_argument, NULL, NO_KEYS },
-    { "threads", required_argument, NULL, THREADS },
-    { "access-log", required_argument, NULL, ACCESS_LOG },
-    { "config", required_argument, NULL, CONFIG },
-    { "help", no_argument, NULL, HELP },
-    { "version", no_argument, NULL, VERSION_ },
-    { NULL, 0, NULL, 0 },
+    { "run", required_argument, NULL, RUN },         { "listen", required_argument, NULL, LISTEN },
+    { "port", required_argument, NULL, PORT },       { "grpc-port", required_argument, NULL, GRPC_PORT },
+    { "keys", required_argument, NULL, KEYS },       { "no-keys", no_argument, NULL, NO_KEYS },
+    { "threads", required_argument, NULL, THREADS }, { "access-log", required_argument, NULL, ACCESS_LOG },
+    { "config", required_argument, NULL, CONFIG },   { "help", no_argument, NULL, HELP },
+    { "version", no_argument, NULL, VERSION_ },      { NULL, 0, NULL, 0 },
 };
 
 /* configs: only look for --config; otherwise all but that. */
@@ -160,6 +174,7 @@ static int parse(int argc, char **argv, bool configs, struct kithi_gateway_optio
         case RUN: good = copy(out->run, sizeof out->run, optarg); break;
         case LISTEN: good = copy(out->listen, sizeof out->listen, optarg); break;
         case PORT: good = number(optarg, 0, 65535, &out->port); break;
+        case GRPC_PORT: good = grpc_port(optarg, out); break;
         case KEYS: good = copy(out->keys, sizeof out->keys, optarg); break;
         case NO_KEYS: out->no_keys = true; break;
         case THREADS: good = number(optarg, 1, 256, &out->threads); break;
@@ -182,6 +197,8 @@ int kithi_gateway_options(int argc, char **argv, struct kithi_gateway_options *o
         .listen = "127.0.0.1",
         .access_log = true,
         .port = 8080,
+        .grpc = KITHI_GRPC_OWN,
+        .grpc_port = 9090,
         .threads = cpus < 2     ? 2
                    : cpus > 256 ? 256
                                 : cpus,

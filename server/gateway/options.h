@@ -12,7 +12,8 @@
 struct kithi_gateway_options {
     char listen[64], run[KITHI_GATEWAY_PATH_MAX], keys[KITHI_GATEWAY_PATH_MAX];
     bool no_keys, access_log;
-    int64_t port, threads, write_threads, connections, requests;
+    int grpc; /* enum kithi_grpc */
+    int64_t port, grpc_port, threads, write_threads, connections, requests;
     int64_t body_mib, bodies_mib, answer_mib, answers_mib;
     int64_t idle_ms, receive_ms, send_ms, request_ms, admin_ms, drain_ms;
     int64_t top_k_max, ef_max, batch_max, points_max;

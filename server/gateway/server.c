@@ -21,6 +21,7 @@
 #include "server/base/log.h"
 #include "server/gateway/lanes.h"
 #include "server/gateway/metrics.h"
+#include "server/gateway/server_priv.h"
 
 #define IN_SIZE        (KITHI_HTTP_HEAD_MAX + 1)
 #define EVENTS         64
@@ -28,54 +29,6 @@
 #define HALF_CLOSED_NS UINT64_C(1000000000)
 #define PARKED_MS      5 /* how often an epoch is looked for that requests wait for */
 #define LINGER_MS      2000u
-/* In the log and metrics, of a request whose client went away, or was left at the end of a stop, before it was answered. Never sent. */
-#define STATUS_GONE 499
-
-enum state { IDLE, READING, RUNNING, SENDING, LINGERING };
-
-struct conn {
-    int fd;
-    enum state state;
-    struct conn *previous, *next; /* list of all, the latest use last */
-    char peer[INET6_ADDRSTRLEN + 8];
-    uint64_t deadline_ns;
-    uint32_t interest; /* epoll events that are asked for */
-    bool half_closed;  /* the peer sends nothing more */
-
-    char *in; /* IN_SIZE bytes, or NULL: nothing is kept */
-    size_t in_len, scanned;
-    bool head_done; /* request holds it, in holds what came behind */
-    bool keep_alive, head_only, old;
-    bool chunked, body_over;
-    uint64_t body_left; /* with a length */
-    struct kithi_http_chunks chunks;
-    char path[128]; /* for the log */
-
-    struct kithi_request *request;
-    struct kithi_job *job; /* while RUNNING */
-    struct kithi_text out; /* the head of the answer, or all of a refusal */
-    size_t sent;           /* of both */
-    int status;
-    uint64_t received;
-};
-
-struct kithi_server {
-    struct kithi_server_options options;
-    struct kithi_gateway *gateway;
-    struct kithi_lanes *lanes;
-    int epoll, listener, signals;
-    uint16_t port;
-    bool loopback, listening;
-    struct conn *first, *last;
-    uint32_t count;    /* connections */
-    uint32_t running;  /* requests */
-    bool pipelined;    /* some connection has bytes of its next request */
-    uint64_t drain_ns; /* 0: it serves; else when it gives up what is under way */
-    uint64_t id_seed, id_count;
-    time_t date_of;
-    char date[40];
-};
-
 /* ---- small things -------------------------------------------------------------------- */
 
 static void count(_Atomic uint64_t *word, uint64_t n)
@@ -97,8 +50,7 @@ static void link_conn(struct kithi_server *s, struct conn *c)
     s->last = c;
 }
 
-/* Another state, which ends so many milliseconds from now. */
-static void enter(struct kithi_server *s, struct conn *c, enum state state, uint64_t ms)
+void kithi_peer_enter(struct kithi_server *s, struct conn *c, enum state state, uint64_t ms)
 {
     c->state = state;
     c->deadline_ns = kithi_gateway_now_ns() + ms * 1000000u;
@@ -106,7 +58,7 @@ static void enter(struct kithi_server *s, struct conn *c, enum state state, uint
     link_conn(s, c);
 }
 
-static void watch(struct kithi_server *s, struct conn *c, uint32_t interest)
+void kithi_peer_watch(struct kithi_server *s, struct conn *c, uint32_t interest)
 {
     if (c->half_closed) {
         interest &= ~(uint32_t)EPOLLRDHUP; /* it would be told again and again */
@@ -118,7 +70,7 @@ static void watch(struct kithi_server *s, struct conn *c, uint32_t interest)
     }
 }
 
-static void free_request(struct kithi_request *r)
+void kithi_server_request_free(struct kithi_request *r)
 {
     if (r) {
         kithi_text_fini(&r->body);
@@ -127,9 +79,27 @@ static void free_request(struct kithi_request *r)
     }
 }
 
+ssize_t kithi_peer_receive(struct conn *c, void *to, size_t size)
+{
+    ssize_t n;
+    do {
+        n = recv(c->fd, to, size, 0);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : n;
+}
+
+ssize_t kithi_peer_send(struct conn *c, const void *bytes, size_t len)
+{
+    ssize_t n;
+    do {
+        n = send(c->fd, bytes, len, MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? (errno == EWOULDBLOCK ? -EAGAIN : -errno) : n;
+}
+
 void kithi_server_release(struct kithi_job *job)
 {
-    free_request(job->request);
+    kithi_server_request_free(job->request);
     free(job);
 }
 
@@ -146,8 +116,11 @@ static void log_request(const struct kithi_server *s, const struct conn *c, cons
     }
 }
 
-static void close_conn(struct kithi_server *s, struct conn *c)
+void kithi_peer_close(struct kithi_server *s, struct conn *c)
 {
+    if (c->h2) {
+        kithi_grpc_free(s, c);
+    }
     if (c->job) {
         struct kithi_job *job = c->job;
         /* A write may be done all the same: it has its line, and its count, although nobody is answered. Before the job is dropped, as
@@ -167,7 +140,7 @@ static void close_conn(struct kithi_server *s, struct conn *c)
     s->count--;
     count(&s->gateway->metrics->connections, UINT64_MAX);
     close(c->fd);
-    free_request(c->request);
+    kithi_server_request_free(c->request);
     kithi_text_fini(&c->out);
     free(c->in);
     free(c);
@@ -182,7 +155,7 @@ static void make_id(struct kithi_server *s, char out[KITHI_REQUEST_ID_MAX + 1])
              ++s->id_count);
 }
 
-static struct kithi_request *new_request(struct kithi_server *s)
+struct kithi_request *kithi_server_request(struct kithi_server *s)
 {
     struct kithi_request *r = calloc(1, sizeof *r);
     if (r) {
@@ -272,19 +245,19 @@ static void answer(struct kithi_server *s, struct conn *c)
     c->received = 0;
     if (c->out.failed ||
         r->answer.failed) { /* no memory for a head, or for a refusal: half of one says nothing */
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
-    enter(s, c, SENDING, s->options.send_ms);
-    watch(s, c, EPOLLOUT);
+    kithi_peer_enter(s, c, SENDING, s->options.send_ms);
+    kithi_peer_watch(s, c, EPOLLOUT);
     send_more(s, c);
 }
 
 /* Refuse what c is about, whether it is whole or not. */
 static void refuse(struct kithi_server *s, struct conn *c, int status, const char *code, const char *why)
 {
-    if (!c->request && !(c->request = new_request(s))) {
-        close_conn(s, c);
+    if (!c->request && !(c->request = kithi_server_request(s))) {
+        kithi_peer_close(s, c);
         return;
     }
     c->request->refusal.status = 0;
@@ -299,14 +272,14 @@ static void next_request(struct kithi_server *s, struct conn *c)
 {
     /* A stop does not wait for what may follow on a connection that rests; what has come already is told of it. */
     bool keep = c->keep_alive && !(s->drain_ns && c->in_len == 0);
-    free_request(c->request);
+    kithi_server_request_free(c->request);
     c->request = NULL;
     kithi_text_fini(&c->out);
     if (!keep) {
         shutdown(c->fd, SHUT_WR);
         c->in_len = 0;
-        enter(s, c, LINGERING, LINGER_MS);
-        watch(s, c, EPOLLIN | EPOLLRDHUP);
+        kithi_peer_enter(s, c, LINGERING, LINGER_MS);
+        kithi_peer_watch(s, c, EPOLLIN | EPOLLRDHUP);
         return;
     }
     c->head_done = c->body_over = c->chunked = c->head_only = false;
@@ -316,12 +289,12 @@ static void next_request(struct kithi_server *s, struct conn *c)
     if (c->in_len == 0) {
         free(c->in); /* a connection that rests takes no memory for requests */
         c->in = NULL;
-        enter(s, c, IDLE, s->options.idle_ms);
+        kithi_peer_enter(s, c, IDLE, s->options.idle_ms);
     } else {
-        enter(s, c, READING, s->options.receive_ms);
+        kithi_peer_enter(s, c, READING, s->options.receive_ms);
         s->pipelined = true;
     }
-    watch(s, c, EPOLLIN | EPOLLRDHUP);
+    kithi_peer_watch(s, c, EPOLLIN | EPOLLRDHUP);
 }
 
 static void send_more(struct kithi_server *s, struct conn *c)
@@ -348,7 +321,7 @@ static void send_more(struct kithi_server *s, struct conn *c)
             return;
         }
         if (n < 0) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return;
         }
         c->sent += (size_t)n;
@@ -358,6 +331,29 @@ static void send_more(struct kithi_server *s, struct conn *c)
 }
 
 /* ---- requests ------------------------------------------------------------------------ */
+
+bool kithi_server_submit(struct kithi_server *s, struct kithi_job *job)
+{
+    struct kithi_request *r = job->request;
+    if (s->drain_ns) {
+        return kithi_refuse(&r->refusal, 503, "stopping", NULL, "kith-gateway is stopping") == 0;
+    }
+    if (s->running >= s->options.requests) {
+        kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_TOO_MANY);
+        return kithi_refuse(&r->refusal, 429, "too_many_requests", NULL,
+                            "as many requests as `requests` allows are being carried out; try again") == 0;
+    }
+    if (!kithi_lanes_submit(s->lanes, job)) {
+        bool held = r->lane == KITHI_LANE_WRITE || r->lane == KITHI_LANE_ADMIN;
+        return kithi_refuse(
+                   &r->refusal, 503, "busy", NULL, "%s",
+                   held ? "every thread for such calls is held by one that kithd has not answered yet; "
+                          "nothing was done"
+                        : "every thread for such calls is still at one that was given up; try again") == 0;
+    }
+    s->running++;
+    return true;
+}
 
 /* The request is whole. */
 static void begin(struct kithi_server *s, struct conn *c)
@@ -383,16 +379,6 @@ static void begin(struct kithi_server *s, struct conn *c)
         answer(s, c);
         return;
     }
-    if (s->drain_ns) {
-        refuse(s, c, 503, "stopping", "kith-gateway is stopping");
-        return;
-    }
-    if (s->running >= s->options.requests) {
-        kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_TOO_MANY);
-        refuse(s, c, 429, "too_many_requests",
-               "as many requests as `requests` allows are being carried out; try again");
-        return;
-    }
     struct kithi_job *job = calloc(1, sizeof *job);
     if (!job) {
         refuse(s, c, 503, "out_of_memory", "there is no memory for the request");
@@ -400,21 +386,14 @@ static void begin(struct kithi_server *s, struct conn *c)
     }
     job->request = r;
     job->owner = c;
-    c->job = job;
-    if (!kithi_lanes_submit(s->lanes, job)) {
-        c->job = NULL;
+    if (!kithi_server_submit(s, job)) {
         free(job);
-        bool held = r->lane == KITHI_LANE_WRITE || r->lane == KITHI_LANE_ADMIN;
-        refuse(
-            s, c, 503, "busy",
-            held
-                ? "every thread for such calls is held by one that kithd has not answered yet; nothing was done"
-                : "every thread for such calls is still at one that was given up; try again");
+        answer(s, c);
         return;
     }
-    s->running++;
-    enter(s, c, RUNNING, ms);
-    watch(s, c, EPOLLRDHUP);
+    c->job = job;
+    kithi_peer_enter(s, c, RUNNING, ms);
+    kithi_peer_watch(s, c, EPOLLRDHUP);
 }
 
 /* Read what is in c->in as body. False: the connection is no longer reading. */
@@ -458,7 +437,7 @@ static bool take_body(struct kithi_server *s, struct conn *c)
     return true;
 }
 
-static void take_id(struct kithi_request *r, struct kithi_part given)
+void kithi_server_request_id(struct kithi_request *r, struct kithi_part given)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     char id[KITHI_REQUEST_ID_MAX + 1] = "";
@@ -472,28 +451,36 @@ static void take_id(struct kithi_request *r, struct kithi_part given)
     }
 }
 
-/* May whoever sent this head do that? True, or the request is refused. */
-static bool allowed(struct kithi_server *s, struct kithi_request *r, const struct kithi_http_head *head)
+bool kithi_server_known(struct kithi_server *s, const struct conn *c, struct kithi_request *r,
+                        const struct kithi_http_head *head)
 {
     struct kithi_part presented;
-    enum kithi_access access = r->route->access;
+    (void)c;
     if (!s->options.keys) {
         const char *why = kithi_keys_stranger(head, s->loopback);
         return !why || kithi_refuse(&r->refusal, 403, "stranger", NULL, "%s", why) == 0;
     }
-    if (access == KITHI_ACCESS_OPEN) {
+    if (r->route->access == KITHI_ACCESS_OPEN) {
         return true;
     }
     bool good = kithi_keys_presented(head, &presented);
     r->key = good ? kithi_keys_find(s->options.keys, presented) : NULL;
-    if (!r->key) {
-        kithi_refuse(&r->refusal, 401, "key", NULL, "%s",
-                     good && !presented.at
-                         ? "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY"
-                         : "the API key is not one of those that there are");
+    return r->key ||
+           kithi_refuse(&r->refusal, 401, "key", NULL, "%s",
+                        good && !presented.at
+                            ? "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY"
+                            : "the API key is not one of those that there are") == 0;
+}
+
+/* May whoever sent this head do that? True, or the request is refused. */
+static bool allowed(struct kithi_server *s, const struct conn *c, struct kithi_request *r,
+                    const struct kithi_http_head *head)
+{
+    enum kithi_access access = r->route->access;
+    if (!kithi_server_known(s, c, r, head)) {
         return false;
     }
-    bool enough = access == KITHI_ACCESS_SOME ||
+    bool enough = !r->key || access == KITHI_ACCESS_SOME ||
                   kithi_key_allows(r->key, access == KITHI_ACCESS_ALL ? NULL : r->target.collection,
                                    access == KITHI_ACCESS_WRITE);
     return enough ||
@@ -529,12 +516,12 @@ static bool body_fits(struct kithi_server *s, struct kithi_request *r, const str
 static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
 {
     struct kithi_http_head head;
-    struct kithi_request *r = c->request = new_request(s);
+    struct kithi_request *r = c->request = kithi_server_request(s);
     const char *why = NULL;
     c->keep_alive = false;
     c->head_only = false;
     if (!r) {
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return false;
     }
     if (kithi_http_head(c->in, len, &head) < 0) {
@@ -551,7 +538,7 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
     c->body_left = head.has_length ? head.length : 0;
     c->body_over = !c->chunked && c->body_left == 0;
     r->method = head.method;
-    take_id(r, head.request_id);
+    kithi_server_request_id(r, head.request_id);
 
     if (!kithi_route_find(head.method, head.path, &r->target)) {
         kithi_refuse(&r->refusal, 400, "path", NULL, "%s", r->target.why);
@@ -562,7 +549,7 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
         kithi_refuse(&r->refusal, 405, "method", NULL, "this path takes %s", r->target.allow);
     } else {
         r->route = r->target.route;
-        if (allowed(s, r, &head) && kithi_query_parse(head.query, &r->query, &why) < 0) {
+        if (allowed(s, c, r, &head) && kithi_query_parse(head.query, &r->query, &why) < 0) {
             kithi_refuse(&r->refusal, 400, "query", NULL, "%s", why);
         }
         if (!r->refusal.status) {
@@ -582,7 +569,7 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
         /* The answer before has left, so that there is room for 25 bytes; where not, the client goes on by itself. */
         ssize_t n = send(c->fd, go_on, sizeof go_on - 1, MSG_NOSIGNAL);
         if (n >= 0 && n < (ssize_t)sizeof go_on - 1) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return false;
         }
     }
@@ -601,7 +588,22 @@ static bool take(struct kithi_server *s, struct conn *c)
         return true;
     }
     if (c->state == IDLE) {
-        enter(s, c, READING, s->options.receive_ms);
+        kithi_peer_enter(s, c, READING, s->options.receive_ms);
+    }
+    if (!c->head_done && c->front != FRONT_HTTP) {
+        size_t n = c->in_len < KITHI_H2_PREFACE_LEN ? c->in_len : KITHI_H2_PREFACE_LEN;
+        if (!memcmp(c->in, KITHI_H2_PREFACE, n)) {
+            if (n == KITHI_H2_PREFACE_LEN) {
+                kithi_grpc_begin(s, c);
+                return false;
+            }
+            return true; /* it may become one; receive_ms are for that, too */
+        }
+        if (c->front == FRONT_GRPC) {
+            c->keep_alive = c->head_only = false;
+            refuse(s, c, 400, "http", "this port is for gRPC, which begins with the preface of HTTP/2");
+            return false;
+        }
     }
     if (!c->head_done) {
         long len = kithi_http_end(c->in, c->in_len, &c->scanned, &head);
@@ -623,7 +625,7 @@ static bool take(struct kithi_server *s, struct conn *c)
 static void read_more(struct kithi_server *s, struct conn *c)
 {
     if (!c->in && !(c->in = malloc(IN_SIZE))) {
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
     /* A pipelined request may be here already, and goes before what the socket says: that its client has no more to send, perhaps. */
@@ -633,15 +635,12 @@ static void read_more(struct kithi_server *s, struct conn *c)
     /* Some rounds at most, so that others have their turn. */
     for (unsigned round = 0; round < 16; round++) {
         enum state before = c->state;
-        ssize_t n = recv(c->fd, c->in + c->in_len, IN_SIZE - c->in_len, 0);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        ssize_t n = kithi_peer_receive(c, c->in + c->in_len, IN_SIZE - c->in_len);
+        if (n == -EAGAIN) {
             return;
         }
         if (n <= 0) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return;
         }
         if (before == LINGERING) {
@@ -667,6 +666,10 @@ static void take_ended(struct kithi_server *s)
             kithi_server_release(job);
             continue;
         }
+        if (job->is_call) {
+            kithi_grpc_ended(s, job);
+            continue;
+        }
         c->job = NULL;
         free(job);
         s->running--;
@@ -674,31 +677,8 @@ static void take_ended(struct kithi_server *s)
     }
 }
 
-/* A request was not carried out in time. */
-static void give_up(struct kithi_server *s, struct conn *c)
+void kithi_server_refuse_dropped(struct kithi_request *owed, enum kithi_drop drop)
 {
-    struct kithi_job *job = c->job;
-    struct kithi_request *r = job->request, *owed;
-    /* The job keeps its request, which a thread may be at; the answer is another one's. */
-    owed = new_request(s);
-    if (!owed) {
-        close_conn(s, c);
-        return;
-    }
-    owed->route = r->route;
-    owed->method = r->method;
-    owed->key = r->key;
-    owed->began_ns = r->began_ns;
-    memcpy(owed->id, r->id, sizeof owed->id);
-    enum kithi_drop drop = kithi_lanes_drop(s->lanes, job);
-    if (drop == KITHI_DROP_ENDED) {
-        free_request(owed); /* it has just ended: its answer comes with this turn of the loop */
-        return;
-    }
-    kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_GIVEN_UP);
-    c->job = NULL;
-    c->request = owed;
-    s->running--;
     if (drop == KITHI_DROP_AWAITING) {
         kithi_refuse(&owed->refusal, 504, "epoch_not_visible", "min_epoch",
                      "the epoch that it waits for has not become visible in time");
@@ -713,6 +693,34 @@ static void give_up(struct kithi_server *s, struct conn *c)
         kithi_refuse(&owed->refusal, 504, "timeout", NULL,
                      "it was not done in time; ask for less, or for an approximate answer");
     }
+}
+
+/* A request was not carried out in time. */
+static void give_up(struct kithi_server *s, struct conn *c)
+{
+    struct kithi_job *job = c->job;
+    struct kithi_request *r = job->request, *owed;
+    /* The job keeps its request, which a thread may be at; the answer is another one's. */
+    owed = kithi_server_request(s);
+    if (!owed) {
+        kithi_peer_close(s, c);
+        return;
+    }
+    owed->route = r->route;
+    owed->method = r->method;
+    owed->key = r->key;
+    owed->began_ns = r->began_ns;
+    memcpy(owed->id, r->id, sizeof owed->id);
+    enum kithi_drop drop = kithi_lanes_drop(s->lanes, job);
+    if (drop == KITHI_DROP_ENDED) {
+        kithi_server_request_free(owed); /* it has just ended: its answer comes with this turn of the loop */
+        return;
+    }
+    kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_GIVEN_UP);
+    c->job = NULL;
+    c->request = owed;
+    s->running--;
+    kithi_server_refuse_dropped(owed, drop);
     answer(s, c);
 }
 
@@ -721,11 +729,15 @@ static void look_at_deadlines(struct kithi_server *s)
     uint64_t now = kithi_gateway_now_ns();
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
+        if (c->h2) {
+            kithi_grpc_look(s, c, now);
+            continue;
+        }
         /* Nobody is there to hear of the epoch, perhaps: a client that only says that it has no more to send is answered within
          * a moment, in which its request may be queued like one that waits. */
         if (c->state == RUNNING && c->half_closed && now > c->job->request->began_ns + HALF_CLOSED_NS &&
             kithi_lanes_parked(s->lanes, c->job)) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             continue;
         }
         if (now < c->deadline_ns) {
@@ -740,9 +752,9 @@ static void look_at_deadlines(struct kithi_server *s)
         case RUNNING: give_up(s, c); break;
         case SENDING:
             kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_SLOW_RECEIVER);
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             break;
-        default: close_conn(s, c); break;
+        default: kithi_peer_close(s, c); break;
         }
     }
 }
@@ -756,14 +768,14 @@ static bool make_room(struct kithi_server *s)
     kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_CROWDED);
     for (struct conn *c = s->first; c; c = c->next) {
         if (c->state == IDLE || c->state == LINGERING) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return true;
         }
     }
     return false;
 }
 
-static void accept_some(struct kithi_server *s)
+static void accept_some(struct kithi_server *s, const struct listener *l)
 {
     static const char full[] =
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
@@ -772,8 +784,7 @@ static void accept_some(struct kithi_server *s)
     for (unsigned i = 0; i < 64; i++) {
         struct sockaddr_storage address;
         socklen_t size = sizeof address;
-        int fd = accept4(s->listener, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK),
-            one = 1;
+        int fd = accept4(l->fd, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK), one = 1;
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE) { /* or epoll would tell of it without a pause */
                 nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
@@ -788,6 +799,7 @@ static void accept_some(struct kithi_server *s)
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         c->fd = fd;
+        c->front = l->front;
         c->interest = EPOLLIN | EPOLLRDHUP;
         if (getnameinfo((struct sockaddr *)&address, size, c->peer, sizeof c->peer, NULL, 0,
                         NI_NUMERICHOST)) {
@@ -804,8 +816,9 @@ static void accept_some(struct kithi_server *s)
         count(&s->gateway->metrics->connections, 1);
         count(&s->gateway->metrics->accepted, 1);
         /* A new connection has something to say. */
-        enter(s, c, IDLE,
-              s->options.receive_ms < s->options.idle_ms ? s->options.receive_ms : s->options.idle_ms);
+        kithi_peer_enter(s, c, IDLE,
+                         s->options.receive_ms < s->options.idle_ms ? s->options.receive_ms
+                                                                    : s->options.idle_ms);
     }
 }
 
@@ -815,14 +828,20 @@ static void begin_drain(struct kithi_server *s)
     s->drain_ns = kithi_gateway_now_ns() + s->options.drain_ms * UINT64_C(1000000);
     atomic_store_explicit(&s->gateway->draining, true,
                           memory_order_relaxed); /* a word for /readyz, nothing more */
-    epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->listener, NULL);
     epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->signals, NULL);
-    close(s->listener);
-    s->listener = -1;
+    for (unsigned i = 0; i < 2; i++) {
+        if (s->listeners[i].fd >= 0) {
+            epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->listeners[i].fd, NULL);
+            close(s->listeners[i].fd);
+            s->listeners[i].fd = -1;
+        }
+    }
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
-        if (c->state == IDLE) {
-            close_conn(s, c);
+        if (c->h2) {
+            kithi_grpc_drain(s, c);
+        } else if (c->state == IDLE) {
+            kithi_peer_close(s, c);
         } else if (c->state == READING) {
             c->body_over = false;
             refuse(s, c, 503, "stopping", "kith-gateway is stopping");
@@ -833,11 +852,15 @@ static void begin_drain(struct kithi_server *s)
 
 static void handle(struct kithi_server *s, struct conn *c, uint32_t events)
 {
+    if (c->h2) {
+        kithi_grpc_handle(s, c, events);
+        return;
+    }
     if (events & EPOLLRDHUP) {
         c->half_closed = true;
     }
     if (events & (EPOLLERR | EPOLLHUP) && c->state != READING && c->state != IDLE) {
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
     switch (c->state) {
@@ -846,7 +869,7 @@ static void handle(struct kithi_server *s, struct conn *c, uint32_t events)
             send_more(s, c);
         }
         break;
-    case RUNNING: watch(s, c, 0); break;
+    case RUNNING: kithi_peer_watch(s, c, 0); break;
     default: read_more(s, c); break;
     }
 }
@@ -876,10 +899,11 @@ int kithi_server_run(struct kithi_server *s)
         if (n < 0 && errno != EINTR) {
             return -errno;
         }
-        bool accepting = false, ended = false, stop = false;
+        bool accepting[2] = { false, false }, ended = false, stop = false;
         for (int i = 0; i < n; i++) {
             void *what = events[i].data.ptr;
-            accepting = accepting || what == &s->listener;
+            accepting[0] = accepting[0] || what == &s->listeners[0];
+            accepting[1] = accepting[1] || what == &s->listeners[1];
             ended = ended || what == &s->lanes;
             stop = stop || what == &s->signals;
         }
@@ -887,7 +911,8 @@ int kithi_server_run(struct kithi_server *s)
          * comes afterwards. */
         for (int i = 0; i < n; i++) {
             void *what = events[i].data.ptr;
-            if (what != &s->listener && what != &s->lanes && what != &s->signals) {
+            if (what != &s->listeners[0] && what != &s->listeners[1] && what != &s->lanes &&
+                what != &s->signals) {
                 handle(s, what, events[i].events);
             }
         }
@@ -895,8 +920,10 @@ int kithi_server_run(struct kithi_server *s)
             take_ended(s);
         }
         take_pipelined(s);
-        if (accepting && s->listener >= 0) {
-            accept_some(s);
+        for (unsigned i = 0; i < 2; i++) {
+            if (accepting[i] && s->listeners[i].fd >= 0) {
+                accept_some(s, &s->listeners[i]);
+            }
         }
         if (stop && !s->drain_ns) {
             begin_drain(s);
@@ -907,6 +934,7 @@ int kithi_server_run(struct kithi_server *s)
             look_at_deadlines(s);
             parked = kithi_lanes_unpark(s->lanes);
         }
+        kithi_grpc_flush(s);
     }
     return 0;
 }
@@ -918,7 +946,7 @@ bool kithi_server_is_loopback(const char *address)
     return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "localhost");
 }
 
-static int listen_on(struct kithi_server *s, struct kithi_errmsg *err)
+static int listen_on(struct kithi_server *s, struct listener *l, struct kithi_errmsg *err)
 {
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM,
                               .ai_flags = AI_PASSIVE | AI_NUMERICSERV | AI_NUMERICHOST },
@@ -927,24 +955,24 @@ static int listen_on(struct kithi_server *s, struct kithi_errmsg *err)
     socklen_t size = sizeof bound;
     char port[8];
     int one = 1;
-    snprintf(port, sizeof port, "%u", s->options.port);
+    snprintf(port, sizeof port, "%u", l->port);
     const char *address = strcmp(s->options.listen, "localhost") ? s->options.listen : "127.0.0.1";
     int rc = getaddrinfo(address, port, &hints, &list);
     if (rc) {
         return kithi_error_set(err, -EADDRNOTAVAIL, "%s is no address to listen on: %s", s->options.listen,
                                gai_strerror(rc));
     }
-    s->listener = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (s->listener < 0 || setsockopt(s->listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
-        bind(s->listener, list->ai_addr, list->ai_addrlen) < 0 || listen(s->listener, 1024) < 0 ||
-        getsockname(s->listener, (struct sockaddr *)&bound, &size) < 0) {
+    l->fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (l->fd < 0 || setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+        bind(l->fd, list->ai_addr, list->ai_addrlen) < 0 || listen(l->fd, 1024) < 0 ||
+        getsockname(l->fd, (struct sockaddr *)&bound, &size) < 0) {
         rc = kithi_error_set(err, -errno, "cannot listen on %s port %s: %s", s->options.listen, port,
                              strerror(errno));
         freeaddrinfo(list);
         return rc;
     }
     freeaddrinfo(list);
-    s->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+    l->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
                                                 : ((struct sockaddr_in *)&bound)->sin_port);
     return 0;
 }
@@ -967,7 +995,8 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
                                 .gateway = gateway,
                                 .lanes = lanes,
                                 .epoll = -1,
-                                .listener = -1,
+                                .listeners = { { -1, options->port, FRONT_HTTP },
+                                               { -1, options->grpc_port, FRONT_GRPC } },
                                 .signals = signals,
                                 .loopback = kithi_server_is_loopback(options->listen) };
     int rc = 0;
@@ -978,11 +1007,15 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
     if (s->epoll < 0) {
         rc = kithi_error_set(err, -errno, "epoll: %s", strerror(errno));
     }
-    if (rc == 0) {
-        rc = listen_on(s, err);
+    s->listeners[0].front = options->grpc == KITHI_GRPC_SAME ? FRONT_BOTH : FRONT_HTTP;
+    for (unsigned i = 0; rc == 0 && i < (options->grpc == KITHI_GRPC_OWN ? 2 : 1); i++) {
+        rc = listen_on(s, &s->listeners[i], err);
+        if (rc == 0 && (rc = add(s, s->listeners[i].fd, &s->listeners[i])) < 0) {
+            kithi_error_set(err, rc, "epoll: %s", strerror(-rc));
+        }
     }
-    if (rc == 0 && ((rc = add(s, s->listener, &s->listener)) < 0 || (rc = add(s, signals, &s->signals)) < 0 ||
-                    (rc = add(s, kithi_lanes_fd(lanes), &s->lanes)) < 0)) {
+    if (rc == 0 &&
+        ((rc = add(s, signals, &s->signals)) < 0 || (rc = add(s, kithi_lanes_fd(lanes), &s->lanes)) < 0)) {
         kithi_error_set(err, rc, "epoll: %s", strerror(-rc));
     }
     if (rc < 0) {
@@ -995,7 +1028,14 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
 
 uint16_t kithi_server_port(const struct kithi_server *s)
 {
-    return s->port;
+    return s->listeners[0].port;
+}
+
+uint16_t kithi_server_grpc_port(const struct kithi_server *s)
+{
+    return s->listeners[0].front == FRONT_BOTH ? s->listeners[0].port
+           : s->listeners[1].fd >= 0           ? s->listeners[1].port
+                                               : 0;
 }
 
 void kithi_server_close(struct kithi_server *s)
@@ -1004,10 +1044,12 @@ void kithi_server_close(struct kithi_server *s)
         return;
     }
     while (s->first) {
-        close_conn(s, s->first);
+        kithi_peer_close(s, s->first);
     }
-    if (s->listener >= 0) {
-        close(s->listener);
+    for (unsigned i = 0; i < 2; i++) {
+        if (s->listeners[i].fd >= 0) {
+            close(s->listeners[i].fd);
+        }
     }
     if (s->epoll >= 0) {
         close(s->epoll);

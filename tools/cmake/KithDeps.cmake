@@ -27,6 +27,7 @@ if(KITH_SERVER)
 endif()
 if(KITH_GATEWAY)
     kith_find(jansson::jansson jansson.h jansson libjansson-dev)
+    kith_find(nghttp2::nghttp2 nghttp2/nghttp2.h nghttp2 libnghttp2-dev)
 endif()
 if(KITH_TESTS OR KITH_BENCH)
     # For the header check, the memory model and the benchmarks' peer; none of them is required.

@@ -8,10 +8,11 @@
 # libraries and tools that bench/ compares with. Works as root or through sudo, without a terminal.
 set -euo pipefail
 
-packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev scdoc)
+packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev libnghttp2-dev
+    protobuf-compiler scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
-    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema)
-bench=(g++ fio libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
+    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema python3-grpcio python3-grpc-tools)
+bench=(g++ fio wrk nghttp2-client libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {
     sed -n '2,9s/^# \{0,1\}//p' "$0"
