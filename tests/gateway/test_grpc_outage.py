@@ -98,7 +98,7 @@ def keys_are_wanted_and_checked(m):
     bearer = lambda key: [("authorization", f"Bearer {key}")]
     expect_code(Code.UNAUTHENTICATED, s.Search, FIND)
     expect_code(Code.UNAUTHENTICATED, s.Search, FIND, metadata=bearer("not-a-key-that-there-is"))
-    expect_code(Code.UNAUTHENTICATED, s.Search, FIND, metadata=bearer("x" * 5000))
+    expect_code(Code.RESOURCE_EXHAUSTED, s.Search, FIND, metadata=bearer("x" * 5000))
     wait_until("kithd is there", lambda: s.Search(FIND, metadata=bearer(READ)).results)
     assert s.Search(FIND, metadata=[("x-api-key", READ)]).results
     expect_code(Code.PERMISSION_DENIED, s.Upsert, put(), metadata=bearer(READ))
