@@ -16,7 +16,7 @@ Code = grpc.StatusCode
 
 def set_up(m):
     m.start_kithd()
-    m.start_gateway(config="body_mib = 1\nbodies_mib = 64\nanswer_mib = 8\nreceive_ms = 600\nsend_ms = 1500\nbatch_max = 100\n")
+    m.start_gateway(config="body_mib = 1\nbodies_mib = 64\nanswer_mib = 8\nbatch_max = 100\n")
     m.writable()
     s = stub(m)
     s.CreateCollection(pb.CreateCollectionRequest(collection="c", dim=2, metric=pb.METRIC_L2), timeout=PATIENCE)
@@ -269,7 +269,7 @@ def bad_requests_have_their_status_and_place(m):
     # A million points of two bytes are refused for what they are, and cost what their bytes cost.
     before = m.memory_kib()
     expect_code(bad, raw.unary_unary("/vectordb.VectorSearch/Upsert"), b"\x0a\x01c" + b"\x12\x00" * 500000, where="points")
-    assert m.memory_kib() - before < 20000, (before, m.memory_kib())
+    assert m.memory_kib() - before < 20000 * SLOWNESS, (before, m.memory_kib())
 
 
 def deadlines_and_cancellation(m):

@@ -16,7 +16,7 @@ CALM = 11  # ENHANCE_YOUR_CALM
 
 def set_up(m):
     m.start_kithd()
-    m.start_gateway(config="receive_ms = 500\nsend_ms = 800\nidle_ms = 3000\n")
+    m.start_gateway(config=f"receive_ms = {500 * SLOWNESS:.0f}\nsend_ms = {800 * SLOWNESS:.0f}\nidle_ms = {3000 * SLOWNESS:.0f}\n")
     m.writable()
     s = stub(m)
     s.CreateCollection(pb.CreateCollectionRequest(collection="c", dim=256, metric=pb.METRIC_L2), timeout=PATIENCE)
@@ -60,7 +60,7 @@ def flood(m, piece, pieces, ends=True):
     finally:
         c.close()
     others_go_on(m)
-    assert m.memory_kib() - before < 30000, (before, m.memory_kib())
+    assert m.memory_kib() - before < 30000 * SLOWNESS, (before, m.memory_kib())
 
 
 def resets_without_end_are_ended(m):
@@ -162,7 +162,7 @@ def windows_that_never_open_hold_nothing_for_long(m):
         c.close()
     others_go_on(m)
     assert m.metric("kith_gateway_events_total", kind="slow_receiver") >= 20
-    assert m.memory_kib() - before < 150000, (before, m.memory_kib())
+    assert m.memory_kib() - before < 150000 * SLOWNESS, (before, m.memory_kib())
 
 
 def who_reads_nothing_is_left(m):

@@ -196,7 +196,7 @@ enum kithi_next kithi_rpc_search(struct kithi_request *r)
         !read_search(r, kithi_rpc_message(r), &m, "", &floats, &s)) {
         goto out;
     }
-    s.q.vector = s.q.like ? NULL : floats.values + s.first;
+    s.q.vector = s.q.len ? floats.values + s.first : NULL;
     next = prepare(r, kithi_search_is_wide(&s.q), &s.q.moment, s.q.deadline_ms, &handle);
     if (next != KITHI_DONE || r->refusal.status) {
         goto out;
@@ -269,7 +269,7 @@ static struct read *read_batch(struct kithi_request *r, struct kithi_floats *flo
         *out_wide = *out_wide || kithi_search_is_wide(&list[i].q);
     }
     for (size_t i = 0; i < n; i++) {
-        list[i].q.vector = list[i].q.like ? NULL : floats->values + list[i].first;
+        list[i].q.vector = list[i].q.len ? floats->values + list[i].first : NULL;
     }
     return list;
 }
