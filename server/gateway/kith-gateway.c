@@ -1,5 +1,5 @@
 /*
- * kith-gateway.c - HTTP for programs that cannot link libkith: puts the parts together, and takes them apart at SIGTERM.
+ * kith-gateway.c - HTTP and gRPC for programs that cannot link libkith: puts the parts together, and takes them apart at SIGTERM.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -84,7 +84,7 @@ int main(int argc, char **argv)
         .tls_files = { .certificate = o.tls_cert[0] ? o.tls_cert : NULL,
                        .key = o.tls_key,
                        .client_ca = o.tls_client_ca[0] ? o.tls_client_ca : NULL },
-        .alpn = KITHI_ALPN_HTTP1,
+        .alpn = o.grpc == KITHI_GRPC_OFF ? KITHI_ALPN_HTTP1 : KITHI_ALPN_HTTP1 | KITHI_ALPN_H2,
     };
     if (stop < 0 || kithi_secrets_load(&secrets, &err) < 0 || raise_files(&o, &err) < 0) {
         return failed(&err);
@@ -119,6 +119,8 @@ int main(int argc, char **argv)
     const struct kithi_server_options options = {
         .listen = o.listen,
         .port = (uint16_t)o.port,
+        .grpc_port = (uint16_t)o.grpc_port,
+        .grpc = (enum kithi_grpc)o.grpc,
         .connections = (uint32_t)o.connections,
         .requests = (uint32_t)o.requests,
         .tls_listen = o.tls_listen,
@@ -139,8 +141,8 @@ int main(int argc, char **argv)
     if (rc < 0) {
         status = failed(&err);
     } else {
-        kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u keys=%zu", o.listen,
-                  kithi_server_port(server),
+        kithi_log(KITHI_LOG_INFO, "listening", "address=%s port=%u grpc_port=%u keys=%zu", o.listen,
+                  kithi_server_port(server), kithi_server_grpc_port(server),
                   secrets.keyring ? kithi_keyring_keys(secrets.keyring)->count : 0);
         if (secrets.tls) {
             kithi_log(KITHI_LOG_INFO, "listening-tls", "address=%s port=%u clients=%s", o.tls_listen,

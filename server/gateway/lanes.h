@@ -22,7 +22,8 @@ enum kithi_job_state { KITHI_JOB_QUEUED, KITHI_JOB_RUNNING, KITHI_JOB_PARKED, KI
 
 struct kithi_job {
     struct kithi_request *request;
-    void *owner; /* of the caller */
+    void *owner;  /* of the caller */
+    bool is_call; /* of the caller: what the owner is */
 
     /* Of the lanes: */
     struct kithi_job *next;

@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "server/gateway/grpc/status.h"
 #include "server/gateway/handles.h"
 #include "server/gateway/lanes.h"
 
@@ -26,9 +27,8 @@ static void add(_Atomic uint64_t *word, uint64_t n)
     atomic_fetch_add_explicit(word, n, memory_order_relaxed);
 }
 
-void kithi_metrics_answer(struct kithi_metrics *m, const struct kithi_route *route, int status, uint64_t us)
+static void answered(struct kithi_metrics_route *r, int status, uint64_t us)
 {
-    struct kithi_metrics_route *r = &m->routes[route ? (unsigned)route->call : KITHI_REST_IDS];
     unsigned i = 0, b = 0;
     for (; i < KITHI_METRICS_STATUSES; i++) {
         int there = 0;
@@ -44,6 +44,16 @@ void kithi_metrics_answer(struct kithi_metrics *m, const struct kithi_route *rou
     }
     add(&r->buckets[b], 1);
     add(&r->sum_us, us);
+}
+
+void kithi_metrics_answer(struct kithi_metrics *m, const struct kithi_route *route, int status, uint64_t us)
+{
+    answered(&m->routes[route ? (unsigned)route->call : KITHI_REST_IDS], status, us);
+}
+
+void kithi_metrics_rpc(struct kithi_metrics *m, enum kithi_rpc_id id, int code, uint64_t us)
+{
+    answered(&m->rpcs[id], code + 1, us);
 }
 
 void kithi_metrics_event(struct kithi_metrics *m, enum kithi_metrics_event event)
@@ -68,6 +78,28 @@ static const char *method_name(unsigned i)
     return route ? kithi_http_method_name(route->method) : "any";
 }
 
+/* Nothing of what was never asked for. */
+static void histogram(const struct kithi_metrics_route *r, const char *metric, const char *label,
+                      const char *value, struct kithi_text *out)
+{
+    uint64_t count = 0;
+    if (!atomic_load_explicit(&r->statuses[0].status, memory_order_relaxed)) {
+        return;
+    }
+    for (unsigned b = 0; b < KITHI_METRICS_BOUNDS; b++) {
+        count += load(&r->buckets[b]);
+        kithi_text_printf(out, "%s_bucket{%s=\"%s\",le=\"%g\"} %" PRIu64 "\n", metric, label, value,
+                          (double)bounds_us[b] / 1e6, count);
+    }
+    count += load(&r->buckets[KITHI_METRICS_BOUNDS]);
+    kithi_text_printf(out,
+                      "%s_bucket{%s=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
+                      "%s_sum{%s=\"%s\"} %.6f\n"
+                      "%s_count{%s=\"%s\"} %" PRIu64 "\n",
+                      metric, label, value, count, metric, label, value, (double)load(&r->sum_us) / 1e6,
+                      metric, label, value, count);
+}
+
 static void requests(const struct kithi_metrics *m, struct kithi_text *out)
 {
     head(out, "kith_gateway_requests_total", "counter",
@@ -86,24 +118,36 @@ static void requests(const struct kithi_metrics *m, struct kithi_text *out)
     head(out, "kith_gateway_request_seconds", "histogram",
          "From a whole request to the beginning of its answer, by route.");
     for (unsigned i = 0; i <= KITHI_REST_IDS; i++) {
-        const struct kithi_metrics_route *r = &m->routes[i];
-        uint64_t count = 0;
-        if (!atomic_load_explicit(&r->statuses[0].status, memory_order_relaxed)) {
-            continue;
+        histogram(&m->routes[i], "kith_gateway_request_seconds", "route", route_name(i), out);
+    }
+}
+
+static const char *rpc_name(unsigned i)
+{
+    const struct kithi_rpc *rpc = kithi_rpc_of((enum kithi_rpc_id)i);
+    return rpc ? rpc->name : "none";
+}
+
+static void rpcs(const struct kithi_metrics *m, struct kithi_text *out)
+{
+    head(
+        out, "kith_gateway_grpc_calls_total", "counter",
+        "Calls of gRPC that have ended, by method and code; CANCELLED: those that nobody waited for any more, too.");
+    for (unsigned i = 0; i <= KITHI_RPC_IDS; i++) {
+        for (unsigned s = 0; s < KITHI_METRICS_STATUSES; s++) {
+            int status = atomic_load_explicit(&m->rpcs[i].statuses[s].status, memory_order_relaxed);
+            if (status) {
+                kithi_text_printf(out,
+                                  "kith_gateway_grpc_calls_total{method=\"%s\",code=\"%s\"} %" PRIu64 "\n",
+                                  rpc_name(i), kithi_grpc_code_name((unsigned)status - 1),
+                                  load(&m->rpcs[i].statuses[s].count));
+            }
         }
-        for (unsigned b = 0; b < KITHI_METRICS_BOUNDS; b++) {
-            count += load(&r->buckets[b]);
-            kithi_text_printf(out,
-                              "kith_gateway_request_seconds_bucket{route=\"%s\",le=\"%g\"} %" PRIu64 "\n",
-                              route_name(i), (double)bounds_us[b] / 1e6, count);
-        }
-        count += load(&r->buckets[KITHI_METRICS_BOUNDS]);
-        kithi_text_printf(out,
-                          "kith_gateway_request_seconds_bucket{route=\"%s\",le=\"+Inf\"} %" PRIu64 "\n"
-                          "kith_gateway_request_seconds_sum{route=\"%s\"} %.6f\n"
-                          "kith_gateway_request_seconds_count{route=\"%s\"} %" PRIu64 "\n",
-                          route_name(i), count, route_name(i), (double)load(&r->sum_us) / 1e6, route_name(i),
-                          count);
+    }
+    head(out, "kith_gateway_grpc_call_seconds", "histogram",
+         "From a whole message, or the beginning of a stream, to the last word, by method.");
+    for (unsigned i = 0; i <= KITHI_RPC_IDS; i++) {
+        histogram(&m->rpcs[i], "kith_gateway_grpc_call_seconds", "method", rpc_name(i), out);
     }
 }
 
@@ -144,6 +188,7 @@ void kithi_metrics_write(const struct kithi_gateway *gateway, struct kithi_text 
     head(out, "kith_gateway_build_info", "gauge", "1; the label is the version.");
     kithi_text_printf(out, "kith_gateway_build_info{version=\"%s\"} 1\n", gateway->version);
     requests(m, out);
+    rpcs(m, out);
     head(out, "kith_gateway_events_total", "counter",
          "What ended requests or connections before their time, by kind.");
     for (unsigned i = 0; i < KITHI_EVENT_COUNT; i++) {

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "server/gateway/grpc/rpc.h"
 #include "server/gateway/route.h"
 #include "server/gateway/text.h"
 
@@ -41,6 +42,7 @@ struct kithi_lanes;
 
 struct kithi_metrics {
     struct kithi_metrics_route routes[KITHI_REST_IDS + 1];
+    struct kithi_metrics_route rpcs[KITHI_RPC_IDS + 1]; /* statuses: codes of gRPC, and 1 */
     _Atomic uint64_t events[KITHI_EVENT_COUNT];
     _Atomic uint64_t plans[KITHI_METRICS_PLANS]; /* enum kith_plan, of searches under a filter */
     _Atomic uint64_t bytes_in, bytes_out, accepted;
@@ -52,6 +54,8 @@ struct kithi_metrics {
 
 /* route NULL: none. */
 void kithi_metrics_answer(struct kithi_metrics *m, const struct kithi_route *route, int status, uint64_t us);
+/* A call of gRPC has ended; KITHI_RPC_IDS: none that there is. code: enum kithi_grpc_code. */
+void kithi_metrics_rpc(struct kithi_metrics *m, enum kithi_rpc_id id, int code, uint64_t us);
 void kithi_metrics_event(struct kithi_metrics *m, enum kithi_metrics_event event);
 
 struct kithi_gateway;

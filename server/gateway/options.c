@@ -15,19 +15,21 @@
 #include "server/gateway/server.h"
 
 static const char usage[] =
-    "usage: kith-gateway [--run DIR] [--listen ADDRESS] [--port N] [--keys FILE | --no-keys]\n"
+    "usage: kith-gateway [--run DIR] [--listen ADDRESS] [--port N] [--grpc-port N|same|off]\n"
+    "                    [--keys FILE | --no-keys]\n"
     "                    [--tls-cert FILE --tls-key FILE [--tls-client-ca FILE] [--tls-port N] [--tls-listen ADDRESS]]\n"
     "                    [--threads N] [--access-log yes|no] [--config FILE]\n"
     "       kith-gateway --help | --version\n";
 
 static const char help[] =
     "\n"
-    "Serves the collections of this machine over HTTP: searches them itself, forwards writes to kithd. Runs in\n"
+    "Serves the collections of this machine over HTTP and gRPC: searches them itself, forwards writes to kithd. Runs in\n"
     "the foreground, logs to stderr, stops cleanly on SIGTERM.\n"
     "\n"
     "  --run DIR            where segments and kithd's socket are; default $KITH_RUN, /dev/shm/kith, /run/kith\n"
     "  --listen ADDRESS     default 127.0.0.1; others want keys\n"
     "  --port N             default 8080; 0: one that is free, which the log names\n"
+    "  --grpc-port N        default 9090; 0: one that is free; same: that of HTTP; off: no gRPC\n"
     "  --keys FILE          API keys: name, read or write, collections or *, and the key, a line each\n"
     "  --no-keys            everybody who reaches the port may do everything, on any address\n"
     "  --tls-cert FILE      PEM: serve TLS with this certificate (and those that it hangs on), too\n"
@@ -67,6 +69,15 @@ static bool number(const char *text, int64_t min, int64_t max, int64_t *out)
     return true;
 }
 
+/* N, same or off. */
+static bool grpc_port(const char *text, struct kithi_gateway_options *out)
+{
+    out->grpc = !strcmp(text, "same")  ? KITHI_GRPC_SAME
+                : !strcmp(text, "off") ? KITHI_GRPC_OFF
+                                       : KITHI_GRPC_OWN;
+    return out->grpc != KITHI_GRPC_OWN || number(text, 0, 65535, &out->grpc_port);
+}
+
 static bool yes_or_no(const char *text, bool *out)
 {
     *out = !strcmp(text, "yes");
@@ -78,11 +89,13 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
 {
     struct kithi_errmsg err = { .text = "" };
     enum kithi_log_level level;
-    char log_level[16] = "";
+    char log_level[16] = "", grpc[8] = "";
     const struct kithi_conf_key keys[] = {
         { "run", KITHI_CONF_STRING, out->run, sizeof out->run, 0, 0, NULL, false },
         { "listen", KITHI_CONF_STRING, out->listen, sizeof out->listen, 0, 0, NULL, false },
         { "port", KITHI_CONF_INTEGER, &out->port, 0, 0, 65535, NULL, false },
+        { "grpc", KITHI_CONF_STRING, grpc, sizeof grpc, 0, 0, NULL, false },
+        { "grpc_port", KITHI_CONF_INTEGER, &out->grpc_port, 0, 0, 65535, NULL, false },
         { "tls_listen", KITHI_CONF_STRING, out->tls_listen, sizeof out->tls_listen, 0, 0, NULL, false },
         { "tls_port", KITHI_CONF_INTEGER, &out->tls_port, 0, 0, 65535, NULL, false },
         { "tls_cert", KITHI_CONF_STRING, out->tls_cert, sizeof out->tls_cert, 0, 0, NULL, false },
@@ -118,6 +131,13 @@ static int read_config(const char *path, struct kithi_gateway_options *out)
         fprintf(stderr, "kith-gateway: %s\n", err.text);
         return 2;
     }
+    if (grpc[0] && strcmp(grpc, "own") != 0) {
+        if (strcmp(grpc, "same") != 0 && strcmp(grpc, "off") != 0) {
+            fprintf(stderr, "kith-gateway: %s: grpc \"%s\" is none of own, same, off\n", path, grpc);
+            return 2;
+        }
+        grpc_port(grpc, out);
+    }
     if (log_level[0]) {
         if (kithi_log_level_parse(log_level, &level)) {
             fprintf(stderr, "kith-gateway: %s: log_level \"%s\" is none of error, warn, info, debug\n", path,
@@ -133,6 +153,7 @@ enum {
     RUN = 256,
     LISTEN,
     PORT,
+    GRPC_PORT,
     TLS_LISTEN,
     TLS_PORT,
     TLS_CERT,
@@ -151,6 +172,7 @@ static const struct option list[] = {
     { "run", required_argument, NULL, RUN },
     { "listen", required_argument, NULL, LISTEN },
     { "port", required_argument, NULL, PORT },
+    { "grpc-port", required_argument, NULL, GRPC_PORT },
     { "tls-listen", required_argument, NULL, TLS_LISTEN },
     { "tls-port", required_argument, NULL, TLS_PORT },
     { "tls-cert", required_argument, NULL, TLS_CERT },
@@ -200,6 +222,7 @@ static int parse(int argc, char **argv, bool configs, struct kithi_gateway_optio
         case TLS_CERT: good = copy(out->tls_cert, sizeof out->tls_cert, optarg); break;
         case TLS_KEY: good = copy(out->tls_key, sizeof out->tls_key, optarg); break;
         case TLS_CLIENT_CA: good = copy(out->tls_client_ca, sizeof out->tls_client_ca, optarg); break;
+        case GRPC_PORT: good = grpc_port(optarg, out); break;
         case KEYS: good = copy(out->keys, sizeof out->keys, optarg); break;
         case NO_KEYS: out->no_keys = true; break;
         case THREADS: good = number(optarg, 1, 256, &out->threads); break;
@@ -223,6 +246,8 @@ int kithi_gateway_options(int argc, char **argv, struct kithi_gateway_options *o
         .access_log = true,
         .port = 8080,
         .tls_port = 8443,
+        .grpc = KITHI_GRPC_OWN,
+        .grpc_port = 9090,
         .threads = cpus < 2     ? 2
                    : cpus > 256 ? 256
                                 : cpus,

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <time.h>
 
-static kithi_rest_fn *const calls[KITHI_REST_IDS] = {
+static kithi_call_fn *const calls[KITHI_REST_IDS] = {
     [KITHI_REST_LIVEZ] = kithi_rest_livez,
     [KITHI_REST_READYZ] = kithi_rest_readyz,
     [KITHI_REST_HEALTH] = kithi_rest_health,
@@ -31,6 +31,11 @@ static kithi_rest_fn *const calls[KITHI_REST_IDS] = {
     [KITHI_REST_PAYLOAD] = kithi_rest_payload,
     [KITHI_REST_CHECKPOINT] = kithi_rest_checkpoint,
 };
+
+kithi_call_fn *kithi_request_call(const struct kithi_route *route)
+{
+    return calls[route->call];
+}
 
 /* The call was carried out, and its answer could not be written down. */
 static void refuse_lost(struct kithi_request *r)
@@ -61,7 +66,7 @@ enum kithi_next kithi_request_run(struct kithi_request *r)
 {
     enum kithi_next next;
     do {
-        next = calls[r->route->call](r);
+        next = r->call(r);
     } while (next == KITHI_AGAIN);
     if (next == KITHI_DONE && !r->refusal.status && r->answer.failed) {
         refuse_lost(r);

@@ -47,9 +47,14 @@ enum kithi_next {
     KITHI_AGAIN, /* again, at once */
 };
 
+struct kithi_request;
+/* A call: what carries a request out. */
+typedef enum kithi_next kithi_call_fn(struct kithi_request *r);
+
 struct kithi_request {
     struct kithi_gateway *gateway;
     const struct kithi_route *route;
+    kithi_call_fn *call;
     enum kithi_http_method method;
     enum kithi_lane lane;
     struct kithi_target target; /* collection and id */
@@ -73,15 +78,17 @@ struct kithi_request {
     struct kithi_text answer;
     uint64_t search_us; /* of a search, for the headers */
     bool searched;
+    uint64_t stream_messages, stream_points; /* of a stream of upserts: applied before this one */
 };
 
-/* The calls. */
-typedef enum kithi_next kithi_rest_fn(struct kithi_request *r);
-kithi_rest_fn kithi_rest_livez, kithi_rest_readyz, kithi_rest_health, kithi_rest_metrics, kithi_rest_openapi,
+/* The calls of a route. */
+kithi_call_fn kithi_rest_livez, kithi_rest_readyz, kithi_rest_health, kithi_rest_metrics, kithi_rest_openapi,
     kithi_rest_page, kithi_rest_list, kithi_rest_create, kithi_rest_describe, kithi_rest_alter,
     kithi_rest_drop, kithi_rest_stats, kithi_rest_search, kithi_rest_search_batch, kithi_rest_upsert,
     kithi_rest_delete, kithi_rest_scroll, kithi_rest_count, kithi_rest_facet, kithi_rest_get_vector,
     kithi_rest_delete_vector, kithi_rest_payload, kithi_rest_checkpoint;
+
+kithi_call_fn *kithi_request_call(const struct kithi_route *route);
 
 /* Carry it out, in the thread of its lane. Not KITHI_AGAIN. */
 enum kithi_next kithi_request_run(struct kithi_request *r);

@@ -275,16 +275,16 @@ void kithi_rest_put_epoch(struct kithi_request *r, kith *index, uint64_t epoch)
                       kith_timeline(index));
 }
 
-void kithi_rest_put_vector(struct kithi_request *r, const float *vector, uint32_t dim)
+void kithi_rest_put_vector(struct kithi_text *out, const float *vector, uint32_t dim)
 {
-    kithi_text_put(&r->answer, "[", 1);
+    kithi_text_put(out, "[", 1);
     for (uint32_t i = 0; i < dim; i++) {
         if (i) {
-            kithi_text_put(&r->answer, ",", 1);
+            kithi_text_put(out, ",", 1);
         }
-        kithi_text_float(&r->answer, vector[i]);
+        kithi_text_float(out, vector[i]);
     }
-    kithi_text_put(&r->answer, "]", 1);
+    kithi_text_put(out, "]", 1);
 }
 
 json_t *kithi_rest_lifted(struct kithi_request *r, struct kithi_floats *floats, unsigned depth)

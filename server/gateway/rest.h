@@ -73,6 +73,6 @@ enum kithi_next kithi_rest_await(struct kithi_request *r, struct kithi_handle *h
 /* ,"epoch":E,"timeline":"T" */
 void kithi_rest_put_epoch(struct kithi_request *r, kith *index, uint64_t epoch);
 /* [1.5,2] */
-void kithi_rest_put_vector(struct kithi_request *r, const float *vector, uint32_t dim);
+void kithi_rest_put_vector(struct kithi_text *out, const float *vector, uint32_t dim);
 
 #endif

@@ -42,7 +42,7 @@ enum kithi_next kithi_rest_get_vector(struct kithi_request *r)
         kithi_text_json(&r->answer, r->target.id, r->target.id_len);
         if (vector) {
             kithi_text_str(&r->answer, ",\"vector\":");
-            kithi_rest_put_vector(r, kith_results_vector(hit, 0), kith_dim(handle->index));
+            kithi_rest_put_vector(&r->answer, kith_results_vector(hit, 0), kith_dim(handle->index));
         }
         if (payload) {
             const char *text = kith_results_payload(hit, 0);
@@ -102,7 +102,7 @@ enum kithi_next kithi_rest_scroll(struct kithi_request *r)
             kithi_text_json(&r->answer, kith_results_id(page, i), kith_results_id_len(page, i));
             if (vector) {
                 kithi_text_str(&r->answer, ",\"vector\":");
-                kithi_rest_put_vector(r, kith_results_vector(page, i), kith_dim(handle->index));
+                kithi_rest_put_vector(&r->answer, kith_results_vector(page, i), kith_dim(handle->index));
             }
             if (fields.payload) {
                 const char *text = kith_results_payload(page, i);

@@ -1,8 +1,5 @@
 /*
- * rest_write.c - upserts, deletes and changes of payloads: batches that libkith sends to kithd.
- *
- * What was handed over may be applied although nobody says so (kithd dies, or its log fails), and is then answered with outcome_unknown,
- * never as a failure. All other refusals come before anything was done.
+ * rest_write.c - upserts, deletes and changes of payloads: what a body says of them, and their answers as JSON.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -10,12 +7,7 @@
 #include <string.h>
 
 #include "server/gateway/rest.h"
-
-static int commit(kith_batch *batch, enum kith_durability wait, struct kith_commit *done)
-{
-    int rc = kith_batch_set_durability(batch, wait);
-    return rc < 0 ? rc : kith_batch_commit(batch, done);
-}
+#include "server/gateway/write.h"
 
 /* ,"epoch":...,"timeline":...,"durable_epoch":...,"wait":... */
 static void put_commit(struct kithi_request *r, struct kithi_handle *handle, const struct kith_commit *done,
@@ -24,16 +16,6 @@ static void put_commit(struct kithi_request *r, struct kithi_handle *handle, con
     kithi_rest_put_epoch(r, handle->index, done->epoch);
     kithi_text_printf(&r->answer, ",\"durable_epoch\":%" PRIu64 ",\"wait\":\"%s\"", done->durable_epoch,
                       kithi_rest_wait_name(wait));
-}
-
-static enum kithi_next end_write(struct kithi_request *r, struct kithi_handle *handle, int rc,
-                                 const struct kith_commit *done, const char *list)
-{
-    char where[48] = "";
-    if (rc < 0 && list && done->failed_item != UINT32_MAX && done->error.text[0]) {
-        snprintf(where, sizeof where, "%s[%u]", list, done->failed_item);
-    }
-    return kithi_rest_end(r, handle, rc, where, rc < 0 ? done->error.text : NULL);
 }
 
 /* Add a point to the batch; text is for its metadata, and has it afterwards. */
@@ -49,30 +31,6 @@ static int add_point(kith_batch *batch, const char *id, const float *vector, siz
     }
     kithi_body_write(metadata, text);
     return text->failed ? -ENOMEM : kith_batch_upsert_payload(batch, id, vector, len, text->at);
-}
-
-/* What libkith says of a point before anything was sent. payload: its text, or "". */
-static void refuse_point(struct kithi_request *r, int rc, const char *where, kith *index, size_t len,
-                         const char *payload)
-{
-    char place[128];
-    struct kith_error error = { 0 };
-    const char *name = rc == KITH_E_ID          ? "id"
-                       : rc == KITH_E_PAYLOAD   ? "metadata"
-                       : rc == KITH_E_TOO_LARGE ? ""
-                                                : "vector";
-    kithi_body_place(place, sizeof place, where, name);
-    if (rc == KITH_E_DIMENSION) {
-        snprintf(error.text, sizeof error.text, "the vector has %zu dimensions, the collection %u", len,
-                 kith_dim(index));
-    } else if (rc == KITH_E_PAYLOAD) {
-        kith_payload_check(KITH_PAYLOAD_REPLACE, payload, &error);
-    } else if (rc == KITH_E_TOO_LARGE) {
-        snprintf(
-            error.text, sizeof error.text,
-            "the points from here on are more than the 32 MiB that become visible together; send smaller batches");
-    }
-    kithi_refuse_kith(&r->refusal, rc, place, error.text);
 }
 
 /*
@@ -149,10 +107,10 @@ static enum kithi_next upsert_rows(struct kithi_request *r, uint64_t n, enum kit
         rc = kith_batch_upsert(batch, id, floats.values + i * dim, dim);
         if (rc < 0) {
             snprintf(where, sizeof where, "points[%" PRIu64 "]", i);
-            refuse_point(r, rc, where, handle->index, dim, "");
+            kithi_write_refuse_point(r, rc, where, handle->index, dim, "");
         }
     }
-    rc = rc < 0 ? rc : commit(batch, wait, &done);
+    rc = rc < 0 ? rc : kithi_write_commit(batch, wait, &done);
     if (rc >= 0) {
         kithi_text_printf(&r->answer, "{\"upserted\":%" PRIu64, n);
         put_commit(r, handle, &done, wait);
@@ -160,7 +118,7 @@ static enum kithi_next upsert_rows(struct kithi_request *r, uint64_t n, enum kit
     }
     kith_batch_free(batch);
     kithi_floats_fini(&floats);
-    return end_write(r, handle, rc, &done, "points");
+    return kithi_write_end(r, handle, rc, &done, "points");
 }
 
 /* Vectors as octets: one, whose id stands in the query, or several; and what they wait for. */
@@ -210,9 +168,9 @@ static enum kithi_next upsert_octets(struct kithi_request *r)
     batch = kith_batch_new(handle->index);
     int rc = batch ? kith_batch_upsert(batch, id, floats.values, (size_t)n) : -ENOMEM;
     if (rc < 0) {
-        refuse_point(r, rc, "", handle->index, (size_t)n, "");
+        kithi_write_refuse_point(r, rc, "", handle->index, (size_t)n, "");
     } else {
-        rc = commit(batch, wait, &done);
+        rc = kithi_write_commit(batch, wait, &done);
     }
     if (rc >= 0) {
         kithi_text_str(&r->answer, "{\"upserted\":1");
@@ -221,7 +179,7 @@ static enum kithi_next upsert_octets(struct kithi_request *r)
     }
     kith_batch_free(batch);
     kithi_floats_fini(&floats);
-    return end_write(r, handle, rc, &done, NULL);
+    return kithi_write_end(r, handle, rc, &done, NULL);
 }
 
 /* The points of a body into the batch. False: refused. */
@@ -260,7 +218,7 @@ static bool read_points(struct kithi_request *r, json_t *points, struct kithi_fl
         }
         int rc = strlen(id) == 0 ? KITH_E_ID : add_point(batch, id, vector, len, metadata, text);
         if (rc < 0) {
-            refuse_point(r, rc, where, index, len, text->at);
+            kithi_write_refuse_point(r, rc, where, index, len, text->at);
             return false;
         }
     }
@@ -296,7 +254,7 @@ enum kithi_next kithi_rest_upsert(struct kithi_request *r)
         goto out;
     }
     if (rc == 0) {
-        rc = commit(batch, wait, &done);
+        rc = kithi_write_commit(batch, wait, &done);
     }
     if (rc >= 0) {
         kithi_text_printf(&r->answer, "{\"upserted\":%zu", json_array_size(points));
@@ -305,7 +263,7 @@ enum kithi_next kithi_rest_upsert(struct kithi_request *r)
     }
     kith_batch_free(batch); /* before the handle that it belongs to may be closed */
     batch = NULL;
-    next = end_write(r, handle, rc, &done, "points");
+    next = kithi_write_end(r, handle, rc, &done, "points");
     handle = NULL;
 out:
     kith_batch_free(batch);
@@ -332,7 +290,7 @@ static int delete_ids(struct kithi_request *r, json_t *ids, struct kithi_handle 
         }
     }
     if (rc == 0) {
-        rc = commit(batch, wait, done);
+        rc = kithi_write_commit(batch, wait, done);
     }
     if (rc >= 0) {
         kithi_text_printf(&r->answer, "{\"deleted\":%u", done->found);
@@ -377,15 +335,8 @@ enum kithi_next kithi_rest_delete(struct kithi_request *r)
         rc = delete_ids(r, ids, handle, wait, &done);
     } else {
         uint64_t count = 0;
-        rc = kith_delete_filter(handle->index, filter, &count, &done.epoch, &done.error);
-        if (rc < 0 && count > 0) {
-            kithi_refuse_kith(&r->refusal, rc, rc == KITH_E_FILTER ? "filter" : NULL, NULL);
-            snprintf(r->refusal.message, sizeof r->refusal.message,
-                     "%" PRIu64 " were deleted up to epoch %" PRIu64 ", and stay so; then: %s", count,
-                     done.epoch, done.error.text[0] ? done.error.text : kith_strerror(rc));
-            r->refusal.outcome =
-                r->refusal.outcome == KITHI_OUTCOME_UNKNOWN ? KITHI_OUTCOME_UNKNOWN : KITHI_OUTCOME_PARTIAL;
-        } else if (rc == 0) {
+        rc = kithi_write_delete_filter(r, handle->index, filter, &count, &done);
+        if (rc == 0) {
             kithi_text_printf(&r->answer, "{\"deleted\":%" PRIu64, count);
             kithi_rest_put_epoch(r, handle->index, done.epoch);
             kithi_text_str(&r->answer, "}\n");
@@ -410,7 +361,7 @@ static enum kithi_next commit_one(struct kithi_request *r, struct kithi_handle *
     if (rc < 0) {
         done.error = *error;
     } else {
-        rc = commit(batch, wait, &done);
+        rc = kithi_write_commit(batch, wait, &done);
     }
     if (rc >= 0 && done.found == 0) {
         rc = KITH_E_NOT_FOUND;
@@ -421,7 +372,7 @@ static enum kithi_next commit_one(struct kithi_request *r, struct kithi_handle *
         kithi_text_str(&r->answer, "}\n");
     }
     kith_batch_free(batch);
-    return end_write(r, handle, rc, &done, NULL);
+    return kithi_write_end(r, handle, rc, &done, NULL);
 }
 
 enum kithi_next kithi_rest_delete_vector(struct kithi_request *r)

@@ -23,11 +23,10 @@
 #include "server/base/log.h"
 #include "server/gateway/lanes.h"
 #include "server/gateway/metrics.h"
-#include "server/gateway/stream.h"
+#include "server/gateway/server_priv.h"
 
 #define IN_SIZE        (KITHI_HTTP_HEAD_MAX + 1)
 #define EVENTS         64
-#define LISTENERS      2u
 #define TICK_MS        50
 #define HALF_CLOSED_NS UINT64_C(1000000000)
 #define PARKED_MS      5 /* how often an epoch is looked for that requests wait for */
@@ -36,65 +35,6 @@
  * that knock. The others have their turn in the next one. */
 #define HANDSHAKES_A_TURN 8u
 #define FAILURES_A_SECOND 10u /* lines of the log about handshakes */
-/* In the log and metrics, of a request whose client went away, or was left at the end of a stop, before it was answered. Never sent. */
-#define STATUS_GONE 499
-
-enum state { SHAKING, IDLE, READING, RUNNING, SENDING, LINGERING };
-
-/* Where connections come from. */
-struct listener {
-    int fd; /* -1: none */
-    bool tls, loopback;
-    uint16_t port;
-};
-
-struct conn {
-    struct kithi_stream stream;
-    enum state state;
-    bool loopback;                            /* its listener's */
-    char certificate[KITHI_TLS_NAME_MAX + 1]; /* the common name of the client's; "": none */
-    struct conn *previous, *next;             /* list of all, the latest use last */
-    char peer[INET6_ADDRSTRLEN + 8];
-    uint64_t deadline_ns;
-    uint32_t interest; /* epoll events that are asked for */
-    bool half_closed;  /* the peer sends nothing more */
-
-    char *in; /* IN_SIZE bytes, or NULL: nothing is kept */
-    size_t in_len, scanned;
-    bool head_done; /* request holds it, in holds what came behind */
-    bool keep_alive, head_only, old;
-    bool chunked, body_over;
-    uint64_t body_left; /* with a length */
-    struct kithi_http_chunks chunks;
-    char path[128]; /* for the log */
-
-    struct kithi_request *request;
-    struct kithi_job *job; /* while RUNNING */
-    struct kithi_text out; /* the head of the answer, or all of a refusal */
-    size_t sent;           /* of both */
-    int status;
-    uint64_t received;
-};
-
-struct kithi_server {
-    struct kithi_server_options options;
-    struct kithi_gateway *gateway;
-    struct kithi_lanes *lanes;
-    struct kithi_secrets *secrets;
-    int epoll, signals;
-    struct listener listeners[LISTENERS]; /* as it is, and TLS */
-    struct conn *first, *last;
-    uint32_t count;                     /* connections */
-    uint32_t shaking;                   /* of them, in handshakes */
-    uint32_t shaken;                    /* steps of handshakes in this turn */
-    uint64_t failures_second, failures; /* lines about handshakes in that second, or left out */
-    uint32_t running;                   /* requests */
-    bool pipelined;                     /* some connection has bytes of its next request */
-    uint64_t drain_ns;                  /* 0: it serves; else when it gives up what is under way */
-    uint64_t id_seed, id_count;
-    time_t date_of;
-    char date[40];
-};
 
 /* ---- small things -------------------------------------------------------------------- */
 
@@ -117,8 +57,7 @@ static void link_conn(struct kithi_server *s, struct conn *c)
     s->last = c;
 }
 
-/* Another state, which ends so many milliseconds from now. */
-static void enter(struct kithi_server *s, struct conn *c, enum state state, uint64_t ms)
+void kithi_peer_enter(struct kithi_server *s, struct conn *c, enum state state, uint64_t ms)
 {
     s->shaking += (state == SHAKING) - (c->state == SHAKING);
     c->state = state;
@@ -127,7 +66,7 @@ static void enter(struct kithi_server *s, struct conn *c, enum state state, uint
     link_conn(s, c);
 }
 
-static void watch(struct kithi_server *s, struct conn *c, uint32_t interest)
+void kithi_peer_watch(struct kithi_server *s, struct conn *c, uint32_t interest)
 {
     uint32_t wants = kithi_stream_wants(&c->stream);
     if (wants && interest & (EPOLLIN | EPOLLOUT)) { /* TLS reads in order to write, or the other way round */
@@ -143,7 +82,7 @@ static void watch(struct kithi_server *s, struct conn *c, uint32_t interest)
     }
 }
 
-static void free_request(struct kithi_request *r)
+void kithi_server_request_free(struct kithi_request *r)
 {
     if (r) {
         kithi_text_fini(&r->body);
@@ -153,9 +92,20 @@ static void free_request(struct kithi_request *r)
     }
 }
 
+ssize_t kithi_peer_receive(struct conn *c, void *to, size_t size)
+{
+    return kithi_stream_read(&c->stream, to, size);
+}
+
+ssize_t kithi_peer_send(struct conn *c, const void *bytes, size_t len)
+{
+    const struct iovec part = { .iov_base = (void *)bytes, .iov_len = len };
+    return kithi_stream_write(&c->stream, &part, 1);
+}
+
 void kithi_server_release(struct kithi_job *job)
 {
-    free_request(job->request);
+    kithi_server_request_free(job->request);
     free(job);
 }
 
@@ -172,8 +122,11 @@ static void log_request(const struct kithi_server *s, const struct conn *c, cons
     }
 }
 
-static void close_conn(struct kithi_server *s, struct conn *c)
+void kithi_peer_close(struct kithi_server *s, struct conn *c)
 {
+    if (c->h2) {
+        kithi_grpc_free(s, c);
+    }
     if (c->job) {
         struct kithi_job *job = c->job;
         /* A write may be done all the same: it has its line, and its count, although nobody is answered. Before the job is dropped, as
@@ -196,7 +149,7 @@ static void close_conn(struct kithi_server *s, struct conn *c)
     c->stream.broken = c->stream.broken || c->state == SENDING;
     count(&s->gateway->metrics->connections, UINT64_MAX);
     kithi_stream_close(&c->stream);
-    free_request(c->request);
+    kithi_server_request_free(c->request);
     kithi_text_fini(&c->out);
     free(c->in);
     free(c);
@@ -211,7 +164,7 @@ static void make_id(struct kithi_server *s, char out[KITHI_REQUEST_ID_MAX + 1])
              ++s->id_count);
 }
 
-static struct kithi_request *new_request(struct kithi_server *s)
+struct kithi_request *kithi_server_request(struct kithi_server *s)
 {
     struct kithi_request *r = calloc(1, sizeof *r);
     if (r) {
@@ -305,19 +258,19 @@ static void answer(struct kithi_server *s, struct conn *c)
     c->received = 0;
     if (c->out.failed ||
         r->answer.failed) { /* no memory for a head, or for a refusal: half of one says nothing */
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
-    enter(s, c, SENDING, s->options.send_ms);
-    watch(s, c, EPOLLOUT);
+    kithi_peer_enter(s, c, SENDING, s->options.send_ms);
+    kithi_peer_watch(s, c, EPOLLOUT);
     send_more(s, c);
 }
 
 /* Refuse what c is about, whether it is whole or not. */
 static void refuse(struct kithi_server *s, struct conn *c, int status, const char *code, const char *why)
 {
-    if (!c->request && !(c->request = new_request(s))) {
-        close_conn(s, c);
+    if (!c->request && !(c->request = kithi_server_request(s))) {
+        kithi_peer_close(s, c);
         return;
     }
     c->request->refusal.status = 0;
@@ -331,7 +284,7 @@ static void read_more(struct kithi_server *s, struct conn *c);
 static void finish(struct kithi_server *s, struct conn *c)
 {
     bool later = kithi_stream_finish(&c->stream) == -EAGAIN;
-    watch(s, c, later ? EPOLLOUT : EPOLLIN | EPOLLRDHUP);
+    kithi_peer_watch(s, c, later ? EPOLLOUT : EPOLLIN | EPOLLRDHUP);
 }
 
 /* The answer has been sent: the next request, or the end. */
@@ -339,12 +292,12 @@ static void next_request(struct kithi_server *s, struct conn *c)
 {
     /* A stop does not wait for what may follow on a connection that rests; what has come already is told of it. */
     bool keep = c->keep_alive && !(s->drain_ns && c->in_len == 0);
-    free_request(c->request);
+    kithi_server_request_free(c->request);
     c->request = NULL;
     kithi_text_fini(&c->out);
     if (!keep) {
         c->in_len = 0;
-        enter(s, c, LINGERING, LINGER_MS);
+        kithi_peer_enter(s, c, LINGERING, LINGER_MS);
         finish(s, c);
         return;
     }
@@ -355,13 +308,13 @@ static void next_request(struct kithi_server *s, struct conn *c)
     if (c->in_len == 0) {
         free(c->in); /* a connection that rests takes no memory for requests */
         c->in = NULL;
-        enter(s, c, IDLE, s->options.idle_ms);
+        kithi_peer_enter(s, c, IDLE, s->options.idle_ms);
     } else {
-        enter(s, c, READING, s->options.receive_ms);
+        kithi_peer_enter(s, c, READING, s->options.receive_ms);
         s->pipelined = true;
     }
     s->pipelined = s->pipelined || kithi_stream_pending(&c->stream);
-    watch(s, c, EPOLLIN | EPOLLRDHUP);
+    kithi_peer_watch(s, c, EPOLLIN | EPOLLRDHUP);
 }
 
 static void send_more(struct kithi_server *s, struct conn *c)
@@ -380,11 +333,11 @@ static void send_more(struct kithi_server *s, struct conn *c)
         }
         ssize_t n = kithi_stream_write(&c->stream, iov, parts);
         if (n == -EAGAIN) {
-            watch(s, c, EPOLLOUT);
+            kithi_peer_watch(s, c, EPOLLOUT);
             return;
         }
         if (n < 0) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return;
         }
         c->sent += (size_t)n;
@@ -401,6 +354,29 @@ static uint64_t first_ms(const struct kithi_server *s)
 
 /* ---- requests ------------------------------------------------------------------------ */
 
+bool kithi_server_submit(struct kithi_server *s, struct kithi_job *job)
+{
+    struct kithi_request *r = job->request;
+    if (s->drain_ns) {
+        return kithi_refuse(&r->refusal, 503, "stopping", NULL, "kith-gateway is stopping") == 0;
+    }
+    if (s->running >= s->options.requests) {
+        kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_TOO_MANY);
+        return kithi_refuse(&r->refusal, 429, "too_many_requests", NULL,
+                            "as many requests as `requests` allows are being carried out; try again") == 0;
+    }
+    if (!kithi_lanes_submit(s->lanes, job)) {
+        bool held = r->lane == KITHI_LANE_WRITE || r->lane == KITHI_LANE_ADMIN;
+        return kithi_refuse(
+                   &r->refusal, 503, "busy", NULL, "%s",
+                   held ? "every thread for such calls is held by one that kithd has not answered yet; "
+                          "nothing was done"
+                        : "every thread for such calls is still at one that was given up; try again") == 0;
+    }
+    s->running++;
+    return true;
+}
+
 /* The request is whole. */
 static void begin(struct kithi_server *s, struct conn *c)
 {
@@ -415,6 +391,7 @@ static void begin(struct kithi_server *s, struct conn *c)
     r->began_ns = kithi_gateway_now_ns();
     r->deadline_ns = r->began_ns + ms * 1000000u;
     r->lane = r->route->lane;
+    r->call = kithi_request_call(r->route);
     if (r->route->writes || r->lane == KITHI_LANE_HERE || r->lane == KITHI_LANE_WATCH) {
         /* Small, and owed also when large answers that nobody fetches have used up the budget: a write is done by then. */
         kithi_text_init(&r->answer, s->gateway->answer_max, NULL);
@@ -424,16 +401,6 @@ static void begin(struct kithi_server *s, struct conn *c)
         answer(s, c);
         return;
     }
-    if (s->drain_ns) {
-        refuse(s, c, 503, "stopping", "kith-gateway is stopping");
-        return;
-    }
-    if (s->running >= s->options.requests) {
-        kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_TOO_MANY);
-        refuse(s, c, 429, "too_many_requests",
-               "as many requests as `requests` allows are being carried out; try again");
-        return;
-    }
     struct kithi_job *job = calloc(1, sizeof *job);
     if (!job) {
         refuse(s, c, 503, "out_of_memory", "there is no memory for the request");
@@ -441,21 +408,14 @@ static void begin(struct kithi_server *s, struct conn *c)
     }
     job->request = r;
     job->owner = c;
-    c->job = job;
-    if (!kithi_lanes_submit(s->lanes, job)) {
-        c->job = NULL;
+    if (!kithi_server_submit(s, job)) {
         free(job);
-        bool held = r->lane == KITHI_LANE_WRITE || r->lane == KITHI_LANE_ADMIN;
-        refuse(
-            s, c, 503, "busy",
-            held
-                ? "every thread for such calls is held by one that kithd has not answered yet; nothing was done"
-                : "every thread for such calls is still at one that was given up; try again");
+        answer(s, c);
         return;
     }
-    s->running++;
-    enter(s, c, RUNNING, ms);
-    watch(s, c, EPOLLRDHUP);
+    c->job = job;
+    kithi_peer_enter(s, c, RUNNING, ms);
+    kithi_peer_watch(s, c, EPOLLRDHUP);
 }
 
 /* Read what is in c->in as body. False: the connection is no longer reading. */
@@ -499,7 +459,7 @@ static bool take_body(struct kithi_server *s, struct conn *c)
     return true;
 }
 
-static void take_id(struct kithi_request *r, struct kithi_part given)
+void kithi_server_request_id(struct kithi_request *r, struct kithi_part given)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     char id[KITHI_REQUEST_ID_MAX + 1] = "";
@@ -513,20 +473,15 @@ static void take_id(struct kithi_request *r, struct kithi_part given)
     }
 }
 
-/* May whoever sent this head do that? True, or the request is refused. */
-static bool allowed(struct kithi_server *s, const struct conn *c, struct kithi_request *r,
-                    const struct kithi_http_head *head)
+bool kithi_server_known(struct kithi_server *s, const struct conn *c, struct kithi_request *r,
+                        const struct kithi_http_head *head)
 {
     struct kithi_part presented;
-    enum kithi_access access = r->route->access;
-    if (r->route->call == KITHI_REST_PAGE) {
-        return true; /* the same bytes for everybody, and a link on any page may lead there; what it asks for is judged then */
-    }
     if (!s->secrets->keyring) {
         const char *why = kithi_keys_stranger(head, c->loopback, r->route->writes);
         return !why || kithi_refuse(&r->refusal, 403, "stranger", NULL, "%s", why) == 0;
     }
-    if (access == KITHI_ACCESS_OPEN) {
+    if (r->route->access == KITHI_ACCESS_OPEN) {
         return true;
     }
     r->keyring = kithi_keyring_hold(s->secrets->keyring);
@@ -536,17 +491,28 @@ static bool allowed(struct kithi_server *s, const struct conn *c, struct kithi_r
     r->key = none   ? kithi_keys_certified(keys, c->certificate)
              : good ? kithi_keys_find(keys, presented)
                     : NULL;
-    if (!r->key) {
-        kithi_refuse(
-            &r->refusal, 401, "key", NULL, "%s",
-            !none ? "the API key is not one of those that there are"
-            : c->certificate[0]
-                ? "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY, as the "
-                  "common name of the certificate has no line in the file of keys (cert:NAME)"
-                : "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY");
+    return r->key ||
+           kithi_refuse(
+               &r->refusal, 401, "key", NULL, "%s",
+               !none ? "the API key is not one of those that there are"
+               : c->certificate[0]
+                   ? "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY, as the "
+                     "common name of the certificate has no line in the file of keys (cert:NAME)"
+                   : "this call wants an API key, as Authorization: Bearer KEY or X-API-Key: KEY") == 0;
+}
+
+/* May whoever sent this head do that? True, or the request is refused. */
+static bool allowed(struct kithi_server *s, const struct conn *c, struct kithi_request *r,
+                    const struct kithi_http_head *head)
+{
+    enum kithi_access access = r->route->access;
+    if (r->route->call == KITHI_REST_PAGE) {
+        return true; /* the same bytes for everybody, and a link on any page may lead there; what it asks for is judged then */
+    }
+    if (!kithi_server_known(s, c, r, head)) {
         return false;
     }
-    bool enough = access == KITHI_ACCESS_SOME ||
+    bool enough = !r->key || access == KITHI_ACCESS_SOME ||
                   kithi_key_allows(r->key, access == KITHI_ACCESS_ALL ? NULL : r->target.collection,
                                    access == KITHI_ACCESS_WRITE);
     return enough ||
@@ -582,12 +548,12 @@ static bool body_fits(struct kithi_server *s, struct kithi_request *r, const str
 static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
 {
     struct kithi_http_head head;
-    struct kithi_request *r = c->request = new_request(s);
+    struct kithi_request *r = c->request = kithi_server_request(s);
     const char *why = NULL;
     c->keep_alive = false;
     c->head_only = false;
     if (!r) {
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return false;
     }
     if (kithi_http_head(c->in, len, &head) < 0) {
@@ -604,7 +570,7 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
     c->body_left = head.has_length ? head.length : 0;
     c->body_over = !c->chunked && c->body_left == 0;
     r->method = head.method;
-    take_id(r, head.request_id);
+    kithi_server_request_id(r, head.request_id);
 
     if (!kithi_route_find(head.method, head.path, &r->target)) {
         kithi_refuse(&r->refusal, 400, "path", NULL, "%s", r->target.why);
@@ -637,7 +603,7 @@ static bool take_head(struct kithi_server *s, struct conn *c, size_t len)
         ssize_t n = kithi_stream_write(&c->stream, &part, 1);
         /* TLS has begun a record that cannot be taken back. */
         if ((n >= 0 && n < (ssize_t)part.iov_len) || (n < 0 && c->stream.ssl)) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return false;
         }
     }
@@ -656,7 +622,22 @@ static bool take(struct kithi_server *s, struct conn *c)
         return true;
     }
     if (c->state == IDLE) {
-        enter(s, c, READING, s->options.receive_ms);
+        kithi_peer_enter(s, c, READING, s->options.receive_ms);
+    }
+    if (!c->head_done && c->front != FRONT_HTTP) {
+        size_t n = c->in_len < KITHI_H2_PREFACE_LEN ? c->in_len : KITHI_H2_PREFACE_LEN;
+        if (!memcmp(c->in, KITHI_H2_PREFACE, n)) {
+            if (n == KITHI_H2_PREFACE_LEN) {
+                kithi_grpc_begin(s, c);
+                return false;
+            }
+            return true; /* it may become one; receive_ms are for that, too */
+        }
+        if (c->front == FRONT_GRPC) {
+            c->keep_alive = c->head_only = false;
+            refuse(s, c, 400, "http", "this port is for gRPC, which begins with the preface of HTTP/2");
+            return false;
+        }
     }
     if (!c->head_done) {
         long len = kithi_http_end(c->in, c->in_len, &c->scanned, &head);
@@ -678,7 +659,7 @@ static bool take(struct kithi_server *s, struct conn *c)
 static void read_more(struct kithi_server *s, struct conn *c)
 {
     if (!c->in && !(c->in = malloc(IN_SIZE))) {
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
     /* A pipelined request may be here already, and goes before what the socket says: that its client has no more to send, perhaps. */
@@ -688,17 +669,17 @@ static void read_more(struct kithi_server *s, struct conn *c)
     /* Some rounds at most, so that others have their turn. */
     for (unsigned round = 0; round < 16; round++) {
         enum state before = c->state;
-        ssize_t n = kithi_stream_read(&c->stream, c->in + c->in_len, IN_SIZE - c->in_len);
+        ssize_t n = kithi_peer_receive(c, c->in + c->in_len, IN_SIZE - c->in_len);
         if (n == -EAGAIN) {
             if (c->state == IDLE) { /* TLS had something to say to itself */
                 free(c->in);
                 c->in = NULL;
             }
-            watch(s, c, EPOLLIN | EPOLLRDHUP);
+            kithi_peer_watch(s, c, EPOLLIN | EPOLLRDHUP);
             return;
         }
         if (n <= 0) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return;
         }
         if (before == LINGERING) {
@@ -739,22 +720,26 @@ static void shake(struct kithi_server *s, struct conn *c)
     }
     int rc = kithi_stream_handshake(&c->stream);
     if (rc == -EAGAIN) {
-        watch(s, c, EPOLLIN);
+        kithi_peer_watch(s, c, EPOLLIN);
         return;
     }
     if (rc < 0) {
         kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_HANDSHAKE_FAILED);
         log_failure(s, c, c->stream.why);
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
     if (!kithi_stream_peer(&c->stream, c->certificate)) {
         c->certificate[0] = 0;
     }
+    if (s->options.grpc != KITHI_GRPC_OFF && kithi_stream_protocol(&c->stream) == KITHI_ALPN_H2) {
+        c->front = FRONT_GRPC;
+    }
     count(&s->gateway->metrics->handshakes, 1);
-    enter(s, c, IDLE, first_ms(s));
-    watch(s, c,
-          EPOLLIN | EPOLLRDHUP); /* TLS reads no further than it has to: what came behind is on the socket */
+    kithi_peer_enter(s, c, IDLE, first_ms(s));
+    kithi_peer_watch(
+        s, c,
+        EPOLLIN | EPOLLRDHUP); /* TLS reads no further than it has to: what came behind is on the socket */
 }
 
 /* ---- the loop ------------------------------------------------------------------------ */
@@ -768,6 +753,10 @@ static void take_ended(struct kithi_server *s)
             kithi_server_release(job);
             continue;
         }
+        if (job->is_call) {
+            kithi_grpc_ended(s, job);
+            continue;
+        }
         c->job = NULL;
         free(job);
         s->running--;
@@ -775,32 +764,8 @@ static void take_ended(struct kithi_server *s)
     }
 }
 
-/* A request was not carried out in time. */
-static void give_up(struct kithi_server *s, struct conn *c)
+void kithi_server_refuse_dropped(struct kithi_request *owed, enum kithi_drop drop)
 {
-    struct kithi_job *job = c->job;
-    struct kithi_request *r = job->request, *owed;
-    /* The job keeps its request, which a thread may be at; the answer is another one's. */
-    owed = new_request(s);
-    if (!owed) {
-        close_conn(s, c);
-        return;
-    }
-    owed->route = r->route;
-    owed->method = r->method;
-    owed->key = r->key;
-    owed->keyring = kithi_keyring_hold(r->keyring);
-    owed->began_ns = r->began_ns;
-    memcpy(owed->id, r->id, sizeof owed->id);
-    enum kithi_drop drop = kithi_lanes_drop(s->lanes, job);
-    if (drop == KITHI_DROP_ENDED) {
-        free_request(owed); /* it has just ended: its answer comes with this turn of the loop */
-        return;
-    }
-    kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_GIVEN_UP);
-    c->job = NULL;
-    c->request = owed;
-    s->running--;
     if (drop == KITHI_DROP_AWAITING) {
         kithi_refuse(&owed->refusal, 504, "epoch_not_visible", "min_epoch",
                      "the epoch that it waits for has not become visible in time");
@@ -815,6 +780,35 @@ static void give_up(struct kithi_server *s, struct conn *c)
         kithi_refuse(&owed->refusal, 504, "timeout", NULL,
                      "it was not done in time; ask for less, or for an approximate answer");
     }
+}
+
+/* A request was not carried out in time. */
+static void give_up(struct kithi_server *s, struct conn *c)
+{
+    struct kithi_job *job = c->job;
+    struct kithi_request *r = job->request, *owed;
+    /* The job keeps its request, which a thread may be at; the answer is another one's. */
+    owed = kithi_server_request(s);
+    if (!owed) {
+        kithi_peer_close(s, c);
+        return;
+    }
+    owed->route = r->route;
+    owed->method = r->method;
+    owed->key = r->key;
+    owed->keyring = kithi_keyring_hold(r->keyring);
+    owed->began_ns = r->began_ns;
+    memcpy(owed->id, r->id, sizeof owed->id);
+    enum kithi_drop drop = kithi_lanes_drop(s->lanes, job);
+    if (drop == KITHI_DROP_ENDED) {
+        kithi_server_request_free(owed); /* it has just ended: its answer comes with this turn of the loop */
+        return;
+    }
+    kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_GIVEN_UP);
+    c->job = NULL;
+    c->request = owed;
+    s->running--;
+    kithi_server_refuse_dropped(owed, drop);
     answer(s, c);
 }
 
@@ -823,11 +817,15 @@ static void look_at_deadlines(struct kithi_server *s)
     uint64_t now = kithi_gateway_now_ns();
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
+        if (c->h2) {
+            kithi_grpc_look(s, c, now);
+            continue;
+        }
         /* Nobody is there to hear of the epoch, perhaps: a client that only says that it has no more to send is answered within
          * a moment, in which its request may be queued like one that waits. */
         if (c->state == RUNNING && c->half_closed && now > c->job->request->began_ns + HALF_CLOSED_NS &&
             kithi_lanes_parked(s->lanes, c->job)) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             continue;
         }
         if (now < c->deadline_ns) {
@@ -837,7 +835,7 @@ static void look_at_deadlines(struct kithi_server *s)
         case SHAKING:
             kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_HANDSHAKE_FAILED);
             log_failure(s, c, "it was not done within handshake_ms");
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             break;
         case READING:
             kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_SLOW_SENDER);
@@ -847,9 +845,9 @@ static void look_at_deadlines(struct kithi_server *s)
         case RUNNING: give_up(s, c); break;
         case SENDING:
             kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_SLOW_RECEIVER);
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             break;
-        default: close_conn(s, c); break;
+        default: kithi_peer_close(s, c); break;
         }
     }
 }
@@ -863,7 +861,7 @@ static bool make_room(struct kithi_server *s)
     kithi_metrics_event(s->gateway->metrics, KITHI_EVENT_CROWDED);
     for (struct conn *c = s->first; c; c = c->next) {
         if (c->state == IDLE || c->state == LINGERING) {
-            close_conn(s, c);
+            kithi_peer_close(s, c);
             return true;
         }
     }
@@ -905,6 +903,7 @@ static void accept_some(struct kithi_server *s, const struct listener *l)
             kithi_stream_plain(&c->stream, fd);
         }
         c->state = IDLE;
+        c->front = l->front;
         c->loopback = l->loopback;
         c->interest = l->tls ? EPOLLIN : EPOLLIN | EPOLLRDHUP;
         if (getnameinfo((struct sockaddr *)&address, size, c->peer, sizeof c->peer, NULL, 0,
@@ -921,7 +920,7 @@ static void accept_some(struct kithi_server *s, const struct listener *l)
         s->count++;
         count(&s->gateway->metrics->connections, 1);
         count(&s->gateway->metrics->accepted, 1);
-        enter(s, c, l->tls ? SHAKING : IDLE, l->tls ? s->options.handshake_ms : first_ms(s));
+        kithi_peer_enter(s, c, l->tls ? SHAKING : IDLE, l->tls ? s->options.handshake_ms : first_ms(s));
     }
 }
 
@@ -941,8 +940,10 @@ static void begin_drain(struct kithi_server *s)
     }
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
-        if (c->state == IDLE || c->state == SHAKING) {
-            close_conn(s, c);
+        if (c->h2) {
+            kithi_grpc_drain(s, c);
+        } else if (c->state == IDLE || c->state == SHAKING) {
+            kithi_peer_close(s, c);
         } else if (c->state == READING) {
             c->body_over = false;
             refuse(s, c, 503, "stopping", "kith-gateway is stopping");
@@ -977,11 +978,15 @@ static void take_signals(struct kithi_server *s)
 
 static void handle(struct kithi_server *s, struct conn *c, uint32_t events)
 {
+    if (c->h2) {
+        kithi_grpc_handle(s, c, events);
+        return;
+    }
     if (events & EPOLLRDHUP) {
         c->half_closed = true;
     }
     if (events & (EPOLLERR | EPOLLHUP) && (c->state == RUNNING || c->state >= SENDING)) {
-        close_conn(s, c);
+        kithi_peer_close(s, c);
         return;
     }
     switch (c->state) {
@@ -998,7 +1003,7 @@ static void handle(struct kithi_server *s, struct conn *c, uint32_t events)
             read_more(s, c);
         }
         break;
-    case RUNNING: watch(s, c, 0); break;
+    case RUNNING: kithi_peer_watch(s, c, 0); break;
     default: read_more(s, c); break;
     }
 }
@@ -1012,6 +1017,10 @@ static void take_pipelined(struct kithi_server *s)
     s->pipelined = false;
     for (struct conn *c = s->first, *next; c; c = next) {
         next = c->next;
+        if (c->h2) {
+            kithi_grpc_more(s, c);
+            continue;
+        }
         if (c->state != READING && c->state != IDLE) {
             continue;
         }
@@ -1070,6 +1079,7 @@ int kithi_server_run(struct kithi_server *s)
             look_at_deadlines(s);
             parked = kithi_lanes_unpark(s->lanes);
         }
+        kithi_grpc_flush(s);
     }
     return 0;
 }
@@ -1133,7 +1143,9 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
                                 .lanes = lanes,
                                 .epoll = -1,
                                 .secrets = options->secrets,
-                                .listeners = { { .fd = -1 }, { .fd = -1, .tls = true } },
+                                .listeners = { [LISTENER_HTTP] = { .fd = -1 },
+                                               [LISTENER_GRPC] = { .fd = -1, .front = FRONT_GRPC },
+                                               [LISTENER_TLS] = { .fd = -1, .tls = true } },
                                 .signals = signals };
     int rc = 0;
     if (getrandom(&s->id_seed, sizeof s->id_seed, 0) != sizeof s->id_seed) {
@@ -1143,17 +1155,25 @@ int kithi_server_open(const struct kithi_server_options *options, struct kithi_g
     if (s->epoll < 0) {
         rc = kithi_error_set(err, -errno, "epoll: %s", strerror(errno));
     }
+    s->listeners[LISTENER_HTTP].front = options->grpc == KITHI_GRPC_SAME ? FRONT_BOTH : FRONT_HTTP;
     if (rc == 0) {
-        rc = listen_on(&s->listeners[0], options->listen, options->port, err);
+        rc = listen_on(&s->listeners[LISTENER_HTTP], options->listen, options->port, err);
+    }
+    if (rc == 0 && options->grpc == KITHI_GRPC_OWN) {
+        rc = listen_on(&s->listeners[LISTENER_GRPC], options->listen, options->grpc_port, err);
     }
     if (rc == 0 && s->secrets->tls) {
-        rc = listen_on(&s->listeners[1], options->tls_listen, options->tls_port, err);
+        rc = listen_on(&s->listeners[LISTENER_TLS], options->tls_listen, options->tls_port, err);
         tell_certificate(s);
     }
+    for (unsigned i = 0; rc == 0 && i < LISTENERS; i++) {
+        rc = s->listeners[i].fd >= 0 ? add(s, s->listeners[i].fd, &s->listeners[i]) : 0;
+        if (rc < 0) {
+            kithi_error_set(err, rc, "epoll: %s", strerror(-rc));
+        }
+    }
     if (rc == 0 &&
-        ((rc = add(s, s->listeners[0].fd, &s->listeners[0])) < 0 ||
-         (s->secrets->tls && (rc = add(s, s->listeners[1].fd, &s->listeners[1])) < 0) ||
-         (rc = add(s, signals, &s->signals)) < 0 || (rc = add(s, kithi_lanes_fd(lanes), &s->lanes)) < 0)) {
+        ((rc = add(s, signals, &s->signals)) < 0 || (rc = add(s, kithi_lanes_fd(lanes), &s->lanes)) < 0)) {
         kithi_error_set(err, rc, "epoll: %s", strerror(-rc));
     }
     if (rc < 0) {
@@ -1169,9 +1189,16 @@ uint16_t kithi_server_port(const struct kithi_server *s)
     return s->listeners[0].port;
 }
 
+uint16_t kithi_server_grpc_port(const struct kithi_server *s)
+{
+    const struct listener *http = &s->listeners[LISTENER_HTTP], *grpc = &s->listeners[LISTENER_GRPC];
+    return http->front == FRONT_BOTH ? http->port : grpc->fd >= 0 ? grpc->port : 0;
+}
+
 uint16_t kithi_server_tls_port(const struct kithi_server *s)
 {
-    return s->listeners[1].port;
+    const struct listener *tls = &s->listeners[LISTENER_TLS];
+    return tls->fd >= 0 ? tls->port : 0;
 }
 
 void kithi_server_close(struct kithi_server *s)
@@ -1180,7 +1207,7 @@ void kithi_server_close(struct kithi_server *s)
         return;
     }
     while (s->first) {
-        close_conn(s, s->first);
+        kithi_peer_close(s, s->first);
     }
     for (unsigned i = 0; i < LISTENERS; i++) {
         if (s->listeners[i].fd >= 0) {

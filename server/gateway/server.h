@@ -23,10 +23,18 @@
 #include "server/gateway/secrets.h"
 #include "shm/base/error.h"
 
+enum kithi_grpc {
+    KITHI_GRPC_OWN,
+    KITHI_GRPC_SAME,
+    KITHI_GRPC_OFF
+}; /* a port of its own, that of HTTP, none */
+
 struct kithi_server_options {
-    const char *listen;     /* an address */
-    uint16_t port;          /* 0: any that is free */
-    const char *tls_listen; /* the same for TLS, where there is a certificate */
+    const char *listen; /* an address */
+    uint16_t port;      /* 0: any that is free */
+    uint16_t grpc_port; /* the same, with KITHI_GRPC_OWN */
+    enum kithi_grpc grpc;
+    const char *tls_listen; /* as listen, for TLS, where there is a certificate */
     uint16_t tls_port;
     uint32_t connections; /* at a time */
     uint32_t requests;    /* whole ones that are being carried out at a time */
@@ -48,8 +56,9 @@ struct kithi_lanes;
 int kithi_server_open(const struct kithi_server_options *options, struct kithi_gateway *gateway,
                       struct kithi_lanes *lanes, int signals, struct kithi_server **out,
                       struct kithi_errmsg *err);
-/* The ports that it listens on; 0: no TLS. */
+/* The ports that it listens on; that for gRPC and that of TLS, 0: none. */
 uint16_t kithi_server_port(const struct kithi_server *s);
+uint16_t kithi_server_grpc_port(const struct kithi_server *s);
 uint16_t kithi_server_tls_port(const struct kithi_server *s);
 /* Serve until told to stop, and what is under way then to its end. 0 or -errno. */
 int kithi_server_run(struct kithi_server *s);

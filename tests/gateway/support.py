@@ -58,7 +58,7 @@ class Machine:
         self.data = tempfile.mkdtemp(prefix="kith-gateway-test-")
         self.run = tempfile.mkdtemp(prefix="kith-gateway-test-", dir=shm)
         self.kithd = self.gateway = None
-        self.port = 0
+        self.port = self.grpc_port = 0
 
     def path(self, name):
         return os.path.join(self.data, name)
@@ -77,15 +77,15 @@ class Machine:
             conf.write(config)
         before = os.path.getsize(log_path) if os.path.exists(log_path) else 0
         with open(log_path, "ab") as log:
-            self.gateway = subprocess.Popen([os.environ["KITH_TEST_GATEWAY"], "--run", self.run, "--port", "0",
+            self.gateway = subprocess.Popen([os.environ["KITH_TEST_GATEWAY"], "--run", self.run, "--port", "0", "--grpc-port", "0",
                                              "--config", conf_path, *options], stderr=log, stdin=subprocess.DEVNULL)
 
         def port():
             assert self.gateway.poll() is None, "kith-gateway has ended"
             with open(log_path, encoding="utf-8") as log:
                 log.seek(before)
-                return re.search(r"event=listening .*port=(\d+)", log.read())
-        self.port = int(wait_until("kith-gateway listens", port)[1])
+                return re.search(r"event=listening .*? port=(\d+) grpc_port=(\d+)", log.read())
+        self.port, self.grpc_port = map(int, wait_until("kith-gateway listens", port).groups())
 
     def log(self):
         with open(self.path("gateway.log"), encoding="utf-8") as log:

@@ -29,6 +29,7 @@ if(KITH_GATEWAY)
     kith_find(jansson::jansson jansson.h jansson libjansson-dev)
     kith_find(openssl::ssl openssl/ssl.h ssl libssl-dev)
     kith_find(openssl::crypto openssl/crypto.h crypto libssl-dev)
+    kith_find(nghttp2::nghttp2 nghttp2/nghttp2.h nghttp2 libnghttp2-dev)
 endif()
 if(KITH_TESTS OR KITH_BENCH)
     # For the header check, the memory model and the benchmarks' peer; none of them is required.

@@ -18,6 +18,7 @@
 #           growth   rate, memory and building from 10,000 to 1,000,000 vectors
 #           ceiling  growth from room for 1,000 vectors to 1,000,000, beside a writer and a reader
 #           churn    a collection that is rewritten again and again, beside a fresh one; a sliding window
+#           gateway  searches over REST and gRPC beside the same in process (wrk, h2load); reading vectors; a generated set
 #           all      the tables of bench/README.md
 #   SET     folders of $KITH_BENCH_DATA; without that variable vectors are generated
 #   OPTION  of the program behind the table: tools/dev/bench.sh TABLE -- --help
@@ -122,6 +123,15 @@ if [ "$table" = all ]; then
             run "$name" generated "${options[@]}"
         done
     fi
+    exit 0
+fi
+if [ "$table" = gateway ]; then
+    mkdir -p "$out"
+    {
+        echo
+        echo "$ tools/dev/bench.sh gateway${options[*]:+ -- ${options[*]}}"
+        python3 "$root/bench/gateway/bench_gateway.py" "$build/bin" "${options[@]}"
+    } | tee "$out/gateway-generated.md"
     exit 0
 fi
 case $table in search | core | build | log | mixed | scaling | attach | counters | growth | ceiling | churn | recall | restart | warm | durable) ;; *) usage 2 ;; esac

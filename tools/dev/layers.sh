@@ -25,12 +25,12 @@ server/wal/      server/wal/ server/base/ shm/
 server/checkpoint/ server/checkpoint/ server/base/ shm/
 server/index/    server/index/ server/base/ shm/
 server/writer/   server/writer/ server/index/ server/wal/ server/checkpoint/ server/base/ shm/ <jemalloc/
-server/gateway/  server/gateway/ server/base/ shm/base/ <kith/kith.h> <jansson.h> <openssl/
+server/gateway/  server/gateway/ server/base/ shm/base/ <kith/kith.h> <jansson.h> <openssl/ <nghttp2/
 tools/           tools/ shm/ client/src/json.h client/src/payload.h server/wal/scan.h server/wal/files.h server/wal/salvage.h server/checkpoint/read.h server/writer/settings.h server/writer/dirs.h server/base/needs.h <kith/kith.h>
 '
 
 # Headers in <> that belong to the project or to an outside package; all others are the system's.
-outside='^<(kith/|liburing|jansson|openssl/|jemalloc/|cmocka|relacy/|hnswlib/)'
+outside='^<(kith/|liburing|jansson|openssl/|nghttp2/|jemalloc/|cmocka|relacy/|hnswlib/)'
 
 folders=()
 for folder in shm client server tools; do

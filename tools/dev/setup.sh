@@ -9,12 +9,13 @@
 # nothing. Works as root or through sudo, without a terminal.
 set -euo pipefail
 
-packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev libssl-dev scdoc)
+packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev libssl-dev libnghttp2-dev
+    protobuf-compiler scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
     gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema openssl
     chromium chromium-driver dpkg-dev lintian man-db systemd zsh python3-yaml buildah
-    python3-numpy python3-cffi python3-setuptools python3-wheel mypy golang-go)
-bench=(g++ fio libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
+    python3-numpy python3-cffi python3-setuptools python3-wheel mypy golang-go python3-grpcio python3-grpc-tools)
+bench=(g++ fio wrk nghttp2-client libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {
     sed -n '2,10s/^# \{0,1\}//p' "$0"

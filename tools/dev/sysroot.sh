@@ -9,7 +9,7 @@ set -euo pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 dir=${1:-$top/build/sysroot-arm64}
-packages=libc6-dev,liburing-dev,libjemalloc-dev,libcmocka-dev,libjansson-dev,libssl-dev,libgcc-12-dev
+packages=libc6-dev,liburing-dev,libjemalloc-dev,libcmocka-dev,libjansson-dev,libssl-dev,libnghttp2-dev,libgcc-12-dev
 
 if [ "$(cat "$dir.packages" 2>/dev/null)" = "$packages" ] && [ -d "$dir/usr/include" ]; then
     echo "sysroot: $dir is there"
