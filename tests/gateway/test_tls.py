@@ -15,7 +15,7 @@ KEY = "k" * 32
 SHAKE_MS = int(3000 * SLOWNESS)
 SHAKES = 20
 CONFIG = f"tls_port = 0\nhandshake_ms = {SHAKE_MS}\nhandshakes = {SHAKES}\nconnections = 400\n"
-IDLE_MS = int(3000 * SLOWNESS)
+IDLE_MS = int(1000 * SLOWNESS)
 
 
 def openssl(*words, **more):
@@ -47,7 +47,7 @@ def install(m, name):
         os.rename(m.path("new"), m.path("live." + end))
 
 
-def start(m, *options, idle_ms=IDLE_MS, more=""):
+def start(m, *options, idle_ms=600000, more=""):
     if m.gateway:
         m.stop_gateway()
     before = len(m.log()) if os.path.exists(m.path("gateway.log")) else 0
@@ -195,12 +195,6 @@ def connections_end_with_close_notify(m):
         while piece := s.recv(4096):  # an end without close_notify is an SSLEOFError
             data += piece
         assert data.startswith(b"HTTP/1.1 200") and b"Connection: close" in data
-    with connect(m) as s:
-        s.sendall(request("/livez"))
-        expect(one_answer(s), 200)
-        assert s.recv(1) == b""  # idle_ms
-    with connect(m) as s:
-        assert s.recv(1) == b""
     # close_notify of the client before the answer: the half of it that TLS knows of.
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context(m).wrap_bio(incoming, outgoing, server_hostname="localhost")
@@ -222,6 +216,14 @@ def connections_end_with_close_notify(m):
         raw.sendall(outgoing.read())
         raw.shutdown(socket.SHUT_WR)
         assert len(read_all(raw)) > 200, "no answer after close_notify"
+
+
+def connections_that_rest_end_with_it_too(m):
+    start(m, idle_ms=IDLE_MS)
+    with connect(m) as used, connect(m) as unused:
+        used.sendall(request("/livez"))
+        expect(one_answer(used), 200)
+        assert used.recv(1) == b"" and unused.recv(1) == b""
 
 
 def hostile_handshakes_end(m):
@@ -307,7 +309,7 @@ def new_certificates_and_keys_are_taken(m):
     with open(m.path("keys"), "w", encoding="ascii") as f:
         f.write(f"one write * {KEY}\n")
     os.chmod(m.path("keys"), 0o600)
-    start(m, "--keys", m.path("keys"), idle_ms=60000, more=f"request_ms = {int(3000 * SLOWNESS)}\n")
+    start(m, "--keys", m.path("keys"), more=f"request_ms = {int(3000 * SLOWNESS)}\n")
     by = {"Authorization": "Bearer " + KEY}
 
     def hup(*events):
@@ -467,5 +469,5 @@ def set_up(m):
 
 
 main([versions_ciphers_and_protocols, nobody_negotiates_anew, calls_are_the_same_through_it, slow_readers_get_all_of_it,
-      connections_end_with_close_notify, hostile_handshakes_end, slow_handshakes_are_few_and_end, many_connections_at_once, bad_options_are_told,
+      connections_end_with_close_notify, hostile_handshakes_end, slow_handshakes_are_few_and_end, many_connections_at_once, bad_options_are_told, connections_that_rest_end_with_it_too,
       new_certificates_and_keys_are_taken, certificates_of_clients, a_stop_lets_answers_end], set_up)
