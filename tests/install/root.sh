@@ -2,8 +2,12 @@
 # Makes the bare Debian 12 that packages are installed in: a tar file of a minbase root, with the archives that Kith's packages
 # depend on downloaded and not installed, so that apt needs no network then.
 #
-#   root.sh FILE.tar         needs root; one that is complete is left alone
+#   root.sh FILE.tar         needs root, by sudo if need be; one that is complete is left alone
 set -euo pipefail
+
+if [ "$(id -u)" -ne 0 ]; then
+    exec sudo -n -- "$0" "$@"
+fi
 
 tar=$1
 archives="liburing2 libjemalloc2 libjansson4 adduser"
