@@ -27,6 +27,15 @@ int kithi_dir_find_run(const char *option, char out[KITHI_PATH_MAX], struct kith
     return kithi_path(out, err, "%s", path);
 }
 
+static int not_owned(const char *what, const char *path, const struct stat *st, int code,
+                     struct kithi_errmsg *err)
+{
+    return kithi_error_set(err, code,
+                           "the %s directory %s belongs to user %u, kithd runs as user %u; "
+                           "change its owner or use another directory",
+                           what, path, (unsigned)st->st_uid, (unsigned)geteuid());
+}
+
 /* Open and check a directory; its descriptor, or a negative code. */
 static int open_checked(const char *what, const char *path, mode_t mode, gid_t group, int code,
                         struct kithi_errmsg *err)
@@ -42,12 +51,16 @@ static int open_checked(const char *what, const char *path, mode_t mode, gid_t g
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {
         int e = errno;
-        if (!lstat(path, &st) && S_ISLNK(st.st_mode)) {
+        bool there = !lstat(path, &st);
+        if (there && S_ISLNK(st.st_mode)) {
             return kithi_error_set(
                 err, code,
                 "the %s directory %s is a symbolic link, which somebody else may turn elsewhere; "
                 "name the directory itself",
                 what, path);
+        }
+        if (there && e == EACCES && st.st_uid != geteuid()) {
+            return not_owned(what, path, &st, code, err);
         }
         if (e == ENOTDIR) {
             return kithi_error_set(err, code, "the %s directory %s is not a directory", what, path);
@@ -60,10 +73,7 @@ static int open_checked(const char *what, const char *path, mode_t mode, gid_t g
         goto out;
     }
     if (st.st_uid != geteuid()) {
-        status = kithi_error_set(err, code,
-                                 "the %s directory %s belongs to user %u, kithd runs as user %u; "
-                                 "change its owner or use another directory",
-                                 what, path, (unsigned)st.st_uid, (unsigned)geteuid());
+        status = not_owned(what, path, &st, code, err);
         goto out;
     }
     if (!made && (st.st_mode & (S_IWGRP | S_IWOTH))) {
