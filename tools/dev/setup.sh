@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that Kith needs, those that are missing only.
 #
-#   tools/dev/setup.sh [--tests] [--bench]
+#   tools/dev/setup.sh [--tests] [--bench] [--list]
 #
 # Without an option: what builds and runs kithd, kith and the demo. --tests adds what the whole test
 # run needs (clang, sanitizers, cmocka, relacy, the aarch64 cross compiler, qemu); --bench adds the
-# libraries and tools that bench/ compares with. Works as root or through sudo, without a terminal.
+# libraries and tools that bench/ compares with; --list prints their names and installs nothing. Works
+# as root or through sudo, without a terminal.
 set -euo pipefail
 
 packages=(gcc libc6-dev cmake ninja-build pkg-config liburing-dev libjemalloc-dev libjansson-dev scdoc)
 tests=(g++ clang clang-format libclang-rt-14-dev llvm libcmocka-dev relacy-dev
-    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema)
+    gcc-aarch64-linux-gnu qemu-user mmdebstrap python3 python3-jsonschema python3-yaml buildah)
 bench=(g++ fio libhnswlib-dev libfaiss-dev libblas-dev liblapack-dev gnuplot-nox python3)
 
 usage() {
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
 }
 
+list=no
 for arg in "$@"; do
     case $arg in
+    --list) list=yes ;;
     --tests) packages+=("${tests[@]}") ;;
     --bench) packages+=("${bench[@]}") ;;
     -h | --help)
@@ -32,6 +35,11 @@ for arg in "$@"; do
         ;;
     esac
 done
+
+if [ $list = yes ]; then
+    printf '%s\n' "${packages[@]}"
+    exit 0
+fi
 
 say() {
     printf 'setup: %s\n' "$*"
