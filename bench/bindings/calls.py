@@ -8,8 +8,10 @@ Index.load() of a numpy array with `kith load` of the same rows; --workers has e
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -125,6 +127,7 @@ def main():
     parser.add_argument("--count", type=int, default=1_000_000, help="vectors of --load and --workers")
     parser.add_argument("--workers", action="store_true")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1)) # kithd and its directories go, too
 
     top = tempfile.mkdtemp(prefix="kith-bench-")
     run = tempfile.mkdtemp(prefix="kith-bench-", dir="/dev/shm")

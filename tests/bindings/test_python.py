@@ -156,13 +156,13 @@ class Copies(Filled):
 
     def test_large_arrays_go_in_without_a_copy(self):
         index = self.make("wide", 256)
-        rows = RNG.random((12000, 256), dtype=np.float32) # 12 MB
+        rows = RNG.random((4000, 256), dtype=np.float32) # 4 MB
         index.search_batch(rows[:1], 1)
         gc.collect()
         tracemalloc.start()
         try:
             index.load(rows, durability="none")
-            index.search_batch(rows[:4096], 1, ef=1)
+            index.search_batch(rows[:512], 1, ef=1)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
