@@ -1032,6 +1032,17 @@ static void take_pipelined(struct kithi_server *s)
     }
 }
 
+/* Does an event that says so come from a connection, and from nothing that the server itself has? */
+static bool is_conn(const struct kithi_server *s, const void *what)
+{
+    for (unsigned l = 0; l < LISTENERS; l++) {
+        if (what == &s->listeners[l]) {
+            return false;
+        }
+    }
+    return what != &s->lanes && what != &s->signals;
+}
+
 int kithi_server_run(struct kithi_server *s)
 {
     struct epoll_event events[EVENTS];
@@ -1045,7 +1056,7 @@ int kithi_server_run(struct kithi_server *s)
         bool accepting[LISTENERS] = { false }, ended = false, told = false;
         s->shaken = 0;
         for (int i = 0; i < n; i++) {
-            void *what = events[i].data.ptr;
+            const void *what = events[i].data.ptr;
             for (unsigned l = 0; l < LISTENERS; l++) {
                 accepting[l] = accepting[l] || what == &s->listeners[l];
             }
@@ -1056,8 +1067,7 @@ int kithi_server_run(struct kithi_server *s)
          * comes afterwards. */
         for (int i = 0; i < n; i++) {
             void *what = events[i].data.ptr;
-            if (what != &s->listeners[0] && what != &s->listeners[1] && what != &s->lanes &&
-                what != &s->signals) {
+            if (is_conn(s, what)) {
                 handle(s, what, events[i].events);
             }
         }

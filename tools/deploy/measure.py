@@ -137,8 +137,8 @@ def main():
         anon, files = live[0].memory_mb()
         rows.append((f"kithd with {what}, started anew, at rest: CPU and memory", f"{idle:.4f} % of a core; {anon:.1f} MB, and {files:.1f} MB"))
 
-        gateway = Program([os.path.join(o.programs, "kith-gateway"), "--run", run + "/run", "--port", "0"], data + "/gateway.log")
-        found, took = gateway.wait(r"event=listening .*port=(\d+)")
+        gateway = Program([os.path.join(o.programs, "kith-gateway"), "--run", run + "/run", "--port", "0", "--grpc-port", "0"], data + "/gateway.log")
+        found, took = gateway.wait(r"event=listening address=\S+ port=(\d+)")
         with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/readyz", timeout=10) as answer:
             assert answer.status == 200
         idle = gateway.idle_percent(o.idle)

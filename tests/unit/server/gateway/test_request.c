@@ -20,7 +20,7 @@ static void an_answer_that_there_is_no_memory_for_leaves_the_outcome_of_a_write_
     struct kithi_gateway gateway = { .answers = { 0, 8 } };
     struct kithi_route route = *kithi_route_of(KITHI_REST_LIVEZ);
     for (unsigned i = 0; i < 4; i++) {
-        struct kithi_request r = { .gateway = &gateway, .route = &route };
+        struct kithi_request r = { .gateway = &gateway, .route = &route, .call = kithi_request_call(&route) };
         bool large = i & 1;
         route.writes = i & 2;
         kithi_text_init(&r.answer, large ? 4 : 4096, large ? NULL : &gateway.answers);
