@@ -83,9 +83,9 @@ int kithi_cmd_create(struct kithi_tool *t, int argc, char **argv)
         kithi_object_text(&o, "index", NULL, fields);
         kithi_object_end(&o);
     } else {
-        printf(
-            "created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s, index %s\n",
-            argv[1], dim, metric, m, ef, quantization, keep, fields);
+        printf("created %s: %u dimensions, %s, m %u, ef-construction %u, quantization %s, keep %s%s%s\n",
+               argv[1], dim, metric, m, ef, quantization, keep, opts.index ? ", index " : "",
+               opts.index ? fields : "");
     }
     return KITHI_TOOL_OK;
 }

@@ -11,7 +11,7 @@ import signal
 import sys
 
 from browser import Browser, missing
-from support import expect, main, wait_until
+from support import PATIENCE, expect, main, wait_until
 
 DIM, MANY = 8, 100
 HOSTILE = '<img src=x onerror="hacked=1">\u202egnp exe'
@@ -354,7 +354,8 @@ def a_hundred_collections_are_found_by_name(m):
     open_page(m)
     browser.until("all rows are there", "return document.querySelectorAll('#list .row').length === arguments[0]", MANY)
     browser.until_text("#list-count", f"^{MANY}$")
-    browser.until("all rows have figures", "return [...document.querySelectorAll('#list .row small:nth-of-type(1)')].every(e => e.textContent !== '')")
+    browser.until("all rows have figures", "return [...document.querySelectorAll('#list .row small:nth-of-type(1)')].every(e => e.textContent !== '')",
+                  patience=4 * PATIENCE)  # a few at each look, every two seconds
     browser.until_text("#g-collections", "B$")
     browser.shoot("many-1280")
     browser.type("#find", "c77")

@@ -134,7 +134,7 @@ static void views_have_the_keys_of_the_manual(void **state)
     expect_says(KITH("stats", "views"), "daemon answers", "yes", "huge pages", "in the file", "SLACK", NULL);
     expect_accounted("views");
     expect_says(
-        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":4,",
+        KITH("--json", "inspect", "views"), "{\"name\":\"views\",\"uid\":\"", "\"format\":5,",
         "\"quantization\":\"none\",\"keep\":\"f32\",\"code_bits\":0,\"vector_bytes\":12,\"code_bytes\":12,",
         "\"row\":{\"bytes\":128,\"links\":128,\"blocks\":0,\"block_bytes\":0,\"signs\":0},",
         "\"generation\":1,", "\"durable_epoch\":1,", "\"timeline\":", "\"unlinked\":0,", "\"reused\":0,",

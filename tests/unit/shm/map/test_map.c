@@ -276,7 +276,7 @@ static void another_version_is_refused_with_both_numbers(void **state)
     (void)state;
     const char *path = whole("version");
     put32(path, offsetof(struct kithi_header, version), 1);
-    assert_refused(path, KITHI_E_VERSION, "format version 1, this program reads version 4");
+    assert_refused(path, KITHI_E_VERSION, "format version 1, this program reads version 5");
 }
 
 static void an_unknown_incompatible_flag_refuses_and_an_unknown_compatible_one_does_not(void **state)
