@@ -395,6 +395,8 @@ void kithi_postings_restart(struct kithi_index *ix);
 bool kithi_postings_clean(struct kithi_index *ix, uint64_t now_ms);
 /* Whether there are none. */
 bool kithi_postings_is_clean(const struct kithi_index *ix);
+/* When kithi_postings_clean() makes all of them anew, as there were more than can be remembered; UINT64_MAX: it need not. */
+uint64_t kithi_postings_anew_at(const struct kithi_index *ix);
 /* Look at so many slots more, or as many as a turn allows. True: there are more to look at. */
 bool kithi_postings_rebuild(struct kithi_index *ix, uint32_t slots);
 /* [P1 commit] Before the births of a group: its slots are found by the payloads that it gives them. Cannot fail: a field for which there is no

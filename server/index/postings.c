@@ -1003,15 +1003,20 @@ static void note_all_stale(struct kithi_index *ix, uint32_t slot)
     }
 }
 
-/* Ask the payloads of slot, the newest first and down to `until` (0: all), which of p->old they have. False: there are too many to tell. */
+/*
+ * Ask the payloads of slot, the newest first and down to `until` (0: all), which of p->old they have. False: there are too many to tell of all of p->old.
+ * The newest alone is asked then, as its own going is the time to ask again of what it has.
+ */
 static bool ask_versions(struct kithi_index *ix, uint32_t slot, uint32_t until)
 {
     struct kithi_payload_blob b;
     uint32_t refs[OLD_VERSIONS], n = 0;
     uint32_t newer = atomic_load_explicit(&kithi_view_record(&ix->view, slot)->payload, memory_order_relaxed);
     while (newer && newer != until) {
-        if (n == OLD_VERSIONS)
-            return false;
+        if (n == OLD_VERSIONS) {
+            each_term(ix, refs[0], keep_old, ix);
+            return ix->postings->old_left == 0;
+        }
         if (!kithi_view_payload_blob(&ix->view, newer, &b) ||
             atomic_load_explicit(&b.blob->owner, memory_order_relaxed) != slot + 1)
             break; /* freed before: the slot is another one's by now */
@@ -1035,8 +1040,10 @@ static bool settle_stale(struct kithi_index *ix, const struct stale *s)
         return true;
     p->old[0] = (struct old){ .field = s->field, .place = f->terms[at].place };
     p->old_count = p->old_left = 1;
-    if (!ask_versions(ix, s->slot, 0))
+    if (!ask_versions(ix, s->slot, 0)) {
+        p->work += OLD_VERSIONS;
         return false;
+    }
     remove_old(ix, s->slot);
     return true;
 }
@@ -1067,7 +1074,13 @@ bool kithi_postings_clean(struct kithi_index *ix, uint64_t now_ms)
 
 bool kithi_postings_is_clean(const struct kithi_index *ix)
 {
-    return ix->postings->stale_count == 0 && !ix->postings->stale_lost;
+    return ix->postings->stale_count == 0;
+}
+
+uint64_t kithi_postings_anew_at(const struct kithi_index *ix)
+{
+    const struct postings *p = ix->postings;
+    return p->stale_lost ? p->anew_ms + STALE_MS : UINT64_MAX;
 }
 
 void kithi_postings_forget(struct kithi_index *ix, uint32_t ref)

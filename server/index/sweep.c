@@ -177,6 +177,8 @@ uint32_t kithi_sweep_begin(struct kithi_index *ix, uint64_t now_ms, uint32_t *ou
         wait_until(&wait, now_ms, now_ms);
     if (kithi_postings_resting(ix) || !kithi_postings_is_clean(ix))
         wait_until(&wait, now_ms + kithi_postings_wait(ix, now_ms), now_ms);
+    if (kithi_postings_anew_at(ix) != UINT64_MAX)
+        wait_until(&wait, kithi_postings_anew_at(ix), now_ms);
     if (ix->dead.count && n == 0)
         wait_until(&wait, ix->dead.items[ix->dead.head].since_ms + patience_ms(ix), now_ms);
     *out_wait_ms = wait;
