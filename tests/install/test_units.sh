@@ -21,7 +21,7 @@ fail() {
 units=$root/usr/lib/systemd/system
 mkdir -p "$units" "$root/usr/bin" "$root/etc"
 cp "$build"/tools/systemd/*.service "$build"/tools/systemd/*.mount "$units"
-for program in kithd kith-gateway mount; do
+for program in kithd kith-gateway mount sh; do
     printf '#!/bin/sh\n' >"$root/usr/bin/$program"
     chmod +x "$root/usr/bin/$program"
 done
