@@ -24,10 +24,11 @@
 static void single_vectors_are_put_found_and_deleted(void **state)
 {
     (void)state;
-    expect_ok(KITH("--json", "create", "one", "--dim", "2", "--metric", "l2", "--m", "8", "--ef-construction",
-                   "50"),
-              "{\"name\":\"one\",\"dim\":2,\"metric\":\"l2\",\"m\":8,\"ef_construction\":50,"
-              "\"quantization\":\"auto\",\"keep\":\"f32\",\"max_vectors\":16777216,\"fixed\":false,\"index\":\"auto\"}\n");
+    expect_ok(
+        KITH("--json", "create", "one", "--dim", "2", "--metric", "l2", "--m", "8", "--ef-construction",
+             "50"),
+        "{\"name\":\"one\",\"dim\":2,\"metric\":\"l2\",\"m\":8,\"ef_construction\":50,"
+        "\"quantization\":\"auto\",\"keep\":\"f32\",\"max_vectors\":16777216,\"fixed\":false,\"index\":\"auto\"}\n");
     expect_ok(KITH("--json", "put", "one", "a", "--vector", "[1, 2.5]"), "{\"id\":\"a\",\"epoch\":1}\n");
     expect_ok(KITH("put", "one", "--vector=[3,4]", "b", "--json"), "{\"id\":\"b\",\"epoch\":2}\n");
     expect_ok(KITH("get", "one", "a"), "[1,2.5]\n");
@@ -142,8 +143,8 @@ static void views_have_the_keys_of_the_manual(void **state)
         "\"entry\":{\"slot\":0,\"level\":", "\"id_table\":{\"area\":0,\"capacity\":",
         "\"filled\":1,\"rebuilds\":0}", "\"notes\":{\"epoch\":1,\"live\":1,\"slots\":0,\"condemned\":false},",
         "\"regions\":[{\"region\":\"header\",\"offset\":0,\"used\":65536,\"taken\":65536,\"reserved\":65536,\"live\":65536,\"dead\":0",
-        "\"postings\":{\"whole\":true,\"declared\":false,\"generation\":1,\"era\":0,\"fields\":[]},", "\"levels\":[",
-        "\"degrees\":[1]}", NULL);
+        "\"postings\":{\"whole\":true,\"declared\":false,\"generation\":1,\"era\":0,\"fields\":[]},",
+        "\"levels\":[", "\"degrees\":[1]}", NULL);
     expect_says(KITH("inspect", "views"), "REGION", "RESERVED", "LEVEL", "LINKS", "entry point",
                 "epoch 1, 0 slots of an open group", NULL);
     expect_says(KITH("verify", "views"), "every rule holds", NULL);
